@@ -1,0 +1,36 @@
+"""`python -m ckpt_tools COMMAND ...` is the same as `ckpt-COMMAND ...`."""
+
+import sys
+from importlib import import_module
+
+from .errors import nearest
+
+COMMANDS = {
+    "inspect": "what a checkpoint holds",
+    "verify": "structure and checksums, and saving what is still good",
+    "diff": "what differs between two checkpoints",
+    "plan": "what each variable of a net will get from a checkpoint, and why",
+    "edit": "rename, drop, cast, resize, average: surgery without TensorFlow",
+    "convert": "between V1, V2, npz, safetensors and Keras files",
+    "finetune": "restore by the plan and train the selected scopes",
+    "evaluate": "accuracy, confusion matrix and worst errors on a data set",
+    "predict": "labels with probabilities for images",
+    "features": "transfer values of a data set, with pictures",
+    "export": "SavedModel, frozen graph, TFLite",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: python -m ckpt_tools COMMAND ...\n")
+        print("\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items()))
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"ckpt_tools: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}", file=sys.stderr)
+        return 2
+    return import_module(f"ckpt_tools.cli.{argv[0]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

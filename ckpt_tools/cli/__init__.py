@@ -1,0 +1,59 @@
+"""What the commands share: parsing, errors in one line, exit codes. A command is parse, one library call, render.
+
+Exit codes, as in diff(1): 0 done, same, nothing found; 1 differences, findings, a plan with conflicts; 2 cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from ..errors import CheckpointError
+
+DONE, FOUND, CANNOT = 0, 1, 2
+
+
+def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser with the options that every command has; `examples` is shown at the end of --help."""
+    made = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    made.add_argument("--debug", action="store_true", help="show the Python traceback of an error")
+    return made
+
+
+def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
+    """Parses `argv` (the process's own when None), runs `command`, turns errors into one line and an exit code."""
+    args = made.parse_args(argv)
+    try:
+        return command(args)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone; nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (CheckpointError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"{made.prog}: {error}", file=sys.stderr)
+        return CANNOT
+    except KeyboardInterrupt:
+        print(f"{made.prog}: stopped; nothing was left half-written", file=sys.stderr)
+        return 130
+
+
+def print_json(value: object) -> None:
+    """Prints a value as indented JSON on stdout."""
+    json.dump(value, sys.stdout, indent=1)
+    sys.stdout.write("\n")
+
+
+def say(text: str) -> None:
+    """Prints a message for people on stderr: data alone goes to stdout."""
+    print(text, file=sys.stderr)

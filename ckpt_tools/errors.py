@@ -1,0 +1,105 @@
+"""What can go wrong, said in one sentence.
+
+CheckpointError
+├── NotACheckpointError   the path holds something else, or nothing, or only a part of a checkpoint
+├── DamagedError          the file is a checkpoint, but its structure or a checksum is wrong
+├── UnsupportedError      valid, but cannot be done with this format, type or installation
+├── SelectionError        a scope pattern or a name selects nothing, or selects too much
+├── PlanError             the plan has conflicts; `.plan` holds it
+├── RecipeError           a recipe, a config file or an option is wrong
+├── DataError             a data set or an image cannot be used
+├── TrainingError         a run cannot start, continue or go on
+└── OutputError           the target exists, is out of space, or cannot be written
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CheckpointError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Inner code states the fact; whoever knows the file or the tensor adds it with `at`, so that the text
+    always answers: which file, which tensor, what was found, what to do next.
+
+    >>> str(CheckpointError("checksum differs", advice="Copy the file again.").at(path="m.ckpt", tensor="a/weights"))
+    'm.ckpt: tensor a/weights: checksum differs. Copy the file again.'
+    """
+
+    def __init__(self, fact: str, *, path: object = None, tensor: str | None = None, advice: str | None = None) -> None:
+        super().__init__(fact)
+        self.fact = fact
+        self.path = None if path is None else str(path)
+        self.tensor = tensor
+        self.advice = advice
+
+    def at(self, *, path: object = None, tensor: str | None = None) -> CheckpointError:
+        """Adds what is not known yet (an inner, more exact place wins) and returns the error itself."""
+        if self.path is None and path is not None:
+            self.path = str(path)
+        if self.tensor is None:
+            self.tensor = tensor
+        return self
+
+    def __str__(self) -> str:
+        text = self.fact
+        if self.tensor is not None:
+            text = f"tensor {self.tensor}: {text}"
+        if self.path is not None:
+            text = f"{self.path}: {text}"
+        if self.advice:
+            text = f"{text.rstrip('.')}. {self.advice}"
+        return text
+
+
+class NotACheckpointError(CheckpointError):
+    """The path holds something else, nothing, or only a part of a checkpoint."""
+
+
+class DamagedError(CheckpointError):
+    """The file is a checkpoint, but its structure or a checksum is wrong."""
+
+
+class UnsupportedError(CheckpointError):
+    """Valid, but cannot be done with this format, type or installation."""
+
+
+class SelectionError(CheckpointError):
+    """A scope pattern or a name selects nothing, or selects too much."""
+
+
+class PlanError(CheckpointError):
+    """The restore plan has conflicts; `plan` is the plan that names them all."""
+
+    plan: object = None
+
+
+class RecipeError(CheckpointError):
+    """A recipe, a config file or an option is wrong."""
+
+
+class DataError(CheckpointError):
+    """A data set or an image cannot be used."""
+
+
+class TrainingError(CheckpointError):
+    """A run cannot start, continue or go on."""
+
+
+class OutputError(CheckpointError):
+    """The target exists, is out of space, or cannot be written."""
+
+
+def nearest(wrong: str, known: Iterable[str], count: int = 3) -> str:
+    """`"; did you mean A or B?"` for a misspelt word, or an empty string when nothing is close.
+
+    >>> nearest("Logitz", ["Logits", "Conv2d_1a_3x3"])
+    '; did you mean Logits?'
+    """
+    by_lower: dict[str, str] = {}
+    for word in known:
+        by_lower.setdefault(word.lower(), word)
+    close = difflib.get_close_matches(wrong.lower(), by_lower, n=count, cutoff=0.6)
+    return f"; did you mean {' or '.join(by_lower[c] for c in close)}?" if close else ""

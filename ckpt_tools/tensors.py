@@ -1,0 +1,141 @@
+"""The one type that everything here passes around: a flat, ordered, lazy mapping from name to tensor.
+
+Every source produces one, every operation maps one to another, every writer consumes one. A `Spec` comes from
+the file's header; the bytes are read by `Tensor.load()`, so that inspecting, planning and dry runs read no values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from .dtypes import BY_NAME, dtype_name
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Spec(NamedTuple):
+    """What a header says of a tensor. `dtype` is TensorFlow's name of the element type, such as "float32"."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of the values on disk; None for strings and variants, whose elements differ in length."""
+        width = BY_NAME[self.dtype].width
+        return self.parameters * width if width else None
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+class Stored(NamedTuple):
+    """Where a tensor's bytes lie, laid out as a V2 data file has them, so that a writer can copy them unread."""
+
+    path: str
+    offset: int
+    size: int
+    crc32c: int  # masked, as the V2 index records it
+    shard: int = 0  # number of the data file in the source, kept when a bundle is rewritten
+
+
+class Extent(NamedTuple):
+    """One dimension of a slice. `length` is None for the whole dimension, as slices spell it."""
+
+    start: int
+    length: int | None
+
+
+class Slice(NamedTuple):
+    """One part of a partitioned variable: where it lies in the whole, and its own tensor."""
+
+    extents: tuple[Extent, ...]
+    tensor: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A spec and a way to get the values.
+
+    `load()` returns a numpy array of `spec.shape` (an ml_dtypes type for bfloat16 and float8, an object array of
+    bytes for strings); it raises DamagedError when the bytes are not what their checksum says. The array may be a
+    read-only view of the mapped file.
+    `stored` is set where the bytes can be copied as they are; `slices` where a variable is kept in parts.
+    """
+
+    spec: Spec
+    load: Callable[[], np.ndarray]
+    stored: Stored | None = None
+    slices: tuple[Slice, ...] = ()
+
+
+class Tensors(Mapping[str, Tensor]):
+    """An immutable, ordered mapping from tensor name to `Tensor`.
+
+    `stored_names` maps a shown name to the key in the file where the two differ (object-based checkpoints);
+    such a key is also accepted by `[]` and `in`.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = (),
+        stored_names: Mapping[str, str] | None = None,
+    ) -> None:
+        self._tensors = dict(tensors)
+        self.stored_names = dict(stored_names or {})
+        self._shown = {key: name for name, key in self.stored_names.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            if name in self._shown:
+                return self._tensors[self._shown[name]]
+            raise
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors or name in self._shown
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def specs(self) -> dict[str, Spec]:
+        """Name -> spec, in order, without reading a value."""
+        return {name: tensor.spec for name, tensor in self._tensors.items()}
+
+    def __repr__(self) -> str:
+        return f"Tensors({len(self)} tensors)"
+
+
+def from_array(array: np.ndarray, dtype: str | None = None) -> Tensor:
+    """A tensor whose values are in memory. `dtype` names a type that numpy cannot tell apart, such as "qint8"."""
+    import numpy as np
+
+    array = np.asarray(array)
+    name = dtype or dtype_name(array.dtype)
+    if name == "string" and array.dtype.kind != "O":
+        array = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+        array = array.astype(object)
+    return Tensor(Spec(name, tuple(array.shape)), lambda: array)
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> Tensors:
+    """Name -> array becomes `Tensors`, in the order given.
+
+    >>> import numpy
+    >>> from_arrays({"a/weights": numpy.zeros((2, 3), "float32")})["a/weights"].spec
+    Spec(dtype='float32', shape=(2, 3))
+    """
+    return Tensors((name, from_array(array)) for name, array in arrays.items())
