@@ -1,0 +1,32 @@
+# `make test` and `make demo` need Python 3.10 or newer, git and make, and set up everything else in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test lint format wheel clean
+
+demo: $(READY)
+	$(BIN)/python examples/digits.py
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel
+
+$(READY): setup.cfg pyproject.toml
+	@echo "setting up .venv (TensorFlow is about 600 MB: this takes a few minutes, once)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info demo-output
