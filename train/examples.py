@@ -1,0 +1,170 @@
+"""What a data set is once it has been found: labelled examples that are read one at a time, by number."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ..errors import DataError
+
+IMBALANCE = 20  # the largest class has this many times the images of the smallest: worth a word
+SHOWN = 5  # names listed in a message before "and N more"
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled examples. `read(i)` gives the i-th: the bytes of an image file, uint8 [height, width, 1 or 3], or
+    a float vector. `names` are unique within a data set: a file's path below its folder, or `file:number`.
+    """
+
+    label_ids: np.ndarray  # int32 [n], position in the data set's labels
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]  # bytes
+    read: Callable[[int], bytes | np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def counts(self, classes: int) -> list[int]:
+        """How many examples each class has."""
+        return np.bincount(self.label_ids, minlength=classes).tolist()
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
+        """The examples at these positions, in this order."""
+        chosen = np.asarray(indices, np.int64)
+        return Examples(
+            self.label_ids[chosen],
+            tuple(self.names[i] for i in chosen),
+            tuple(self.sizes[i] for i in chosen),
+            lambda i: self.read(int(chosen[i])),
+        )
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """`size-crc32c` of each example's bytes: what a cache compares. Reads every example, once."""
+        from crc32c import crc32c
+
+        def digest(example: bytes | np.ndarray) -> str:
+            data = example if isinstance(example, bytes) else np.ascontiguousarray(example).tobytes()
+            return f"{len(data)}-{crc32c(data):08x}"
+
+        return tuple(digest(self.read(i)) for i in range(len(self)))
+
+
+EMPTY = Examples(np.zeros(0, np.int32), (), (), lambda i: b"")
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A data set: names of the classes in the order of their ids, and the examples of each split."""
+
+    labels: tuple[str, ...]
+    train: Examples
+    validation: Examples
+    test: Examples | None
+    kind: str  # "folder", "tfrecord", "cifar10", "npz", "vectors"
+    path: str
+    notes: tuple[str, ...] = ()  # what the user should know: files left out, a seeded split, an imbalance
+
+    def split(self, name: str) -> Examples:
+        """The examples of "train", "validation", "test" or "all"."""
+        if name == "all":
+            return join([part for part in (self.train, self.validation, self.test) if part is not None])
+        if name not in ("train", "validation", "test"):
+            raise DataError(f"no split {name!r}", advice="There are train, validation, test and all.")
+        found = getattr(self, name)
+        if found is None:
+            raise DataError("the data set has no test split", path=self.path, advice="Use validation, or all.")
+        return found
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """One after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def read(i: int) -> bytes | np.ndarray:
+        part = int(np.searchsorted(starts, i, side="right")) - 1
+        return parts[part].read(i - int(starts[part]))
+
+    return Examples(
+        np.concatenate([part.label_ids for part in parts]),
+        tuple(name for part in parts for name in part.names),
+        tuple(size for part in parts for size in part.sizes),
+        read,
+    )
+
+
+def divide(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Training and validation examples: of each class, the given fraction goes to validation.
+
+    Which ones is decided by a hash of seed and name, so that a photo that is added later moves only a few others.
+    A class with a single example keeps it for training.
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"a validation fraction of {fraction:g} leaves one side empty", advice="Choose one like 0.2.")
+    validation: list[int] = []
+    for label in np.unique(examples.label_ids):
+        members = np.flatnonzero(examples.label_ids == label)
+        ranked = sorted(members, key=lambda i: hashlib.sha1(f"{seed}/{examples.names[i]}".encode()).digest())
+        count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
+        validation.extend(ranked[:count])
+    chosen = np.zeros(len(examples), bool)
+    chosen[validation] = True
+    return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
+
+
+def checked(data: DataSet) -> DataSet:
+    """The data set with notes on what is odd about it; raises DataError, once, for all that makes it useless."""
+    counts = data.train.counts(len(data.labels))
+    empty = [name for name, count in zip(data.labels, counts, strict=True) if not count]
+    if not len(data.train):
+        raise DataError(
+            "no images found", path=data.path, advice="Put the images of each class in a folder of its own."
+        )
+    if empty:
+        raise DataError(
+            f"no images to train on for {named('class', empty)}",
+            path=data.path,
+            advice="Add images, or take the empty class away.",
+        )
+    if len(data.labels) < 2:
+        raise DataError(f"only one class, {data.labels[0]}", path=data.path, advice="A classifier needs two at least.")
+    if not len(data.validation):
+        raise DataError(
+            f"{len(data.train)} images leave nothing to validate with", path=data.path, advice="Add images."
+        )
+    notes = []
+    unseen = [name for name, n in zip(data.labels, data.validation.counts(len(data.labels)), strict=True) if not n]
+    if unseen:
+        notes.append(f"no validation images for {named('class', unseen)}; their accuracy is not measured")
+    few, many = int(np.argmin(counts)), int(np.argmax(counts))
+    if counts[many] >= IMBALANCE * counts[few]:
+        notes.append(
+            f"classes are far from balanced: {counts[many]:,} training images of {data.labels[many]}, "
+            f"{counts[few]:,} of {data.labels[few]}; read the per-class figures, not the accuracy alone"
+        )
+    return replace(data, notes=(*data.notes, *notes))
+
+
+def named(what: str, names: Sequence[str]) -> str:
+    """
+    >>> named("class", ["a", "b"])
+    '2 classes: a, b'
+    >>> named("file", ["x.jpg"])
+    'file x.jpg'
+    """
+    plural = what + ("es" if what.endswith("s") else "s")
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    return f"{what} {shown}" if len(names) == 1 else f"{len(names):,} {plural}: {shown}"
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Every epoch covers all examples; its last batch may be smaller."""
+    return math.ceil(count / batch_size)
