@@ -24,7 +24,7 @@ READERS = {
     "graphdef": "graphdef",
     "keras_h5": "keras",
     "keras": "keras",
-    "safetensors": "safetensors",
+    "safetensors": "safetensors_file",
     "npz": "npz",
 }
 
