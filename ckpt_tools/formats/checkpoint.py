@@ -20,3 +20,4 @@ class Checkpoint:
     files: tuple[str, ...] = ()  # every file that holds a part of it, the index of a V2 checkpoint first
     note: str = ""  # one sentence when another member was given, such as an .index file
     holds: tuple[object, ...] = field(default=(), repr=False, compare=False)  # kept alive: an unpacked archive
+    metadata: dict[str, str] = field(default_factory=dict, repr=False)  # free text that a safetensors file carries

@@ -1,0 +1,160 @@
+"""numpy's .npz: a zip archive with one .npy file a tensor. Reads a member at a time, writes the same bytes each time.
+
+The .npy header is numpy's own (numpy.lib.format); nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..dtypes import dtype_name
+from ..errors import CheckpointError, DamagedError, UnsupportedError
+from ..tensors import Spec, Tensor, Tensors
+from .checkpoint import Checkpoint
+from .representable import check_names, check_types
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# numpy has no names of its own for bfloat16, float8 and the quantised types: they would come back as something else.
+TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "complex128", "string"]) | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: the bytes must not depend on the day
+_LONGEST_HEADER = 1 << 20
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Opens an .npz; a member is read, and its CRC-32 checked, when its tensor is loaded.
+
+    Raises DamagedError, and UnsupportedError that names every member holding Python objects or a type without a
+    TensorFlow name.
+    """
+    path = os.fspath(path)
+    tensors: dict[str, Tensor] = {}
+    wrong: list[str] = []
+    others: list[str] = []
+    with _damage_at(path):
+        archive = zipfile.ZipFile(path)
+        for info in archive.infolist():
+            if not info.filename.endswith(".npy"):
+                others.append(info.filename)
+                continue
+            name = info.filename.removesuffix(".npy")
+            if name in tensors:
+                raise DamagedError("member occurs twice", tensor=name)
+            try:
+                tensors[name] = _tensor(archive, info, path, name)
+            except UnsupportedError as error:
+                wrong.append(f"{name} ({error.fact})")
+    if wrong:
+        raise UnsupportedError(f"cannot read {', '.join(wrong[:8])}", path=path)
+    note = f"{len(others)} members that are not .npy arrays are left out: {', '.join(others[:5])}" if others else ""
+    return Checkpoint(Tensors(tensors), "npz", path, (path,), note)
+
+
+def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, name: str) -> Tensor:
+    import numpy as np
+
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        if version == (1, 0):
+            header = np.lib.format.read_array_header_1_0(member, max_header_size=_LONGEST_HEADER)
+        elif version == (2, 0):
+            header = np.lib.format.read_array_header_2_0(member, max_header_size=_LONGEST_HEADER)
+        else:
+            raise UnsupportedError(f".npy version {version[0]}.{version[1]}")
+        start = member.tell()
+    shape, _, dtype = header
+    if dtype.hasobject:
+        raise UnsupportedError("Python objects, which only unpickling could read: never done here")
+    spec = Spec(dtype_name(dtype), tuple(shape))
+    if min(shape, default=0) < 0 or spec.parameters * dtype.itemsize != info.file_size - start:
+        raise DamagedError(f"header says {spec}, but {info.file_size - start:,} bytes follow", tensor=name)
+
+    def load() -> np.ndarray:
+        with _damage_at(path, name), archive.open(info) as member:
+            array = np.lib.format.read_array(member, allow_pickle=False)
+            if member.read(1):  # also makes zipfile compare the checksum
+                raise DamagedError("bytes follow the array")
+        return _native(array)
+
+    return Tensor(spec, load)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Bytes of this machine's order, C order; fixed-width text becomes an object array of bytes."""
+    import numpy as np
+
+    if array.dtype.kind in "SU":
+        array = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+        return array.astype(object)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+
+
+@contextmanager
+def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
+    """zipfile and numpy report damage by a dozen kinds of exception; here it is one, with its place."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise error.at(path=path, tensor=tensor) from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        KeyError,
+        IndexError,
+    ) as error:
+        raise DamagedError(f"not a sound .npz: {error}", path=path, tensor=tensor) from error
+    except (NotImplementedError, RuntimeError) as error:  # another compression; a password
+        raise UnsupportedError(f"zip archive: {error}", path=path, tensor=tensor) from error
+
+
+def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
+    """Writes an uncompressed .npz, members in the order of `tensors`, one tensor in memory at a time.
+
+    Raises UnsupportedError, naming them all, when types or names have no place in an .npz.
+    """
+    import numpy as np
+
+    check_types(tensors, TYPES, ".npz")
+    check_names(tensors, _name_problem, ".npz")
+    arrays = {name: _fixed_width(name, tensor) for name, tensor in tensors.items() if tensor.spec.dtype == "string"}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, tensor in tensors.items():
+            info = zipfile.ZipInfo(name + ".npy", _EPOCH)
+            info.external_attr = 0o644 << 16
+            array = arrays[name] if name in arrays else tensor.load()
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
+                member.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+            if progress is not None:
+                progress(tensor.spec.nbytes or array.nbytes)
+
+
+def _name_problem(name: str) -> str | None:
+    if "\0" in name:
+        return "holds a zero byte"
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            return "is not UTF-8"
+    return "is longer than 65,000 bytes" if len(name.encode()) > 65000 else None
+
+
+def _fixed_width(name: str, tensor: Tensor) -> np.ndarray:
+    array = tensor.load()
+    if any(element.endswith(b"\0") for element in array.ravel().tolist()):
+        raise UnsupportedError("numpy's text cannot end in a zero byte, as this tensor's does", tensor=name)
+    longest = max(map(len, array.ravel().tolist()), default=0)
+    return array.astype(f"S{max(longest, 1)}")

@@ -1,0 +1,49 @@
+"""What a target format cannot hold is found before anything is written, and said all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from ..errors import UnsupportedError
+from ..tensors import Tensor
+
+_SHOWN = 8
+
+
+def check_types(tensors: Mapping[str, Tensor], types: Collection[str], format: str) -> None:
+    """Raises UnsupportedError, naming every tensor whose element type `format` has no place for."""
+    wrong = {name: tensor.spec for name, tensor in tensors.items() if tensor.spec.dtype not in types}
+    if not wrong:
+        return
+    kinds = {spec.dtype for spec in wrong.values()}
+    advice = f"Drop them ({_commands(wrong, kinds)}), or write a V2 checkpoint, which holds every type."
+    raise UnsupportedError(
+        f"{format} cannot hold {len(wrong)} of {len(tensors)} tensors: {_listed(map(_described, wrong.items()))}",
+        advice=advice,
+    )
+
+
+def check_names(names: Collection[str], problem: Callable[[str], str | None], format: str) -> None:
+    """Raises UnsupportedError, naming every tensor for which `problem` has something to say."""
+    wrong = [f"{name!r} ({said})" for name in names if (said := problem(name))]
+    if wrong:
+        raise UnsupportedError(
+            f"{format} cannot hold {len(wrong)} of {len(names)} names: {_listed(wrong)}",
+            advice="Rename them with ckpt-edit --rename, or write a V2 checkpoint.",
+        )
+
+
+def _described(item: tuple[str, object]) -> str:
+    return f"{item[0]} ({item[1]})"
+
+
+def _commands(wrong: Collection[str], kinds: set[str]) -> str:
+    drop = "ckpt-edit --drop " + ",".join("/" + name for name in list(wrong)[:3]) + (",..." if len(wrong) > 3 else "")
+    narrow = {"bfloat16", "float16"} | {kind for kind in kinds if kind.startswith("float8")}
+    return f"{drop}), cast them (ckpt-edit --cast float32" if kinds <= narrow else drop
+
+
+def _listed(texts: object) -> str:
+    texts = list(texts)
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more

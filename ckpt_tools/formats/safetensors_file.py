@@ -1,0 +1,144 @@
+"""safetensors: a JSON header of names, types, shapes and offsets, then the bytes, as V2 data files hold them.
+
+The library checks the header; the values are views of the mapped file. Writing is done here, because the library
+wants every tensor in memory at once; the bytes are the ones that the library would write.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ..dtypes import BY_NAME, numpy_dtype
+from ..errors import DamagedError, UnsupportedError
+from ..tensors import Spec, Tensor, Tensors
+from .checkpoint import Checkpoint
+from .mapped import MappedFile
+from .representable import check_names, check_types
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# safetensors' name of each type, in the order in which the library ranks them: the widest types lie first in a file.
+_RANKED = [
+    ("BOOL", "bool"),
+    ("U8", "uint8"),
+    ("I8", "int8"),
+    ("F8_E5M2", "float8_e5m2"),
+    ("F8_E4M3", "float8_e4m3fn"),
+    ("F8_E4M3FNUZ", "float8_e4m3fnuz"),
+    ("F8_E5M2FNUZ", "float8_e5m2fnuz"),
+    ("I16", "int16"),
+    ("U16", "uint16"),
+    ("F16", "float16"),
+    ("BF16", "bfloat16"),
+    ("I32", "int32"),
+    ("U32", "uint32"),
+    ("F32", "float32"),
+    ("C64", "complex64"),
+    ("F64", "float64"),
+    ("I64", "int64"),
+    ("U64", "uint64"),
+]
+_TO_TENSORFLOW = dict(_RANKED)
+_FROM_TENSORFLOW = {name: word for word, name in _RANKED}
+_RANK = {name: rank for rank, (_, name) in enumerate(_RANKED)}
+_BLOCK = 16 << 20
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Opens a .safetensors file; `tensor.load()` gives read-only views of it.
+
+    Raises DamagedError where the library finds the header wrong, UnsupportedError for types TensorFlow has not.
+    """
+    path = os.fspath(path)
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise UnsupportedError(
+            "reading .safetensors needs the safetensors library", path=path, advice='pip install "ckpt-tools[formats]"'
+        ) from None
+    try:
+        with safe_open(path, framework="numpy") as checked:
+            metadata = dict(checked.metadata() or {})
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise DamagedError(f"not a sound safetensors file: {error}", path=path) from error
+    file = MappedFile(path)
+    length = int.from_bytes(file.part(0, 8, "the length of the header"), "little")
+    header = json.loads(bytes(file.part(8, length, "the header")))
+    header.pop("__metadata__", None)
+    unknown = [f"{name} ({entry['dtype']})" for name, entry in header.items() if entry["dtype"] not in _TO_TENSORFLOW]
+    if unknown:
+        raise UnsupportedError(f"TensorFlow has no type for {', '.join(unknown[:8])}", path=path)
+    ordered = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+    tensors = Tensors((name, _tensor(file, 8 + length, entry)) for name, entry in ordered)
+    return Checkpoint(tensors, "safetensors", path, (path,), metadata=metadata)
+
+
+def _tensor(file: MappedFile, start: int, entry: Mapping[str, object]) -> Tensor:
+    spec = Spec(_TO_TENSORFLOW[entry["dtype"]], tuple(entry["shape"]))
+    begin, end = entry["data_offsets"]
+
+    def load() -> np.ndarray:
+        import numpy as np
+
+        block = file.part(start + begin, end - begin, "the tensor")
+        return np.frombuffer(block, numpy_dtype(spec.dtype)).reshape(spec.shape)
+
+    return Tensor(spec, load)
+
+
+def write(
+    tensors: Mapping[str, Tensor],
+    path: str,
+    progress: Callable[[int], object] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a .safetensors file, one tensor in memory at a time; `metadata` is free text that it carries.
+
+    Raises UnsupportedError, naming them all, when types or names have no place in the format.
+    """
+    import numpy as np
+
+    check_types(tensors, _FROM_TENSORFLOW, ".safetensors")
+    check_names(tensors, _name_problem, ".safetensors")
+    order = sorted(tensors, key=lambda name: (-_RANK[tensors[name].spec.dtype], name))
+    with open(path, "wb") as out:
+        out.write(_header({name: tensors[name].spec for name in order}, metadata))
+        for name in order:
+            array = np.ascontiguousarray(tensors[name].load())
+            block = memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""
+            for at in range(0, len(block), _BLOCK):
+                out.write(block[at : at + _BLOCK])
+            if progress is not None:
+                progress(len(block))
+
+
+def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None) -> bytes:
+    """Length, JSON without spaces, padded with spaces so that the values begin at a multiple of eight."""
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    offset = 0
+    for name, spec in specs.items():
+        end = offset + math.prod(spec.shape) * BY_NAME[spec.dtype].width
+        header[name] = {
+            "dtype": _FROM_TENSORFLOW[spec.dtype],
+            "shape": list(spec.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _name_problem(name: str) -> str | None:
+    if name == "__metadata__":
+        return "is safetensors' own word"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return None
