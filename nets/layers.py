@@ -1,0 +1,169 @@
+"""The layers that stand in for tf_slim's own while a net is built.
+
+tf_slim 1.1.0 runs on the current TensorFlow except for its batch norm, which needs a Keras that is gone. The nets look
+their layers up in tf_slim's modules when they are called, so that a layer put there is used by all of them, with the
+arguments of their arg_scopes. What differs from slim's own:
+
+- batch norm decides by scope whether it trains. Slim has one switch for the whole graph, and with it on, a frozen
+  layer still normalises by the batch and lets its moving averages drift.
+- dropout can take its random numbers from a seed that is fed, so that a continued run repeats what was interrupted.
+- a convolution whose kernel is larger than its input pads it with zeros, and the pooling before the classifier takes
+  the mean of whatever there is: with these two every net takes images of other sizes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import tensorflow.compat.v1 as tf
+from tf_slim.ops import arg_scope as arg_scopes
+from tf_slim.ops import variables as slim_variables
+
+# Where slim's nets look: some import the package as `layers`, others its module `layers`.
+_PACKAGE = importlib.import_module("tf_slim.layers")
+_MODULE = importlib.import_module("tf_slim.layers.layers")
+_SLIM = {name: getattr(_MODULE, name) for name in ("avg_pool2d", "batch_norm", "conv2d", "dropout")}
+_AUXILIARY_MAP = (17, 17)  # Mixed_6e of a 299 pixel image; the auxiliary head's kernels fit no other size
+
+
+@dataclass
+class Layers:
+    """The layers of one build, and what they are told by whoever builds.
+
+    `trains_batch_norm` gets the scope of a batch norm ("InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/BatchNorm").
+    `batch_norm_decay` wins over the arg_scope's. `dropout_seed` is an integer tensor of shape [2].
+    `head_layer` is the scope of the convolution that makes the logits: `before_head` maps the features that reach it,
+    and without `has_head` it is left out, so that the net returns its features. `features` is their tensor, once built.
+    """
+
+    head_layer: str
+    has_head: bool = True
+    trains_batch_norm: Callable[[str], bool] = lambda scope: False
+    batch_norm_decay: float | None = None
+    dropout_seed: tf.Tensor | None = None
+    before_head: Callable[[tf.Tensor], tf.Tensor] | None = None
+    features: tf.Tensor | None = field(default=None, init=False)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Puts these layers in slim's modules, and slim's own back at the end."""
+        try:
+            for name, original in _SLIM.items():
+                _install(name, _with_arg_scope(original, getattr(self, name)))
+            yield
+        finally:
+            for name, original in _SLIM.items():
+                _install(name, original)
+
+    def batch_norm(
+        self,
+        inputs: tf.Tensor,
+        decay: float = 0.999,
+        center: bool = True,
+        scale: bool = False,
+        epsilon: float = 0.001,
+        activation_fn: Callable | None = None,
+        updates_collections: str = tf.GraphKeys.UPDATE_OPS,
+        variables_collections: object = None,
+        scope: str | None = None,
+        is_training: object = None,
+        fused: object = None,
+    ) -> tf.Tensor:
+        """Slim's `batch_norm` for [batch, height, width, channels]; `is_training` and `fused` are not looked at."""
+        with tf.variable_scope(scope, "BatchNorm", [inputs]) as layer:
+            channels = inputs.shape[-1]
+
+            def variable(name: str, initializer: object, trainable: bool) -> tf.Variable:
+                collections = variables_collections
+                if isinstance(collections, dict):
+                    collections = collections.get(name)
+                return slim_variables.model_variable(
+                    name, [channels], tf.float32, initializer, trainable=trainable, collections=collections
+                )
+
+            zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
+            beta = variable("beta", zeros, True) if center else tf.zeros([channels])
+            gamma = variable("gamma", ones, True) if scale else tf.ones([channels])
+            mean, variance = variable("moving_mean", zeros, False), variable("moving_variance", ones, False)
+            if self.trains_batch_norm(layer.name):
+                outputs, batch_mean, batch_variance = tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=epsilon)
+                step = 1 - (decay if self.batch_norm_decay is None else self.batch_norm_decay)
+                for moving, batch in ((mean, batch_mean), (variance, batch_variance)):
+                    tf.add_to_collections(updates_collections, tf.assign_sub(moving, (moving - batch) * step))
+            else:
+                outputs, _, _ = tf.nn.fused_batch_norm(
+                    inputs, gamma, beta, mean, variance, epsilon=epsilon, is_training=False
+                )
+            return activation_fn(outputs) if activation_fn else outputs
+
+    def dropout(
+        self, inputs: tf.Tensor, keep_prob: float = 0.5, is_training: bool = True, scope: str | None = None
+    ) -> tf.Tensor:
+        """Slim's `dropout`; with a `dropout_seed`, the layer's scope and the seed alone decide what is dropped."""
+        if not is_training or keep_prob >= 1:
+            return inputs
+        with tf.variable_scope(scope, "Dropout", [inputs]) as layer:
+            if self.dropout_seed is None:
+                return tf.nn.dropout(inputs, rate=1 - keep_prob)
+            salt = zlib.crc32(layer.name.encode()) & 0x7FFFFFFF
+            seed = tf.random.experimental.stateless_fold_in(self.dropout_seed, salt)
+            return tf.nn.experimental.stateless_dropout(inputs, rate=1 - keep_prob, seed=seed, rng_alg="philox")
+
+    def conv2d(
+        self, inputs: tf.Tensor, num_outputs: int, kernel_size: object, *args: object, **kwargs: object
+    ) -> tf.Tensor:
+        """Slim's `conv2d`; knows the last layer, and never fails for a map smaller than its kernel."""
+        if inside(kwargs.get("scope")) == self.head_layer:
+            if inputs.shape[1:3] != (1, 1):  # a larger image makes a fully convolutional net answer at several places
+                inputs = tf.reduce_mean(inputs, [1, 2], keepdims=True, name="global_pool")
+            self.features = inputs
+            if not self.has_head:
+                return inputs
+            if self.before_head:
+                inputs = self.before_head(inputs)
+        if kwargs.get("padding") == "VALID":
+            inputs = _padded(inputs, kernel_size)
+        return _SLIM["conv2d"](inputs, num_outputs, kernel_size, *args, **kwargs)
+
+    def avg_pool2d(self, inputs: tf.Tensor, kernel_size: object, *args: object, **kwargs: object) -> tf.Tensor:
+        """Slim's `avg_pool2d`; before a classifier it is the mean of the whole map, whatever the map's size."""
+        place = tf.get_variable_scope().name.rpartition("/")[2]
+        if place == "Logits":
+            return tf.reduce_mean(inputs, [1, 2], keepdims=True, name=kwargs.get("scope"))
+        if place == "AuxLogits" and inputs.shape[1:3] != _AUXILIARY_MAP:
+            inputs = tf.image.resize_bilinear(inputs, _AUXILIARY_MAP, half_pixel_centers=True)
+        return _SLIM["avg_pool2d"](inputs, kernel_size, *args, **kwargs)
+
+
+def _install(name: str, layer: Callable) -> None:
+    setattr(_PACKAGE, name, layer)
+    setattr(_MODULE, name, layer)
+
+
+def _with_arg_scope(original: Callable, layer: Callable) -> Callable:
+    """`layer`, taking the arguments that an arg_scope sets for `original`."""
+    key = arg_scopes.arg_scope_func_key(original)
+
+    def call(*args: object, **kwargs: object) -> tf.Tensor:
+        return layer(*args, **{**arg_scopes.current_arg_scope().get(key, {}), **kwargs})
+
+    call._key_op = key  # how arg_scope knows a layer
+    return call
+
+
+def inside(scope: str | None) -> str:
+    """The full name of `scope`, opened here."""
+    return "/".join(part for part in (tf.get_variable_scope().name, scope) if part)
+
+
+def _padded(images: tf.Tensor, kernel_size: object) -> tf.Tensor:
+    """`images` with zeros around them where a side is shorter than the kernel's."""
+    kernel = [kernel_size] * 2 if isinstance(kernel_size, int) else list(kernel_size)
+    missing = [max(0, wanted - side) for wanted, side in zip(kernel, images.shape[1:3], strict=True)]
+    if not any(missing):
+        return images
+    return tf.pad(images, [[0, 0], *([count // 2, count - count // 2] for count in missing), [0, 0]])

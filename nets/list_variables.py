@@ -1,0 +1,49 @@
+"""Writes `variables/<net>.txt` from the graphs: python -m ckpt_tools.nets.list_variables
+
+A line is `trainable NAME SHAPE`, `statistic NAME SHAPE` (batch norm's moving averages) or `end_point NAME`. A shape
+is written 3x3x3x32, with C where the number of classes goes. Variables stand in the order in which slim creates them,
+end points from the image to the classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow.compat.v1 as tf
+
+from .graph import Built, build_net
+from .registry import CLASS_AXIS, NETS, Net
+
+_CLASSES = 123457  # no layer of any net has so many channels
+
+
+def table(net: Net) -> str:
+    """The text of the net's table."""
+    built = built_for_table(net)
+    trainable = {variable.op.name for variable in tf.trainable_variables()}
+    lines = [f"# {net.title}, as tf_slim builds it; written by python -m ckpt_tools.nets.list_variables"]
+    for variable in built.variables:
+        name = variable.op.name
+        shape = "x".join(CLASS_AXIS if length == _CLASSES else str(length) for length in variable.shape)
+        lines.append(f"{'trainable' if name in trainable else 'statistic'} {name} {shape}")
+    lines += [f"end_point {name}" for name in built.end_points]
+    return "\n".join(lines) + "\n"
+
+
+def built_for_table(net: Net) -> Built:
+    """The whole net, auxiliary head included, in a new default graph."""
+    tf.reset_default_graph()
+    images = tf.placeholder(tf.float32, [None, net.image_size, net.image_size, 3])
+    return build_net(net, images, num_classes=_CLASSES, aux=True)
+
+
+def main() -> None:
+    folder = Path(__file__).with_name("variables")
+    folder.mkdir(exist_ok=True)
+    tf.disable_eager_execution()
+    for net in NETS.values():
+        (folder / f"{net.name}.txt").write_text(table(net))
+
+
+if __name__ == "__main__":
+    main()
