@@ -1,0 +1,162 @@
+"""Examples in, batches out: a tf.data pipeline that gives the same batches for the same seed, from any step on.
+
+The order of epoch e and the random changes of image i in it depend on (seed, e, i) alone, never on what was drawn
+before; so a run that is continued at step 1,234 sees exactly the batches of one that was never stopped.
+Images are decoded by Pillow (libjpeg-turbo, as TensorFlow's own decoder), because it names what is wrong with a
+file where TensorFlow's op would end the whole epoch; the pixels are the same.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError, UnsupportedError
+from .examples import Examples, named, steps_per_epoch
+from .preprocess import Preprocessing, prepare
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+TOO_MANY = 0.05  # share of the examples that may be undecodable before the run stops
+ENDLESS = 1 << 40
+
+
+class Unreadable:
+    """The examples that could not be decoded while a pipeline ran: name -> reason, and `error` once it is too many."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self.error: DataError | None = None
+
+    def add(self, name: str, reason: str, total: int) -> None:
+        """Notes one example. Raises DataError when more than a twentieth of `total`, or all, are like it."""
+        self.reasons[name] = reason
+        if len(self.reasons) > max(1, TOO_MANY * total) or len(self.reasons) == total:
+            lines = "; ".join(f"{name}: {reason}" for name, reason in list(self.reasons.items())[:3])
+            self.error = DataError(f"{len(self.reasons):,} of {total:,} images cannot be decoded: {lines}")
+            raise self.error
+
+    def note(self) -> str:
+        """One sentence for people, or an empty string."""
+        return f"could not be decoded and were left out: {named('image', list(self.reasons))}" if self.reasons else ""
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Around `session.run`: turns TensorFlow's error for a failed pipeline into the DataError that caused it."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.error is not None:
+                raise self.error from error
+            raise
+
+
+def decode(example: bytes | np.ndarray) -> np.ndarray:
+    """An image file's bytes, or pixels uint8 [h, w, 1 or 3], as uint8 [h, w, 3] red, green, blue.
+
+    The first frame of an animation; transparency is dropped; the orientation in a camera's EXIF data is ignored, as
+    slim ignores it. Raises ValueError or OSError saying what is wrong with the bytes.
+    """
+    if isinstance(example, np.ndarray):
+        return np.repeat(example, 3, axis=2) if example.shape[2] == 1 else example
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
+    try:
+        with Image.open(io.BytesIO(example)) as image:
+            if image.mode.startswith("I;16"):
+                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(image.convert("RGB"))
+    except Image.UnidentifiedImageError:
+        raise ValueError("not an image, or of a kind that Pillow does not know") from None
+    except (SyntaxError, EOFError, Image.DecompressionBombError) as error:  # Pillow's words for damaged files
+        raise ValueError(str(error)) from None
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The permutation of `count` examples in an epoch.
+
+    Sorting raw PCG64 numbers, because NumPy keeps those the same for ever, and `Generator.permutation` not.
+    """
+    drawn = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(count)
+    return np.argsort(drawn, kind="stable")
+
+
+def make_batches(
+    examples: Examples,
+    how: Preprocessing,
+    *,
+    batch_size: int,
+    training: bool,
+    seed: int = 0,
+    start_step: int = 0,
+    epochs: int | None = None,
+    unreadable: Unreadable | None = None,
+) -> tf.data.Dataset:
+    """Batches {"image": float32 [b, s, s, 3], "label": int32 [b], "index": int64 [b]}; `index` counts in `examples`.
+
+    training: shuffled anew each epoch, with the random steps of `how.augment`, without end unless `epochs` is
+    given; the first batch is that of step `start_step`. Every epoch covers all examples, its last batch being
+    smaller (`steps_per_epoch` batches an epoch). An example that cannot be decoded is replaced by the next that can.
+    Otherwise: in order, once, without random steps; an example that cannot be decoded is left out.
+    Both note such examples in `unreadable`, whose `raised()` belongs around the `session.run` that reads batches.
+    """
+    import tensorflow as tf
+
+    if not len(examples):
+        raise DataError("no images")
+    unreadable = Unreadable() if unreadable is None else unreadable
+    spe = steps_per_epoch(len(examples), batch_size)
+    first, skipped = divmod(start_step, spe)
+
+    def order(epoch: np.ndarray) -> np.ndarray:
+        if not training:
+            return np.arange(skipped * batch_size, len(examples))
+        everything = epoch_order(seed, int(epoch), len(examples))
+        return everything[skipped * batch_size :] if epoch == first else everything
+
+    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.int32]:
+        pixels, used = _decoded(examples, int(index), unreadable, replace=training)
+        return pixels, np.int64(used), np.int32(examples.label_ids[used])
+
+    def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        def element(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            pixels, used, label = tf.numpy_function(load, [index], [tf.uint8, tf.int64, tf.int32], stateful=False)
+            pixels.set_shape([None, None, 3])
+            used.set_shape([])
+            label.set_shape([])
+            random = tf.stack([seed * 1_000_003 + epoch, used]) if training and how.random else None
+            return {"image": prepare(pixels, how, random), "label": label, "index": used}
+
+        indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
+        indices.set_shape([None])
+        made = tf.data.Dataset.from_tensor_slices(indices)
+        made = made.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return made.filter(lambda one: one["index"] >= 0).batch(batch_size)
+
+    last = first + (ENDLESS if epochs is None else epochs) if training else first + 1
+    batches = tf.data.Dataset.range(first, last).flat_map(batches_of)
+    return batches.prefetch(4)
+
+
+def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace: bool) -> tuple[np.ndarray, int]:
+    """Pixels of the example, and its number: the next readable one's with `replace`, else -1 and a black pixel."""
+    for step in range(len(examples)):
+        used = (index + step) % len(examples)
+        if examples.names[used] in unreadable.reasons:
+            continue
+        try:
+            return decode(examples.read(used)), used
+        except (ValueError, OSError, DataError) as error:
+            unreadable.add(examples.names[used], str(error), len(examples))
+        if not replace:
+            break
+    return np.zeros((1, 1, 3), np.uint8), -1

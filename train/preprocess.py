@@ -1,0 +1,151 @@
+"""From decoded pixels to what a net expects: slim's Inception and VGG preprocessing, described by data.
+
+    Preprocessing("inception", 299)    the middle 87.5 % of each side, resized, scaled to -1..1
+    Preprocessing("vgg", 224)          the shorter side resized to 256, the middle 224 x 224, channel means subtracted
+
+The description is stored with a run and used again by evaluate, predict, features and export. Both follow
+`inception_preprocessing.py` and `vgg_preprocessing.py` of tensorflow/models (research/slim/preprocessing), with the
+resize of TensorFlow 1 that the published nets were trained with. Without augmentation training images go the same
+way as evaluation images, which is what lets the frozen part of a net be computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import RecipeError, nearest
+from .augment import change, fast_colour, flip, parse_steps, random_crop
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+STYLES = ("inception", "vgg")
+MEANS = (123.68, 116.779, 103.939)  # red, green, blue of ImageNet, as vgg_preprocessing.py has them
+SIDES = (256 / 224, 512 / 224)  # shortest side before the crop, in units of the crop: evaluation, largest in training
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the input of a net; equal descriptions give equal pixels."""
+
+    style: str
+    image_size: int  # height and width of the input, in pixels
+    central_fraction: float = 0.875  # inception: the share of each side that evaluation looks at; 1 is all
+    channels: str = "rgb"  # or "bgr", which weights from Caffe expect
+    augment: tuple[str, ...] = ()  # steps of `augment.STEPS` for training images
+
+    def __post_init__(self) -> None:
+        if self.style not in STYLES:
+            raise RecipeError(f"no preprocessing {self.style!r}{nearest(self.style, STYLES)}")
+        if self.channels not in ("rgb", "bgr"):
+            raise RecipeError(f"channels {self.channels!r}: must be rgb or bgr")
+        if self.image_size < 1 or not 0 < self.central_fraction <= 1:
+            raise RecipeError(f"image size {self.image_size} or central fraction {self.central_fraction} out of range")
+        parse_steps(self.augment)
+
+    def as_dict(self) -> dict[str, object]:
+        """What is written to a run's JSON; `from_dict` reads it back."""
+        return {**asdict(self), "augment": list(self.augment)}
+
+    @property
+    def random(self) -> bool:
+        """Whether a training image looks different from epoch to epoch."""
+        return bool(self.augment)
+
+
+def from_dict(stored: Mapping[str, object]) -> Preprocessing:
+    """Reads what `as_dict` wrote. Raises RecipeError for a key that is not known."""
+    unknown = sorted(set(stored) - set(Preprocessing.__dataclass_fields__))
+    if unknown:
+        raise RecipeError(f"preprocessing has unknown keys: {', '.join(unknown)}")
+    return Preprocessing(**{**stored, "augment": tuple(stored.get("augment", ()))})
+
+
+def prepare(image: tf.Tensor, how: Preprocessing, seed: tf.Tensor | None = None) -> tf.Tensor:
+    """`image` uint8 [height, width, 3] becomes the net's input, float32 [image_size, image_size, 3].
+
+    `seed` int64 [2] decides the random steps of `how.augment`; without it there are none, as in evaluation.
+    """
+    import tensorflow as tf
+
+    pixels = tf.image.convert_image_dtype(image, tf.float32)
+    pixels = _fitted(pixels, how) if seed is None or not how.augment else _distorted(pixels, how, seed)
+    pixels.set_shape([how.image_size, how.image_size, 3])
+    if how.style == "inception":
+        pixels = pixels * 2.0 - 1.0
+    else:
+        pixels = pixels * 255.0 - tf.constant(MEANS)
+    return tf.reverse(pixels, [-1]) if how.channels == "bgr" else pixels
+
+
+def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
+    """The net's input [..., s, s, 3] as uint8 red, green, blue again, to be looked at."""
+    import numpy as np
+
+    values = values[..., ::-1] if how.channels == "bgr" else values
+    pixels = (values + 1) * 127.5 if how.style == "inception" else values + np.array(MEANS, np.float32)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+    """TensorFlow 1's bilinear resize (corners of pixels, no antialiasing), which slim's nets were trained with."""
+    import tensorflow as tf
+
+    return tf.compat.v1.image.resize_bilinear(image[tf.newaxis], tf.stack([height, width]), align_corners=False)[0]
+
+
+def _fitted(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
+    import tensorflow as tf
+
+    if how.style == "inception":
+        middle = tf.image.central_crop(pixels, how.central_fraction)
+        return resize(middle, how.image_size, how.image_size)
+    larger = _shortest_side(pixels, tf.constant(round(how.image_size * SIDES[0])))
+    top = (tf.shape(larger)[0] - how.image_size) // 2
+    left = (tf.shape(larger)[1] - how.image_size) // 2
+    return tf.slice(larger, tf.stack([top, left, 0]), [how.image_size, how.image_size, 3])
+
+
+def _shortest_side(pixels: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+    """Resized so that the shorter side has `side` pixels and the shape of things is kept."""
+    import tensorflow as tf
+
+    height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
+    scale = tf.cast(side, tf.float32) / tf.cast(tf.minimum(height, width), tf.float32)
+    return resize(
+        pixels,
+        tf.maximum(side, tf.cast(tf.math.rint(tf.cast(height, tf.float32) * scale), tf.int32)),
+        tf.maximum(side, tf.cast(tf.math.rint(tf.cast(width, tf.float32) * scale), tf.int32)),
+    )
+
+
+def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Tensor:
+    """Training with augmentation: what region is seen, its size, then the steps that keep the size."""
+    import tensorflow as tf
+
+    steps = {step.name: step for step in parse_steps(how.augment)}
+    region = tf.random.experimental.stateless_fold_in(seed, 101)
+    own = tf.random.experimental.stateless_fold_in(seed, 102)
+    if "slim" in steps and how.style == "vgg":
+        pixels = _random_side(pixels, how.image_size, region)
+    elif "slim" in steps or "crop" in steps:
+        smallest = steps["crop"].amount if "crop" in steps else 0.05
+        pixels = resize(random_crop(pixels, region, (smallest, 1.0)), how.image_size, how.image_size)
+    else:
+        pixels = _fitted(pixels, how)
+    if "slim" in steps:
+        pixels = flip(pixels, 0.5, own)
+        pixels = fast_colour(pixels, own) if how.style == "inception" else pixels
+    return change(pixels, [step for step in steps.values() if step.name not in ("slim", "crop")], seed)
+
+
+def _random_side(pixels: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
+    """slim's VGG training: the shorter side is resized to 256..512 (for 224), then a random square is cut out."""
+    import tensorflow as tf
+
+    low, high = round(size * SIDES[0]), round(size * SIDES[1])
+    larger = _shortest_side(pixels, tf.random.stateless_uniform([], seed, low, high + 1, tf.int32))
+    return tf.image.stateless_random_crop(larger, [size, size, 3], tf.random.experimental.stateless_fold_in(seed, 1))
