@@ -90,10 +90,10 @@ def _create_auxiliary_variables(net: Net, num_classes: int) -> None:
         "weights": tf.truncated_normal_initializer(stddev=0.01),
         "moving_variance": tf.ones_initializer(),
     }
-    for variable in net.variables(num_classes):
-        if variable.role == "auxiliary":
-            initializer = initializers.get(variable.name.rpartition("/")[2], tf.zeros_initializer())
-            model_variable(variable.name, variable.spec.shape, tf.float32, initializer, trainable=False)
+    for row in net.table:
+        if net.role(row) == "auxiliary":
+            initializer = initializers.get(row.name.rpartition("/")[2], tf.zeros_initializer())
+            model_variable(row.name, row.shape_for(num_classes), tf.float32, initializer, trainable=False)
 
 
 def _call_slim(

@@ -135,7 +135,7 @@ class Layers:
         if place == "Logits":
             return tf.reduce_mean(inputs, [1, 2], keepdims=True, name=kwargs.get("scope"))
         if place == "AuxLogits" and inputs.shape[1:3] != _AUXILIARY_MAP:
-            inputs = tf.image.resize_bilinear(inputs, _AUXILIARY_MAP, half_pixel_centers=True)
+            inputs = tf.raw_ops.ResizeBilinear(images=inputs, size=_AUXILIARY_MAP, half_pixel_centers=True)
         return _SLIM["avg_pool2d"](inputs, kernel_size, *args, **kwargs)
 
 

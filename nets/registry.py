@@ -37,6 +37,9 @@ class TableRow(NamedTuple):
     def class_axis(self) -> int | None:
         return self.shape.index(-1) if -1 in self.shape else None
 
+    def shape_for(self, num_classes: int | None) -> tuple[int, ...]:
+        return tuple(num_classes if length == -1 else length for length in self.shape)
+
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether `shape` is this variable's, for some number of classes."""
         return len(shape) == len(self.shape) and all(a in (-1, b) for a, b in zip(self.shape, shape, strict=True))
@@ -104,8 +107,8 @@ class Net:
             role = self.role(row)
             if num_classes is None and role in ("head", "auxiliary"):
                 continue
-            shape = tuple(num_classes if length == -1 else length for length in row.shape)
-            found.append(Variable(row.name, Spec("float32", shape), row.trainable, role, row.class_axis))
+            spec = Spec("float32", row.shape_for(num_classes))
+            found.append(Variable(row.name, spec, row.trainable, role, row.class_axis))
         return tuple(found)
 
 
