@@ -1,0 +1,54 @@
+"""Checkpoint surgery: operations that map Tensors to Tensors, and `operate`, which chains them.
+
+>>> from ckpt_tools.tensors import from_arrays
+>>> source = from_arrays({"net/fc/weights": [[1.0, 2.0]], "net/fc/weights/Adam": [[0.0, 0.0]]})
+>>> surgery = operate(source, [Strip(("optimizer",)), Rename((("net", "model"),))])
+>>> list(surgery.tensors)
+['model/fc/weights']
+>>> [(row.name, row.action) for row in surgery.rows]
+[('model/fc/weights', 'rename'), ('net/fc/weights/Adam', 'strip')]
+"""
+
+from __future__ import annotations
+
+from .casting import Cast
+from .chain import Surgery, operate
+from .combining import Average, Graft
+from .head import Background, HeadResize, InputChannels
+from .operation import Edit, Loss, Operation, Row
+from .renaming import Drop, EmaToWeights, Keep, Rename, Strip
+from .shaping import Fill, Pad, Reshape, SliceOf, Transpose
+
+# The name of each operation in recipes -> its class.
+OPERATIONS: dict[str, type[Operation]] = {
+    each.command: each
+    for each in (
+        Rename,
+        Keep,
+        Drop,
+        Strip,
+        EmaToWeights,
+        Cast,
+        Reshape,
+        Transpose,
+        SliceOf,
+        Pad,
+        Fill,
+        Average,
+        Graft,
+        HeadResize,
+        Background,
+        InputChannels,
+    )
+}
+
+__all__ = [
+    "OPERATIONS",
+    "Edit",
+    "Loss",
+    "Operation",
+    "Row",
+    "Surgery",
+    "operate",
+    *(each.__name__ for each in OPERATIONS.values()),
+]

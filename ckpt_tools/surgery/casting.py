@@ -1,0 +1,171 @@
+"""Other element types: cast, with a count of what the new type cannot hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..dtypes import BY_NAME, numpy_dtype
+from ..errors import RecipeError, nearest
+from ..kinds import kinds
+from ..tensors import Slice, Spec, Tensor, Tensors
+from .operation import Edit, Loss, Operation, Row, chosen, replaced
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CHUNK = 1 << 18  # elements cast at a time: they stay in the cache between the cast and the counting
+FLOATS = frozenset(name for name in BY_NAME if name.startswith(("float", "bfloat")))
+# Sign aside, every pattern of bits from here on is infinite or NaN; the types that are not listed have no infinity.
+_FIRST_NOT_FINITE = {
+    "float16": 0x7C00,
+    "bfloat16": 0x7F80,
+    "float32": 0x7F800000,
+    "float64": 0x7FF0000000000000,
+    "float8_e5m2": 0x7C,
+}
+
+
+@dataclass(frozen=True)
+class Cast(Operation):
+    """Changes the element type, rounding to the nearest value that the new type has (ties to even).
+
+    Without `select` every floating-point tensor is cast, and integers, bools and strings stay as they are; a type
+    that is not floating-point asks for `select`. `keep_statistics` leaves the moving mean and variance of batch
+    norm in their own type: variances of 1e-8 and below become 0 in float16. Floating point becomes integer by
+    truncation, as in tf.cast.
+
+    Tensors that are selected but have the type already are copied as they are. While the values are written,
+    `Edit.losses` collects for each tensor how many finite values became infinite or NaN, or left the range of an
+    integer type (overflow), and how many became 0 (underflow).
+    """
+
+    dtype: str
+    select: tuple[str, ...] = ()
+    keep_statistics: bool = False
+    command: ClassVar[str] = "cast"
+    short: ClassVar[str] = "dtype"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in BY_NAME or not BY_NAME[self.dtype].width or self.dtype.startswith("q"):
+            raise RecipeError(f"cast: no element type {self.dtype!r} to cast to{nearest(self.dtype, BY_NAME)}")
+        if self.dtype not in FLOATS and not self.select:
+            raise RecipeError(f"cast to {self.dtype} needs `select`: which tensors")
+
+    def edit(self, tensors: Tensors) -> Edit:
+        specs = tensors.specs()
+        names, problems = chosen(tensors, self.select) if self.select else (_floats(specs), ())
+        if self.keep_statistics:
+            found = kinds(specs)
+            names = [name for name in names if found[name].kind != "statistic"]
+        wrong = tuple(
+            f"cast: {name} is {specs[name].dtype}, which has no cast to {self.dtype}"
+            for name in names
+            if not _castable(specs[name].dtype, self.dtype)
+        )
+        if problems or wrong:
+            return Edit(tensors, problems=problems + wrong)
+        found_losses: dict[str, dict[object, Loss]] = {}
+        changed, rows = {}, []
+        for name in names:
+            if specs[name].dtype != self.dtype:
+                changed[name] = self._cast(tensors[name], found_losses.setdefault(name, {}))
+                rows.append(Row(name, "cast", name, specs[name], changed[name].spec))
+        return Edit(replaced(tensors, changed), tuple(rows), losses=Losses(found_losses))
+
+    def _cast(self, tensor: Tensor, losses: dict[object, Loss], part: object = "whole") -> Tensor:
+        """The tensor in the new type; its parts too, so that a partitioned variable stays partitioned."""
+
+        def load() -> np.ndarray:
+            values, losses[part] = cast_values(tensor.load(), self.dtype)
+            return values
+
+        slices = tuple(Slice(each.extents, self._cast(each.tensor, losses, each.extents)) for each in tensor.slices)
+        return Tensor(Spec(self.dtype, tensor.spec.shape), load, slices=slices)
+
+
+class Losses(dict[str, "dict[object, Loss]"]):
+    """Name -> the losses of the whole tensor or of its parts, as they are written.
+
+    A writer loads the whole or each part; whichever it did, `of` gives the tensor's total.
+    """
+
+    def of(self, name: str) -> Loss:
+        """What the tensor has lost: Loss(0, 0) where nothing was lost or nothing was written."""
+        parts = self.get(name, {})
+        counted = [parts["whole"]] if "whole" in parts else list(parts.values())
+        return Loss(sum(loss.overflow for loss in counted), sum(loss.underflow for loss in counted))
+
+    def total(self) -> dict[str, Loss]:
+        """Name -> loss of every tensor that lost something."""
+        return {name: loss for name in self if any(loss := self.of(name))}
+
+
+def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
+    """The values in the type that TensorFlow calls `dtype`, in the same shape, and what it could not hold.
+
+    >>> import numpy
+    >>> cast_values(numpy.array([1e9, 1e-9, 0.5]), "float16")
+    (array([inf, 0. , 0.5], dtype=float16), Loss(overflow=1, underflow=1))
+    """
+    import numpy as np
+
+    target = np.empty(values.shape, numpy_dtype(dtype))
+    flat, out = np.ascontiguousarray(values).reshape(-1), target.reshape(-1)
+    overflow = underflow = 0
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for start in range(0, flat.size, _CHUNK):
+            before, after = flat[start : start + _CHUNK], out[start : start + _CHUNK]
+            if dtype in FLOATS:
+                after[...] = before
+                lost = _lost(before, after, dtype)
+            else:
+                lost = _to_integers(before, after)
+            overflow, underflow = overflow + lost.overflow, underflow + lost.underflow
+    return target, Loss(overflow, underflow)
+
+
+def _lost(before: np.ndarray, after: np.ndarray, dtype: str) -> Loss:
+    import numpy as np
+
+    if dtype in _FIRST_NOT_FINITE:
+        bits = after.view(f"u{after.itemsize}") & ((1 << (8 * after.itemsize - 1)) - 1)  # without the sign
+        zeros = bits.size - np.count_nonzero(bits)
+        not_finite = np.count_nonzero(bits >= _FIRST_NOT_FINITE[dtype])
+    else:
+        wide = after.astype("float32")
+        zeros = wide.size - np.count_nonzero(wide)
+        not_finite = wide.size - np.count_nonzero(np.isfinite(wide))
+    # What was there before is counted only where there is something to compare with: hardly ever.
+    if zeros:
+        zeros -= before.size - np.count_nonzero(before)
+    if not_finite:
+        not_finite -= before.size - np.count_nonzero(np.isfinite(before.astype("float64")))
+    return Loss(int(not_finite), int(zeros))
+
+
+def _to_integers(before: np.ndarray, after: np.ndarray) -> Loss:
+    import ml_dtypes
+    import numpy as np
+
+    if after.dtype == bool:
+        after[...] = before != 0
+        return Loss(0, 0)
+    whole = np.trunc(before.astype("float64")) if before.dtype.kind not in "iub" else before
+    info = ml_dtypes.iinfo(after.dtype)
+    # Compared as Python integers by numpy, so that 2**63 is not rounded into the range.
+    fits = (whole >= info.min) & (whole < float(info.max) + 1 if whole.dtype.kind == "f" else whole <= info.max)
+    after[...] = np.where(fits, whole, 0).astype(after.dtype)
+    underflow = np.count_nonzero(before) - np.count_nonzero(whole)
+    return Loss(int(fits.size - np.count_nonzero(fits)), int(underflow))
+
+
+def _floats(specs: dict[str, Spec]) -> list[str]:
+    return [name for name, spec in specs.items() if spec.dtype in FLOATS]
+
+
+def _castable(old: str, new: str) -> bool:
+    """Complex numbers become complex ones alone; strings, variants and quantised values nothing else."""
+    if not BY_NAME[old].width or old.startswith("q"):
+        return old == new
+    return not (old.startswith("complex") and not new.startswith("complex"))

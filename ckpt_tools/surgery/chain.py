@@ -1,0 +1,110 @@
+"""A chain of operations on one source: the tensors that come out, and one row for each tensor that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..tensors import Spec, Tensors
+from .casting import Losses
+from .operation import Edit, Loss, Operation, Row, all_wrong
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """What `operate` returns. No value has been read; `losses` fills while a writer takes the tensors."""
+
+    source: Tensors
+    operations: tuple[Operation, ...]
+    edits: tuple[Edit, ...]
+
+    @property
+    def tensors(self) -> Tensors:
+        """What is to be written."""
+        return self.edits[-1].tensors if self.edits else self.source
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """One row for each tensor that is there at the end and was changed, then one for each that is not."""
+        traces = {name: Row(name, "", name, tensor.spec, tensor.spec) for name, tensor in self.source.items()}
+        gone: list[Row] = []
+        for edit in self.edits:
+            traces, dropped = _follow(traces, edit)
+            gone += dropped
+        return tuple(row for row in traces.values() if row.action) + tuple(gone)
+
+    @property
+    def losses(self) -> dict[str, Loss]:
+        """Name at the end -> what casts have lost of the tensor; only of tensors that were written already."""
+        lost: dict[str, Loss] = {}
+        for edit in self.edits:
+            moved = {row.source: row.name for row in edit.rows if row.after is not None and row.source}
+            lost = {moved.get(name, name): loss for name, loss in lost.items()}
+            if isinstance(edit.losses, Losses):
+                for name, loss in edit.losses.total().items():
+                    before = lost.get(name, Loss(0, 0))
+                    lost[name] = Loss(before.overflow + loss.overflow, before.underflow + loss.underflow)
+        return {name: loss for name, loss in lost.items() if name in self.tensors}
+
+    @property
+    def summary(self) -> dict[str, dict[str, int]]:
+        """Tensors, parameters and bytes before and after; strings count no bytes."""
+        return {"before": totals(self.source), "after": totals(self.tensors)}
+
+
+def operate(source: Tensors, operations: Sequence[Operation]) -> Surgery:
+    """Chains the operations. Reads specs alone, so that everything wrong is known before anything is written.
+
+    Raises SelectionError that lists all problems of all operations: patterns that select nothing, names that
+    collide, shapes that do not fit, a result without any tensor.
+    """
+    tensors, edits, problems = source, [], []
+    for operation in operations:
+        edit = operation.edit(tensors)
+        edits.append(edit)
+        problems += edit.problems
+        tensors = edit.tensors
+    if not tensors and not problems:
+        problems = ["nothing is left: every tensor was dropped"] if source else ["the source has no tensors"]
+    if problems:
+        raise all_wrong(problems)
+    return Surgery(source, tuple(operations), tuple(edits))
+
+
+def totals(tensors: Tensors) -> dict[str, int]:
+    """Tensors, parameters and bytes of a checkpoint; strings count no bytes."""
+    specs = list(tensors.specs().values())
+    return {
+        "tensors": len(specs),
+        "parameters": sum(spec.parameters for spec in specs),
+        "bytes": sum(spec.nbytes or 0 for spec in specs),
+    }
+
+
+def _follow(traces: dict[str, Row], edit: Edit) -> tuple[dict[str, Row], list[Row]]:
+    """The rows so far, by current name, after one more edit; and the rows of the tensors that it left out."""
+    by_name = {row.name: row for row in edit.rows if row.after is not None}
+    now: dict[str, Row] = {}
+    for name, tensor in edit.tensors.items():
+        step = by_name.get(name)
+        now[name] = traces[name] if step is None else _joined(traces.get(step.source), step, tensor.spec)
+    gone = []
+    for row in edit.rows:
+        if row.after is None:
+            before = traces[row.source]
+            gone.append(_joined(before, row._replace(name=before.source or row.name), None))
+    return now, gone
+
+
+def _joined(so_far: Row | None, step: Row, after: Spec | None) -> Row:
+    if so_far is None:
+        return step
+    return Row(
+        step.name,
+        ", ".join(part for part in (so_far.action, step.action) if part),
+        so_far.source,
+        so_far.before,
+        after,
+        "; ".join(part for part in (so_far.detail, step.detail) if part),
+    )

@@ -1,0 +1,146 @@
+"""Operations with other checkpoints: average, graft. A checkpoint is given by its path, or opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..dtypes import BY_NAME, numpy_dtype
+from ..errors import RecipeError
+from ..tensors import Spec, Tensor, Tensors
+from .casting import FLOATS
+from .operation import Edit, Operation, Row, chosen
+from .renaming import Rename
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Average(Operation):
+    """The mean of this checkpoint and the `others`, tensor by tensor: for instance the last checkpoints of a run.
+
+    All must have the same names, types and shapes. The sum is kept in float64 (float64 itself in numpy's
+    longdouble), so that the mean of equal checkpoints is the checkpoint. Integers, bools and strings (the step,
+    for one) are taken from this checkpoint, and their rows say so.
+    """
+
+    others: tuple[str | Tensors, ...]
+    command: ClassVar[str] = "average"
+    short: ClassVar[str] = "others"
+
+    def __post_init__(self) -> None:
+        if not self.others:
+            raise RecipeError("average needs at least one other checkpoint")
+
+    def edit(self, tensors: Tensors) -> Edit:
+        others = [_opened(other) for other in self.others]
+        problems = []
+        for other, opened in zip(self.others, others, strict=True):
+            problems += _differences(tensors, opened, _called(other))
+        if problems:
+            return Edit(tensors, problems=tuple(problems))
+        made, rows = {}, []
+        for name, tensor in tensors.items():
+            spec = tensor.spec
+            if spec.dtype in FLOATS or spec.dtype.startswith("complex"):
+                made[name] = _mean(spec, [tensor, *(other[name] for other in others)])
+                rows.append(Row(name, "average", name, spec, spec, f"of {len(others) + 1}"))
+            else:
+                made[name] = tensor
+                rows.append(Row(name, "keep", name, spec, spec, f"{spec.dtype}: taken from the first"))
+        return Edit(Tensors(made), tuple(rows))
+
+
+@dataclass(frozen=True)
+class Graft(Operation):
+    """Puts tensors of another checkpoint into this one: those that `select` chooses there, all without it.
+
+    `rename` changes their names first, by the rules of the operation rename. A tensor that is here already is
+    replaced; one of another shape or type only with `any_shape`, since what was trained around it may not fit.
+    """
+
+    source: str | Tensors
+    select: tuple[str, ...] = ()
+    rename: tuple[tuple[str, str], ...] = ()
+    any_shape: bool = False
+    command: ClassVar[str] = "graft"
+    short: ClassVar[str] = "source"
+
+    def __post_init__(self) -> None:
+        if self.rename:
+            Rename(self.rename)  # raises where a rule is wrong
+
+    def edit(self, tensors: Tensors) -> Edit:
+        other = _opened(self.source)
+        names, problems = chosen(other, self.select) if self.select else (list(other), ())
+        taken = Tensors((name, other[name]) for name in names)
+        origins = {name: name for name in names}
+        if self.rename and not problems:
+            renamed = Rename(self.rename).edit(taken)
+            taken, problems = renamed.tensors, renamed.problems
+            origins |= {row.name: row.source for row in renamed.rows}
+        problems += tuple(
+            f"graft: {name} is {tensors[name].spec} here and {tensor.spec} there; `any_shape` takes it all the same"
+            for name, tensor in taken.items()
+            if name in tensors and tensors[name].spec != tensor.spec and not self.any_shape
+        )
+        where = _called(self.source)
+        rows = tuple(
+            Row(
+                name,
+                "graft",
+                name if name in tensors else "",
+                tensors[name].spec if name in tensors else None,
+                tensor.spec,
+                f"{origins[name]} of {where}",
+            )
+            for name, tensor in taken.items()
+        )
+        return Edit(tensors, (), problems) if problems else Edit(Tensors({**tensors, **taken}), rows)
+
+
+def _opened(source: str | os.PathLike[str] | Tensors) -> Tensors:
+    if isinstance(source, Tensors):
+        return source
+    from ..formats import open_checkpoint
+
+    return open_checkpoint(source).tensors
+
+
+def _called(source: object) -> str:
+    return "the other checkpoint" if isinstance(source, Tensors) else str(source)
+
+
+def _differences(here: Tensors, there: Tensors, where: str) -> list[str]:
+    """A sentence for each tensor that only one of the two has, or that is not the same in both."""
+    found = [f"average: {name} is not in {where}" for name in here if name not in there]
+    found += [f"average: {name} is in {where} alone" for name in there if name not in here]
+    found += [
+        f"average: {name} is {tensor.spec} here and {there[name].spec} in {where}"
+        for name, tensor in here.items()
+        if name in there and there[name].spec != tensor.spec
+    ]
+    return found
+
+
+def _mean(spec: Spec, tensors: Sequence[Tensor]) -> Tensor:
+    """The mean, one checkpoint in memory at a time, when it is loaded."""
+
+    def load() -> np.ndarray:
+        import numpy as np
+
+        is_wide = BY_NAME[spec.dtype].width // (2 if spec.dtype.startswith("complex") else 1) == 8
+        wide = np.result_type(np.longdouble if is_wide else np.float64, _kind(spec))
+        total = np.zeros(spec.shape, wide)
+        for tensor in tensors:
+            total += tensor.load()
+        return (total / len(tensors)).astype(numpy_dtype(spec.dtype))
+
+    return Tensor(spec, load)
+
+
+def _kind(spec: Spec) -> str:
+    return "complex64" if spec.dtype.startswith("complex") else "float32"

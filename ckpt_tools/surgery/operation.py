@@ -1,0 +1,94 @@
+"""What an operation is: a small frozen dataclass that maps Tensors to Tensors and says what it did to each.
+
+An operation reads specs, never values: values flow when a writer calls `load()` on the result. So the rows that
+`--dry-run` prints belong to the very tensors that would be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from ..errors import SelectionError
+from ..names import select
+from ..tensors import Spec, Tensor, Tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Row(NamedTuple):
+    """What one operation, or a chain of them, does to one tensor. A tensor that it leaves alone has no row."""
+
+    name: str  # after; of a dropped tensor the name that it had
+    action: str  # "rename", "drop", "cast", ...; a chain joins them with ", "
+    source: str  # the name before; "" for a tensor that the operation creates
+    before: Spec | None
+    after: Spec | None  # None for a dropped tensor
+    detail: str = ""
+
+
+class Loss(NamedTuple):
+    """What a cast could not keep of one tensor: finite values that became infinite or NaN, values that became 0."""
+
+    overflow: int
+    underflow: int
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The result of one operation.
+
+    `problems` holds one sentence for each thing that is wrong; the tensors are then what the operation could do
+    without it, so that the operations after it can be checked too. `losses` fills while the values are written.
+    """
+
+    tensors: Tensors
+    rows: tuple[Row, ...] = ()
+    problems: tuple[str, ...] = ()
+    losses: Mapping[str, Loss] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Base of the operations. `command` names it in recipes, `short` the field that a bare value there fills."""
+
+    command: ClassVar[str] = ""
+    short: ClassVar[str] = ""
+
+    def edit(self, tensors: Tensors) -> Edit:
+        """The tensors after the operation, a row for each that it touched, and everything that is wrong."""
+        raise NotImplementedError
+
+    def __call__(self, tensors: Tensors) -> Tensors:
+        """The tensors after the operation; raises SelectionError that lists everything that is wrong."""
+        edit = self.edit(tensors)
+        if edit.problems:
+            raise all_wrong(edit.problems)
+        return edit.tensors
+
+
+def all_wrong(problems: Sequence[str]) -> SelectionError:
+    """One error for any number of problems, one line each where there are several."""
+    if len(problems) == 1:
+        return SelectionError(problems[0])
+    return SelectionError(f"{len(problems)} problems:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def chosen(names: Iterable[str], patterns: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The names that the patterns select, in order, and what is wrong with the patterns."""
+    try:
+        return select(names, patterns), ()
+    except SelectionError as error:
+        return [], (str(error),)
+
+
+def with_values(tensor: Tensor, spec: Spec, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """A tensor whose values are those of `tensor` after `change`, which is called when they are wanted."""
+    return Tensor(spec, lambda: change(tensor.load()))
+
+
+def replaced(tensors: Tensors, changed: Mapping[str, Tensor]) -> Tensors:
+    """The same names in the same order, with the tensors of `changed` in place of theirs."""
+    return Tensors((name, changed.get(name, tensor)) for name, tensor in tensors.items())
