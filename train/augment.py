@@ -8,6 +8,7 @@ same: a run that is continued sees what the uninterrupted run would have seen.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -83,12 +84,20 @@ def random_crop(image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]) ->
 
 
 def change(image: tf.Tensor, steps: Sequence[Step], seed: tf.Tensor) -> tf.Tensor:
-    """Applies the steps that keep the size to `image` float32 [s, s, 3] in 0..1; `seed` is int64 [2]."""
+    """Applies the steps that keep the size to `image` float32 [s, s, 3] in 0..1; `seed` is int64 [2].
+
+    Moves, turns, slants and scales are put together first, so that the pixels are interpolated once.
+    """
     import tensorflow as tf
 
-    for number, step in enumerate(steps):
-        own = tf.random.experimental.stateless_fold_in(seed, number + 1)
-        image = _CHANGES[step.name](image, step.amount, own)
+    seeds = {step: tf.random.experimental.stateless_fold_in(seed, i + 1) for i, step in enumerate(steps)}
+    side = tf.cast(tf.shape(image)[0], tf.float32)
+    maps = [_MAPS[step.name](step.amount, own, side) for step, own in seeds.items() if step.name in _MAPS]
+    if maps:
+        image = moved(image, functools.reduce(tf.matmul, [tf.stack([tf.stack(row) for row in rows]) for rows in maps]))
+    for step, own in seeds.items():
+        if step.name not in _MAPS:
+            image = {"flip": flip, "colour": colour}[step.name](image, step.amount, own)
     return image
 
 
@@ -153,60 +162,49 @@ def fast_colour(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(changed, 0.0, 1.0)
 
 
-def _moved(image: tf.Tensor, rows: Sequence[Sequence[tf.Tensor | float]]) -> tf.Tensor:
-    """The image seen through an affine map about its centre; the border is filled with the nearest pixel.
+def moved(image: tf.Tensor, about_centre: tf.Tensor) -> tf.Tensor:
+    """`image` [s, s, 3] through an affine map about its centre; the border is filled with the nearest pixel.
 
-    `rows` [[a, b, c], [d, e, f]]: the pixel at (x, y) is taken from (a x + b y + c, d x + e y + f).
+    `about_centre` float32 [3, 3]: the new pixel at column x, row y (from the centre) is taken from map @ (x, y, 1).
     """
     import tensorflow as tf
 
-    (a, b, c), (d, e, f) = rows
-    height, width = tf.shape(image)[0], tf.shape(image)[1]
-    middle_x, middle_y = (tf.cast(width, tf.float32) - 1) / 2, (tf.cast(height, tf.float32) - 1) / 2
-    c, f = c + middle_x - a * middle_x - b * middle_y, f + middle_y - d * middle_x - e * middle_y
-    transform = tf.stack([tf.cast(x, tf.float32) for x in (a, b, c, d, e, f, 0.0, 0.0)])
+    side = tf.shape(image)[0]
+    middle = (tf.cast(side, tf.float32) - 1) / 2
+    to_centre = tf.stack([tf.stack([1.0, 0.0, -middle]), tf.stack([0.0, 1.0, -middle]), tf.constant([0.0, 0.0, 1.0])])
+    whole = tf.linalg.inv(to_centre) @ about_centre @ to_centre
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=image[tf.newaxis],
-        transforms=transform[tf.newaxis],
-        output_shape=tf.stack([height, width]),
+        transforms=tf.reshape(whole, [1, 9])[:, :8],
+        output_shape=tf.stack([side, side]),
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="NEAREST",
     )[0]
 
 
-def shift(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
-    import tensorflow as tf
-
+def shift(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
     x, y = _uniform(seed, amount, amount)
-    width, height = tf.cast(tf.shape(image)[1], tf.float32), tf.cast(tf.shape(image)[0], tf.float32)
-    return _moved(image, [[1.0, 0.0, x * width], [0.0, 1.0, y * height]])
+    return [[1.0, 0.0, x * side], [0.0, 1.0, y * side], [0.0, 0.0, 1.0]]
 
 
-def rotation(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
+def rotation(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
     import tensorflow as tf
 
     (angle,) = _uniform(seed, math.radians(amount))
-    return _moved(image, [[tf.cos(angle), -tf.sin(angle), 0.0], [tf.sin(angle), tf.cos(angle), 0.0]])
+    return [[tf.cos(angle), -tf.sin(angle), 0.0], [tf.sin(angle), tf.cos(angle), 0.0], [0.0, 0.0, 1.0]]
 
 
-def shear(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
+def shear(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
     import tensorflow as tf
 
     (angle,) = _uniform(seed, math.radians(amount))
-    return _moved(image, [[1.0, tf.tan(angle), 0.0], [0.0, 1.0, 0.0]])
+    return [[1.0, tf.tan(angle), 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
-def zoom(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
+def zoom(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
     (scale,) = _uniform(seed, amount)
-    return _moved(image, [[1.0 + scale, 0.0, 0.0], [0.0, 1.0 + scale, 0.0]])
+    return [[1.0 + scale, 0.0, 0.0], [0.0, 1.0 + scale, 0.0], [0.0, 0.0, 1.0]]
 
 
-_CHANGES: dict[str, Callable] = {
-    "flip": flip,
-    "shift": shift,
-    "rotation": rotation,
-    "shear": shear,
-    "zoom": zoom,
-    "colour": colour,
-}
+_MAPS: dict[str, Callable] = {"shift": shift, "rotation": rotation, "shear": shear, "zoom": zoom}
