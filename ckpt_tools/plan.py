@@ -4,153 +4,45 @@
 >>> net = [Variable("net/conv/weights", Spec("float32", (3, 3, 3, 8))),
 ...        Variable("net/logits/weights", Spec("float32", (8, 5)), role="head", class_axis=1)]
 >>> source = {"net/conv/weights": Spec("float32", (3, 3, 3, 8)), "net/logits/weights": Spec("float32", (8, 10))}
->>> [(row.name, row.action) for row in make_plan(source, net, exclude=["logits"]).rows]
-[('net/conv/weights', 'restore'), ('net/logits/weights', 'init')]
+>>> for row in make_plan(source, net, exclude=["logits"]).rows:
+...     print(row.name, row.action, row.rule, sep=", ")
+net/conv/weights, restore, same name
+net/logits/weights, init, --exclude logits
+net/logits/weights, unused, --exclude logits
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .errors import PlanError
+from . import batch_norm as norms
+from .adaptation import Adaptation, channels, classes
+from .conflicts import Misfit, explain
+from .idle import idle_patterns, idle_renames, idle_trainable
+from .kinds import Kind, kinds
+from .missing import covering
+from .names import Patterns, parse_patterns
+from .plan_rows import ACTIONS, RESTORING, Conflict, Plan, Row, Variable
+from .renames import Rename, parse_renames, rename
 from .tensors import Spec
 
-RESTORING = ("restore", "rename", "cast", "adapt")
-ACTIONS = (*RESTORING, "init", "unused", "conflict")
+__all__ = ["ACTIONS", "RESTORING", "Adaptation", "Conflict", "Plan", "Row", "Variable", "make_plan"]
 
 
-class Variable(NamedTuple):
-    """A variable of the net that is restored into.
-
-    `trainable` says that an optimizer could train it (weights, biases, beta, gamma: not batch-norm statistics).
-    `role` is "backbone", "head", "auxiliary" (a second classifier, trained with --aux only), "statistic" (moving
-    mean or variance of a batch norm) or "slot" (an optimizer's). `class_axis` is the axis, counted from 0, that has
-    one entry a class; None for a variable whose shape does not depend on the number of classes.
-    """
-
-    name: str
-    spec: Spec
-    trainable: bool = True
-    role: str = "backbone"
-    class_axis: int | None = None
+class _Rules(NamedTuple):
+    exclude: Patterns
+    class_map: Sequence[int | None] | None
+    cast: bool
+    aux: bool
+    adapt_input: bool
+    new: Mapping[str, str]
 
 
-class Row(NamedTuple):
-    """What happens to one variable of the net, or to one tensor of the source that no variable uses.
-
-    `source` is the tensor's name in the source, None where there is none; `target_shape` is None for `unused`.
-    `dtype` is the variable's (for `unused`, the tensor's). `rule` is what decided, as the user would type it, such
-    as "--exclude Logits", or "same name"; `reason` is the sentence for people.
-    """
-
-    name: str
-    action: str
-    source: str | None
-    source_shape: tuple[int, ...] | None
-    target_shape: tuple[int, ...] | None
-    dtype: str
-    trainable: bool
-    rule: str
-    reason: str
-
-
-class Conflict(NamedTuple):
-    """Why a plan cannot be executed: one cause, everything it concerns, and what to type."""
-
-    cause: str
-    names: tuple[str, ...]
-    advice: str
-
-
-class Adaptation(NamedTuple):
-    """How the values of an `adapt` row are made.
-
-    kind "classes": index `i` of `axis` takes index `take[i]` of the source, and is initialised afresh where that
-    is None. kind "channels": `axis` is the input channels of a convolution; `take` has the new number of entries,
-    each a source channel, and the values are scaled by source channels / new channels, so that the layer's
-    response to a grey picture stays what it was; for one new channel the source channels are added up.
-    """
-
-    kind: str
-    axis: int
-    take: tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Rows, conflicts and all that the trainer needs to execute exactly this.
-
-    `adaptations` has an entry for each `adapt` row, by variable name. `batch_norm` says for each batch-norm layer
-    (its scope: the name of its statistics without the last component) "train" or "frozen". `notes` are sentences
-    on what is no conflict but worth knowing.
-    """
-
-    rows: tuple[Row, ...]
-    conflicts: tuple[Conflict, ...] = ()
-    adaptations: Mapping[str, Adaptation] = field(default_factory=dict)
-    batch_norm: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def summary(self) -> dict[str, int]:
-        """Counts: variables restored, initialised, trainable; unused tensors, conflicts; trainable and all values."""
-        net = [row for row in self.rows if row.action != "unused"]
-        return {
-            "variables": len(net),
-            "restored": sum(row.action in RESTORING for row in net),
-            "initialised": sum(row.action == "init" for row in net),
-            "unused": len(self.rows) - len(net),
-            "conflicts": len(self.conflicts),
-            "trainable_variables": sum(row.trainable for row in net),
-            "trainable_parameters": sum(Spec(row.dtype, row.target_shape).parameters for row in net if row.trainable),
-            "parameters": sum(Spec(row.dtype, row.target_shape).parameters for row in net),
-        }
-
-    @property
-    def digest(self) -> str:
-        """Eight hex digits that change with anything the trainer would do differently; wording does not count."""
-        facts = [[row._replace(rule="", reason="") for row in self.rows], self.adaptations, self.batch_norm]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-
-    def checked(self) -> Plan:
-        """The plan itself. Raises PlanError, whose text has every conflict, when it has any."""
-        if not self.conflicts:
-            return self
-        lines = [f"{conflict.cause}: {', '.join(conflict.names)}. {conflict.advice}" for conflict in self.conflicts]
-        error = PlanError("\n".join([f"the plan has {len(lines)} conflict{'s' * (len(lines) > 1)}", *lines]))
-        error.plan = self
-        raise error
-
-    def to_json(self) -> dict:
-        """What plan.json holds: rows, conflicts and summary as `ckpt-plan --json` prints them, and the rest."""
-        return {
-            "rows": [row._asdict() for row in self.rows],
-            "conflicts": [conflict._asdict() for conflict in self.conflicts],
-            "summary": self.summary,
-            "adaptations": {name: adaptation._asdict() for name, adaptation in self.adaptations.items()},
-            "batch_norm": dict(self.batch_norm),
-            "notes": list(self.notes),
-            "digest": self.digest,
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping) -> Plan:
-        """The plan that `to_json` described, also after a trip through a JSON file."""
-        return cls(
-            tuple(Row(**{**row, **_tuples(row, "source_shape", "target_shape")}) for row in value["rows"]),
-            tuple(Conflict(**{**conflict, **_tuples(conflict, "names")}) for conflict in value["conflicts"]),
-            {name: Adaptation(**{**made, **_tuples(made, "take")}) for name, made in value["adaptations"].items()},
-            dict(value["batch_norm"]),
-            tuple(value["notes"]),
-        )
-
-
-def _tuples(value: Mapping, *keys: str) -> dict:
-    return {key: None if value[key] is None else tuple(value[key]) for key in keys}
+class _Decision(NamedTuple):
+    row: Row
+    adaptation: Adaptation | None = None
+    misfit: Misfit | None = None
 
 
 def make_plan(
@@ -159,7 +51,7 @@ def make_plan(
     *,
     exclude: Sequence[str] = (),
     trainable: Sequence[str] = (),
-    renames: Mapping[str, str] | None = None,
+    renames: Mapping[str, str] | Sequence[str] = (),
     class_map: Sequence[int | None] | None = None,
     cast: bool = False,
     aux: bool = False,
@@ -170,14 +62,193 @@ def make_plan(
     """What restoring `source` into a net with these `variables` does.
 
     exclude: patterns of what is not restored but initialised afresh. trainable: patterns of what the optimizer may
-    change; none means every trainable variable. renames: OLD -> NEW, a scope (or an exact name) of the source and
-    what the net calls it, or `re:EXPR` with back-references in NEW. class_map: new class i takes the old class
-    class_map[i], or is initialised afresh where that is None. cast: other element types are converted. aux: the
-    auxiliary head is trained as well. adapt_input: a first convolution with another number of input channels is
-    adapted. batch_norm: pattern -> "train" or "frozen", over the default that a batch norm trains where its layer
-    does. new: name -> rule, for variables that need no source, as those of a head that was put in the place of
-    the net's own.
+    change; none means every trainable variable. renames: rules OLD=NEW, or a mapping OLD -> NEW, as `--map` takes
+    them. class_map: new class i takes the old class class_map[i], or is initialised afresh where that is None.
+    cast: other element types are converted. aux: the auxiliary head is trained as well. adapt_input: a convolution
+    that has another number of input channels is adapted. batch_norm: pattern -> "train", "frozen" or "stats", over
+    the default that a batch norm trains where its layer does. new: name -> rule, for variables that need no source,
+    as those of a head that was put in the place of the net's own.
 
-    Never raises for what does not fit: the plan's `conflicts` list all of it, and `checked()` raises.
+    What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
+    Raises SelectionError and RecipeError for patterns and renames that are malformed.
     """
-    raise NotImplementedError("stage 2")
+    excluded, wanted = parse_patterns(exclude), parse_patterns(trainable)
+    maps = parse_renames(renames)
+    can_train = [each.name for each in variables if each.trainable and (aux or each.role != "auxiliary")]
+    trained = {name for name in can_train if not trainable or wanted.match(name) is not None}
+    rules = _Rules(excluded, class_map, cast, aux, adapt_input, new or {})
+    net = {each.name: each for each in variables}
+    changed = rename(source, maps)
+    takes = _takes(source, net, changed)
+    decided = [_decide(each, takes.get(each.name, []), source, rules, each.name in trained) for each in variables]
+    layers = norms.layers(each.name for each in variables if aux or each.role != "auxiliary")
+    decided = _without_statistics(decided, layers)
+    policies = norms.policies(layers, trained, batch_norm)
+    used = {row.source for row, _, _ in decided if row.source}
+    unused = _unused(source, used, excluded)
+    idle = [
+        *idle_patterns("--exclude", excluded, list(dict.fromkeys([*net, *source])), "names of the net and the source"),
+        *idle_trainable(wanted, can_train, variables),
+        *idle_patterns("--bn", parse_patterns(list(batch_norm or ())), list(layers), "batch-norm layers"),
+        *idle_renames(maps, changed, source, net),
+    ]
+    misfits = [misfit for _, _, misfit in decided if misfit]
+    return Plan(
+        rows=(*(row for row, _, _ in decided), *unused),
+        conflicts=(*idle, *explain(misfits, net, source, [row.name for row in unused])),
+        adaptations={row.name: adaptation for row, adaptation, _ in decided if adaptation},
+        batch_norm=policies,
+        notes=_notes(decided, net, aux),
+    )
+
+
+def _takes(
+    source: Mapping[str, Spec], names: Iterable[str], changed: Mapping[str, tuple[str, Rename]]
+) -> dict[str, list[tuple[str, Rename | None]]]:
+    """Variable -> the tensors it could take and their renames; a renamed tensor wins over one of the same name."""
+    takes: dict[str, list[tuple[str, Rename | None]]] = {}
+    for old, (name, rule) in changed.items():
+        takes.setdefault(name, []).append((old, rule))
+    for name in names:
+        if name not in takes and name in source and name not in changed:
+            takes[name] = [(name, None)]
+    return takes
+
+
+def _decide(
+    variable: Variable,
+    found: Sequence[tuple[str, Rename | None]],
+    source: Mapping[str, Spec],
+    rules: _Rules,
+    trained: bool,
+) -> _Decision:
+    """What happens to one variable, by the first rule that covers it."""
+    old, renamed = found[0] if found else (None, None)
+    spec = source[old] if old is not None else None
+
+    def row(action: str, rule: str, reason: str) -> Row:
+        taken = action in RESTORING or action == "conflict"
+        shape = spec.shape if spec else None
+        return Row(variable.name, action, old if taken else None, shape, variable.spec.shape,
+                   variable.spec.dtype, trained, rule, reason)  # fmt: skip
+
+    def misfit(kind: str, reason: str) -> _Decision:
+        return _Decision(row("conflict", "", reason), misfit=Misfit(kind, variable.name))
+
+    pattern = rules.exclude.match(variable.name) or (rules.exclude.match(old) if old else None)
+    if pattern is not None:
+        return _Decision(row("init", f"--exclude {pattern}", "excluded: initialised afresh"))
+    if len(found) > 1:
+        return misfit("two sources", f"both {' and '.join(name for name, _ in found)} are mapped to it")
+    idle_aux = variable.role == "auxiliary" and not rules.aux
+    if spec is None:
+        if variable.name in rules.new:
+            return _Decision(row("init", rules.new[variable.name], "new in this net: initialised"))
+        if idle_aux:
+            return _Decision(row("init", "auxiliary head", f"not in the checkpoint; {_WHY_AUXILIARY}"))
+        return misfit("missing", "not in the checkpoint")
+    if spec.dtype != variable.spec.dtype and not (rules.cast and "string" not in (spec.dtype, variable.spec.dtype)):
+        return misfit("dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
+    if spec.shape != variable.spec.shape or (rules.class_map is not None and variable.class_axis is not None):
+        return _reshape(variable, spec, rules, idle_aux, row, misfit)
+    if spec.dtype != variable.spec.dtype:
+        return _Decision(row("cast", "--cast", f"{spec.dtype} converted to {variable.spec.dtype}"))
+    if renamed is not None:
+        return _Decision(row("rename", f"--map {renamed}", f"is {old} in the checkpoint"))
+    return _Decision(row("restore", "same name", "same name, type and shape"))
+
+
+_WHY_AUXILIARY = "not part of the trained graph, written so that stock slim code loads the file"
+
+
+def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row, misfit) -> _Decision:
+    """A variable whose shape in the checkpoint is another one, or whose classes are mapped."""
+    ours, theirs = variable.spec.shape, spec.shape
+    sizes = f"net {list(ours)}, checkpoint {list(theirs)}"
+    not_covered = f"; not covered by --exclude {rules.exclude}" if len(rules.exclude) else ""
+    axis = variable.class_axis
+    if axis is not None and _differ_on(axis, ours, theirs):
+        if idle_aux and ours != theirs:
+            return _Decision(row("init", "auxiliary head", f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes"))
+        if idle_aux:
+            return _Decision(row("restore", "same name", "same name, type and shape"))
+        if rules.class_map is None:
+            return misfit("classes", f"{sizes}, class axis{not_covered}")
+        return _map_classes(variable, spec, rules.class_map, row, misfit)
+    if len(ours) == len(theirs) == 4 and _differ_on(2, ours, theirs) and variable.role == "backbone":
+        if rules.adapt_input:
+            how = f"{theirs[2]} input channels " + ("added up" if ours[2] == 1 else f"repeated to {ours[2]} and scaled")
+            return _Decision(row("adapt", "--adapt-input", how), channels(2, theirs[2], ours[2]))
+        return misfit("channels", f"{sizes}, input channels{not_covered}")
+    return misfit("shape", f"{sizes}{not_covered}")
+
+
+def _map_classes(variable: Variable, spec: Spec, class_map: Sequence[int | None], row, misfit) -> _Decision:
+    new, old = variable.spec.shape[variable.class_axis], spec.shape[variable.class_axis]
+    if len(class_map) != new:
+        return misfit("class map", f"--class-map has {len(class_map)} classes, the net {new}")
+    beyond = [taken for taken in class_map if taken is not None and taken >= old]
+    if beyond:
+        return misfit("class map", f"--class-map takes class {beyond[0]}, the checkpoint has 0 to {old - 1}")
+    kept = sum(taken is not None for taken in class_map)
+    reason = f"{kept} of {new} classes taken from the checkpoint's {old}" + (", the others initialised" * (kept < new))
+    return _Decision(row("adapt", "--class-map", reason), classes(variable.class_axis, class_map))
+
+
+def _differ_on(axis: int, ours: Sequence[int], theirs: Sequence[int]) -> bool:
+    """Whether the shapes are equal but for the size of this axis."""
+    return len(ours) == len(theirs) and all(
+        a == b for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if i != axis
+    )
+
+
+def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms.Layer]) -> list[_Decision]:
+    """The decisions, with a conflict for each statistic that is not restored although its batch norm is."""
+    restored = {row.name for row, _, _ in decided if row.action in RESTORING}
+    lost = {name for names in norms.without_statistics(layers, restored).values() for name in names}
+    made = []
+    for decision in decided:
+        row = decision.row
+        if row.name in lost and (row.action == "init" or decision.misfit.kind == "missing"):
+            why = f"{row.rule or row.reason}, but the weights of this batch norm are restored"
+            row = row._replace(action="conflict", reason=why)
+            decision = _Decision(row, misfit=Misfit("statistics", row.name))
+        made.append(decision)
+    return made
+
+
+def _unused(source: Mapping[str, Spec], used: Collection[str], excluded: Patterns) -> list[Row]:
+    """A row for each tensor of the source that no variable takes."""
+    rows = []
+    kind_of = kinds(source)
+    for name, spec in source.items():
+        if name in used:
+            continue
+        pattern = excluded.match(name)
+        reason = "excluded" if pattern is not None else _what(kind_of[name])
+        rule = f"--exclude {pattern}" if pattern is not None else "no such variable"
+        rows.append(Row(name, "unused", name, spec.shape, None, spec.dtype, False, rule, reason))
+    return rows
+
+
+def _what(kind: Kind) -> str:
+    of = f" of {kind.of}" if kind.of else ""
+    words = {"slot": f"optimizer slot{of}", "average": f"moving average{of}", "step": "training step"}
+    return words.get(kind.kind, "no variable of the net takes it")
+
+
+def _notes(decided: Sequence[_Decision], net: Mapping[str, Variable], aux: bool) -> tuple[str, ...]:
+    """What is no conflict but worth a sentence."""
+    random = [
+        row.name
+        for row, _, _ in decided
+        if row.action == "init" and not row.trainable and net[row.name].trainable
+        and (aux or net[row.name].role != "auxiliary")
+    ]  # fmt: skip
+    notes = []
+    if random:
+        scopes = ", ".join(covering(random, net))
+        notes.append(f"{len(random)} variables are initialised afresh but never trained: {scopes}")
+    if any(misfit and misfit.kind in ("classes", "shape") for _, _, misfit in decided):
+        notes.append("TensorFlow 2's Saver.restore takes a wrong shape without an error (tensorflow#52220)")
+    return tuple(notes)

@@ -9,8 +9,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"errors"},
     {"dtypes", "tensors"},
-    {"names", "kinds", "formats"},
-    {"plan", "conflicts", "suggest", "surgery", "diff", "verification", "overview"},
+    {"names", "kinds", "formats", "renames", "adaptation"},
+    {"plan", "plan_rows", "batch_norm", "missing", "inception2015", "idle", "conflicts", "suggest"}
+    | {"surgery", "diff", "verification", "overview"},
     {"recipe", "report", "explorer"},
     {"cli"},
 ]

@@ -1,0 +1,102 @@
+"""How a variable is made from values of another shape: a head's classes, the input channels of a first layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import RecipeError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CLASS_MAP_HELP = 'indices of old classes in the order of the new ones ("3,7,_,10-19", _ for a class that is new)'
+
+
+class Adaptation(NamedTuple):
+    """Index `i` of `axis` takes index `take[i]` of the source, and is initialised afresh where that is None.
+
+    `scale` multiplies what is taken. `kind` says why: "classes", or "channels" (input channels of a convolution).
+    One new channel is the sum of the old ones: there `take` is (0, 1, 2, ...) and `kind` is "channel sum".
+    """
+
+    kind: str
+    axis: int
+    take: tuple[int | None, ...]
+    scale: float = 1.0
+
+    def apply(self, values: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        """The values of the variable, in the shape and type of `fresh`, its own initial values.
+
+        >>> import numpy
+        >>> old, fresh = numpy.array([[1.0, 2.0, 3.0]]), numpy.zeros((1, 2))
+        >>> Adaptation("classes", 1, (2, None)).apply(old, fresh)
+        array([[3., 0.]])
+        """
+        import numpy as np
+
+        if self.kind == "channel sum":
+            return values.sum(axis=self.axis, keepdims=True).astype(fresh.dtype)
+        made = np.moveaxis(fresh.copy(), self.axis, 0)
+        old = np.moveaxis(values, self.axis, 0)
+        for new, taken in enumerate(self.take):
+            if taken is not None:
+                made[new] = old[taken] if self.scale == 1.0 else old[taken] * self.scale
+        return np.moveaxis(made, 0, self.axis)
+
+
+def classes(axis: int, class_map: Sequence[int | None]) -> Adaptation:
+    """A head whose new class i is the old class class_map[i]."""
+    return Adaptation("classes", axis, tuple(class_map))
+
+
+def channels(axis: int, old: int, new: int) -> Adaptation:
+    """Input channels, so that the response to a picture with equal channels stays what it was.
+
+    One new channel is the sum of the old ones; more are the old ones repeated and scaled by old / new, as timm does.
+    """
+    if new == 1:
+        return Adaptation("channel sum", axis, tuple(range(old)))
+    return Adaptation("channels", axis, tuple(i % old for i in range(new)), old / new)
+
+
+def parse_class_map(text: str) -> tuple[int | None, ...]:
+    """Indices of old classes in the order of the new ones; `_` is a class that is initialised afresh.
+
+    Raises RecipeError for anything else.
+
+    >>> parse_class_map("3,7,_,10-12")
+    (3, 7, None, 10, 11, 12)
+    """
+    made: list[int | None] = []
+    for item in text.replace("\n", ",").split(","):
+        item = item.strip()
+        numbers = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        if item == "_":
+            made.append(None)
+        elif numbers:
+            first, last = int(numbers[1]), int(numbers[2] or numbers[1])
+            if last < first or last - first > 1_000_000:
+                raise RecipeError(f"class map: {item} is not a range of classes")
+            made += range(first, last + 1)
+        elif item:
+            raise RecipeError(f"class map: {item!r} is not a class index", advice=f"Give {CLASS_MAP_HELP}.")
+    if not made:
+        raise RecipeError("class map: no class in it", advice=f"Give {CLASS_MAP_HELP}.")
+    return tuple(made)
+
+
+def class_map_of_labels(new: Sequence[str], old: Sequence[str]) -> tuple[int | None, ...]:
+    """The class map that follows the labels: each new label takes the old class of the same name.
+
+    Raises RecipeError when no label is the same, which is a wrong file rather than a new set of classes.
+
+    >>> class_map_of_labels(["dog", "zebra"], ["background", "dog"])
+    (1, None)
+    """
+    places = {label: index for index, label in reversed(list(enumerate(old)))}
+    made = tuple(places.get(label) for label in new)
+    if new and not any(taken is not None for taken in made):
+        raise RecipeError(f"class map: none of the {len(new)} new labels is an old one{nearest(new[0], old)}")
+    return made

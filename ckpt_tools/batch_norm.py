@@ -1,0 +1,84 @@
+"""Batch norm in a plan: which layers train, and layers whose weights come without their statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from .names import parse_patterns
+
+STATISTICS = ("moving_mean", "moving_variance")
+POLICIES = ("frozen", "stats", "train")
+
+
+class Layer(NamedTuple):
+    """A batch norm: the names of its statistics and of its own weights, and of the weights that it normalizes."""
+
+    statistics: tuple[str, ...]
+    weights: tuple[str, ...]
+    normalized: tuple[str, ...]
+
+
+def layers(names: Iterable[str]) -> dict[str, Layer]:
+    """Scope of each batch norm -> its variables. The scope is a statistic's name without its last component.
+
+    >>> layers(["conv1/weights", "conv1/BatchNorm/beta", "conv1/BatchNorm/moving_mean"])["conv1/BatchNorm"].weights
+    ('conv1/BatchNorm/beta',)
+    """
+    inside: dict[str, list[str]] = {}
+    for name in names:
+        inside.setdefault(name.rpartition("/")[0], []).append(name)
+    found = {}
+    for scope, members in inside.items():
+        statistics = tuple(name for name in members if name.endswith(STATISTICS))
+        if statistics:
+            weights = tuple(name for name in members if name.endswith(("/gamma", "/beta")))
+            around = inside.get(scope.rpartition("/")[0], [])
+            normalized = tuple(name for name in around if name.endswith(("/weights", "/kernel")))
+            found[scope] = Layer(statistics, weights, normalized)
+    return found
+
+
+def policies(
+    found: Mapping[str, Layer], trainable: Container[str], overrides: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Scope -> "train" or "frozen", or what the last override (pattern -> policy) that selects the scope says.
+
+    A batch norm trains where its own weights do; one without weights, where the layer that it normalizes does.
+    """
+    made = {}
+    parsed = [(parse_patterns(pattern), policy) for pattern, policy in (overrides or {}).items()]
+    for scope, layer in found.items():
+        trains = any(name in trainable for name in layer.weights or layer.normalized)
+        said = [policy for patterns, policy in parsed if patterns.match(scope) is not None]
+        made[scope] = said[-1] if said else "train" if trains else "frozen"
+    return made
+
+
+def without_statistics(found: Mapping[str, Layer], restored: Container[str]) -> dict[str, tuple[str, ...]]:
+    """Scope -> statistics that are not restored although weights of the same batch norm are."""
+    lost = {}
+    for scope, layer in found.items():
+        missing = tuple(name for name in layer.statistics if name not in restored)
+        if missing and any(name in restored for name in layer.weights or layer.normalized):
+            lost[scope] = missing
+    return lost
+
+
+def summary(made: Mapping[str, str]) -> str:
+    """One line on the policies, for people.
+
+    >>> summary({"a/BatchNorm": "frozen", "b/BatchNorm": "frozen", "c/BatchNorm": "train"})
+    '2 layers frozen (inference mode, statistics kept), 1 layer trains (batch statistics, moving averages updated)'
+    """
+    words = {
+        "frozen": ("frozen", "frozen", "(inference mode, statistics kept)"),
+        "stats": ("updates", "update", "its statistics only"),
+        "train": ("trains", "train", "(batch statistics, moving averages updated)"),
+    }
+    counts: Sequence[tuple[int, str]] = [(list(made.values()).count(policy), policy) for policy in POLICIES]
+    return ", ".join(
+        f"{count} layer{'s' * (count > 1)} {words[policy][count > 1]} {words[policy][2]}"
+        for count, policy in counts
+        if count
+    )

@@ -1,0 +1,132 @@
+"""What a restore plan consists of: variables of a net, rows, conflicts, and the plan that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .adaptation import Adaptation
+from .errors import PlanError
+from .tensors import Spec
+
+RESTORING = ("restore", "rename", "cast", "adapt")
+ACTIONS = (*RESTORING, "init", "unused", "conflict")
+
+
+class Variable(NamedTuple):
+    """A variable of the net that is restored into.
+
+    `trainable` says that an optimizer could train it (weights, biases, beta, gamma: not batch-norm statistics).
+    `role` is "backbone", "head", "auxiliary" (a second classifier, trained with --aux only), "statistic" (moving
+    mean or variance of a batch norm) or "slot" (an optimizer's). `class_axis` is the axis, counted from 0, that has
+    one entry a class; None for a variable whose shape does not depend on the number of classes.
+    """
+
+    name: str
+    spec: Spec
+    trainable: bool = True
+    role: str = "backbone"
+    class_axis: int | None = None
+
+
+class Row(NamedTuple):
+    """What happens to one variable of the net, or to one tensor of the source that no variable uses.
+
+    `source` is the tensor's name in the source, None where there is none; `target_shape` is None for `unused`.
+    `dtype` is the variable's (for `unused`, the tensor's). `rule` is what decided, as the user would type it, such
+    as "--exclude Logits", or "same name"; `reason` is the sentence for people.
+    """
+
+    name: str
+    action: str
+    source: str | None
+    source_shape: tuple[int, ...] | None
+    target_shape: tuple[int, ...] | None
+    dtype: str
+    trainable: bool
+    rule: str
+    reason: str
+
+
+class Conflict(NamedTuple):
+    """Why a plan cannot be executed: one cause, everything it concerns, and what to type."""
+
+    cause: str
+    names: tuple[str, ...]
+    advice: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, conflicts and all that the trainer needs to execute exactly this.
+
+    `adaptations` has an entry for each `adapt` row, by variable name. `batch_norm` says for each batch-norm layer
+    (its scope: the name of its statistics without the last component) "train", "frozen", or "stats" (frozen weights,
+    statistics updated). `notes` are sentences on what is no conflict but worth knowing.
+    """
+
+    rows: tuple[Row, ...]
+    conflicts: tuple[Conflict, ...] = ()
+    adaptations: Mapping[str, Adaptation] = field(default_factory=dict)
+    batch_norm: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """Counts: variables restored, initialised, trainable; unused tensors, conflicts; trainable and all values."""
+        net = [row for row in self.rows if row.action != "unused"]
+        return {
+            "variables": len(net),
+            "restored": sum(row.action in RESTORING for row in net),
+            "initialised": sum(row.action == "init" for row in net),
+            "unused": len(self.rows) - len(net),
+            "conflicts": len(self.conflicts),
+            "trainable_variables": sum(row.trainable for row in net),
+            "trainable_parameters": sum(Spec(row.dtype, row.target_shape).parameters for row in net if row.trainable),
+            "parameters": sum(Spec(row.dtype, row.target_shape).parameters for row in net),
+        }
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits that change with anything the trainer would do differently; wording does not count."""
+        facts = [[row._replace(rule="", reason="") for row in self.rows], self.adaptations, self.batch_norm]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+    def checked(self) -> Plan:
+        """The plan itself. Raises PlanError, whose text has every conflict, when it has any."""
+        if not self.conflicts:
+            return self
+        lines = [f"{conflict.cause}: {', '.join(conflict.names)}. {conflict.advice}" for conflict in self.conflicts]
+        error = PlanError("\n".join([f"the plan has {len(lines)} conflict{'s' * (len(lines) > 1)}", *lines]))
+        error.plan = self
+        raise error
+
+    def to_json(self) -> dict:
+        """What plan.json holds: rows, conflicts and summary as `ckpt-plan --json` prints them, and the rest."""
+        return {
+            "rows": [row._asdict() for row in self.rows],
+            "conflicts": [conflict._asdict() for conflict in self.conflicts],
+            "summary": self.summary,
+            "adaptations": {name: adaptation._asdict() for name, adaptation in self.adaptations.items()},
+            "batch_norm": dict(self.batch_norm),
+            "notes": list(self.notes),
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping) -> Plan:
+        """The plan that `to_json` described, also after a trip through a JSON file."""
+        return cls(
+            tuple(Row(**{**row, **_tuples(row, "source_shape", "target_shape")}) for row in value["rows"]),
+            tuple(Conflict(**{**conflict, **_tuples(conflict, "names")}) for conflict in value["conflicts"]),
+            {name: Adaptation(**{**made, **_tuples(made, "take")}) for name, made in value["adaptations"].items()},
+            dict(value["batch_norm"]),
+            tuple(value["notes"]),
+        )
+
+
+def _tuples(value: Mapping, *keys: str) -> dict:
+    return {key: None if value[key] is None else tuple(value[key]) for key in keys}

@@ -1,0 +1,80 @@
+"""`--map OLD=NEW`: what a tensor of the source is called in the net."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from .errors import RecipeError
+
+
+class Rename(NamedTuple):
+    """One rule. `old` is a scope or a whole name, from the root; an empty one stands for the root itself.
+
+    `re:EXPR` is a regular expression, searched in the name; `new` may then have back-references such as \\1.
+    """
+
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.old}={self.new}"
+
+    def __call__(self, name: str) -> str | None:
+        """The new name, or None where the rule does not match.
+
+        >>> Rename("model", "")("model/conv1/weights"), Rename("", "net")("conv1/weights")
+        ('conv1/weights', 'net/conv1/weights')
+        """
+        if self.old.startswith("re:"):
+            new, count = re.subn(self.old[3:], self.new, name)
+            return new if count else None
+        old = self.old.strip("/")
+        if old and name != old and not name.startswith(old + "/"):
+            return None
+        return "/".join(part for part in (self.new.strip("/"), name[len(old) :].strip("/")) if part)
+
+
+def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[Rename, ...]:
+    """The rules of `--map OLD=NEW`, or of a mapping OLD -> NEW.
+
+    Raises RecipeError for a text without `=` and for a malformed regular expression.
+
+    >>> parse_renames(["model/InceptionV3=InceptionV3"])
+    (Rename(old='model/InceptionV3', new='InceptionV3'),)
+    """
+    pairs = list(texts.items()) if isinstance(texts, Mapping) else [_split(text) for text in texts]
+    for old, new in pairs:
+        if not old.startswith("re:"):
+            continue
+        try:
+            re.sub(old[3:], new, "")
+        except (re.error, IndexError) as error:
+            raise RecipeError(f"--map {old}={new} is not a regular expression and its replacement: {error}") from None
+    return tuple(Rename(old, new) for old, new in pairs)
+
+
+def rename(names: Iterable[str], rules: Sequence[Rename]) -> dict[str, tuple[str, Rename]]:
+    """Old name -> new name and its rule, for the names that a rule changes: the first that fits, as in ckpt-edit.
+
+    >>> rename(["model/w", "step"], parse_renames(["model=net"]))
+    {'model/w': ('net/w', Rename(old='model', new='net'))}
+    """
+    changed: dict[str, tuple[str, Rename]] = {}
+    for name in names:
+        for rule in rules:
+            new = rule(name)
+            if new is not None:
+                if new != name:
+                    changed[name] = (new, rule)
+                break
+    return changed
+
+
+def _split(text: str) -> tuple[str, str]:
+    # A regular expression may hold "=" itself, as in (?=...): the last one then divides.
+    old, equals, new = text.rpartition("=") if text.startswith("re:") else text.partition("=")
+    if not equals or not (old or new):
+        raise RecipeError(f"--map {text} is not OLD=NEW", advice="For example --map model/InceptionV3=InceptionV3.")
+    return old, new
