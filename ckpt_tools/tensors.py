@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from .dtypes import BY_NAME, dtype_name
@@ -62,8 +61,7 @@ class Slice(NamedTuple):
     tensor: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):  # not a dataclass: a file may hold a million, and importing dataclasses takes 10 ms
     """A spec and a way to get the values.
 
     `load()` returns a numpy array of `spec.shape` (an ml_dtypes type for bfloat16 and float8, an object array of
