@@ -1,0 +1,270 @@
+"""`save_checkpoint`: writes beside the target, checks first, and moves everything into place at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+
+from ..errors import OutputError, UnsupportedError, nearest
+from ..tensors import Tensor, Tensors
+from . import placing
+from . import provenance as origin
+from .checkpoint import Checkpoint
+
+# What --to and `format=` accept -> the module whose `write(tensors, path, ...)` makes a complete file.
+WRITERS = {"v1": "v1", "v2": "v2", "npz": "npz", "safetensors": "safetensors_file", "keras_h5": "keras"}
+_ENDINGS = {".npz": "npz", ".safetensors": "safetensors", ".h5": "keras_h5", ".hdf5": "keras_h5", ".index": "v2"}
+_READ_ONLY = (".weights.h5", ".keras", ".pb", ".pbtxt", ".tar", ".tar.gz", ".tgz", ".pt", ".pth", ".onnx", ".tflite")
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def save_checkpoint(
+    tensors: Tensors | Checkpoint | Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    *,
+    format: str = "v2",
+    shards: int | None = None,
+    force: bool = False,
+    link: bool = False,
+    provenance: Mapping[str, object] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[str, ...]:
+    """Writes a checkpoint and returns its files, the index of a V2 checkpoint first, `.provenance.json` last.
+
+    `format` is "v1", "v2", "npz", "safetensors" or "keras_h5". `shards` is the number of data files of a V2
+    checkpoint (None: as the source has them, or one). `link=True` makes hard links of V2 data files whose tensors
+    stay as stored, instead of copies. `provenance` says more for the sidecar: see `provenance.sidecar`.
+    `progress` is called with the number of bytes that have just been written.
+
+    The target is the old checkpoint or the new one at every moment, and writing over the source is safe: files are
+    made in a hidden folder `.NAME.partial-PID` beside the target, brought to disk, and renamed as `placing` says.
+
+    Raises OutputError when the target exists and `force` is not given, when the folder cannot be written or has too
+    little space; UnsupportedError, naming all of them, for tensors that `format` cannot hold. Nothing is left behind.
+    """
+    if format not in WRITERS:
+        known = f"; known are {', '.join(WRITERS)}"
+        raise UnsupportedError(f"cannot write the format {format!r}{nearest(format, WRITERS) or known}")
+    said = dict(provenance or {})
+    metadata: Mapping[str, str] = {}
+    if isinstance(tensors, Checkpoint):
+        said.setdefault("source", tensors)
+        metadata = tensors.metadata
+        tensors = tensors.tensors
+    if not tensors:
+        raise OutputError("there is no tensor to write", path=path)
+    target = os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
+    _check_target(target, format, force)
+    _check_space(target, 0 if link else needed_bytes(tensors, format))
+    options: dict[str, object] = {"progress": progress}
+    if format == "v2":
+        options |= {"shards": shards, "link": link}
+    elif format == "safetensors":
+        options |= {"metadata": metadata}
+    with _output_errors(target), _partial_folder(target) as folder:
+        made = os.path.join(folder, os.path.basename(target))
+        with _WriteBack(folder):
+            import_module(f".{WRITERS[format]}", __package__).write(tensors, made, **options)
+        return _finish(tensors, format, made, target, said)
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that the ending of a target means; V2 where it means none.
+
+    >>> format_of("model.safetensors"), format_of("model.ckpt-20")
+    ('safetensors', 'v2')
+
+    Raises UnsupportedError for an ending that promises what is not written here.
+    """
+    name = os.path.basename(os.fspath(path)).lower()
+    if name.endswith(_READ_ONLY):
+        ending = next(ending for ending in _READ_ONLY if name.endswith(ending))
+        raise UnsupportedError(
+            f"cannot write {ending} files", path=path, advice=f"Written are {', '.join(WRITERS)}: name one with --to."
+        )
+    return next((format for ending, format in _ENDINGS.items() if name.endswith(ending)), "v2")
+
+
+def needed_bytes(tensors: Mapping[str, Tensor], format: str = "v2") -> int:
+    """About how many bytes a file of these tensors takes; texts count only where their size is known."""
+    values = sum(t.spec.nbytes or (t.stored.size if t.stored else 0) for t in tensors.values())
+    return values + 64 * len(tensors) + sum(map(len, tensors))
+
+
+def existing_files(target: str, format: str) -> list[str]:
+    """The files that are at `target` now, and would be replaced."""
+    found = [target] if os.path.lexists(target) else []
+    if format in ("v1", "v2"):
+        found += [target + ".index"] if os.path.lexists(target + ".index") else []
+        found += sorted(placing.shards_beside(target))
+    return found
+
+
+def _check_target(target: str, format: str, force: bool) -> None:
+    folder = os.path.dirname(target) or "."
+    if not os.path.isdir(folder):
+        raise OutputError(f"there is no folder {folder}", path=target, advice=f"Make it first: mkdir -p {folder}")
+    if os.path.isdir(target) or not os.path.basename(target):
+        raise OutputError("is a folder", path=target, advice="Give the name of the checkpoint in it.")
+    with _output_errors(target):
+        found = existing_files(target, format)
+    if found and not force:
+        names = ", ".join(map(os.path.basename, found[:3]))
+        raise OutputError(f"exists already ({names})", path=target, advice="Use --force (force=True) to replace it.")
+
+
+def _check_space(target: str, needed: int) -> None:
+    try:
+        free = shutil.disk_usage(os.path.dirname(target) or ".").free
+    except OSError:
+        return  # a file system that does not say; running out of space is noticed later
+    if free < needed:
+        raise OutputError(f"{needed:,} bytes are needed, and {free:,} are free", path=target)
+
+
+def _finish(
+    tensors: Mapping[str, Tensor], format: str, made: str, target: str, said: Mapping[str, object]
+) -> tuple[str, ...]:
+    """Brings the files in the partial folder to disk, adds the sidecar, moves all into place."""
+    folder, name = os.path.split(made)
+    entries = sorted(entry.name for entry in os.scandir(folder))
+    with _WriteBack(folder):  # the disk writes while digests are computed
+        content = origin.sidecar(tensors, format, {entry: os.path.join(folder, entry) for entry in entries}, said)
+    for entry in entries:
+        if os.stat(os.path.join(folder, entry)).st_nlink == 1:  # a linked data file is the source's
+            placing.sync_file(os.path.join(folder, entry))
+    sidecar = os.path.join(folder, "sidecar")
+    origin.dump(content, sidecar)
+    placing.sync_file(sidecar)
+    with _undisturbed():
+        if format == "v2":
+            count = sum(".data-" in entry for entry in entries)
+            placing.place_bundle(made, target, count, sidecar)
+        else:
+            placing.place_file(made, target, sidecar)
+    parent = os.path.dirname(target)
+    files = sorted(entries, key=lambda entry: (not entry.endswith(".index"), entry))
+    return tuple(os.path.join(parent, entry) for entry in files) + (target + origin.ENDING,)
+
+
+@contextmanager
+def _partial_folder(target: str) -> Iterator[str]:
+    """A hidden folder beside the target, removed at the end whatever happens. What killed runs left is removed too."""
+    parent, name = os.path.split(target)
+    start = f".{name}.partial-"
+    for entry in os.listdir(parent or "."):
+        if entry.startswith(start) and _is_abandoned(os.path.join(parent, entry)):
+            shutil.rmtree(os.path.join(parent, entry), ignore_errors=True)
+    folder = os.path.join(parent, f"{start}{os.getpid()}")
+    os.mkdir(folder)
+    lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: str) -> int | None:
+    """Marks the folder as in use for as long as this process lives, whatever number it has; None where it cannot."""
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_abandoned(folder: str) -> bool:
+    lock = _lock(folder)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
+
+
+class _WriteBack:
+    """Brings the files of a folder to disk while they are being written, so that the last fsync has little to do.
+
+    An error that the disk reports to this thread is raised at the end: the kernel reports it only once.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._error: OSError | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        sync = getattr(os, "fdatasync", os.fsync)
+        while not self._done.wait(0.02) and self._error is None:
+            for entry in os.scandir(self._folder):
+                if not entry.is_file() or entry.stat().st_nlink > 1:
+                    continue
+                try:
+                    descriptor = os.open(entry.path, os.O_RDONLY)
+                except FileNotFoundError:
+                    continue
+                try:
+                    sync(descriptor)
+                except OSError as error:
+                    self._error = error
+                finally:
+                    os.close(descriptor)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, kind: type | None, *rest: object) -> None:
+        self._done.set()
+        self._thread.join()
+        if self._error is not None and kind is None:
+            raise self._error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds Ctrl-C back for the few milliseconds in which files are moved."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _output_errors(target: str) -> Iterator[None]:
+    """What the system says of a target that cannot be written, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        said = os.strerror(error.errno) if error.errno else str(error)
+        folder = os.path.dirname(os.path.abspath(target))
+        if error.errno in _FULL:
+            raise OutputError(f"the disk or the quota of {folder} is full ({said})", path=target) from error
+        if error.errno in _FORBIDDEN:
+            raise OutputError(f"the folder {folder} cannot be written ({said})", path=target) from error
+        if _is_of_output(error, target):
+            raise OutputError(f"cannot be written ({said})", path=target) from error
+        raise
+
+
+def _is_of_output(error: OSError, target: str) -> bool:
+    """False when the system names another file: then it is a source that cannot be read."""
+    return error.filename is None or os.path.basename(target) in str(error.filename)

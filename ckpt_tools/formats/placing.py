@@ -1,0 +1,177 @@
+"""Moves finished files from a hidden folder to their names, so that a reader finds the old checkpoint or the new one.
+
+A single file is one rename. A V2 checkpoint is several files, found through its index, so the index goes last of all:
+
+    no old index, or one with another number of shards
+        rename the data files; rename the index; remove what the old index used
+    an old index over data files of the very same names
+        1. rename the new data to the names of an unused shard count M: `m.data-00000-of-00003`
+        2. rename an index that says M shards to `m.index`: from here on the checkpoint is the new one
+        3. give the data its own names too, by hard links over the old data, which no index needs any more
+        4. rename the real index to `m.index`, then remove the names of step 1
+
+Stopped anywhere, by a kill or a power cut (each step is on disk before the next begins), the index and all that it
+points to belong together. Where a file system has no hard links, the second way ends after step 2: a checkpoint
+whose data files are called `-of-0000M` is as valid as any, since a shard that no tensor is in may be absent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+from .proto import put_varint, varint
+from .sstable import Table, TableWriter, entries
+
+_SHARD = re.compile(r"\.data-(\d{5,})-of-(\d{5,})\Z")
+
+
+def shard_name(prefix: str, shard: int, count: int) -> str:
+    """
+    >>> shard_name("m.ckpt", 0, 1)
+    'm.ckpt.data-00000-of-00001'
+    """
+    return f"{prefix}.data-{shard:05d}-of-{count:05d}"
+
+
+def shards_beside(prefix: str) -> dict[str, tuple[int, int]]:
+    """Data files that lie at `prefix`, of whatever checkpoint: path -> (shard, number of shards)."""
+    folder, name = os.path.split(prefix)
+    found = {}
+    for entry in os.listdir(folder or "."):
+        if entry.startswith(name + ".data-") and (match := _SHARD.fullmatch(entry, len(name))):
+            found[os.path.join(folder, entry)] = (int(match[1]), int(match[2]))
+    return found
+
+
+def place_file(made: str, target: str, sidecar: str) -> None:
+    """Puts a checkpoint of one file in its place. A V2 checkpoint of the same name, which would hide it, is removed."""
+    os.replace(sidecar, target + ".provenance.json")
+    os.replace(made, target)
+    sync_folder(target)
+    if os.path.isfile(target + ".index"):
+        os.unlink(target + ".index")  # readers look for this first: with it goes the old checkpoint
+        _remove(shards_beside(target))
+
+
+def place_bundle(made: str, prefix: str, count: int, sidecar: str) -> None:
+    """Puts a V2 checkpoint of `count` shards, complete at the prefix `made`, at `prefix`."""
+    old = shards_beside(prefix)
+    names = {shard_name(made, k, count): shard_name(prefix, k, count) for k in range(count)}
+    names = {now: then for now, then in names.items() if os.path.exists(now)}
+    taken = [then for now, then in names.items() if os.path.exists(then) and not os.path.samefile(now, then)]
+    if taken and os.path.exists(prefix + ".index"):
+        kept = _place_over(made, prefix, count, names, sidecar)
+    else:
+        kept = _place_beside(made, prefix, names, sidecar)
+    _remove([path for path in old if path not in kept])
+    if os.path.isfile(prefix):  # a V1 file of this name: hidden by the index now, and stale
+        os.unlink(prefix)
+    sync_folder(prefix)
+
+
+def _place_beside(made: str, prefix: str, names: Mapping[str, str], sidecar: str) -> set[str]:
+    moved: list[str] = []
+    try:
+        for now, then in names.items():
+            if not os.path.exists(then):
+                moved.append(then)
+            os.replace(now, then)
+        os.replace(sidecar, prefix + ".provenance.json")
+        sync_folder(prefix)
+        os.replace(made + ".index", prefix + ".index")
+    except OSError:
+        _remove(moved)
+        raise
+    sync_folder(prefix)
+    return set(names.values())
+
+
+def _place_over(made: str, prefix: str, count: int, names: Mapping[str, str], sidecar: str) -> set[str]:
+    used = {number for _, number in shards_beside(prefix).values()}
+    free = next(number for number in range(count + 1, count + len(used) + 2) if number not in used)
+    passing = {now: shard_name(prefix, k, free) for k, now in _numbered(names)}
+    can_link = _links_work(made)
+    _write_index_of(made + ".index", free, made + ".passing")
+    sync_file(made + ".passing")
+    try:
+        for now, then in passing.items():
+            os.replace(now, then)
+        os.replace(sidecar, prefix + ".provenance.json")
+        sync_folder(prefix)
+        os.replace(made + ".passing", prefix + ".index")
+    except OSError:
+        _remove(passing.values())
+        raise
+    sync_folder(prefix)
+    if not can_link:
+        return set(passing.values())
+    for now, then in names.items():
+        os.link(passing[now], now)
+        os.replace(now, then)
+    sync_folder(prefix)
+    os.replace(made + ".index", prefix + ".index")
+    sync_folder(prefix)
+    _remove(passing.values())
+    return set(names.values())
+
+
+def _write_index_of(index: str, count: int, path: str) -> None:
+    """Writes to `path` what `index` says, but claiming `count` data files."""
+    table = Table(index)
+    with open(path, "wb") as out:
+        writer = TableWriter(out)
+        for block in table.blocks:
+            for key, value in zip(*entries(table.read(block.handle)), strict=True):
+                writer.add(key, _header_of(value, count) if key == b"" else value)
+        writer.finish()
+
+
+def _header_of(value: bytes, count: int) -> bytes:
+    """The header record with another number of shards, which is its first field."""
+    _, end = varint(value, 1, len(value))
+    return value[:1] + put_varint(count) + value[end:]
+
+
+def _numbered(names: Mapping[str, str]) -> list[tuple[int, str]]:
+    return [(int(_SHARD.search(now)[1]), now) for now in names]
+
+
+def _links_work(made: str) -> bool:
+    try:
+        os.link(made + ".index", made + ".linked")
+    except OSError:
+        return False
+    os.unlink(made + ".linked")
+    return True
+
+
+def _remove(paths: Iterable[str]) -> None:
+    for path in paths:
+        if os.path.lexists(path):
+            os.unlink(path)
+
+
+def sync_file(path: str) -> None:
+    """Waits until the file's bytes are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: str) -> None:
+    """Waits until the names in the folder that holds `path` are on disk, where the system has a way to ask for it."""
+    folder = os.path.dirname(path) or "."
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError:
+        return  # Windows, some network file systems
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
