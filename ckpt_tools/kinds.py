@@ -9,7 +9,6 @@ names that BERT, tensor2tensor, Mesh TensorFlow, tensorpack and Sonnet give.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -26,48 +25,47 @@ class Kind(NamedTuple):
     slot: str | None = None  # the slot's own name, such as "Adam_1"; for an optimizer's scalar, its last component
 
 
-_Rule = Callable[[str, str, str, Spec, str], Kind | None]
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_Rule = Callable[[str, str, str, Spec], Kind | None]
 _WEIGHT, _STATISTIC, _STEP, _OTHER = Kind("weight"), Kind("statistic"), Kind("step"), Kind("other")
 
-# An optimizer's class name with or without a number, as TF 1 names slots; lower-case names are those of Keras and BERT.
-_TF1_SLOT = re.compile(
-    r"(Adam|AdamW|AdaMax|Adamax|Nadam|AMSGrad|Adagrad|AdagradDA|Adadelta|Adafactor|AdaBound|RMSProp|RMSprop|Momentum"
-    r"|MomentumW|Ftrl|LAMB|LARS|LARSOptimizer|LazyAdam|NovoGrad|PowerSign|AddSign|ProximalAdagrad|VariableClipping"
-    r"|YellowFin|RAdam|RectifiedAdam|SM3|Shampoo)(Optimizer)?(_\d+)?"
+# The words below are last components of names, without the "_1" that TensorFlow adds to the second of a kind.
+# TF 1 names a slot after the optimizer's class; Keras, BERT and Mesh TensorFlow after what it holds.
+_TF1_SLOTS = _words(
+    "Adam AdamW AdaMax Adamax Nadam AMSGrad Adagrad AdagradDA Adadelta Adafactor AdaBound RMSProp RMSprop Momentum"
+    " MomentumW Ftrl LAMB LARS LazyAdam NovoGrad PowerSign AddSign ProximalAdagrad YellowFin RAdam RectifiedAdam SM3"
+    " Shampoo AdamOptimizer AdamWOptimizer MomentumOptimizer RMSPropOptimizer LAMBOptimizer LARSOptimizer"
 )
-_SLOT = re.compile(
-    r"m|v|vhat|mg|rms|momentum|momentums|velocity|accumulator|accum_grad|accum_var|accumulated_grad|accumulated_delta_var"
-    r"|linear|slow|adam_m|adam_v|lamb_m|lamb_v|average_gradient|gradient_accumulator|grad_acc|delta_accumulator"
-    r"|g_acc|slot_v|slot_vr|slot_vc|slot_m"
+_SLOTS = _words(
+    "m v vhat mg rms momentum momentums velocity accumulator accum_grad accum_var accumulated_grad"
+    " accumulated_delta_var linear slow adam_m adam_v lamb_m lamb_v average_gradient gradient_accumulator grad_acc"
+    " delta_accumulator slot_v slot_vr slot_vc slot_m"
 )
-_CLASS_NAME = re.compile(r"[A-Z][A-Za-z]*[a-z][A-Za-z0-9]*(_\d+)?")  # of an optimizer that is not listed
-_AVERAGE = re.compile(r"(ExponentialMovingAverage|MovingAverage|EMA|ema|avg|average|shadow|swa|polyak)(_\d+)?")
-_STATISTIC_NAME = re.compile(
-    r"(moving|running|pop|population)_(mean|variance|var|avg|average|std|stddev|stdev)(_\d+)?"
-    r"|renorm_\w+|num_batches_tracked"
+_AVERAGES = _words("ExponentialMovingAverage MovingAverage EMA ema avg average shadow swa polyak")
+_STATISTICS = frozenset(
+    f"{how}_{what}"
+    for how in ("moving", "running", "pop", "population")
+    for what in ("mean", "variance", "var", "avg", "average", "std", "stddev", "stdev")
+) | {"num_batches_tracked"}
+_MOMENTS = _words("mean variance var stddev count")  # beside beta or gamma
+_COMPANIONS = _words("biased local_step hidden counter")  # of zero-debiased averages
+_STEPS = _words("global_step globalstep save_counter iteration iterations iter train_step step")
+_SCALARS = _words("beta1_power beta2_power learning_rate loss_scale current_loss_scale good_steps")
+_SETTINGS = _words(  # in an optimizer's scope only
+    "decay weight_decay momentum momentum_cache rho epsilon beta beta_1 beta_2 lr l1_regularization_strength"
+    " l2_regularization_strength learning_rate_power initial_accumulator_value u_product"
 )
-_MOMENT = re.compile(r"(mean|variance|var|stddev|count)(_\d+)?", re.IGNORECASE)
-_NORMALISATION = re.compile(r"(^|/)(bn[^/]*|[^/]*_bn\d*|[^/]*batch_?norm[^/]*|normalization(_\d+)?)$", re.IGNORECASE)
-_COMPANION = re.compile(r"(biased|local_step|hidden|counter)(_\d+)?")  # of zero-debiased averages
-_STEP_NAME = re.compile(r"_?(global_?step|save_counter|iterations?|iter|train_?step|step)(_\d+)?", re.IGNORECASE)
-_SCALAR = re.compile(r"beta[12]_power(_\d+)?|learning_rate|_learning_rate|loss_scale|current_loss_scale|good_steps")
-_SETTING = re.compile(  # an optimizer's scalar when it lies in an optimizer's scope
-    r"_?(decay|weight_decay|momentum|momentum_cache|rho|epsilon|beta|beta_[12]|lr|l[12]_regularization_strength"
-    r"|learning_rate_power|initial_accumulator_value|u_product)"
-)
-_OPTIMIZER = re.compile(
-    r"optimi[sz]e|train_op|(^|[/_])(adam\w*|adagrad|adadelta|rmsprop|ftrl|sgd|lamb|lars)(_\d+)?(/|$)", re.I
-)
-_OPTIMIZER_LIST = re.compile(r"optimi[sz]er[^/]*/(.*/)?(_variables|variables|vars)/\d+$", re.IGNORECASE)
-_SLOT_SCOPE = re.compile(r"/(m|v|vhat|momentum|velocity|accumulator|rms)/")
-_AVERAGE_SCOPE = re.compile(r"(?:^|/)(ExponentialMovingAverage|MovingAverage|EMA|ema|moving_average|shadow)/")
-_METRIC = re.compile(r"(^|/)(keras_api/)?metrics/")
-_TELLING_SCOPES = (  # one of these is in a name that _SLOT_SCOPE, _AVERAGE_SCOPE or _OPTIMIZER_LIST matches
-    *(f"/{word}/" for word in ("m", "v", "vhat", "momentum", "velocity", "accumulator", "rms")),
-    *("Average/", "EMA/", "ema/", "moving_average/", "shadow/", "ptimizer", "ptimiser", "OPTIMI"),
-)
+_OPTIMIZERS = _words("adam adamw adamax nadam adagrad adadelta adafactor rmsprop ftrl sgd lamb lars lion")
+_SLOT_SCOPES = ("m", "v", "vhat", "momentum", "velocity", "accumulator", "rms")
+_AVERAGE_SCOPES = ("ExponentialMovingAverage", "MovingAverage", "EMA", "ema", "moving_average", "shadow")
+_KERAS_LISTS = ("_variables", "variables", "vars")
+_TELLING = (*(f"/{word}/" for word in _SLOT_SCOPES), *(f"{word}/" for word in _AVERAGE_SCOPES), "ptimizer", "ptimiser")
+_JOINED = ("_momentum", "_velocity", "_accumulator", "_average_gradient")
 _FLOATS = ("float", "bfloat", "complex", "q")
-_WEIGHT_NAME = re.compile(r"weights?|kernel|filters?|w|biases|bias|embeddings?", re.IGNORECASE)
+_WEIGHTS = _words("weight weights kernel filter filters w bias biases embedding embeddings")
 _OBJECT_SLOT, _OBJECT_VALUE = "/.OPTIMIZER_SLOT/", "/.ATTRIBUTES/VARIABLE_VALUE"
 _DEEPEST = 12  # components of an optimizer's own scope that are tried before a variable's name
 
@@ -90,137 +88,158 @@ class _Kinds:
         self.specs = specs
         self.rules: dict[str, _Rule | None] = {}  # of each last component: few differ, names may be a million
         text = "\n".join([*specs, ""])
+        self.scopes_tell = any(word in text for word in _TELLING)
+        self.has_metrics = "metrics/" in text
         self.decorated = f"{_OBJECT_VALUE}\n" in text or ":0\n" in text
         self.names = {_path(name) if self.decorated else name: name for name in specs}  # path -> name as shown
-        self.scopes_tell = any(word in text for word in _TELLING_SCOPES)
-        self.has_metrics = "metrics/" in text
         self.optimizer_scopes: set[str] = set()
-        self.undecided: dict[str, str] = {}  # name -> path: decided when all slots are known
+        self.undecided: list[str] = []  # paths that are decided when all slots are known
         self.flat: dict[str, str] | None = None
 
     def all(self) -> dict[str, Kind]:
         found = {name: self._kind(name, spec) for name, spec in self.specs.items()}
-        slots = {each.slot for each in found.values() if each.slot}
-        for name, path in self.undecided.items():
+        slots = {each.slot for each in found.values() if each.slot} if self.undecided else set()
+        for path in self.undecided:
             scope, _, leaf = path.rpartition("/")
-            if _SETTING.fullmatch(leaf):
-                if scope in self.optimizer_scopes or _OPTIMIZER.search(scope):
-                    found[name] = Kind("slot", None, leaf)
-            elif leaf in slots or f"{path}_1" in self.names or path[:-2] in self.names:
-                found[name] = Kind("slot", None, leaf)  # its variable is in another file
+            if _stem(leaf).lstrip("_") in _SETTINGS:
+                if scope in self.optimizer_scopes or _is_optimizer(scope):
+                    found[self.names[path]] = Kind("slot", None, leaf)
+            elif leaf in slots or f"{path}_1" in self.names or (leaf.endswith("_1") and path[:-2] in self.names):
+                found[self.names[path]] = Kind("slot", None, leaf)  # its variable is in another file
         return found
 
     def _kind(self, name: str, spec: Spec) -> Kind:
         path = _path(name) if self.decorated else name
-        if spec.dtype in ("string", "variant", "bool") or (self.has_metrics and _METRIC.search(path)):
+        if spec.dtype in ("string", "variant", "bool") or (self.has_metrics and "/metrics/" in f"/{path}"):
             return _OTHER
-        if _OBJECT_SLOT in path:
+        if self.decorated and _OBJECT_SLOT in path:
             owner, _, slot = path.partition(_OBJECT_SLOT)
             optimizer, _, slot = slot.rpartition("/")
             self.optimizer_scopes.add(optimizer)
-            return Kind("average" if _AVERAGE.fullmatch(slot) else "slot", self.names.get(owner), slot)
+            return Kind("average" if slot in _AVERAGES else "slot", self.names.get(owner), slot)
         scope, _, leaf = path.rpartition("/")
         try:
             rule = self.rules[leaf]
         except KeyError:
-            role = _role(leaf)
-            rule = self.rules[leaf] = getattr(self, f"_as_{role}") if role else None
-        found = rule(path, scope, leaf, spec, name) if rule else None
+            rule = self.rules[leaf] = self._rule(leaf)
+        found = rule(path, scope, leaf, spec) if rule else None
         if found is None and self.scopes_tell:
             found = self._by_scope(path, spec)
         if found is None:
-            is_weight = spec.dtype.startswith(_FLOATS) or (spec.shape and _WEIGHT_NAME.fullmatch(leaf))
+            is_weight = spec.dtype.startswith(_FLOATS) or (spec.shape and _stem(leaf).lower() in _WEIGHTS)
             return _WEIGHT if is_weight else _OTHER
         return found
 
+    def _rule(self, leaf: str) -> _Rule | None:
+        """Which rule looks at the names with this last component."""
+        stem = _stem(leaf)
+        plain = stem.lstrip("_").lower()
+        for words, word, rule in (
+            (_STATISTICS, stem, lambda *_: _STATISTIC),
+            (_AVERAGES, stem, self._average),
+            (_TF1_SLOTS | _SLOTS, stem, self._slot),
+            (_COMPANIONS, stem, self._companion),
+            (_STEPS, plain, self._step),
+            (_SCALARS, plain, self._scalar),
+            (_SETTINGS, plain, self._setting),
+            (_MOMENTS, stem.lower(), self._moment),
+            (("min", "max"), stem, self._range),
+        ):
+            if word in words:
+                return rule
+        if stem.startswith("renorm_"):
+            return lambda *_: _STATISTIC
+        if stem.endswith(_JOINED) or "_slot_" in stem:
+            return self._joined
+        is_class_name = stem[:1].isupper() and stem.isalnum() and not stem.isupper()
+        return self._own_class if is_class_name else None
+
     def _by_scope(self, path: str, spec: Spec) -> Kind | None:
         """Slots and averages that have a scope of their own, and the numbered variables of Keras 3's optimizers."""
-        match = _SLOT_SCOPE.search(path)
-        if match:
-            owner = self._owner(path[match.end() :], spec.shape)
-            if owner:
-                self.optimizer_scopes.add(path[: match.start()])
-                return Kind("slot", owner, match[1])
-        match = _AVERAGE_SCOPE.search(path)
-        if match:
-            owner = self._owner(path[: match.start(1)] + path[match.end() :], spec.shape)
-            if owner:
-                return Kind("average", owner)
-        if _OPTIMIZER_LIST.search(path):
+        components = path.split("/")
+        for position, component in enumerate(components[:-1]):
+            after = components[position + 1 :]
+            if component in _SLOT_SCOPES and position:
+                owner = self._owner("/".join(after), spec.shape)
+                if owner:
+                    self.optimizer_scopes.add("/".join(components[:position]))
+                    return Kind("slot", owner, component)
+            elif component in _AVERAGE_SCOPES:
+                owner = self._owner("/".join(components[:position] + after), spec.shape)
+                if owner:
+                    return Kind("average", owner)
+        if len(components) > 2 and components[-1].isdigit() and components[-2] in _KERAS_LISTS and _is_optimizer(path):
             return _STEP if not spec.shape and spec.dtype.startswith("int") else Kind("slot")
         return None
 
-    def _as_slot(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
+    def _slot(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
         owner = self._owner(scope, None if leaf.startswith(("Adafactor", "slot_v")) else spec.shape)
         if owner == scope:
             return Kind("slot", owner, leaf)
         if owner:
             self.optimizer_scopes.add(scope[: -len(_path(owner))].rstrip("/"))
             return Kind("slot", owner, leaf)
-        if _TF1_SLOT.fullmatch(leaf) or (_SETTING.fullmatch(leaf) and not spec.shape):
-            self.undecided[name] = path
+        stem = _stem(leaf)
+        if stem in _TF1_SLOTS or (stem in _SETTINGS and not spec.shape):
+            self.undecided.append(path)
         return None
 
-    def _as_class(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
+    def _own_class(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
+        """`net/weights/MyOptimizer`: an optimizer that is not listed."""
         owner = self._owner(scope, spec.shape) if spec.shape else None
         return Kind("slot", owner, leaf) if owner else None
 
-    def _as_joined(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
+    def _joined(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
         """`kernel_slot_vr` of Mesh TensorFlow; `adam/dense_kernel_velocity` of Keras 3."""
         stem, _, slot = leaf.rpartition("_slot_")
         if stem:
             owner = self.names.get(f"{scope}/{stem}".lstrip("/"))
             return Kind("slot", owner, f"slot_{slot}") if owner else None
-        stem, _, slot = leaf.rpartition("_")
-        if not _OPTIMIZER.search(scope):
+        if not _is_optimizer(scope):
             return None
         if self.flat is None:
             self.flat = {path.replace("/", "_"): shown for path, shown in self.names.items()}
-        owner = self.flat.get(stem)
+        slot = next(word[1:] for word in _JOINED if leaf.endswith(word))
+        owner = self.flat.get(leaf[: -len(slot) - 1])
         return Kind("slot", owner, slot) if owner and self.specs[owner].shape == spec.shape else None
 
-    def _as_average(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
+    def _average(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
         owner = self._owner(scope, spec.shape)
         if owner:
             return Kind("average", owner)
-        if self._is_statistic(path, scope):
+        if self._holds_moments(scope):
             return _STATISTIC
         # The average of a tensor that is no variable, such as the loss in TensorFlow's CIFAR-10 tutorial.
         return Kind("average") if leaf.startswith("Exponential") or not spec.shape else None
 
-    def _as_statistic(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
-        return _STATISTIC
-
-    def _as_moment(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
-        return _STATISTIC if self._normalises(scope) else None
-
-    def _as_range(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
-        return _STATISTIC if scope.endswith("_quant") else None
-
-    def _as_companion(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
+    def _companion(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
         """`X/biased` and `X/local_step` are what `X` is; see assign_moving_average(zero_debias=True)."""
         for tail in _tails(scope):
             if tail in self.names:
                 owner = self.names[tail]
                 return self._kind(owner, self.specs[owner])._replace(slot=None)
-        average = scope.rpartition("/")[2]
-        if _STATISTIC_NAME.fullmatch(average) or self._is_statistic(path, scope):
+        average = _stem(scope.rpartition("/")[2])
+        if average in _STATISTICS or self._holds_moments(scope):
             return _STATISTIC
-        return Kind("average") if _AVERAGE.fullmatch(average) else None
+        return Kind("average") if average in _AVERAGES else None
 
-    def _as_step(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
+    def _step(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
         integer = spec.dtype.startswith(("int", "uint"))
-        if spec.parameters == 1 and (integer or leaf.lower() in ("global_step", "iterations")):
-            return _STEP
-        return None
+        counts = integer or leaf.lower() in ("global_step", "iterations")
+        return _STEP if counts and spec.parameters == 1 else None
 
-    def _as_scalar(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
+    def _scalar(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
         return None if spec.shape else Kind("slot", None, leaf)
 
-    def _as_setting(self, path: str, scope: str, leaf: str, spec: Spec, name: str) -> Kind | None:
+    def _setting(self, path: str, scope: str, leaf: str, spec: Spec) -> None:
         if not spec.shape:
-            self.undecided[name] = path
-        return None
+            self.undecided.append(path)
+
+    def _moment(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
+        return _STATISTIC if self._normalises(scope) else None
+
+    def _range(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
+        return _STATISTIC if scope.endswith("_quant") else None  # fake quantisation's moving minimum and maximum
 
     def _owner(self, path: str, shape: tuple[int, ...] | None) -> str | None:
         """The variable that `path` names, with or without the scope of an optimizer in front of it."""
@@ -230,14 +249,21 @@ class _Kinds:
                 return owner
         return None
 
-    def _is_statistic(self, path: str, scope: str) -> bool:
+    def _holds_moments(self, scope: str) -> bool:
         """Whether an average is one of moments: what batch norm written by hand, or tensorpack's, keeps."""
         above, _, leaf = scope.rpartition("/")
-        return "moments" in path or (_MOMENT.fullmatch(leaf) is not None and self._normalises(above))
+        return "moments" in scope.split("/") or (_stem(leaf) in _MOMENTS and self._normalises(above))
 
     def _normalises(self, scope: str) -> bool:
-        siblings = any(f"{scope}/{each}" in self.names for each in ("beta", "gamma", "offset", "scale"))
-        return siblings or _NORMALISATION.search(scope) is not None
+        if any(f"{scope}/{each}" in self.names for each in ("beta", "gamma", "offset", "scale")):
+            return True
+        layer = _stem(scope.rpartition("/")[2].lower())
+        return (
+            layer.startswith("bn")
+            or layer.endswith("_bn")
+            or "batchnorm" in layer.replace("_", "")
+            or (layer in ("batch_normalization", "normalization"))
+        )
 
 
 def _path(name: str) -> str:
@@ -245,6 +271,12 @@ def _path(name: str) -> str:
     if name.endswith(_OBJECT_VALUE):
         return name[: -len(_OBJECT_VALUE)]
     return name[:-2] if name.endswith(":0") else name
+
+
+def _stem(leaf: str) -> str:
+    """`Adam_1` -> `Adam`; `beta_1` stays, for that 1 is not TensorFlow's."""
+    stem = leaf.rstrip("0123456789")
+    return stem[:-1] if stem != leaf and stem.endswith("_") and len(stem) > 1 and leaf not in _SETTINGS else leaf
 
 
 def _tails(path: str) -> Iterator[str]:
@@ -257,24 +289,11 @@ def _tails(path: str) -> Iterator[str]:
         yield path
 
 
-def _role(leaf: str) -> str:
-    """Which of the `_as_...` rules looks at a name with this last component; "" for none."""
-    for role, expression in _ROLES:
-        if expression.fullmatch(leaf):
-            return role
-    return ""
-
-
-_ROLES = (
-    ("statistic", _STATISTIC_NAME),
-    ("average", _AVERAGE),
-    ("slot", re.compile(f"({_TF1_SLOT.pattern}|{_SLOT.pattern})(_\\d+)?")),
-    ("companion", _COMPANION),
-    ("step", _STEP_NAME),
-    ("scalar", _SCALAR),
-    ("setting", _SETTING),
-    ("moment", _MOMENT),
-    ("range", re.compile(r"(min|max)(_\d+)?")),
-    ("joined", re.compile(r".+_slot_(v|vr|vc|m)|.+_(momentum|velocity|accumulator|average_gradient)")),
-    ("class", _CLASS_NAME),
-)
+def _is_optimizer(scope: str) -> bool:
+    """Whether one component is named like an optimizer: `OptimizeLoss`, `train_op`, `training/Adam_1`."""
+    for component in scope.lower().split("/"):
+        if "optimiz" in component or "optimis" in component or component == "train_op":
+            return True
+        if _stem(component) in _OPTIMIZERS:
+            return True
+    return False
