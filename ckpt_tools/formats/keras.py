@@ -1,0 +1,283 @@
+"""Keras files: the HDF5 files of Keras 1 and 2 both ways, `.weights.h5` and `.keras` of Keras 3 in.
+
+    model.h5 (weights only, or below `model_weights` of a whole model; `optimizer_weights` beside it)
+        attribute layer_names      one group a layer
+        LAYER, attribute weight_names: "block1_conv1/kernel:0", each a dataset below the layer's group
+    model.weights.h5, also inside model.keras
+        layers/dense/vars/0, 1, ...: numbered in the order in which the layer made its variables
+
+A tensor's name is the weight's without `:0`, as TensorFlow 1 would save it; a weight whose name does not say its
+layer gets it in front. Keras 3 keeps the name of a layer, and of its variables only the order: where the class of
+the layer tells what they are, they are named.
+Layout: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..dtypes import dtype_name
+from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
+from ..tensors import Spec, Tensor, Tensors
+from .checkpoint import Checkpoint
+from .keras_names import layers_of, variable_of
+from .representable import check_names, check_types
+
+if TYPE_CHECKING:
+    import h5py
+    import numpy as np
+
+# HDF5 has no types of its own for bfloat16, float8 and quantised numbers; text would come back as something else.
+TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "complex128"]) | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+_ATTRIBUTE_LIMIT = 64512  # bytes of one attribute; Keras cuts longer lists into layer_names0, layer_names1, ...
+_COMPRESSION_LIMIT = 1100  # no filter that is read here packs denser: gzip reaches 1032 to 1
+_INNER = "model.weights.h5"
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Opens a Keras file; a dataset is read when its tensor is loaded. Links out of the file are refused.
+
+    Raises NotACheckpointError where the file holds no weights, DamagedError, and UnsupportedError without h5py.
+    """
+    path = os.fspath(path)
+    with _damage_at(path):
+        if not zipfile.is_zipfile(path):
+            return _read_h5(path, path, "keras_h5", ())
+        with zipfile.ZipFile(path) as archive:
+            if _INNER not in archive.namelist():
+                raise NotACheckpointError(f"is a zip archive without {_INNER}, so no Keras model")
+            unpacked = tempfile.TemporaryDirectory(prefix="ckpt-keras-")
+            inner = os.path.join(unpacked.name, _INNER)
+            with archive.open(_INNER) as packed, open(inner, "wb") as out:
+                shutil.copyfileobj(packed, out, 1 << 20)
+        return _read_h5(inner, path, "keras", (unpacked,))
+
+
+def _read_h5(file_path: str, path: str, format: str, holds: tuple[object, ...]) -> Checkpoint:
+    file = _h5py().File(file_path, "r")
+    weights = file
+    if _link(file, "model_weights") and "layer_names" not in file.attrs:
+        weights = _child(file, "model_weights")
+    found: list[tuple[str, h5py.Dataset]] = []
+    note = ""
+    if _attribute_list(weights, "layer_names") is not None:
+        found += _layers(weights)
+        if weights is not file and _link(file, "optimizer_weights"):
+            found += _listed(_child(file, "optimizer_weights"), "optimizer_weights")
+    else:
+        places = dict(_all_datasets(file, "", {}))
+        named = _named_by_layer(file, places)
+        found += named.items() if named else places.items()
+        note = "the file numbers the weights of a layer; they are named by the layer's usual order" if named else ""
+    if not found:
+        raise NotACheckpointError("is an HDF5 file without Keras weights")
+    tensors: dict[str, Tensor] = {}
+    for name, dataset in found:
+        if name in tensors:
+            raise DamagedError("two weights have this name", tensor=name)
+        tensors[name] = _tensor(dataset, path, name)
+    return Checkpoint(Tensors(tensors), format, path, (path,), note, holds=(file, *holds))
+
+
+def _layers(weights: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
+    for layer in _attribute_list(weights, "layer_names"):
+        yield from _listed(_child(weights, layer), layer)
+    if _link(weights, "top_level_model_weights"):  # Keras 2.6 and later: weights that belong to no layer
+        yield from _listed(_child(weights, "top_level_model_weights"), "top_level_model_weights")
+
+
+def _listed(group: h5py.Group, layer: str) -> Iterator[tuple[str, h5py.Dataset]]:
+    for weight in _attribute_list(group, "weight_names") or ():
+        name = weight.removesuffix(":0")
+        yield (name if "/" in name or name == layer else f"{layer}/{name}"), _child(group, weight)
+
+
+def _all_datasets(group: h5py.Group, path: str, seen: dict[int, str]) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every dataset below `group`, in the order of names with numbers as numbers; each object once."""
+    import h5py
+
+    address = h5py.h5o.get_info(group.id).addr
+    if address in seen:
+        return
+    seen[address] = path
+    for key in sorted(group, key=lambda word: (not word.isdigit(), int(word) if word.isdigit() else 0, word)):
+        child = _child(group, key)
+        if isinstance(child, h5py.Dataset):
+            yield f"{path}{key}", child
+        elif isinstance(child, h5py.Group):
+            yield from _all_datasets(child, f"{path}{key}/", seen)
+
+
+def _named_by_layer(file: h5py.File, places: Mapping[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:
+    """`layers/conv2d/vars/0` of layer "block1_conv1" becomes `block1_conv1/kernel`; {} where that is not one to one."""
+    named: dict[str, h5py.Dataset] = {}
+    for place, dataset in places.items():
+        folder, _, number = place.rpartition("/")
+        owner, _, last = folder.rpartition("/")
+        name = place
+        if last == "vars" and number.isdigit() and "name" in dataset.parent.attrs:
+            layer = str(dataset.parent.attrs["name"])
+            variable = variable_of(owner.rpartition("/")[2], int(number), len(dataset.parent))
+            name = f"{layer}/{variable or number}"
+        if name in named:
+            return {}
+        named[name] = dataset
+    return named if list(named) != list(places) else {}
+
+
+def _link(group: h5py.Group, name: str) -> object:
+    return group.get(name, getlink=True) if name in group else None
+
+
+def _child(group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
+    """Follows `name` one component at a time, so that no soft or external link is ever resolved."""
+    import h5py
+
+    place = group
+    for part in name.split("/"):
+        if not isinstance(place, h5py.Group):
+            raise DamagedError(f"{name!r} is not in the group {group.name}")
+        if part in ("", "."):
+            continue
+        try:
+            link = place.get(part, getlink=True)
+        except KeyError:
+            link = None
+        if link is None:
+            raise DamagedError(f"{name!r} is listed, but not in the group {group.name}")
+        if not isinstance(link, h5py.HardLink):
+            kind = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
+            raise UnsupportedError(f"{name!r} is {kind} link, which could point anywhere: not followed")
+        place = place[part]
+    return place
+
+
+def _attribute_list(group: h5py.Group, name: str) -> list[str] | None:
+    """A list of texts, put together from its chunks; None where there is none."""
+    if name in group.attrs:
+        values = list(group.attrs[name])
+    elif f"{name}0" in group.attrs:
+        values, chunk = [], 0
+        while f"{name}{chunk}" in group.attrs:
+            values += list(group.attrs[f"{name}{chunk}"])
+            chunk += 1
+    else:
+        return None
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+
+
+def _tensor(dataset: h5py.Dataset, path: str, name: str) -> Tensor:
+    if dataset.shape is None or dataset.is_virtual or dataset.external:
+        raise UnsupportedError("its values lie outside this file", tensor=name)
+    spec = Spec(dtype_name(dataset.dtype), tuple(dataset.shape))
+    stored = dataset.id.get_storage_size()
+    needed = spec.parameters * dataset.dtype.itemsize
+    if needed > stored * (1 if dataset.chunks is None else _COMPRESSION_LIMIT):
+        raise DamagedError(f"{spec} takes {needed:,} bytes, but {stored:,} are stored", tensor=name)
+
+    def load() -> np.ndarray:
+        with _damage_at(path, name):
+            array = dataset[()]
+            return _native(array)
+
+    return Tensor(spec, load)
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    array = np.asarray(array)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _h5py() -> object:
+    try:
+        import h5py
+    except ImportError:
+        raise UnsupportedError("Keras files need h5py", advice='pip install "ckpt-tools[formats]"') from None
+    return h5py
+
+
+@contextmanager
+def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
+    """HDF5 reports damage by many kinds of exception; here it is one, with its place."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise error.at(path=path, tensor=tensor) from None
+    except FileNotFoundError:
+        raise NotACheckpointError("there is no such file", path=path) from None
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DamagedError(f"not a sound Keras file: {error}", path=path, tensor=tensor) from error
+
+
+def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
+    """Writes weights as Keras 2's `save_weights` does: `layers_of` tells the layer of a name.
+
+    Raises UnsupportedError, naming them all, when types or names have no place in such a file.
+    """
+    import numpy as np
+
+    check_types(tensors, TYPES, "a Keras .h5 file")
+    check_names(tensors, _name_problem, "a Keras .h5 file")
+    h5py = _h5py()
+    layers = layers_of(list(tensors))
+    with _disk_errors(), h5py.File(path, "w") as file:
+        file.attrs["backend"] = b"tensorflow"
+        file.attrs["keras_version"] = b"2.0.0"
+        _write_list(file, "layer_names", list(layers))
+        for layer, names in layers.items():
+            group = file.create_group(layer)
+            _write_list(group, "weight_names", [f"{name}:0" for name in names])
+            for name in names:
+                array = np.asarray(tensors[name].load())
+                group.create_dataset(f"{name}:0", data=array)
+                if progress is not None:
+                    progress(array.nbytes)
+
+
+def _write_list(group: h5py.Group, name: str, values: list[str]) -> None:
+    """Text of fixed width, cut into chunks as Keras does where an attribute would grow too long."""
+    import numpy as np
+
+    encoded = np.array([value.encode() for value in values], "S")
+    if encoded.nbytes <= _ATTRIBUTE_LIMIT:
+        group.attrs[name] = encoded
+        return
+    step = max(_ATTRIBUTE_LIMIT // encoded.itemsize, 1)
+    for chunk, start in enumerate(range(0, len(encoded), step)):
+        group.attrs[f"{name}{chunk}"] = encoded[start : start + step]
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """HDF5 hides the system's error number in its text; a full disk must still be known as one."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        numbers = re.findall(r"errno = (\d+)", str(error))
+        number = int(numbers[-1]) if numbers else getattr(error, "errno", None) or errno.EIO
+        raise OSError(number, os.strerror(number)) from error
+
+
+def _name_problem(name: str) -> str | None:
+    if any(part in ("", ".") for part in name.split("/")):
+        return "has an empty or dotted component, which HDF5 would swallow"
+    if "\0" in name:
+        return "holds a zero byte"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return None
