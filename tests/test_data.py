@@ -1,0 +1,348 @@
+"""Data sets: each kind is written here as its publisher writes it, then read."""
+
+import gzip
+import io
+import os
+import pickle
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+from ckpt_tools.train.data import load_data_set
+from ckpt_tools.train.examples import divide
+from PIL import Image
+
+from ckpt_tools.errors import DataError
+
+
+def jpeg(seed=0, size=8):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def photos(root, counts, start=0):
+    for label, count in counts.items():
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            (root / label / f"{i:03}.jpg").write_bytes(jpeg(start + i))
+    return root
+
+
+def test_class_folders_are_split_by_the_seed_and_sorted(tmp_path):
+    data = load_data_set(photos(tmp_path, {"dog": 10, "cat": 20}), validation_fraction=0.2, seed=1)
+    assert data.labels == ("cat", "dog")
+    assert data.train.counts(2) == [16, 8]
+    assert data.validation.counts(2) == [4, 2]
+    assert not set(data.train.names) & set(data.validation.names)
+    assert data.notes == ("6 of 30 examples were set aside for validation (seed 1)",)
+    again = load_data_set(tmp_path, validation_fraction=0.2, seed=1)
+    other = load_data_set(tmp_path, validation_fraction=0.2, seed=2)
+    assert again.validation.names == data.validation.names
+    assert other.validation.names != data.validation.names
+    assert data.train.read(0) == (tmp_path / data.train.names[0]).read_bytes()
+
+
+def test_a_new_photo_leaves_most_of_the_split_where_it_was(tmp_path):
+    before = load_data_set(photos(tmp_path, {"a": 50, "b": 50})).validation.names
+    (tmp_path / "a" / "new.jpg").write_bytes(jpeg())
+    after = load_data_set(tmp_path).validation.names
+    assert len(set(before) & set(after)) >= len(before) - 1
+
+
+@pytest.mark.parametrize("word", ["validation", "val", "test"])
+def test_splits_that_the_folder_has(tmp_path, word):
+    photos(tmp_path / "train", {"a": 3, "b": 3})
+    photos(tmp_path / word, {"a": 2, "b": 1}, start=10)
+    data = load_data_set(tmp_path)
+    assert (len(data.train), len(data.validation), data.test) == (6, 3, None)
+    assert data.split("all").names[-1] == f"{word}/b/000.jpg"
+    assert data.split("all").read(8) == jpeg(10)
+
+
+def test_all_three_splits(tmp_path):
+    for split in ("train", "validation", "test"):
+        photos(tmp_path / split, {"a": 2, "b": 2})
+    assert len(load_data_set(tmp_path).split("test")) == 4
+    with pytest.raises(DataError, match="no split 'testt'"):
+        load_data_set(tmp_path).split("testt")
+
+
+def test_labels_txt_decides_the_order(tmp_path):
+    photos(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "labels.txt").write_text("0:b\n1:a\n")
+    assert load_data_set(tmp_path).labels == ("b", "a")
+
+
+def test_labels_that_disagree_are_told_from_both_sides(tmp_path):
+    photos(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "labels.txt").write_text("a\nc\n")
+    with pytest.raises(DataError, match="only in the labels file: c; only as folders: b"):
+        load_data_set(tmp_path)
+    (tmp_path / "labels.txt").write_text("a\na\n")
+    with pytest.raises(DataError, match="the same one twice"):
+        load_data_set(tmp_path)
+
+
+def test_files_that_are_not_images_are_named_and_left_out(tmp_path):
+    photos(tmp_path, {"a": 30, "b": 30})
+    (tmp_path / "a" / "notes.txt").write_text("mine")
+    (tmp_path / "b" / "broken.jpg").write_text("<html>not found</html>")
+    (tmp_path / "b" / ".DS_Store").write_text("x")
+    data = load_data_set(tmp_path)
+    assert len(data.split("all")) == 60
+    assert data.notes[:2] == ("left out, not an image: file b/broken.jpg", "left out, not an image: file a/notes.txt")
+
+
+def test_too_many_broken_photos_stop(tmp_path):
+    photos(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "a" / "x.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="too many files .* file a/x.jpg"):
+        load_data_set(tmp_path)
+
+
+def test_a_git_lfs_pointer_says_so(tmp_path):
+    photos(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "a" / "x.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(DataError, match="git lfs pull"):
+        load_data_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, "no class folders"),
+        ({"a": 0, "b": 0}, "no images found"),
+        ({"a": 5, "b": 0, "c": 0}, "no images to train on for 2 classes: b, c"),
+        ({"a": 5}, "only one class, a"),
+        ({"a": 1, "b": 1}, "nothing to validate with"),
+    ],
+)
+def test_what_cannot_be_trained_on(tmp_path, counts, words):
+    with pytest.raises(DataError, match=words):
+        load_data_set(photos(tmp_path, counts))
+
+
+def test_images_without_class_folders(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+    with pytest.raises(DataError, match="1 images lie in no class folder.*folder of its own"):
+        load_data_set(tmp_path)
+
+
+def test_a_validation_class_that_is_not_trained_and_one_that_is_missing(tmp_path):
+    photos(tmp_path / "train", {"a": 3, "b": 3})
+    photos(tmp_path / "test", {"a": 3})
+    assert "no validation images for class b" in load_data_set(tmp_path).notes[1]
+    photos(tmp_path / "test", {"zebra": 1})
+    with pytest.raises(DataError, match="no training images for class zebra"):
+        load_data_set(tmp_path)
+
+
+def test_imbalance_is_mentioned(tmp_path):
+    data = load_data_set(photos(tmp_path, {"a": 60, "b": 2}))
+    assert "48 training images of a, 1 of b" in data.notes[-1]
+
+
+def test_a_misspelt_path_names_the_near_one(tmp_path):
+    photos(tmp_path / "flowers", {"a": 3, "b": 3})
+    with pytest.raises(DataError, match="did you mean flowers"):
+        load_data_set(tmp_path / "flower")
+
+
+def test_digests_see_a_changed_photo(tmp_path):
+    photos(tmp_path, {"a": 3, "b": 3})
+    before = load_data_set(tmp_path).split("all")
+    assert before.digests is before.digests
+    data = before.read(0)
+    assert before.digests[0].startswith(f"{len(data)}-")
+    (tmp_path / before.names[0]).write_bytes(data[:-1] + b"\x00")
+    after = load_data_set(tmp_path).split("all")
+    assert [a == b for a, b in zip(before.digests, after.digests, strict=True)] == [False] + [True] * 5
+
+
+def write_records(file, examples):
+    """As TensorFlow writes them; TensorFlow itself is the judge in the test that follows."""
+    tf = pytest.importorskip("tensorflow")
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for data, label in examples:
+            feature = {
+                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[data])),
+                "image/format": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"jpg"])),
+                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+def test_slim_records_with_ids_from_one(tmp_path):
+    write_records(tmp_path / "flowers_train_00000-of-00002.tfrecord", [(jpeg(0), 1), (jpeg(1), 2)])
+    write_records(tmp_path / "flowers_train_00001-of-00002.tfrecord", [(jpeg(2), 2)])
+    write_records(tmp_path / "flowers_validation_00000-of-00001.tfrecord", [(jpeg(3), 1)])
+    (tmp_path / "labels.txt").write_text("0:background\n1:daisy\n2:rose\n")
+    data = load_data_set(tmp_path)
+    assert (data.kind, data.labels) == ("tfrecord", ("daisy", "rose"))
+    assert data.train.label_ids.tolist() == [0, 1, 1]
+    assert data.train.names[2] == "flowers_train_00001-of-00002.tfrecord:0"
+    assert [data.train.read(i) for i in range(3)] == [jpeg(0), jpeg(1), jpeg(2)]
+    assert data.validation.read(0) == jpeg(3)
+
+
+@pytest.mark.parametrize("where", [3, 40, -1])
+def test_a_damaged_record_is_found(tmp_path, where):
+    file = tmp_path / "x_train.tfrecord"
+    write_records(file, [(jpeg(0), 0), (jpeg(1), 1)])
+    data = bytearray(file.read_bytes())
+    data[where] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match="x_train.tfrecord: .*record [01]"):
+        load_data_set(tmp_path)
+    file.write_bytes(data[:-100])
+    with pytest.raises(DataError, match="x_train.tfrecord"):
+        load_data_set(tmp_path)
+
+
+CLASSES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
+
+
+def cifar_rows(seed, count=20):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, 3072), dtype=np.uint8), [i % 10 for i in range(count)]
+
+
+def cifar_python(root):
+    root.mkdir()
+    for i, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        rows, labels = cifar_rows(i)
+        names = [b"photo_%02d.png" % n for n in range(len(labels))]
+        batch = {b"batch_label": name.encode(), b"labels": labels, b"data": rows, b"filenames": names}
+        (root / name).write_bytes(pickle.dumps(batch, protocol=2))
+    meta = {b"num_cases_per_batch": 20, b"label_names": CLASSES, b"num_vis": 3072}
+    (root / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
+    return root
+
+
+def check_cifar(data):
+    rows, _ = cifar_rows(1)
+    assert data.kind == "cifar10"
+    assert data.labels == tuple(name.decode() for name in CLASSES)
+    assert (len(data.train), len(data.validation), data.notes) == (100, 20, ())
+    image = data.train.read(23)
+    assert image.shape == (32, 32, 3)
+    assert image[5, 7].tolist() == [rows[3, plane * 1024 + 5 * 32 + 7] for plane in range(3)]
+    assert data.train.label_ids[23] == 3
+
+
+def test_cifar10_as_published(tmp_path):
+    root = cifar_python(tmp_path / "cifar-10-batches-py")
+    check_cifar(load_data_set(root))
+    check_cifar(load_data_set(tmp_path))
+    assert load_data_set(root).train.names[20] == "data_batch_2:photo_00.png"
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        archive.add(root, root.name)
+    check_cifar(load_data_set(tmp_path / "cifar-10-python.tar.gz"))
+
+
+def test_cifar10_binary(tmp_path):
+    for i, name in enumerate([*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]):
+        rows, labels = cifar_rows(i)
+        (tmp_path / name).write_bytes(
+            b"".join(struct.pack("B", n) + row.tobytes() for n, row in zip(labels, rows, strict=True))
+        )
+    check_cifar(load_data_set(tmp_path))
+    (tmp_path / "data_batch_3.bin").write_bytes(b"123")
+    with pytest.raises(DataError, match="data_batch_3.bin has 3 bytes"):
+        load_data_set(tmp_path)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("echo owned > /tmp/t2_owned",)
+
+
+def test_a_pickle_that_wants_to_run_something_is_refused(tmp_path):
+    root = cifar_python(tmp_path / "c")
+    (root / "data_batch_2").write_bytes(pickle.dumps({b"labels": Evil(), b"data": 1}))
+    with pytest.raises(DataError, match="asks for posix.system"):
+        load_data_set(root)
+    (root / "data_batch_2").write_bytes((root / "data_batch_1").read_bytes()[:-50])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_data_set(root)
+
+
+def test_a_cut_archive(tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(gzip.compress(b"x" * 5000)[:20])
+    with pytest.raises(DataError, match="archive cannot be read"):
+        load_data_set(tmp_path / "cifar-10-python.tar.gz")
+
+
+def test_npz_images_with_names_and_a_split(tmp_path):
+    images = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4)
+    np.savez(
+        tmp_path / "digits.npz",
+        images=images,
+        labels=[5, 5, 6, 6, 5, 6],
+        names=[f"p{i}" for i in range(6)],
+        split=["train"] * 4 + ["validation"] * 2,
+    )
+    data = load_data_set(tmp_path / "digits.npz")
+    assert (data.kind, data.labels) == ("npz", ("5", "6"))
+    assert data.validation.names == ("p4", "p5")
+    assert data.validation.label_ids.tolist() == [0, 1]
+    np.testing.assert_array_equal(data.validation.read(1), images[5][..., None])
+
+
+def test_npz_as_keras_publishes(tmp_path):
+    x, y = np.zeros((4, 28, 28), np.uint8), np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=x[:2], y_test=y[:2])
+    data = load_data_set(tmp_path / "mnist.npz")
+    assert (len(data.train), len(data.validation)) == (4, 2)
+
+
+def test_npz_and_npy_vectors(tmp_path):
+    features = np.random.default_rng(0).normal(size=(20, 7)).astype(np.float32)
+    labels = np.arange(20) % 2
+    np.savez(tmp_path / "f.npz", features=features, labels=labels, label_names=["no", "yes"])
+    data = load_data_set(tmp_path / "f.npz")
+    assert (data.kind, data.labels) == ("vectors", ("no", "yes"))
+    np.save(tmp_path / "f.npy", features)
+    twin = load_data_set(tmp_path / "f.npy")
+    np.testing.assert_array_equal(twin.train.read(0), data.train.read(0))
+    (tmp_path / "f.npz").unlink()
+    with pytest.raises(DataError, match="f.npz with an array `labels`"):
+        load_data_set(tmp_path / "f.npy")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"pictures": np.zeros(3)}, "holds pictures"),
+        ({"images": np.zeros((3, 4, 4)), "labels": [0, 1, 1]}, "type float64.*uint8"),
+        ({"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1]}, "3 examples, 2 labels"),
+        ({"images": np.zeros((3, 4), np.uint8), "labels": [0, 1, 1]}, "feature vectors of type uint8"),
+        ({"images": np.zeros((3, 4, 4, 5), np.uint8), "labels": [0, 1, 1]}, "shape"),
+        (
+            {"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1, 2], "label_names": ["a", "b"]},
+            "label 2 has no name",
+        ),
+    ],
+)
+def test_npz_that_does_not_fit(tmp_path, arrays, words):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError, match=words):
+        load_data_set(tmp_path / "x.npz")
+
+
+def test_what_is_no_data_set(tmp_path):
+    (tmp_path / "x.npz").write_text("hello")
+    with pytest.raises(DataError, match="not a readable .npz"):
+        load_data_set(tmp_path / "x.npz")
+    (tmp_path / "x.zip").write_text("hello")
+    with pytest.raises(DataError, match="not a data set"):
+        load_data_set(tmp_path / "x.zip")
+
+
+def test_divide_needs_a_share(tmp_path):
+    data = load_data_set(photos(tmp_path, {"a": 5, "b": 5}))
+    with pytest.raises(DataError, match="leaves one side empty"):
+        divide(data.train, 1.0, 0)

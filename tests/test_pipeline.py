@@ -1,0 +1,151 @@
+"""Batches: the same for the same seed from any step on, every example once an epoch, broken files named."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ckpt_tools.errors import DataError
+
+tf = pytest.importorskip("tensorflow")
+
+from ckpt_tools.train.examples import Examples, steps_per_epoch  # noqa: E402
+from ckpt_tools.train.pipeline import Unreadable, decode, epoch_order, make_batches  # noqa: E402
+from ckpt_tools.train.preprocess import Preprocessing  # noqa: E402
+
+HOW = Preprocessing("inception", 12)
+
+
+def png(value, mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, (9, 7), value).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def examples(count=23, broken=()):
+    """Images of one colour each, by which they are recognised."""
+    held = [b"\xff\xd8\xff broken" if i in broken else png((i * 10, 0, 255 - i)) for i in range(count)]
+    labels = np.arange(count, dtype=np.int32) % 3
+    return Examples(labels, tuple(f"{i}.png" for i in range(count)), tuple(map(len, held)), held.__getitem__)
+
+
+def batches(data, steps, how=HOW, unreadable=None, **options):
+    unreadable = unreadable or Unreadable()
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        made = make_batches(data, how, batch_size=5, seed=11, unreadable=unreadable, **options)
+        following = tf.compat.v1.data.make_one_shot_iterator(made).get_next()
+        got = []
+        try:
+            for _ in range(steps):
+                with unreadable.raised():
+                    got.append(session.run(following))
+        except tf.errors.OutOfRangeError:
+            pass
+        return got
+
+
+def same(one, two):
+    return len(one) == len(two) and all(np.array_equal(a[k], b[k]) for a, b in zip(one, two, strict=True) for k in a)
+
+
+def test_every_epoch_covers_all_images_in_its_own_order():
+    got = batches(examples(), 10, training=True)
+    assert [len(batch["label"]) for batch in got] == [5, 5, 5, 5, 3] * 2
+    first, second = (np.concatenate([b["index"] for b in part]) for part in (got[:5], got[5:]))
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert first.tolist() != second.tolist()
+    np.testing.assert_array_equal(first, epoch_order(11, 0, 23))
+    for batch in got:
+        np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
+        np.testing.assert_allclose(batch["image"][:, 6, 6, 0], batch["index"] * 10 / 127.5 - 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 13])
+@pytest.mark.parametrize("augment", [(), ("slim",), ("flip", "rotation", "colour")])
+def test_from_any_step_on_the_batches_are_those_of_the_whole_run(start, augment):
+    how = Preprocessing("inception", 12, augment=augment)
+    whole = batches(examples(), 18, how, training=True)
+    assert same(whole[start:], batches(examples(), 18 - start, how, training=True, start_step=start))
+    assert not same(whole[:3], whole[3:6])
+
+
+def test_an_image_is_changed_otherwise_in_each_epoch():
+    how = Preprocessing("inception", 12, augment=("colour",))
+    got = batches(examples(), 10, how, training=True)
+    seen = [
+        np.concatenate([b["image"] for b in p])[np.argsort(np.concatenate([b["index"] for b in p]))]
+        for p in (got[:5], got[5:])
+    ]
+    assert sum(abs(seen[0][i] - seen[1][i]).max() > 0.01 for i in range(1, 23)) > 15
+
+
+def test_evaluation_is_in_order_once_and_plain():
+    how = Preprocessing("inception", 12, augment=("colour",))
+    got = batches(examples(), 99, how, training=False)
+    np.testing.assert_array_equal(np.concatenate([b["index"] for b in got]), np.arange(23))
+    assert same(got, batches(examples(), 99, HOW, training=False))
+    assert len(batches(examples(), 99, training=False, start_step=3)) == 2
+    assert len(got) == steps_per_epoch(23, 5)
+
+
+def test_epochs_end():
+    assert len(batches(examples(), 99, training=True, epochs=3)) == 15
+
+
+def test_a_broken_image_is_left_out_in_evaluation_and_replaced_in_training():
+    unreadable = Unreadable()
+    got = batches(examples(40, broken=(7,)), 99, training=False, unreadable=unreadable)
+    assert sorted(np.concatenate([b["index"] for b in got])) == [i for i in range(40) if i != 7]
+    assert list(unreadable.reasons) == ["7.png"]
+    assert unreadable.note() == "could not be decoded and were left out: image 7.png"
+    trained = batches(examples(40, broken=(7,)), 8, training=True)
+    indices = np.concatenate([b["index"] for b in trained]).tolist()
+    assert len(indices) == 40
+    assert indices.count(8) == 2
+    whole = batches(examples(40, broken=(7,)), 16, training=True)
+    assert same(whole[10:], batches(examples(40, broken=(7,)), 6, training=True, start_step=10))
+
+
+def test_too_many_broken_images_stop_with_their_names():
+    with pytest.raises(DataError, match=r"2 of 23 images cannot be decoded: 1.png: not an image.*; 4.png"):
+        batches(examples(broken=(1, 4)), 99, training=False)
+    with pytest.raises(DataError, match="of 2 images cannot be decoded"):
+        batches(examples(2, broken=(0, 1)), 99, training=True)
+
+
+def test_another_error_of_the_session_passes_through():
+    with pytest.raises(tf.errors.OutOfRangeError), Unreadable().raised():
+        raise tf.errors.OutOfRangeError(None, None, "end")
+
+
+@pytest.mark.parametrize(
+    ("example", "pixel"),
+    [
+        (png((1, 2, 3)), [1, 2, 3]),
+        (png(7, "L"), [7, 7, 7]),
+        (png((9, 8, 7, 0), "RGBA"), [9, 8, 7]),
+        (png(1, "1"), [255, 255, 255]),
+        (png(513, "I;16"), [2, 2, 2]),
+        (np.full((3, 4, 1), 5, np.uint8), [5, 5, 5]),
+        (np.full((3, 4, 3), 6, np.uint8), [6, 6, 6]),
+    ],
+)
+def test_decode(example, pixel):
+    assert decode(example)[2, 2].tolist() == pixel
+
+
+def test_decode_gives_the_pixels_of_tensorflow_s_accurate_decoder():
+    noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        theirs = session.run(tf.io.decode_jpeg(buffer.getvalue(), 3, dct_method="INTEGER_ACCURATE"))
+    np.testing.assert_array_equal(decode(buffer.getvalue()), theirs)
+
+
+def test_a_cut_photo_is_told():
+    with pytest.raises((ValueError, OSError), match="truncated|broken"):
+        decode(png((1, 2, 3))[:-30])
+    with pytest.raises(DataError, match="no images"):
+        batches(examples(0), 1, training=True)

@@ -1,0 +1,132 @@
+"""slim's preprocessing, compared with its definition written out in NumPy, and the augmentation steps."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ckpt_tools.errors import RecipeError
+
+tf = pytest.importorskip("tensorflow")
+
+from ckpt_tools.train.augment import STEPS, Step, parse_steps  # noqa: E402
+from ckpt_tools.train.preprocess import MEANS, Preprocessing, as_picture, from_dict, prepare  # noqa: E402
+
+
+@pytest.fixture
+def photo():
+    """A photo-like image: smooth, 40 high and 60 wide."""
+    y, x = np.mgrid[0:40, 0:60]
+    return np.stack([4 * x, 6 * y, 2 * x + 3 * y], axis=-1).astype(np.uint8)
+
+
+def ran(image, how, seed=None):
+    """What `prepare` gives in a graph and a session, as training runs it."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        seed = None if seed is None else tf.constant(seed, tf.int64)
+        return session.run(prepare(tf.constant(image), how, seed))
+
+
+def bilinear(image, height, width):
+    """TensorFlow 1's resize_bilinear, align_corners=False: output row i is taken from input row i * h / height."""
+    rows, columns = (np.arange(n) * (m / n) for n, m in ((height, image.shape[0]), (width, image.shape[1])))
+    top, left = rows.astype(int), columns.astype(int)
+    below, right = np.minimum(top + 1, image.shape[0] - 1), np.minimum(left + 1, image.shape[1] - 1)
+    dy, dx = (rows - top)[:, None, None], (columns - left)[None, :, None]
+    upper = image[top][:, left] * (1 - dx) + image[top][:, right] * dx
+    lower = image[below][:, left] * (1 - dx) + image[below][:, right] * dx
+    return upper * (1 - dy) + lower * dy
+
+
+def test_inception_is_the_middle_resized_to_minus_one_to_one(photo):
+    got = ran(photo, Preprocessing("inception", 29))
+    middle = photo[2:38, 3:57] / 255.0  # offsets int((40 - 35) / 2) and int((60 - 52.5) / 2); slim cuts symmetrically
+    np.testing.assert_allclose(got, bilinear(middle, 29, 29) * 2 - 1, atol=1e-5)
+
+
+def test_inception_of_the_whole_image(photo):
+    got = ran(photo, Preprocessing("inception", 20, central_fraction=1.0))
+    np.testing.assert_allclose(got, bilinear(photo / 255.0, 20, 20) * 2 - 1, atol=1e-5)
+
+
+def test_vgg_keeps_the_shape_of_things_and_subtracts_the_means(photo):
+    got = ran(photo, Preprocessing("vgg", 224))
+    larger = bilinear(photo.astype(float), 256, 384)
+    np.testing.assert_allclose(got, larger[16:240, 80:304] - np.array(MEANS), atol=0.02)
+    bgr = ran(photo, Preprocessing("vgg", 224, channels="bgr"))
+    np.testing.assert_array_equal(bgr, got[..., ::-1])
+
+
+@pytest.mark.parametrize("style", ["inception", "vgg"])
+def test_a_picture_of_the_input_is_the_image_again(photo, style):
+    how = Preprocessing(style, 32, central_fraction=1.0, channels="bgr")
+    square = photo[:40, :40]
+    got = as_picture(ran(square, how), how).astype(int)
+    if style == "inception":
+        expected = bilinear(square.astype(float), 32, 32)
+    else:
+        expected = bilinear(square.astype(float), 37, 37)[2:34, 2:34]
+    assert abs(got - expected).max() < 0.6
+
+
+def test_tiny_and_narrow_images_fit(photo):
+    for image in (photo[:1, :1], photo[:3, :50], photo[:40, :2]):
+        for style in ("inception", "vgg"):
+            for augment in ((), ("slim",), ("crop", "rotation")):
+                how = Preprocessing(style, 24, augment=augment)
+                assert ran(image, how, [1, 2]).shape == (24, 24, 3)
+
+
+@pytest.mark.parametrize("style", ["inception", "vgg"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_changes_pixels_by_its_seed_alone(photo, style, step):
+    how = Preprocessing(style, 32, augment=(step,))
+    plain = ran(photo, Preprocessing(style, 32))
+    np.testing.assert_array_equal(ran(photo, how), plain)  # evaluation: no random step
+    seen = [ran(photo, how, [7, n]) for n in range(6)]
+    np.testing.assert_array_equal(seen[0], ran(photo, how, [7, 0]))
+    assert any(abs(one - plain).max() > 0.01 for one in seen)
+    assert any(abs(one - seen[0]).max() > 0.01 for one in seen[1:])
+
+
+def test_flip_is_left_to_right(photo):
+    how = Preprocessing("inception", 32, augment=("flip(1)",))
+    np.testing.assert_array_equal(ran(photo, how, [0, 0]), ran(photo, Preprocessing("inception", 32))[:, ::-1])
+
+
+def test_rotation_turns_about_the_centre():
+    image = np.zeros((33, 33, 3), np.uint8)
+    image[16, 16] = 255
+    how = Preprocessing("inception", 33, central_fraction=1.0, augment=("rotation(180)", "zoom(0.5)", "shear(30)"))
+    for n in range(4):
+        got = ran(image, how, [3, n])[..., 0]
+        assert np.unravel_index(got.argmax(), got.shape) == (16, 16)
+
+
+def test_descriptions_go_through_json():
+    how = Preprocessing("vgg", 96, channels="bgr", augment=("flip", "rotation(20)"))
+    assert from_dict(json.loads(json.dumps(how.as_dict()))) == how
+    assert how.random
+    assert not Preprocessing("vgg", 96).random
+    with pytest.raises(RecipeError, match="unknown keys: size"):
+        from_dict({"style": "vgg", "image_size": 3, "size": 4})
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: Preprocessing("incepton", 299), "did you mean inception"),
+        (lambda: Preprocessing("vgg", 0), "out of range"),
+        (lambda: Preprocessing("vgg", 9, channels="gbr"), "rgb or bgr"),
+        (lambda: Preprocessing("vgg", 9, augment=("flipp",)), "did you mean flip"),
+        (lambda: parse_steps(["rotation(200)"]), "up to 180"),
+        (lambda: parse_steps(["rotation(1.2.3)"]), "not a number"),
+    ],
+)
+def test_wrong_descriptions(made, words):
+    with pytest.raises(RecipeError, match=words):
+        made()
+
+
+def test_steps_are_parsed():
+    assert parse_steps(["color,shift(0.2)", "zoom"]) == (Step("colour", 1.0), Step("shift", 0.2), Step("zoom", 0.2))
