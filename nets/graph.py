@@ -14,7 +14,7 @@ from tf_slim.ops.variables import model_variable
 from ckpt_tools.errors import UnsupportedError
 
 from .layers import Layers, inside
-from .registry import Net
+from .net import Net
 
 _CLASS_END_POINTS = ("Logits", "Predictions", "predictions")  # slim makes them of whatever the last layer gives
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import tensorflow.compat.v1 as tf
 
 from .graph import Built, build_net
-from .registry import CLASS_AXIS, NETS, Net
+from .net import CLASS_AXIS, Net
+from .registry import NETS
 
 _CLASSES = 123457  # no layer of any net has so many channels
 

@@ -1,161 +1,88 @@
-"""What is known of each net that tf_slim ships, as data: nothing here imports TensorFlow.
+"""The nets that tf_slim ships, and which of them a checkpoint holds. Nothing here imports TensorFlow.
 
 >>> net = get_net("inception_v3")
 >>> net.scope, net.image_size, net.classes, net.head_layer
 ('InceptionV3', 299, 1001, 'InceptionV3/Logits/Conv2d_1c_1x1')
 >>> net.variables(10)[-1].spec
 Spec(dtype='float32', shape=(10,))
-
-The variables and the end points are tables in `variables/<net>.txt`, written from the graphs by `list_variables.py`.
 """
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
 
 from ckpt_tools.errors import SelectionError, nearest
 from ckpt_tools.tensors import Spec
 
-if TYPE_CHECKING:
-    from ckpt_tools.plan import Variable
-
-_TABLES = Path(__file__).with_name("variables")
-CLASS_AXIS = "C"  # stands in a table for the number of classes
+from . import recognition
+from .net import Net
+from .recognition import Recognised
 
 
-class TableRow(NamedTuple):
-    """One variable in a table. `shape` has -1 where the number of classes goes."""
-
-    name: str
-    shape: tuple[int, ...]
-    trainable: bool
-
-    @property
-    def class_axis(self) -> int | None:
-        return self.shape.index(-1) if -1 in self.shape else None
-
-    def shape_for(self, num_classes: int | None) -> tuple[int, ...]:
-        return tuple(num_classes if length == -1 else length for length in self.shape)
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether `shape` is this variable's, for some number of classes."""
-        return len(shape) == len(self.shape) and all(a in (-1, b) for a, b in zip(self.shape, shape, strict=True))
-
-
-@dataclass(frozen=True)
-class Net:
-    """One net. Scopes of parts are relative to `scope`; the published facts are those of slim's model page.
-
-    `builder` is the function's place in tf_slim ("nets.vgg.vgg_16"). `image_size` is slim's default side in pixels.
-    `classes` are those of the published file, and `class_offset` is what slim calls labels_offset: 1 where that file
-    has no class for the background, so that ImageNet's label 1 is its class 0.
-    """
-
-    name: str
-    title: str
-    scope: str
-    builder: str
-    image_size: int
-    preprocessing: str
-    head: str
-    last_layer: str
-    classes: int
-    class_offset: int
-    auxiliary: tuple[str, ...] = ()
-
-    @property
-    def head_scope(self) -> str:
-        return f"{self.scope}/{self.head}"
-
-    @property
-    def head_layer(self) -> str:
-        """Scope of the convolution that makes the logits."""
-        return f"{self.scope}/{self.last_layer}"
-
-    @property
-    def end_points(self) -> tuple[str, ...]:
-        """Names of slim's end points on the way from the image to the classes, in this order."""
-        return _table(self.name)[1]
-
-    @property
-    def table(self) -> tuple[TableRow, ...]:
-        """Every variable, in the order in which slim creates them."""
-        return _table(self.name)[0]
-
-    @property
-    def feature_channels(self) -> int:
-        """Number of features of one image that reach the last layer."""
-        return next(row.shape[-2] for row in self.table if row.name == f"{self.head_layer}/weights")
-
-    def role(self, row: TableRow) -> str:
-        """ "head", "auxiliary", "statistic" or "backbone"."""
-        if row.name.startswith(f"{self.head_scope}/"):
-            return "head"
-        if any(row.name.startswith(f"{self.scope}/{part}/") for part in self.auxiliary):
-            return "auxiliary"
-        return "backbone" if row.trainable else "statistic"
-
-    def variables(self, num_classes: int | None) -> tuple[Variable, ...]:
-        """The variables of the net for so many classes; with None, only those that the features need."""
-        from ckpt_tools.plan import Variable
-
-        found = []
-        for row in self.table:
-            role = self.role(row)
-            if num_classes is None and role in ("head", "auxiliary"):
-                continue
-            spec = Spec("float32", row.shape_for(num_classes))
-            found.append(Variable(row.name, spec, row.trainable, role, row.class_axis))
-        return tuple(found)
-
-
-@functools.cache
-def _table(name: str) -> tuple[tuple[TableRow, ...], tuple[str, ...]]:
-    """The rows and the end points in a net's table; see `list_variables.py` for the format."""
-    rows, end_points = [], []
-    for line in (_TABLES / f"{name}.txt").read_text().splitlines():
-        kind, *words = line.split()
-        if kind in ("trainable", "statistic"):
-            shape = tuple(-1 if word == CLASS_AXIS else int(word) for word in words[1].split("x"))
-            rows.append(TableRow(words[0], shape, kind == "trainable"))
-        elif kind == "end_point":
-            end_points.append(words[0])
-    return tuple(rows), tuple(end_points)
-
-
-def _inception(version: int, image_size: int, last: str, auxiliary: tuple[str, ...] = ()) -> Net:
+def _inception(version: int, image_size: int, first: str, last: str, auxiliary: tuple[str, ...] = ()) -> Net:
     name, scope = f"inception_v{version}", f"InceptionV{version}"
-    builder, last_layer = f"nets.inception.{name}", f"Logits/{last}"
-    return Net(name, f"slim {scope}", scope, builder, image_size, "inception", "Logits", last_layer, 1001, 0, auxiliary)
+    return Net(
+        name=name,
+        title=f"slim {scope}",
+        scope=scope,
+        landmark=first,
+        builder=f"nets.inception.{name}",
+        image_size=image_size,
+        preprocessing="inception",
+        head="Logits",
+        last_layer=f"Logits/{last}",
+        classes=1001,
+        class_offset=0,
+        auxiliary=auxiliary,
+    )
 
 
 def _resnet(version: int, depth: int) -> Net:
-    """Slim's page: v1 was converted from Caffe (1000 classes, VGG preprocessing), v2 trained with Inception's."""
     name = f"resnet_v{version}_{depth}"
-    builder, title = f"nets.resnet_v{version}.{name}", f"slim ResNet-{depth} v{version}"
-    facts = ("vgg", 1000, 1) if version == 1 else ("inception", 1001, 0)
-    return Net(name, title, name, builder, 224, facts[0], "logits", "logits", *facts[1:])
+    from_caffe = version == 1  # the published v1 files; those of v2 were trained with slim's Inception pipeline
+    return Net(
+        name=name,
+        title=f"slim ResNet-{depth} v{version}",
+        scope=name,
+        landmark=f"block1/unit_1/bottleneck_v{version}/conv1/weights",
+        builder=f"nets.resnet_v{version}.{name}",
+        image_size=224,
+        preprocessing="vgg" if from_caffe else "inception",
+        head="logits",
+        last_layer="logits",
+        classes=1000 if from_caffe else 1001,
+        class_offset=1 if from_caffe else 0,
+    )
 
 
-def _fully_connected(name: str, title: str, module: str, image_size: int = 224) -> Net:
-    return Net(name, title, name, f"nets.{module}.{name}", image_size, "vgg", "fc8", "fc8", 1000, 1)
+def _fully_connected(name: str, title: str, module: str, landmark: str, image_size: int = 224) -> Net:
+    return Net(
+        name=name,
+        title=title,
+        scope=name,
+        landmark=landmark,
+        builder=f"nets.{module}.{name}",
+        image_size=image_size,
+        preprocessing="vgg",
+        head="fc8",
+        last_layer="fc8",
+        classes=1000,
+        class_offset=1,
+    )
 
 
 NETS: dict[str, Net] = {
     net.name: net
     for net in (
-        _inception(1, 224, "Conv2d_0c_1x1"),
-        _inception(2, 224, "Conv2d_1c_1x1"),
-        _inception(3, 299, "Conv2d_1c_1x1", ("AuxLogits",)),
+        _inception(1, 224, "Conv2d_1a_7x7/weights", "Conv2d_0c_1x1"),
+        _inception(2, 224, "Conv2d_1a_7x7/depthwise_weights", "Conv2d_1c_1x1"),
+        _inception(3, 299, "Conv2d_1a_3x3/weights", "Conv2d_1c_1x1", ("AuxLogits",)),
         *(_resnet(version, depth) for version in (1, 2) for depth in (50, 101, 152, 200)),
-        _fully_connected("vgg_a", "slim VGG-11", "vgg"),
-        _fully_connected("vgg_16", "slim VGG-16", "vgg"),
-        _fully_connected("vgg_19", "slim VGG-19", "vgg"),
-        _fully_connected("alexnet_v2", "slim AlexNet v2", "alexnet"),
-        _fully_connected("overfeat", "slim OverFeat", "overfeat", 231),
+        _fully_connected("vgg_a", "slim VGG-11", "vgg", "conv1/conv1_1/weights"),
+        _fully_connected("vgg_16", "slim VGG-16", "vgg", "conv1/conv1_1/weights"),
+        _fully_connected("vgg_19", "slim VGG-19", "vgg", "conv1/conv1_1/weights"),
+        _fully_connected("alexnet_v2", "slim AlexNet v2", "alexnet", "conv1/weights"),
+        _fully_connected("overfeat", "slim OverFeat", "overfeat", "conv1/weights", 231),
     )
 }
 
@@ -167,3 +94,13 @@ def get_net(name: str) -> Net:
     except KeyError:
         hint = nearest(name, NETS)
         raise SelectionError(f"no net is called {name!r}{hint}", advice=f"There are {', '.join(NETS)}.") from None
+
+
+def recognise(specs: Mapping[str, Spec]) -> Recognised | None:
+    """The net that a checkpoint's names and shapes are of, or None; no values are read.
+
+    >>> specs = {variable.name: variable.spec for variable in get_net("vgg_16").variables(37)}
+    >>> str(recognise(specs))
+    'slim VGG-16, 37 classes'
+    """
+    return recognition.recognise(specs, NETS.values())

@@ -1,0 +1,225 @@
+"""The registry's tables, and the recognition of nets by names and shapes. No TensorFlow here."""
+
+import subprocess
+import sys
+
+import pytest
+from ckpt_tools.nets.foreign import looks_like
+from ckpt_tools.nets.registry import NETS, get_net, recognise
+
+from ckpt_tools.errors import SelectionError
+from ckpt_tools.tensors import Spec
+
+
+def source(net_name, num_classes=10):
+    """The specs that a checkpoint of this net has."""
+    net = get_net(net_name)
+    return {row.name: Spec("float32", row.shape_for(num_classes)) for row in net.table}
+
+
+def renamed(specs, old, new):
+    return {name.replace(old, new, 1): spec for name, spec in specs.items()}
+
+
+def test_all_nets_of_tf_slim_are_there():
+    assert list(NETS) == [
+        "inception_v1",
+        "inception_v2",
+        "inception_v3",
+        *(f"resnet_v{version}_{depth}" for version in (1, 2) for depth in (50, 101, 152, 200)),
+        "vgg_a",
+        "vgg_16",
+        "vgg_19",
+        "alexnet_v2",
+        "overfeat",
+    ]
+
+
+def test_published_facts():
+    facts = {
+        name: (net.image_size, net.preprocessing, net.classes, net.class_offset, net.head_scope)
+        for name, net in NETS.items()
+    }
+    assert facts["inception_v3"] == (299, "inception", 1001, 0, "InceptionV3/Logits")
+    assert facts["inception_v1"] == (224, "inception", 1001, 0, "InceptionV1/Logits")
+    assert facts["resnet_v1_50"] == (224, "vgg", 1000, 1, "resnet_v1_50/logits")
+    assert facts["resnet_v2_101"] == (224, "inception", 1001, 0, "resnet_v2_101/logits")
+    assert facts["vgg_16"] == (224, "vgg", 1000, 1, "vgg_16/fc8")
+    assert facts["overfeat"] == (231, "vgg", 1000, 1, "overfeat/fc8")
+
+
+# Parameters that can be trained, 1000 classes: the figures of the papers and of torchvision's and Keras' pages, where
+# the nets are the same: VGG-11 132,863,336; VGG-16 138,357,544; VGG-19 143,667,240; ResNet-50 25,557,032.
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("vgg_a", 132_863_336), ("vgg_16", 138_357_544), ("vgg_19", 143_667_240), ("resnet_v1_50", 25_557_032)],
+)
+def test_parameters_are_those_of_the_literature(name, parameters):
+    trainable = [variable for variable in get_net(name).variables(1000) if variable.trainable]
+    assert sum(variable.spec.parameters for variable in trainable) == parameters
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=list(NETS))
+def test_every_table_fits_its_net(net):
+    roles = {net.role(row) for row in net.table}
+    assert {"backbone", "head"} <= roles
+    assert ("auxiliary" in roles) == bool(net.auxiliary)
+    with_classes = [row.name for row in net.table if row.class_axis is not None]
+    assert f"{net.head_layer}/weights" in with_classes and f"{net.head_layer}/biases" in with_classes
+    assert all(row.name.startswith(f"{net.scope}/") for row in net.table)
+    assert f"{net.scope}/{net.landmark}" in {row.name for row in net.table}
+    assert net.end_points and len(set(net.end_points)) == len(net.end_points)
+
+
+def test_variables_say_role_and_class_axis():
+    variables = {variable.name: variable for variable in get_net("inception_v3").variables(7)}
+    assert len(variables) == 388
+    head = variables["InceptionV3/Logits/Conv2d_1c_1x1/weights"]
+    assert (head.spec.shape, head.role, head.class_axis, head.trainable) == ((1, 1, 2048, 7), "head", 3, True)
+    assert variables["InceptionV3/AuxLogits/Conv2d_2b_1x1/biases"].spec.shape == (7,)
+    assert variables["InceptionV3/AuxLogits/Conv2d_1b_1x1/BatchNorm/moving_mean"].role == "auxiliary"
+    statistic = variables["InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/BatchNorm/moving_mean"]
+    assert (statistic.role, statistic.trainable, statistic.class_axis) == ("statistic", False, None)
+
+
+def test_without_classes_there_is_neither_head_nor_auxiliary_head():
+    assert {variable.role for variable in get_net("inception_v3").variables(None)} == {"backbone", "statistic"}
+
+
+def test_feature_channels():
+    assert {
+        name: get_net(name).feature_channels for name in ("inception_v1", "resnet_v1_50", "vgg_16", "overfeat")
+    } == {
+        "inception_v1": 1024,
+        "resnet_v1_50": 2048,
+        "vgg_16": 4096,
+        "overfeat": 4096,
+    }
+
+
+def test_end_points_run_from_input_to_output():
+    assert get_net("inception_v3").end_points[:3] == ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3")
+    assert get_net("inception_v3").end_points[-4:] == ("Mixed_7c", "PreLogits", "Logits", "Predictions")
+    assert "AuxLogits" not in get_net("inception_v3").end_points
+
+
+def test_unknown_net_names_the_nearest():
+    with pytest.raises(SelectionError, match="no net is called 'resnet_v1_5'; did you mean resnet_v1_50"):
+        get_net("resnet_v1_5")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_each_net_is_recognised_as_itself(name):
+    found = recognise(source(name, 12))
+    assert (found.net.name, found.classes, found.scope, found.prefix) == (name, 12, NETS[name].scope, "")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_each_net_is_recognised_without_its_head(name):
+    net = get_net(name)
+    specs = {row.name: Spec("float32", row.shape) for row in net.table if row.class_axis is None}
+    found = recognise(specs)
+    assert (found.net.name, found.classes) == (name, None)
+    assert "without its head" in str(found)
+
+
+def test_phrase_for_the_published_file():
+    assert str(recognise(source("inception_v3", 1001))) == "slim InceptionV3, 1001 classes, with AuxLogits"
+
+
+def test_phrase_without_auxiliary_head():
+    specs = {name: spec for name, spec in source("inception_v3").items() if "AuxLogits" not in name}
+    found = recognise(specs)
+    assert str(found) == "slim InceptionV3, 10 classes, without AuxLogits"
+    assert found.auxiliary is False
+
+
+def test_under_a_prefix():
+    found = recognise(renamed(source("inception_v3"), "InceptionV3", "model/InceptionV3"))
+    assert (found.prefix, found.scope) == ("model/", "model/InceptionV3")
+    assert str(found) == "slim InceptionV3, 10 classes, with AuxLogits, under model/InceptionV3"
+
+
+def test_under_another_scope_the_depth_is_told_by_the_units():
+    found = recognise(renamed(source("resnet_v1_101"), "resnet_v1_101", "backbone"))
+    assert (found.net.name, found.scope, found.prefix) == ("resnet_v1_101", "backbone", "")
+
+
+def test_without_any_scope():
+    found = recognise(renamed(source("vgg_16"), "vgg_16/", ""))
+    assert str(found) == "slim VGG-16, 10 classes, without its scope"
+
+
+def test_slots_and_averages_do_no_harm():
+    specs = source("resnet_v2_50", 3)
+    mixed = {f"{name}/ExponentialMovingAverage": spec for name, spec in specs.items()}
+    for name, spec in specs.items():
+        mixed |= {f"{name}/Adam": spec, f"{name}/Adam_1": spec, name: spec}
+    assert str(recognise({**mixed, "global_step": Spec("int64", ())})) == "slim ResNet-50 v2, 3 classes"
+
+
+def test_moving_averages_alone_are_named():
+    specs = {f"{name}/ExponentialMovingAverage": spec for name, spec in source("vgg_a").items()}
+    assert str(recognise(specs)) == "slim VGG-11, 10 classes, moving averages only"
+
+
+def test_other_widths_are_said_and_no_net_is_offered():
+    thin = {name: Spec("float32", (*shape[:-1], 3)) for name, (_, shape) in source("inception_v3").items()}
+    found = recognise(thin)
+    assert found.net is None
+    assert str(found).startswith("slim InceptionV3 with layers of other widths, 3 classes")
+
+
+def test_a_part_of_a_net_is_called_a_part():
+    cut = {
+        name: spec for name, spec in source("inception_v3").items() if "Mixed_7" not in name and "Logits" not in name
+    }
+    found = recognise(cut)
+    assert found.net.name == "inception_v3"
+    assert str(found) == (
+        "part of slim InceptionV3 (280 of 376 variables of its backbone), without its head, without AuxLogits"
+    )
+
+
+def test_a_few_equal_names_are_not_a_net():
+    specs = {"conv1/weights": Spec("float32", (11, 11, 3, 64)), "conv1/biases": Spec("float32", (64,))}
+    assert recognise(specs) is None
+    assert recognise({}) is None
+
+
+def test_another_net_under_the_same_layer_names_is_not_taken():
+    specs = {"InceptionV4/Conv2d_1a_3x3/weights": Spec("float32", (3, 3, 3, 32))}
+    found = recognise(specs)
+    assert found.net is None and str(found) == "slim InceptionV4, which is not one of the nets here"
+
+
+@pytest.mark.parametrize(
+    ("names", "phrase"),
+    [
+        (["mixed_17x17x768e/branch1x1/Conv/weights"], "2015 Inception names, looks like InceptionV3"),
+        (["block5_conv3/kernel", "block5_conv4/kernel"], "Keras names, looks like VGG-19"),
+        (["conv4_block1_1_conv/kernel", "conv4_block23_1_conv/kernel"], "Keras names, looks like ResNet-101 v1"),
+        (["conv4_block6_1_conv/kernel", "conv2_block1_preact_bn/gamma"], "Keras names, looks like ResNet-50 v2"),
+        (["res4f_branch2a/kernel"], "Keras names, looks like ResNet-50 v1"),
+        (
+            [f"conv2d_{i}/kernel" for i in range(1, 95)] + ["batch_normalization_94/beta"],
+            "Keras names, looks like InceptionV3",
+        ),
+        ([f"layer3.{i}.conv3.weight" for i in range(36)], "torch names, looks like ResNet-152 v1"),
+        (["Mixed_7c.branch1x1.conv.weight"], "torch names, looks like InceptionV3"),
+        (["features.0.weight", "features.28.weight", "classifier.6.weight"], "torch names, looks like VGG-16"),
+        (["dense/kernel", "dense/bias"], None),
+        ([f"conv2d_{i}/kernel" for i in range(1, 94)], None),
+    ],
+)
+def test_names_from_elsewhere(names, phrase):
+    assert looks_like(names) == phrase
+
+
+def test_neither_tensorflow_nor_numpy_is_imported():
+    program = (
+        "import sys; from ckpt_tools.nets.registry import recognise; recognise({});"
+        "print([m for m in ('tensorflow', 'numpy', 'tf_slim') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
