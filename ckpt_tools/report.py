@@ -1,0 +1,138 @@
+"""Rows in, text out: tables for people, CSV, Markdown and JSON, and how numbers are written in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+STYLES = ("table", "json", "csv", "markdown")
+_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
+
+
+def render(rows: Sequence[Mapping[str, object]], columns: Sequence[str], style: str = "table") -> str:
+    """The rows with the columns that are asked for, in one of STYLES. A missing or None cell is empty.
+
+    In a table integers have thousands separators, shapes look as in `Spec`; JSON and CSV keep plain values.
+    The table is laid out here and not by tabulate, whose import takes longer than a whole `ckpt-inspect`.
+
+    >>> print(render([{"name": "a/weights", "shape": (3, 64), "bytes": 70000}], ["name", "shape", "bytes"]))
+    name       shape    bytes
+    ---------  ------  ------
+    a/weights  [3,64]  70,000
+    """
+    if style == "table":
+        return _table(rows, columns)
+    if style == "json":
+        import json
+
+        return json.dumps([{column: row.get(column) for column in columns} for row in rows], indent=1)
+    if style == "csv":
+        return _csv(rows, columns)
+    if style == "markdown":
+        from tabulate import tabulate
+
+        cells = [[cell(row.get(column)) for column in columns] for row in rows]
+        align = ["right" if _is_numeric(rows, column) else "left" for column in columns]
+        return tabulate(cells, headers=list(columns), tablefmt="github", colalign=align, disable_numparse=True)
+    raise ValueError(f"style is {style!r}, not one of {', '.join(STYLES)}")
+
+
+def cell(value: object) -> str:
+    """One value as people read it: `1,234`, `[3,64]`, `0.00123`, `yes`.
+
+    >>> [cell(value) for value in (1234, (3, 64), (), 0.001234567, True, None, "text")]
+    ['1,234', '[3,64]', '[]', '0.00123457', 'yes', '', 'text']
+    """
+    if isinstance(value, str):  # a name from a file must not move the cursor of a terminal
+        return value if value.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (tuple, list)):
+        return f"[{','.join(map(str, value))}]"
+    return str(value)
+
+
+def count(number: int, noun: str = "") -> str:
+    """A whole number with separators, and a noun in its number.
+
+    >>> count(27182194), count(1, "tensor"), count(388, "tensor")
+    ('27,182,194', '1 tensor', '388 tensors')
+    """
+    if not noun:
+        return f"{number:,}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(nbytes: int | None) -> str:
+    """Bytes in decimal units with four digits or fewer; an empty string where the size is not known.
+
+    >>> size(108816292), size(999), size(1), size(None)
+    ('108.8 MB', '999 bytes', '1 byte', '')
+    """
+    if nbytes is None:
+        return ""
+    value, unit = float(nbytes), 0
+    while value >= 999.95 and unit < len(_UNITS) - 1:  # 999,950 bytes would round to 1000.0 kB
+        value, unit = value / 1000, unit + 1
+    return f"{value:.1f} {_UNITS[unit]}" if unit else count(nbytes, "byte")
+
+
+def share(part: float, whole: float) -> str:
+    """A part of a whole in percent.
+
+    >>> share(1, 3), share(0, 0)
+    ('33.3%', '')
+    """
+    return f"{100 * part / whole:.1f}%" if whole else ""
+
+
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    laid_out = []
+    for column in columns:
+        texts = [cell(row.get(column)) for row in rows]
+        width = max(map(_width, [column, *texts]))
+        right = _is_numeric(rows, column)
+        laid_out.append([_pad(text, width, right) for text in (column, "-" * width, *texts)])
+    return "\n".join(line.rstrip() for line in map("  ".join, zip(*laid_out, strict=True)))
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    if not text.isascii():
+        width -= _width(text) - len(text)
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal needs: two for most East Asian characters, none for combining ones."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 1 + (east_asian_width(char) in "WF") for char in text)
+
+
+def _is_numeric(rows: Iterable[Mapping[str, object]], column: str) -> bool:
+    """Whether the first cell that is not empty holds a number: then the column is aligned to the right."""
+    for row in rows:
+        value = row.get(column)
+        if value is not None:
+            return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return False
+
+
+def _csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        values = [row.get(column) for column in columns]
+        writer.writerow([cell(value) if isinstance(value, (tuple, list, bool)) else value for value in values])
+    return text.getvalue().rstrip("\n")
