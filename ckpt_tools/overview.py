@@ -1,0 +1,209 @@
+"""What a checkpoint holds, as rows: tensors, totals by kind, a tree of scopes, statistics of values.
+
+Only `statistics` reads values, one tensor at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import SelectionError, nearest
+from .kinds import KINDS, kinds
+from .names import did_you_mean, tree
+from .tensors import Tensor, Tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SORTS = ("name", "size", "shape", "kind", "file")
+_CHUNK = 1 << 18  # values that are widened to float64 at a time: 2 MB, which stays in the processor's cache
+
+
+class Row(NamedTuple):
+    """One tensor. `bytes` is None for strings whose size the file does not tell; `of` and `slot` as in `Kind`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    parameters: int
+    bytes: int | None
+    kind: str
+    of: str | None = None
+    slot: str | None = None
+
+
+class Total(NamedTuple):
+    """How much of one kind there is. `bytes` leaves out tensors whose size is not known."""
+
+    kind: str
+    tensors: int
+    parameters: int
+    bytes: int
+
+
+class Branch(NamedTuple):
+    """A scope or a variable of the tree. `path` is "" for the root, `depth` 0 there."""
+
+    path: str
+    depth: int
+    tensors: int
+    parameters: int
+    bytes: int
+    is_scope: bool
+
+
+class Statistics(NamedTuple):
+    """Of one tensor's values. `min`, `max`, `mean`, `std` are those of the finite values, of their magnitudes for
+    complex types, and None where there are none or they are not numbers; `std` is that of the population.
+    """
+
+    min: float | int | None = None
+    max: float | int | None = None
+    mean: float | None = None
+    std: float | None = None
+    zeros: int = 0
+    nan: int = 0
+    inf: int = 0
+
+
+def overview(tensors: Mapping[str, Tensor]) -> list[Row]:
+    """A row for each tensor, in the order of the source, without reading a value.
+
+    >>> import numpy
+    >>> from ckpt_tools import from_arrays
+    >>> overview(from_arrays({"a/weights": numpy.zeros((2, 3), "float32")}))[0][:6]
+    ('a/weights', 'float32', (2, 3), 6, 24, 'weight')
+    """
+    specs = tensors.specs() if isinstance(tensors, Tensors) else {name: each.spec for name, each in tensors.items()}
+    rows = []
+    for name, kind in kinds(specs).items():
+        spec = specs[name]
+        nbytes = spec.nbytes
+        if nbytes is None and tensors[name].stored:
+            nbytes = tensors[name].stored.size
+        rows.append(Row(name, spec.dtype, spec.shape, spec.parameters, nbytes, *kind))
+    return rows
+
+
+def sort_rows(rows: Sequence[Row], by: str, tensors: Mapping[str, Tensor]) -> list[Row]:
+    """Rows by "name", "size" (largest first), "shape", "kind", or "file" (where their bytes lie in the files)."""
+    if by not in SORTS:
+        raise SelectionError(f"cannot sort by {by!r}{nearest(by, SORTS)}", advice=f"Choose of {', '.join(SORTS)}.")
+    if by == "file":
+        return sorted(rows, key=lambda row: (tensors[row.name].stored or ("",))[:2])
+    keys = {
+        "name": lambda row: row.name,
+        "size": lambda row: -(row.bytes or 0),
+        "shape": lambda row: (len(row.shape), row.shape),
+        "kind": lambda row: KINDS.index(row.kind),
+    }
+    return sorted(rows, key=keys[by])
+
+
+def totals(rows: Iterable[Row]) -> list[Total]:
+    """One row for each kind there is, in the order of KINDS, and one named "total"."""
+    sums = {kind: [0, 0, 0] for kind in (*KINDS, "total")}
+    for row in rows:
+        for kind in (row.kind, "total"):
+            of_kind = sums[kind]
+            of_kind[0] += 1
+            of_kind[1] += row.parameters
+            of_kind[2] += row.bytes or 0
+    return [Total(kind, *of_kind) for kind, of_kind in sums.items() if of_kind[0] or kind == "total"]
+
+
+def branches(rows: Iterable[Row], depth: int = 0) -> list[Branch]:
+    """The tree of scopes with what each holds, parents first; `depth` limits it, 0 shows everything.
+
+    The root comes first, so that each branch can be compared with the whole.
+    """
+    by_name = {row.name: row for row in rows}
+    sums: dict[str, list[int]] = {}
+    for row in by_name.values():
+        path = row.name
+        while True:
+            of_path = sums.setdefault(path, [0, 0, 0])
+            of_path[0] += 1
+            of_path[1] += row.parameters
+            of_path[2] += row.bytes or 0
+            if not path:
+                break
+            path = path.rpartition("/")[0]
+    children = tree(by_name)
+    found: list[Branch] = []
+    waiting = [("", 0)]
+    while waiting:
+        path, level = waiting.pop()
+        found.append(Branch(path, level, *sums.get(path, (0, 0, 0)), is_scope=path in children))
+        if not depth or level < depth:
+            waiting += [(child, level + 1) for child in reversed(children.get(path, ()))]
+    return found
+
+
+def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """The tensor with this exact name. Raises SelectionError that names the nearest."""
+    try:
+        return tensors[name]
+    except KeyError:
+        raise SelectionError(f"no tensor is named {name}{did_you_mean(name, list(tensors))}") from None
+
+
+def statistics(tensor: Tensor) -> Statistics:
+    """Reads one tensor and accumulates in float64, a piece at a time.
+
+    Of strings and variants only `zeros` is counted: the empty ones. Raises DamagedError as `load()` does.
+    """
+    import numpy as np
+
+    array = np.asarray(tensor.load()).reshape(-1)
+    if array.dtype.kind in "OSU":
+        return Statistics(zeros=int(sum(not each for each in array)))
+    pieces = [array[start : start + _CHUNK] for start in range(0, array.size, _CHUNK)]
+    with np.errstate(all="ignore"):
+        return _of_numbers(pieces)
+
+
+def _of_numbers(pieces: Sequence[np.ndarray]) -> Statistics:
+    import numpy as np
+
+    low, high, total, finite_count, zeros, nan, inf = None, None, 0.0, 0, 0, 0, 0
+    for piece in pieces:
+        exact = _plain(piece)
+        zeros += exact.size - int(np.count_nonzero(exact))
+        kept = _finite(exact)
+        if kept.size < exact.size:
+            not_numbers = int(np.isnan(exact).sum())
+            nan, inf = nan + not_numbers, inf + exact.size - kept.size - not_numbers
+        if kept.size:
+            smallest, largest = kept.min(), kept.max()
+            low = smallest if low is None else min(low, smallest)
+            high = largest if high is None else max(high, largest)
+            total += float(kept.sum(dtype="float64"))
+            finite_count += kept.size
+    if not finite_count:
+        return Statistics(zeros=zeros, nan=nan, inf=inf)
+    mean = total / finite_count
+    squares = sum(float(np.square(_finite(_plain(piece)) - mean, dtype="float64").sum()) for piece in pieces)
+    std = (squares / finite_count) ** 0.5
+    return Statistics(low.item(), high.item(), mean, std, zeros, nan, inf)
+
+
+def _plain(piece: np.ndarray) -> np.ndarray:
+    """Values of a type that numpy computes with: magnitudes of complex ones, floats widened, integers exact."""
+    if piece.dtype.kind == "c":
+        return abs(piece.astype("complex128"))
+    if piece.dtype.kind in "iub":
+        return piece.astype("int64") if piece.dtype.kind == "b" else piece
+    if piece.dtype.name in ("int2", "int4", "uint2", "uint4"):
+        return piece.astype("int64")
+    return piece.astype("float64")
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    if values.dtype.kind != "f":
+        return values
+    finite = np.isfinite(values)
+    return values if finite.all() else values[finite]
