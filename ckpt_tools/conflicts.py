@@ -38,13 +38,11 @@ def _explain_kind(
             "other number of classes", tuple(names), f"{afresh}; {_class_map_advice(names, wanted, source)}"
         )
     if kind == "statistics":
-        layers = list(dict.fromkeys(name.rpartition("/")[0].removesuffix("/BatchNorm") for name in names))
-        whole = exclude_advice(
-            [name for name in wanted if name.startswith(tuple(f"{layer}/" for layer in layers))], wanted
-        )
+        layers = tuple(dict.fromkeys(name.rpartition("/")[0].removesuffix("BatchNorm") for name in names))
+        whole = exclude_advice([name for name in wanted if name.startswith(layers)], wanted)
+        held = "Let --exclude leave these statistics alone" if names[0] in source else "The checkpoint lacks them"
         advice = (
-            "A batch norm with weights of one training and statistics of none computes nonsense: add "
-            f"'!**/moving_*' to --exclude to restore them, or {whole} to initialise the whole layers."
+            f"Fresh statistics under restored weights make the net compute nonsense. {held}, or {whole} for the layers."
         )
         return Conflict("batch-norm statistics not restored", tuple(names), advice)
     causes = {

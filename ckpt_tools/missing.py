@@ -7,7 +7,7 @@ advice of `ckpt-plan` and the file that `--suggest` writes say the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from shlex import quote
 from typing import NamedTuple
 
@@ -117,9 +117,9 @@ def _other_net(missing: Sequence[str], view: View) -> Cause | None:
     resnets = our.startswith("resnet") and their.startswith("resnet") and our.split("_")[1] != their.split("_")[1]
     if resnets:
         cause = "resnet v1 against v2"
-        why = f"The checkpoint is a {their}, whose units differ from those of {our} although many names look alike"
+        why = f"The checkpoint is {their}, whose units differ from those of {our} although many names look alike"
     else:
-        cause, why = "checkpoint of another net", f"The checkpoint is a {their}, the net a {our}"
+        cause, why = "checkpoint of another net", f"The checkpoint is {their}, the net {our}"
     found = tuple(name for name in missing if name.startswith(our + "/"))
     return Cause(Conflict(cause, found, f"{why}: use --net {_net_name(their)}."))
 
@@ -136,7 +136,9 @@ def _net_name(scope: str) -> str:
 def _inception_2015(missing: Sequence[str], view: View) -> Cause | None:
     if not any(_2015.match(name.removeprefix("inception_v3/")) for name in view.unused):
         return None
-    renames = rename_2015(view.source, view.wanted)
+    renames = {}
+    for old, new in rename_2015(view.source, view.wanted).items():
+        renames |= _scope_rule(old, new, _suffix(view))
     reached = {new for new, _ in rename(view.unused, parse_renames(renames)).values()}
     found = tuple(name for name in missing if name in reached)
     if found:
@@ -177,21 +179,31 @@ def _foreign(missing: Sequence[str], view: View) -> Cause | None:
 
 def _scopes(missing: Sequence[str], view: View) -> Cause | None:
     """One scope of the source that the net calls otherwise: a prefix in front, none, or another one."""
-    suffix = AVERAGE if _mostly(view.unused, lambda name: name.endswith(AVERAGE)) else ""
+    suffix = _suffix(view)
     plain = {name.removesuffix(suffix): name for name in view.unused if name.endswith(suffix)}
     old, new, found = _best_substitution(missing, plain, view)
     if not found:
         return None
-    rule = (
-        {old: new}
-        if not suffix
-        else {f"re:^{re.escape(old)}{'/' * bool(old)}(.*){suffix}$": f"{new}{'/' * bool(new)}\\1"}
-    )
+    rule = _scope_rule(old, new, suffix)
     whole = len(found) == len(missing) and not any(name in view.source for name in view.wanted)
     cause = "every name differs by one prefix" if whole else "a scope has another name"
     theirs, ours = (f"{scope}/..." if scope else "no prefix" for scope in (old, new))
     advice = f"The checkpoint has {theirs} where the net has {ours}: {_map(rule)}."
     return Cause(Conflict(cause, tuple(found), advice), rule)
+
+
+def _suffix(view: View) -> str:
+    """What nearly every name of the source ends with when it holds moving averages and nothing else."""
+    averages = [name for name in view.unused if name.endswith(AVERAGE)]
+    alone = averages and not any(name.removesuffix(AVERAGE) in view.source for name in averages)
+    return AVERAGE if alone and 2 * len(averages) > len(view.unused) else ""
+
+
+def _scope_rule(old: str, new: str, suffix: str) -> dict[str, str]:
+    """The --map rule from one scope to another, that takes a suffix off as well."""
+    if not suffix:
+        return {old: new}
+    return {f"re:^{re.escape(old)}{'/' * bool(old)}(.*){suffix}$": _join(new, r"\1")}
 
 
 def _best_substitution(missing: Sequence[str], plain: Mapping[str, str], view: View) -> tuple[str, str, list[str]]:
@@ -290,10 +302,6 @@ def _missing(missing: Sequence[str], view: View) -> Cause | None:
         return Cause(Conflict("no source", tuple(missing), advice))
     advice = f"{words}Type {exclude_advice(missing, view.wanted)} to initialise afresh, or --map OLD=NEW."
     return Cause(Conflict("no source", tuple(missing), advice), exclude=cover)
-
-
-def _mostly(names: Sequence[str], test: Callable[[str], bool]) -> bool:
-    return 2 * sum(map(test, names)) > len(names)
 
 
 def _map(rules: Mapping[str, str]) -> str:

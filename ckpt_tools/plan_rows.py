@@ -99,10 +99,24 @@ class Plan:
         """The plan itself. Raises PlanError, whose text has every conflict, when it has any."""
         if not self.conflicts:
             return self
-        lines = [f"{conflict.cause}: {', '.join(conflict.names)}. {conflict.advice}" for conflict in self.conflicts]
-        error = PlanError("\n".join([f"the plan has {len(lines)} conflict{'s' * (len(lines) > 1)}", *lines]))
+        error = PlanError(f"the plan has {self.conflict_text()}")
         error.plan = self
         raise error
+
+    def conflict_text(self, most: int | None = 5) -> str:
+        """Every conflict: its cause, the facts of the first `most` variables (None: of all), and what to type."""
+        reasons = {row.name: row.reason for row in self.rows if row.action == "conflict"}
+        count = len(self.conflicts)
+        lines = [f"{count} conflict{'s' * (count != 1)}"]
+        for conflict in self.conflicts:
+            concerned = [name for name in conflict.names if name in reasons]
+            counted = f" ({len(concerned)} variable{'s' * (len(concerned) > 1)})" if concerned else ""
+            lines.append(f"{conflict.cause}{counted}")
+            lines += [f"  {name}: {reasons[name]}" for name in concerned[:most]]
+            if most is not None and len(concerned) > most:
+                lines.append(f"  and {len(concerned) - most} more")
+            lines.append(f"  => {conflict.advice}")
+        return "\n".join(lines)
 
     def to_json(self) -> dict:
         """What plan.json holds: rows, conflicts and summary as `ckpt-plan --json` prints them, and the rest."""

@@ -12,7 +12,7 @@ LAYERS = [
     {"names", "kinds", "formats", "renames", "adaptation"},
     {"plan", "plan_rows", "batch_norm", "missing", "inception2015", "idle", "conflicts", "suggest"}
     | {"surgery", "diff", "verification", "overview"},
-    {"recipe", "report", "explorer"},
+    {"recipe", "recipe_settings", "report", "explorer"},
     {"cli"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}

@@ -1,0 +1,67 @@
+"""`ckpt-plan --suggest`: the exclude and trainable lists and the renames that make a plan work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .missing import View, covering, explain_missing
+from .plan import Plan, Variable, make_plan
+from .renames import parse_renames
+from .tensors import Spec
+
+
+class Suggestion(NamedTuple):
+    """What to give `--exclude`, `--trainable` and `--map`, and the plan that it makes (conflicts left, if any)."""
+
+    exclude: tuple[str, ...]
+    trainable: tuple[str, ...]
+    renames: tuple[str, ...]  # OLD=NEW
+    plan: Plan
+
+    def to_config(self) -> dict[str, list[str]]:
+        """Keys and values for a `--config` file of the training commands; what is empty is left out."""
+        lists = {"exclude": self.exclude, "trainable": self.trainable, "map": self.renames}
+        return {key: list(values) for key, values in lists.items() if values}
+
+
+def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], *, aux: bool = False) -> Suggestion:
+    """Looks for the renames first, then for what is left without a source or has another shape.
+
+    The head is what is proposed to be trained, with everything else that is initialised afresh.
+
+    >>> net = [Variable("net/conv/weights", Spec("float32", (3, 3, 3, 8))),
+    ...        Variable("net/logits/weights", Spec("float32", (8, 5)), role="head", class_axis=1)]
+    >>> old = {"m/net/conv/weights": Spec("float32", (3, 3, 3, 8)), "m/net/logits/weights": Spec("float32", (8, 10))}
+    >>> suggest(old, net).to_config()
+    {'exclude': ['net/logits'], 'trainable': ['net/logits'], 'map': ['m/net=net']}
+    """
+    net = {each.name: each for each in variables}
+    first = make_plan(source, variables, aux=aux)
+    missing = [row.name for row in first.rows if row.target_shape is not None and row.source is None]
+    unused = [row.name for row in first.rows if row.action == "unused"]
+    causes = explain_missing(missing, View(net, source, unused))
+    renames: dict[str, str] = {}
+    for cause in causes:
+        renames |= cause.renames
+    exclude = list(dict.fromkeys(pattern for cause in causes for pattern in cause.exclude))
+    plan = make_plan(source, variables, renames=renames, exclude=exclude, aux=aux)
+    reasons = ("other number of classes", "other shape", "no source")
+    unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]
+    exclude = [*exclude, *(scope for scope in covering(unfit, net) if scope not in exclude)]
+    trainable = _to_train(make_plan(source, variables, renames=renames, exclude=exclude, aux=aux), net)
+    plan = make_plan(source, variables, renames=renames, exclude=exclude, trainable=trainable, aux=aux)
+    texts = tuple(f"{old}={new}" for old, new in renames.items())
+    parse_renames(texts)  # what is proposed can be typed
+    return Suggestion(tuple(exclude), tuple(trainable), texts, plan)
+
+
+def _to_train(plan: Plan, net: Mapping[str, Variable]) -> list[str]:
+    """The scopes of the head and of all else that starts afresh, batch-norm scales of 1 left aside."""
+    chosen = [
+        row.name
+        for row in plan.rows
+        if row.trainable
+        and (net[row.name].role == "head" or (row.action == "init" and not row.name.endswith("/gamma")))
+    ]
+    return covering(chosen, [name for name, variable in net.items() if variable.trainable])
