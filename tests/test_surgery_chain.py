@@ -39,14 +39,14 @@ def test_rows_tell_the_whole_way_of_each_tensor():
     }
     assert surgery.losses == {}
     surgery.tensors["model/w"].load()
-    assert surgery.losses == {"model/w": Loss(1, 0)}
+    assert surgery.losses == {"model/w": Loss(overflow=1, underflow=0)}
 
 
 def test_losses_follow_a_later_rename():
     surgery = operate(from_arrays(ARRAYS), [Cast("float16"), Rename((("net", "model"),)), Drop(("Adam",))])
     for tensor in surgery.tensors.values():
         tensor.load()
-    assert surgery.losses == {"model/w/ExponentialMovingAverage": Loss(1, 0)}
+    assert surgery.losses == {"model/w/ExponentialMovingAverage": Loss(overflow=1, underflow=0)}
 
 
 def test_a_renamed_and_dropped_tensor_is_listed_under_its_first_name():

@@ -65,40 +65,40 @@ class Cast(Operation):
         )
         if problems or wrong:
             return Edit(tensors, problems=problems + wrong)
-        found_losses: dict[str, dict[object, Loss]] = {}
+        losses: dict[str, Loss] = {}
         changed, rows = {}, []
         for name in names:
             if specs[name].dtype != self.dtype:
-                changed[name] = self._cast(tensors[name], found_losses.setdefault(name, {}))
+                changed[name] = self._cast(tensors[name], _Tally(name, losses))
                 rows.append(Row(name, "cast", name, specs[name], changed[name].spec))
-        return Edit(replaced(tensors, changed), tuple(rows), losses=Losses(found_losses))
+        return Edit(replaced(tensors, changed), tuple(rows), losses=losses)
 
-    def _cast(self, tensor: Tensor, losses: dict[object, Loss], part: object = "whole") -> Tensor:
+    def _cast(self, tensor: Tensor, tally: _Tally, part: object = None) -> Tensor:
         """The tensor in the new type; its parts too, so that a partitioned variable stays partitioned."""
 
         def load() -> np.ndarray:
-            values, losses[part] = cast_values(tensor.load(), self.dtype)
+            values, loss = cast_values(tensor.load(), self.dtype)
+            tally.note(part, loss)
             return values
 
-        slices = tuple(Slice(each.extents, self._cast(each.tensor, losses, each.extents)) for each in tensor.slices)
+        slices = tuple(Slice(each.extents, self._cast(each.tensor, tally, each.extents)) for each in tensor.slices)
         return Tensor(Spec(self.dtype, tensor.spec.shape), load, slices=slices)
 
 
-class Losses(dict[str, "dict[object, Loss]"]):
-    """Name -> the losses of the whole tensor or of its parts, as they are written.
+class _Tally:
+    """Counts what one tensor loses, into `losses` where it is anything. A tensor that is loaded again counts once."""
 
-    A writer loads the whole or each part; whichever it did, `of` gives the tensor's total.
-    """
+    def __init__(self, name: str, losses: dict[str, Loss]) -> None:
+        self.name, self.losses = name, losses
+        self.parts: dict[object, Loss] = {}
 
-    def of(self, name: str) -> Loss:
-        """What the tensor has lost: Loss(0, 0) where nothing was lost or nothing was written."""
-        parts = self.get(name, {})
-        counted = [parts["whole"]] if "whole" in parts else list(parts.values())
-        return Loss(sum(loss.overflow for loss in counted), sum(loss.underflow for loss in counted))
-
-    def total(self) -> dict[str, Loss]:
-        """Name -> loss of every tensor that lost something."""
-        return {name: loss for name in self if any(loss := self.of(name))}
+    def note(self, part: object, loss: Loss) -> None:
+        """`part` is None for the whole tensor, which is then all that counts, or tells one slice from another."""
+        self.parts[part] = loss
+        counted = [self.parts[None]] if None in self.parts else self.parts.values()
+        total = Loss(**{kind: sum(each[kind] for each in counted) for kind in ("overflow", "underflow")})
+        if any(total.values()):
+            self.losses[self.name] = total
 
 
 def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
@@ -106,7 +106,7 @@ def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
 
     >>> import numpy
     >>> cast_values(numpy.array([1e9, 1e-9, 0.5]), "float16")
-    (array([inf, 0. , 0.5], dtype=float16), Loss(overflow=1, underflow=1))
+    (array([inf, 0. , 0.5], dtype=float16), {'overflow': 1, 'underflow': 1})
     """
     import numpy as np
 
@@ -121,8 +121,8 @@ def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
                 lost = _lost(before, after, dtype)
             else:
                 lost = _to_integers(before, after)
-            overflow, underflow = overflow + lost.overflow, underflow + lost.underflow
-    return target, Loss(overflow, underflow)
+            overflow, underflow = overflow + lost["overflow"], underflow + lost["underflow"]
+    return target, Loss(overflow=overflow, underflow=underflow)
 
 
 def _lost(before: np.ndarray, after: np.ndarray, dtype: str) -> Loss:
@@ -141,7 +141,7 @@ def _lost(before: np.ndarray, after: np.ndarray, dtype: str) -> Loss:
         zeros -= before.size - np.count_nonzero(before)
     if not_finite:
         not_finite -= before.size - np.count_nonzero(np.isfinite(before.astype("float64")))
-    return Loss(int(not_finite), int(zeros))
+    return Loss(overflow=int(not_finite), underflow=int(zeros))
 
 
 def _to_integers(before: np.ndarray, after: np.ndarray) -> Loss:
@@ -150,14 +150,14 @@ def _to_integers(before: np.ndarray, after: np.ndarray) -> Loss:
 
     if after.dtype == bool:
         after[...] = before != 0
-        return Loss(0, 0)
+        return Loss(overflow=0, underflow=0)
     whole = np.trunc(before.astype("float64")) if before.dtype.kind not in "iub" else before
     info = ml_dtypes.iinfo(after.dtype)
     # Compared as Python integers by numpy, so that 2**63 is not rounded into the range.
     fits = (whole >= info.min) & (whole < float(info.max) + 1 if whole.dtype.kind == "f" else whole <= info.max)
     after[...] = np.where(fits, whole, 0).astype(after.dtype)
     underflow = np.count_nonzero(before) - np.count_nonzero(whole)
-    return Loss(int(fits.size - np.count_nonzero(fits)), int(underflow))
+    return Loss(overflow=int(fits.size - np.count_nonzero(fits)), underflow=int(underflow))
 
 
 def _floats(specs: dict[str, Spec]) -> list[str]:

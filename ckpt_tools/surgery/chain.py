@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..tensors import Spec, Tensors
-from .casting import Losses
 from .operation import Edit, Loss, Operation, Row, all_wrong
 
 
@@ -41,10 +40,9 @@ class Surgery:
         for edit in self.edits:
             moved = {row.source: row.name for row in edit.rows if row.after is not None and row.source}
             lost = {moved.get(name, name): loss for name, loss in lost.items()}
-            if isinstance(edit.losses, Losses):
-                for name, loss in edit.losses.total().items():
-                    before = lost.get(name, Loss(0, 0))
-                    lost[name] = Loss(before.overflow + loss.overflow, before.underflow + loss.underflow)
+            for name, loss in edit.losses.items():
+                before = lost.get(name, Loss(overflow=0, underflow=0))
+                lost[name] = Loss(**{kind: before[kind] + loss[kind] for kind in before})
         return {name: loss for name, loss in lost.items() if name in self.tensors}
 
     @property

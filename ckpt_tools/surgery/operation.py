@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypedDict
 
 from ..errors import SelectionError
 from ..names import select
@@ -29,7 +29,7 @@ class Row(NamedTuple):
     detail: str = ""
 
 
-class Loss(NamedTuple):
+class Loss(TypedDict):
     """What a cast could not keep of one tensor: finite values that became infinite or NaN, values that became 0."""
 
     overflow: int

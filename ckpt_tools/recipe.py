@@ -1,0 +1,227 @@
+"""Recipes: surgery as YAML, a list of operations by name, checked whole before a checkpoint is opened.
+
+    # Only what inference needs, in half precision.
+    - strip: [optimizer, ema, step]
+    - cast: {dtype: float16, keep_statistics: true}
+
+An operation's settings are the fields of its class in ckpt_tools.surgery; a bare value is its main one. `${NAME}`
+is replaced by what `--set NAME=VALUE` gives, `${NAME:-VALUE}` has a default, `$${` is a plain `${`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import CheckpointError, RecipeError, nearest
+from .recipe_settings import WrongSetting, read_setting
+from .surgery import OPERATIONS, Operation
+from .tensors import Tensors
+
+if TYPE_CHECKING:
+    from yaml import Node, SafeLoader
+
+SHIPPED = Path(__file__).with_name("recipes")
+_PARAMETER = re.compile(r"\$(?P<plain>\$)?\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+
+
+def load_recipe(source: str, parameters: Mapping[str, str] | None = None) -> tuple[Operation, ...]:
+    """The operations of a recipe file, or of the shipped recipe of that name.
+
+    Raises RecipeError that names the file and the line of everything that is wrong.
+    """
+    path = Path(source)
+    if not path.exists() and source in shipped_recipes():
+        path = shipped_recipes()[source]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = shipped_recipes()
+        raise RecipeError(
+            f"no recipe file {source}, and no shipped recipe of that name{nearest(source, known)}",
+            advice=f"Shipped: {', '.join(known)}.",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{source}: {error}") from None
+    return parse_recipe(text, path=path.name if path.parent == SHIPPED else source, parameters=parameters)
+
+
+def parse_recipe(
+    text: str, *, path: str = "recipe", parameters: Mapping[str, str] | None = None
+) -> tuple[Operation, ...]:
+    """The operations that a recipe's text lists. `path` is for the messages, which are FILE:LINE: what is wrong.
+
+    Raises RecipeError with one line for each thing that is wrong: unknown operations and settings with the nearest
+    known one, values of the wrong type, parameters that are missing or not used.
+
+    >>> parse_recipe("- strip: [ema]\\n- keep: Logits")
+    (Strip(what=('ema',)), Keep(select=('Logits',)))
+    """
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise RecipeError(f"{where}: not YAML: {getattr(error, 'problem', error)}") from None
+    finally:
+        loader.dispose()
+    return _Reading(loader, path, parameters or {}).operations(root)
+
+
+def to_yaml(operations: Sequence[Operation]) -> str:
+    """The recipe of these operations; parse_recipe makes equal ones of it.
+
+    Raises RecipeError for an operation that holds an opened checkpoint, which has no path to write down.
+
+    >>> from ckpt_tools.surgery import Cast, Strip
+    >>> print(to_yaml([Strip(("ema",)), Cast("float16", keep_statistics=True)]), end="")
+    - strip: [ema]
+    - cast: {dtype: float16, keep_statistics: true}
+    """
+    import yaml
+
+    listed = [_as_yaml(operation) for operation in operations]
+    return "".join(yaml.safe_dump([each], sort_keys=False, default_flow_style=None, width=1000) for each in listed)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with the package."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def about(path: Path) -> str:
+    """What a recipe says of itself: the comment at its beginning."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = [line[1:].strip() for line in lines[: next((i for i, line in enumerate(lines) if line[:1] != "#"), None)]]
+    return " ".join(comment)
+
+
+class _Reading:
+    """One recipe on its way from YAML nodes, which know their lines, to operations."""
+
+    def __init__(self, loader: SafeLoader, path: str, parameters: Mapping[str, str]) -> None:
+        self.loader, self.path, self.parameters = loader, path, parameters
+        self.known_parameters: set[str] = set()
+        self.problems: list[tuple[int, str]] = []
+
+    def operations(self, root: Node | None) -> tuple[Operation, ...]:
+        if root is None or root.id != "sequence" or not root.value:
+            self._say(root, "a recipe is a list of operations, such as '- strip: [optimizer]'")
+            made = []
+        else:
+            made = [self._operation(node) for node in root.value]
+        for name in self.parameters:
+            if name not in self.known_parameters:
+                self._say(None, f"there is no parameter ${{{name}}}{nearest(name, self.known_parameters)}")
+        if self.problems:
+            raise RecipeError("\n".join(text for _, text in sorted(self.problems, key=lambda item: item[0])))
+        return tuple(made)
+
+    def _say(self, node: Node | None, text: str) -> None:
+        line = node.start_mark.line + 1 if node is not None else 0
+        self.problems.append((line, f"{self.path}:{line}: {text}" if line else f"{self.path}: {text}"))
+
+    def _fill_in(self, node: Node) -> None:
+        """Puts parameters into the scalars below `node`."""
+        if node.id == "scalar":
+            if "${" in node.value:
+                # YAML wants "${classes}" in quotes inside {...}: a parameter alone is a number if it looks like one.
+                alone = _PARAMETER.fullmatch(node.value) or node.style is None
+                node.value = _PARAMETER.sub(lambda match: self._parameter(match, node), node.value)
+                node.tag = self.loader.resolve(type(node), node.value, (True, False)) if alone else node.tag
+            return
+        for child in node.value:
+            for each in child if isinstance(child, tuple) else (child,):
+                self._fill_in(each)
+
+    def _parameter(self, match: re.Match[str], node: Node) -> str:
+        if match["plain"]:
+            return match[0][1:]
+        self.known_parameters.add(match["name"])
+        value = self.parameters.get(match["name"], match["default"])
+        if value is None:
+            self._say(node, f"{match[0]} has no value; give --set {match['name']}=VALUE")
+            return ""
+        return value
+
+    def _operation(self, node: Node) -> Operation | None:
+        """One operation; None, and the problems noted, where something is wrong."""
+        before = len(self.problems)
+        self._fill_in(node)
+        if len(self.problems) > before:
+            return None
+        if node.id == "scalar":
+            command, settings = node, None
+        elif node.id == "mapping" and len(node.value) == 1:
+            command, settings = node.value[0]
+        else:
+            self._say(node, "each item is one operation, such as 'strip: [optimizer]'")
+            return None
+        if command.value not in OPERATIONS:
+            self._say(command, f"unknown operation {command.value!r}{nearest(str(command.value), OPERATIONS)}")
+            return None
+        made = OPERATIONS[command.value]
+        values = self._settings(made, settings)
+        needed = [each.name for each in fields(made) if each.default is MISSING and each.name not in values]
+        if len(self.problems) > before:
+            return None
+        try:
+            if needed:
+                raise RecipeError(f"{made.command} needs {' and '.join(needed)}")
+            return made(**values)
+        except CheckpointError as error:
+            self._say(command, str(error))
+            return None
+
+    def _settings(self, made: type[Operation], node: Node | None) -> dict[str, object]:
+        if node is None or node.tag.endswith(":null"):
+            return {}
+        known = {each.name: each.type for each in fields(made)}
+        # A rename's bare value is itself a mapping, OLD: NEW.
+        if node.id != "mapping" or made.short == "rules":
+            if not made.short:
+                self._say(node, f"{made.command} takes no value")
+                return {}
+            pairs = [(None, made.short, node)]
+        else:
+            pairs = [(key, str(key.value), value) for key, value in node.value]
+        values: dict[str, object] = {}
+        for key, name, value in pairs:
+            try:
+                if name not in known:
+                    raise WrongSetting(key, f"{made.command} has no setting {name!r}{nearest(name, known)}")
+                if name in values:
+                    raise WrongSetting(key, f"{made.command}: {name} is set twice")
+                values[name] = read_setting(value, name, known[name])
+            except WrongSetting as wrong:
+                self._say(wrong.node, str(wrong))
+            except CheckpointError as error:
+                self._say(value, str(error))
+        return values
+
+
+def _as_yaml(operation: Operation) -> object:
+    settings = {}
+    for each in fields(operation):
+        value = getattr(operation, each.name)
+        if value != each.default:
+            settings[each.name] = _plain(each.name, value)
+    if not settings:
+        return operation.command
+    return {operation.command: settings[operation.short] if [*settings] == [operation.short] else settings}
+
+
+def _plain(name: str, value: object) -> object:
+    if isinstance(value, Tensors):
+        raise RecipeError("an operation on an opened checkpoint has no recipe; give the checkpoint's path")
+    if name in ("rules", "rename"):
+        return {_plain("", old): _plain("", new) for old, new in value}
+    if isinstance(value, tuple):
+        return [_plain("", each) for each in value]
+    return value.replace("${", "$${") if isinstance(value, str) else value

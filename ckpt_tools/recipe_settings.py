@@ -1,0 +1,164 @@
+"""The settings of a recipe's operations: a YAML node becomes a value of the type that the setting has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .adaptation import parse_class_map
+from .errors import RecipeError
+
+if TYPE_CHECKING:
+    from yaml import Node
+
+
+class WrongSetting(Exception):
+    """A value of the wrong kind; `node` knows its line."""
+
+    def __init__(self, node: Node, text: str) -> None:
+        super().__init__(text)
+        self.node = node
+
+
+def read_setting(node: Node, name: str, type_name: str) -> object:
+    """The value of the setting `name`, a field of type `type_name` of an operation.
+
+    Raises WrongSetting for a value of another type, RecipeError where the value itself is wrong.
+    """
+    return (_BY_NAME.get(name) or _BY_TYPE[type_name])(node, name)
+
+
+def rename_rule(text: str) -> tuple[str, str]:
+    """`OLD=NEW` as a rule of the operation rename.
+
+    >>> rename_rule("InceptionV3=net"), rename_rule("re:(?=conv)=x/")
+    (('InceptionV3', 'net'), ('re:(?=conv)', 'x/'))
+    """
+    # A regular expression may hold "=" itself, as in (?=...): there the last one divides.
+    old, equals, new = text.rpartition("=") if text.startswith("re:") else text.partition("=")
+    if not equals:
+        raise RecipeError(f"rename rule {text!r} is not OLD=NEW")
+    return old, new
+
+
+def read_labels(path: str) -> tuple[str, ...]:
+    """The labels of a file, one a line; slim's own `labels.txt` has "0:daisy" lines, which are understood.
+
+    Raises RecipeError for a file that cannot be read or holds no label.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"labels {path}: {getattr(error, 'strerror', None) or error}") from None
+    labels = [line.strip() for line in lines if line.strip()]
+    if not labels:
+        raise RecipeError(f"labels {path}: the file holds no label")
+    numbered = [re.fullmatch(r"(\d+):(.+)", label) for label in labels]
+    if all(match and int(match[1]) == place for place, match in enumerate(numbered)):
+        labels = [match[2].strip() for match in numbered]
+    return tuple(labels)
+
+
+def _string(node: Node, name: str) -> str:
+    if node.id != "scalar" or _is_null(node):
+        raise WrongSetting(node, f"{name} must be a text, not {_shown(node)}")
+    return node.value
+
+
+def _scalar(node: Node, name: str, tags: tuple[str, ...], what: str) -> object:
+    import yaml
+
+    if node.id != "scalar" or node.tag.rpartition(":")[2] not in tags:
+        raise WrongSetting(node, f"{name} must be {what}, not {_shown(node)}")
+    return yaml.safe_load(node.value)
+
+
+def _whole(node: Node, name: str) -> int:
+    return _scalar(node, name, ("int",), "a whole number")
+
+
+def _whole_or_none(node: Node, name: str) -> int | None:
+    return _scalar(node, name, ("int", "null"), "a whole number")
+
+
+def _number(node: Node, name: str) -> float:
+    try:
+        return float(_string(node, name))  # YAML 1.1 takes 1e-3 for a text
+    except (ValueError, WrongSetting):
+        raise WrongSetting(node, f"{name} must be a number, not {_shown(node)}") from None
+
+
+def _truth(node: Node, name: str) -> bool:
+    return _scalar(node, name, ("bool",), "true or false")
+
+
+def _strings(node: Node, name: str) -> tuple[str, ...]:
+    return tuple(_string(each, name) for each in _items(node, name))
+
+
+def _words(node: Node, name: str) -> tuple[str, ...]:
+    return tuple(word.strip() for text in _strings(node, name) for word in text.split(","))
+
+
+def _wholes(node: Node, name: str) -> tuple[int, ...]:
+    return tuple(_whole(each, name) for each in _items(node, name))
+
+
+def _class_map(node: Node, name: str) -> tuple[int | None, ...]:
+    if node.id == "scalar":
+        return parse_class_map(node.value)
+    return tuple(_whole_or_none(each, name) for each in _items(node, name))
+
+
+def _labels(node: Node, name: str) -> tuple[str, ...]:
+    return read_labels(node.value) if node.id == "scalar" else _strings(node, name)
+
+
+def _rules(node: Node, name: str) -> tuple[tuple[str, str], ...]:
+    if node.id != "mapping":
+        return tuple(rename_rule(text) for text in _strings(node, name))
+    pairs = [(_string(old, name), "" if _is_null(new) else _string(new, name)) for old, new in node.value]
+    names = [old for old, _ in pairs]
+    twice = sorted({old for old in names if names.count(old) > 1})
+    if twice:
+        raise WrongSetting(node, f"{name}: {', '.join(twice)} is renamed twice")
+    return tuple(pairs)
+
+
+_Convert = Callable[["Node", str], object]
+_BY_NAME: dict[str, _Convert] = {
+    "class_map": _class_map,
+    "labels_from": _labels,
+    "labels_to": _labels,
+    "what": _words,
+    "rules": _rules,
+    "rename": _rules,
+}
+_BY_TYPE: dict[str, _Convert] = {
+    "str": _string,
+    "str | Tensors": _string,
+    "int": _whole,
+    "int | None": _whole_or_none,
+    "float": _number,
+    "bool": _truth,
+    "tuple[str, ...]": _strings,
+    "tuple[str | Tensors, ...]": _strings,
+    "tuple[int, ...]": _wholes,
+}
+
+
+def _items(node: Node, name: str) -> Sequence[Node]:
+    if node.id == "mapping":
+        raise WrongSetting(node, f"{name} must be a value or a list, not {_shown(node)}")
+    return node.value if node.id == "sequence" else [node]
+
+
+def _is_null(node: Node) -> bool:
+    return node.tag.endswith(":null")
+
+
+def _shown(node: Node) -> str:
+    kinds = {"mapping": "a mapping", "sequence": "a list"}
+    return kinds.get(node.id) or ("nothing" if _is_null(node) else repr(node.value))
