@@ -104,7 +104,7 @@ def _call_slim(
     dropout_keep_prob: float,
     aux: bool,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    module_name, _, function = f"tf_slim.{net.builder}".rpartition(".")
+    module_name, _, function = net.builder.rpartition(".")
     module = importlib.import_module(module_name)
     # One arg_scope serves all ResNets, one all VGGs; the others have one each.
     family = next(f for f in (function, "resnet", "vgg") if hasattr(module, f"{f}_arg_scope"))

@@ -40,7 +40,7 @@ class Net:
     """One net. Scopes of parts are relative to `scope`; the published facts are those of slim's model page.
 
     `landmark` is a variable, relative to `scope`, that a checkpoint of this net has and few others have.
-    `builder` is the function's place in tf_slim ("nets.vgg.vgg_16"). `image_size` is slim's default side in pixels.
+    `builder` is the function's full name ("tf_slim.nets.vgg.vgg_16"). `image_size` is slim's default side in pixels.
     `classes` are those of the published file, and `class_offset` is what slim calls labels_offset: 1 where that file
     has no class for the background, so that ImageNet's label 1 is its class 0.
     """

@@ -10,6 +10,7 @@ Spec(dtype='float32', shape=(10,))
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ckpt_tools.errors import SelectionError, nearest
 from ckpt_tools.tensors import Spec
@@ -26,7 +27,7 @@ def _inception(version: int, image_size: int, first: str, last: str, auxiliary: 
         title=f"slim {scope}",
         scope=scope,
         landmark=first,
-        builder=f"nets.inception.{name}",
+        builder=f"tf_slim.nets.inception.{name}",
         image_size=image_size,
         preprocessing="inception",
         head="Logits",
@@ -45,7 +46,7 @@ def _resnet(version: int, depth: int) -> Net:
         title=f"slim ResNet-{depth} v{version}",
         scope=name,
         landmark=f"block1/unit_1/bottleneck_v{version}/conv1/weights",
-        builder=f"nets.resnet_v{version}.{name}",
+        builder=f"tf_slim.nets.resnet_v{version}.{name}",
         image_size=224,
         preprocessing="vgg" if from_caffe else "inception",
         head="logits",
@@ -55,13 +56,23 @@ def _resnet(version: int, depth: int) -> Net:
     )
 
 
+def _small_resnet() -> Net:
+    """Ours, never published: as many classes as it is trained on."""
+    return replace(
+        _resnet(1, 14),
+        title="small slim ResNet-14 v1",
+        builder="ckpt_tools.nets.small_resnet.resnet_v1_14",
+        image_size=64,
+    )
+
+
 def _fully_connected(name: str, title: str, module: str, landmark: str, image_size: int = 224) -> Net:
     return Net(
         name=name,
         title=title,
         scope=name,
         landmark=landmark,
-        builder=f"nets.{module}.{name}",
+        builder=f"tf_slim.nets.{module}.{name}",
         image_size=image_size,
         preprocessing="vgg",
         head="fc8",
@@ -78,6 +89,7 @@ NETS: dict[str, Net] = {
         _inception(2, 224, "Conv2d_1a_7x7/depthwise_weights", "Conv2d_1c_1x1"),
         _inception(3, 299, "Conv2d_1a_3x3/weights", "Conv2d_1c_1x1", ("AuxLogits",)),
         *(_resnet(version, depth) for version in (1, 2) for depth in (50, 101, 152, 200)),
+        _small_resnet(),
         _fully_connected("vgg_a", "slim VGG-11", "vgg", "conv1/conv1_1/weights"),
         _fully_connected("vgg_16", "slim VGG-16", "vgg", "conv1/conv1_1/weights"),
         _fully_connected("vgg_19", "slim VGG-19", "vgg", "conv1/conv1_1/weights"),

@@ -27,6 +27,7 @@ def test_all_nets_of_tf_slim_are_there():
         "inception_v2",
         "inception_v3",
         *(f"resnet_v{version}_{depth}" for version in (1, 2) for depth in (50, 101, 152, 200)),
+        "resnet_v1_14",  # ours
         "vgg_a",
         "vgg_16",
         "vgg_19",
