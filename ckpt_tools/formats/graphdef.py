@@ -1,0 +1,315 @@
+"""Frozen graphs: constants of a GraphDef back to the variables that they were.
+
+    GraphDef { 1 node NodeDef*, 2 library { 1 function { 3 node_def NodeDef* } } }
+    NodeDef  { 1 name, 2 op, 3 input*, 5 attr map<name, AttrValue { 8 tensor TensorProto }> }
+    SavedModel { 2 meta_graphs { 2 graph_def GraphDef } }
+
+Freezing turns a variable into a Const of its name, read by an Identity `NAME/read`; TensorFlow 2's, and tools that
+remove the Identity, leave only the use: a Const that is the filter of a convolution is a kernel. Other constants
+(shapes, axes, paddings) are left out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..dtypes import BY_NUMBER, numpy_dtype
+from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
+from ..tensors import Spec, Tensor, Tensors
+from . import typed_values
+from .checkpoint import Checkpoint
+from .mapped import MappedFile
+from .proto import LEN, fields, message, number, text
+from .slices import parse_shape
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BATCH_NORM = {1: "gamma", 2: "beta", 3: "moving_mean", 4: "moving_variance"}
+# Operation -> which of its inputs are variables, and what a Keras layer calls them.
+_PARAMETERS = {
+    "Conv1D": {1: "kernel"},
+    "Conv2D": {1: "kernel"},
+    "Conv3D": {1: "kernel"},
+    "Conv2DBackpropInput": {1: "kernel"},
+    "DepthwiseConv2dNative": {1: "depthwise_kernel"},
+    "MatMul": {0: "kernel", 1: "kernel"},
+    "BatchMatMulV2": {1: "kernel"},
+    "BiasAdd": {1: "bias"},
+    "_FusedConv2D": {1: "kernel", 2: "bias"},
+    "_FusedMatMul": {1: "kernel", 2: "bias"},
+    "FusedBatchNorm": _BATCH_NORM,
+    "FusedBatchNormV2": _BATCH_NORM,
+    "FusedBatchNormV3": _BATCH_NORM,
+    "BatchNormWithGlobalNormalization": {1: "moving_mean", 2: "moving_variance", 3: "beta", 4: "gamma"},
+    "GatherV2": {0: "embeddings"},
+    "Gather": {0: "embeddings"},
+    "ResourceGather": {0: "embeddings"},
+}
+# Keras 3 spells batch norm out (tf.nn.batch_normalization): which step of it takes which variable.
+_STEPS = {
+    "batchnorm/add": "moving_variance",
+    "batchnorm/mul": "gamma",
+    "batchnorm/mul_2": "moving_mean",
+    "batchnorm/sub": "beta",
+}
+_BROADCAST = {"Add", "AddV2", "BiasAdd", "Mul", "Sub"}  # with a constant vector: a bias, a scale, an offset
+_PASSING = {
+    "Identity",
+    "ReadVariableOp",
+    "Enter",
+    "Cast",
+    "Reshape",
+    "Squeeze",
+    "ExpandDims",
+    "Dequantize",
+    "StopGradient",
+} | {"FakeQuantWithMinMaxVars"}
+_FLOATS = {"float16", "bfloat16", "float32", "float64"}
+_IN_BATCH_NORM = re.compile(r"(^|/)(\w*batch_?norm\w*|bn\w*|\w*_bn)(/|$)|_bn_offset$", re.IGNORECASE)
+_STATISTIC = re.compile(r"(moving_|running_)?(mean|variance|var)$", re.IGNORECASE)
+_UNFROZEN = {"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"}
+
+
+class Node(NamedTuple):
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    value: memoryview  # TensorProto of a Const, else empty
+
+
+class Use(NamedTuple):
+    """Where a constant arrives, Identities and casts passed through."""
+
+    node: Node
+    input: int
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Opens a frozen GraphDef, or the `saved_model.pb` of a SavedModel whose variables are frozen into it.
+
+    The note says when batch norm was folded away. Raises NotACheckpointError for a graph that holds no values.
+    """
+    path = os.fspath(path)
+    try:
+        view = MappedFile(path).view()
+        saved_model = _is_saved_model(view)
+        nodes = list(_saved_model_nodes(view) if saved_model else _nodes(view))
+        constants = [node for node in nodes if node.op == "Const"]
+        consumers = _consumers(nodes)
+        names = _variable_names(constants, consumers)
+        if not names:
+            raise _no_values(nodes, constants)
+        tensors = {names[node.name]: _tensor(node, path) for node in constants if node.name in names}
+    except CheckpointError as error:
+        raise error.at(path=path) from None
+    left = len(constants) - len(names)
+    note = f"Constants that are no variables are left out ({left}). " if left else ""
+    note += _folding(nodes, names, consumers)
+    return Checkpoint(Tensors(tensors), "saved_model" if saved_model else "graphdef", path, (path,), note.strip())
+
+
+def _is_saved_model(view: memoryview) -> bool:
+    """A SavedModel begins with its schema version, a number; a GraphDef with a node."""
+    return view[:1] == b"\x08"
+
+
+def _saved_model_nodes(view: memoryview) -> Iterator[Node]:
+    for field, wire, meta_graph in fields(view):
+        if field == 2:
+            for inner, inner_wire, graph in fields(message(meta_graph, wire, "a meta graph")):
+                if inner == 2:
+                    yield from _nodes(message(graph, inner_wire, "a graph"))
+
+
+def _nodes(view: memoryview) -> Iterator[Node]:
+    for field, wire, value in fields(view):
+        if field == 1:
+            yield _node(message(value, wire, "a node"))
+        elif field == 2:
+            for inner, inner_wire, function in fields(message(value, wire, "the function library")):
+                if inner == 1:
+                    yield from _function_nodes(message(function, inner_wire, "a function"))
+
+
+def _function_nodes(function: memoryview) -> Iterator[Node]:
+    for field, wire, value in fields(function):
+        if field == 3:
+            yield _node(message(value, wire, "a node"))
+
+
+def _node(data: memoryview) -> Node:
+    name = op = ""
+    inputs: list[str] = []
+    value = memoryview(b"")
+    for field, wire, content in fields(data):
+        if field == 1:
+            name = text(message(content, wire, "the name of a node"))
+        elif field == 2:
+            op = text(message(content, wire, "the operation of a node"))
+        elif field == 3:
+            inputs.append(text(message(content, wire, "an input of a node")).partition(":")[0])
+        elif field == 5 and op == "Const":
+            value = _value(message(content, wire, "an attribute")) or value
+    return Node(name, op, tuple(inputs), value)
+
+
+def _value(attribute: memoryview) -> memoryview | None:
+    """The tensor of the attribute "value"."""
+    parts = {field: content for field, wire, content in fields(attribute) if wire == LEN}
+    if bytes(parts.get(1, b"")) != b"value" or 2 not in parts:
+        return None
+    return {field: content for field, wire, content in fields(parts[2]) if wire == LEN}.get(8)
+
+
+def _consumers(nodes: Sequence[Node]) -> dict[str, list[Use]]:
+    found: dict[str, list[Use]] = {}
+    for node in nodes:
+        for index, source in enumerate(node.inputs):
+            found.setdefault(source, []).append(Use(node, index))
+    return found
+
+
+def _uses(name: str, consumers: Mapping[str, Sequence[Use]]) -> Iterator[Use]:
+    waiting, seen = [name], {name}
+    while waiting:
+        for use in consumers.get(waiting.pop(), ()):
+            if use.node.op not in _PASSING:
+                yield use
+            elif use.input == 0 and use.node.name not in seen:
+                seen.add(use.node.name)
+                waiting.append(use.node.name)
+
+
+def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[Use]]) -> dict[str, str]:
+    """Constant -> the name of the variable that it was, for every constant that was one."""
+    found: dict[str, str] = {}
+    for node in constants:
+        if any(
+            use.node.op == "Identity" and use.node.name == node.name + "/read" for use in consumers.get(node.name, ())
+        ):
+            found[node.name] = node.name
+        elif name := _name_by_use(node, list(_uses(node.name, consumers))):
+            found[node.name] = name
+    taken: dict[str, int] = {}
+    for name in found.values():
+        taken[name] = taken.get(name, 0) + 1
+    return {constant: name if taken[name] == 1 else constant for constant, name in found.items()}
+
+
+def _name_by_use(node: Node, uses: Sequence[Use]) -> str | None:
+    spec, _ = _spec(node)
+    for use in uses if spec.shape else ():  # a scalar is an epsilon or a scale, not a variable
+        scope, role = _role(use)
+        if role is None and use.node.op in _BROADCAST and spec.dtype in _FLOATS and math.prod(spec.shape) > 1:
+            role = "bias" if "Add" in use.node.op else node.name.rpartition("/")[2]
+        if role is None:
+            continue
+        if not node.name.endswith(("/resource", "/ReadVariableOp")):
+            return node.name
+        return f"{scope}/{role}" if scope else role  # TensorFlow 2 names such constants after what read them
+    return None
+
+
+def _role(use: Use) -> tuple[str, str | None]:
+    """The scope of the layer that uses a constant, and what the constant is to it."""
+    name = use.node.name
+    for step, role in _STEPS.items():
+        if name.endswith("/" + step):
+            return name.removesuffix("/" + step), role
+    return name.rpartition("/")[0], _PARAMETERS.get(use.node.op, {}).get(use.input)
+
+
+def _folding(nodes: Sequence[Node], names: Mapping[str, str], consumers: Mapping[str, Sequence[Use]]) -> str:
+    """A sentence when batch norm was folded: its layers are there by name, its operations and statistics are not."""
+    normalises = any("BatchNorm" in node.op or (node.op == "Rsqrt" and "batchnorm" in node.name) for node in nodes)
+    statistics = any(_STATISTIC.search(name) and _IN_BATCH_NORM.search(name) for name in names.values())
+    folded = {
+        use.node.name
+        for name in names
+        for use in _uses(name, consumers)
+        if use.node.op in _BROADCAST and (_IN_BATCH_NORM.search(use.node.name) or _IN_BATCH_NORM.search(name))
+    }
+    if normalises or statistics or not folded:
+        return ""
+    layers = f"{len(folded)} layer{'s' * (len(folded) > 1)} (such as {min(folded)})"
+    return f"Batch norm is folded into the weights of {layers}: its scales and moving statistics are not in the file."
+
+
+def _no_values(nodes: Sequence[Node], constants: Sequence[Node]) -> NotACheckpointError:
+    unfrozen = sum(node.op in _UNFROZEN for node in nodes)
+    if unfrozen:
+        return NotACheckpointError(
+            f"is a graph of {len(nodes)} nodes whose {unfrozen} variables are not in it",
+            advice="Their values are in a checkpoint: give its prefix, or the folder of the SavedModel.",
+        )
+    return NotACheckpointError(
+        f"is a graph of {len(nodes)} nodes and {len(constants)} constants, none of them a variable"
+    )
+
+
+def _spec(node: Node) -> tuple[Spec, memoryview | None]:
+    """Type and shape of a Const, and its raw bytes where it has them."""
+    dtype, shape, content = 0, (), None
+    for field, wire, value in fields(node.value):
+        if field == 1:
+            dtype = number(value, wire, "the element type")
+        elif field == 2:
+            shape = parse_shape(message(value, wire, "the shape"))
+        elif field == 4:
+            content = message(value, wire, "the values")
+    if dtype not in BY_NUMBER:
+        raise DamagedError(f"the element type {dtype} is not one of TensorFlow's", tensor=node.name)
+    return Spec(BY_NUMBER[dtype].name, shape), content
+
+
+def _tensor(node: Node, path: str) -> Tensor:
+    spec, _ = _spec(node)
+    return Tensor(spec, partial(_load, node, path))
+
+
+def _load(node: Node, path: str) -> np.ndarray:
+    import numpy as np
+
+    spec, content = _spec(node)
+    try:
+        if content is not None and len(content):
+            if spec.nbytes != len(content):
+                raise DamagedError(f"{spec} takes {spec.nbytes or 0:,} bytes, but {len(content):,} are stored")
+            return np.frombuffer(content, numpy_dtype(spec.dtype)).reshape(spec.shape)
+        if spec.dtype not in typed_values.FIELDS:
+            raise UnsupportedError(f"constants of type {spec.dtype} are read from raw bytes only")
+        count = _stored_count(node.value, typed_values.FIELDS[spec.dtype])
+        values = typed_values.decode(node.value, Spec(spec.dtype, (count,)))
+        return _spread(values, spec)
+    except CheckpointError as error:
+        raise error.at(path=path, tensor=node.name) from None
+
+
+def _stored_count(proto: memoryview, field: typed_values.Field) -> int:
+    chunks = [(wire, value) for found, wire, value in fields(proto) if found == field.number]
+    if field.number == typed_values.FIELDS["string"].number:
+        return len(chunks)
+    packed = [bytes(value) for wire, value in chunks if wire == LEN]
+    if field.width:
+        return sum(map(len, packed)) // field.width + (len(chunks) - len(packed))
+    return sum(byte < 0x80 for value in packed for byte in value) + (len(chunks) - len(packed))
+
+
+def _spread(values: np.ndarray, spec: Spec) -> np.ndarray:
+    """TensorFlow leaves out the end of a constant that repeats its last value, and all of one that is zero."""
+    import numpy as np
+
+    if len(values) > spec.parameters:
+        raise DamagedError(f"{spec} takes {spec.parameters:,} values, but {len(values):,} are stored")
+    if len(values) == spec.parameters:
+        return values.reshape(spec.shape)
+    last = values[-1] if len(values) else np.zeros((), numpy_dtype(spec.dtype))[()]
+    if len(values) <= 1:
+        return np.broadcast_to(last, spec.shape)  # no memory, whatever size a damaged file claims
+    return np.concatenate([values, np.broadcast_to(last, spec.parameters - len(values))]).reshape(spec.shape)
