@@ -1,0 +1,66 @@
+"""ckpt-finetune: restore by the plan, train the selected scopes, evaluate, prove what did not change."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from ..errors import PlanError, UnsupportedError
+from ..train.options import Options, add_arguments, from_arguments
+from ..train.quiet import hush_tensorflow
+from . import DONE, FOUND, parser, print_json, run, say
+
+EXAMPLES = """\
+  ckpt-finetune --checkpoint inception_v3.ckpt --data photos --train-dir run --exclude Logits --trainable Logits
+  ckpt-finetune --checkpoint inception_v3.ckpt --data photos --train-dir run2 --exclude Logits \\
+      --trainable Mixed_7c,Logits --learning-rate 1e-4 --epochs 5
+  ckpt-finetune --checkpoint resnet_v1_50.ckpt --data photos --train-dir run3 --head-scope Logits --trainable Logits
+  ckpt-finetune --config run/config.yaml --steps 2000        the same run, continued to step 2,000"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; its options are the fields of `train.options.Options`."""
+    made = parser("ckpt-finetune", "Restores a checkpoint by the plan and trains the selected scopes.", EXAMPLES)
+    add_arguments(made, Options)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 1 for a plan with conflicts, 130 after Ctrl-C or SIGTERM."""
+    made = make_parser()
+
+    def command(args: argparse.Namespace) -> int:
+        hush_tensorflow()
+        try:
+            from ..train.finetune import finetune
+
+            result = finetune(from_arguments(Options, args).require("checkpoint", "data", "train_dir"), say)
+        except PlanError as error:
+            say(f"{made.prog}: {error}")
+            return FOUND
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("ckpt_tools"):
+                raise
+            advice = 'pip install "ckpt-tools[train]"'
+            raise UnsupportedError(f"training needs {error.name}", advice=advice) from error
+        if args.json:
+            print_json(asdict(result))
+        else:
+            print("\n".join(closing_lines(result)))
+        return 130 if result.stopped else DONE
+
+    return run(made, command, argv)
+
+
+def closing_lines(result: object) -> list[str]:
+    """What a person reads last."""
+    if result.stopped:
+        text = f"stopped by {result.stopped} after step {result.step:,} of {result.total:,}; everything is saved"
+        return [text, "The same command goes on from there."]
+    lines = [f"done           {result.step:,} steps, in {result.train_dir}"]
+    if result.validation:
+        now, best = result.validation, result.best
+        lines.append(f"validation     accuracy {now['validation_accuracy']:.3f}, loss {now['validation_loss']:.4f}")
+        lines.append(f"best           accuracy {best['validation_accuracy']:.3f} at step {best['step']:,}: best.ckpt")
+    return lines

@@ -1,0 +1,114 @@
+"""A net of 3,000 parameters in slim's manner, for tests: registered under the name `tiny` when this is imported.
+
+Run as a script, it is `ckpt-finetune` with that net known.
+"""
+
+import sys
+import types
+
+from ckpt_tools.nets import net as net_module
+from ckpt_tools.nets import registry
+
+SCOPE = "Tiny"
+BLOCKS = {"Conv_1": (3, 8), "Conv_2": (8, 16), "Conv_3": (16, 16)}
+
+
+def tiny(images, num_classes=10, is_training=True, dropout_keep_prob=0.8, spatial_squeeze=True, scope=SCOPE):
+    """Three convolutions with batch norm, the mean over the map, dropout, a 1 x 1 convolution to the classes."""
+    import tensorflow.compat.v1 as tf
+    from tf_slim import layers
+
+    end_points = {}
+    with tf.variable_scope(scope, "Tiny", [images]):
+        net = images
+        for name, (_, channels) in BLOCKS.items():
+            net = layers.conv2d(net, channels, [3, 3], stride=2, normalizer_fn=layers.batch_norm, scope=name)
+            end_points[name] = net
+        with tf.variable_scope("Logits"):
+            net = tf.reduce_mean(net, [1, 2], keepdims=True, name="pool")
+            net = layers.dropout(net, keep_prob=dropout_keep_prob, is_training=is_training, scope="Dropout_1b")
+            net = layers.conv2d(net, num_classes, [1, 1], activation_fn=None, normalizer_fn=None, scope="Conv2d_1c_1x1")
+        end_points["Logits"] = net
+    return net, end_points
+
+
+def tiny_arg_scope(weight_decay=0.0):
+    from tf_slim import arg_scope, layers
+
+    with arg_scope([layers.conv2d], padding="SAME") as scope:
+        return scope
+
+
+def register() -> None:
+    """Makes `--net tiny` and the recognition of its checkpoints work in this process."""
+    module = types.ModuleType("tf_slim.nets.tiny")
+    module.tiny, module.tiny_arg_scope = tiny, tiny_arg_scope
+    sys.modules["tf_slim.nets.tiny"] = module
+    rows = []
+    for name, (before, channels) in BLOCKS.items():
+        rows.append((f"{SCOPE}/{name}/weights", (3, 3, before, channels), True))
+        rows.append((f"{SCOPE}/{name}/BatchNorm/beta", (channels,), True))
+        rows.append((f"{SCOPE}/{name}/BatchNorm/moving_mean", (channels,), False))
+        rows.append((f"{SCOPE}/{name}/BatchNorm/moving_variance", (channels,), False))
+    rows.append((f"{SCOPE}/Logits/Conv2d_1c_1x1/weights", (1, 1, 16, -1), True))
+    rows.append((f"{SCOPE}/Logits/Conv2d_1c_1x1/biases", (-1,), True))
+    table = tuple(net_module.TableRow(*row) for row in rows)
+    tables = net_module._table
+
+    def with_tiny(name):
+        return (table, (*BLOCKS, "Logits")) if name == "tiny" else tables(name)
+
+    net_module._table = with_tiny
+    registry.NETS["tiny"] = net_module.Net(
+        name="tiny",
+        title="Tiny",
+        scope=SCOPE,
+        landmark="Conv_1/weights",
+        builder="nets.tiny.tiny",
+        image_size=32,
+        preprocessing="inception",
+        head="Logits",
+        last_layer="Logits/Conv2d_1c_1x1",
+        classes=10,
+        class_offset=0,
+    )
+
+
+def write_source(path, classes=10, seed=0):
+    """A checkpoint of the net with random values under its names; returns `path`."""
+    import numpy as np
+
+    from ckpt_tools import from_arrays, save_checkpoint
+
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for row in registry.NETS["tiny"].table:
+        shape = row.shape_for(classes)
+        values = random.normal(0.0, 0.3, shape).astype(np.float32)
+        arrays[row.name] = np.abs(values) + 0.5 if row.name.endswith("variance") else values
+    save_checkpoint(from_arrays(arrays), path, format="v2")
+    return str(path)
+
+
+def write_photos(folder, classes=("cat", "dog", "frog"), train=14, validation=6, seed=1):
+    """PNG files of 32 x 32 pixels in class folders; the classes differ in colour, so that they can be learnt."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    for number, label in enumerate(classes):
+        for split, count in (("train", train), ("validation", validation)):
+            (folder / split / label).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 120, (32, 32, 3), dtype=np.uint8)
+                pixels[..., number % 3] += 100
+                Image.fromarray(pixels).save(folder / split / label / f"{i}.png")
+    return str(folder)
+
+
+register()
+
+if __name__ == "__main__":
+    from ckpt_tools.cli.finetune import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""Where a graph gets its batches from: `tensors` are fed with the values that iterating yields, one item a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow.compat.v1 as tf
+
+
+class Pipeline:
+    """Batches that the graph reads by itself, from a tf.data pipeline: all that is fed is the pipeline's handle.
+
+    Several pipelines can feed one graph: `read_batch` makes the tensors, each pipeline a handle that they read from.
+    """
+
+    def __init__(self, batches: tf.data.Dataset, handle: tf.Tensor) -> None:
+        self.tensors = (handle,)
+        self._iterator = tf.data.make_initializable_iterator(batches)
+        self._string = self._iterator.string_handle()
+
+    def start(self, session: tf.Session) -> Iterator[tuple[object, ...]]:
+        """Begins at the first batch. The iterator is endless: the graph raises OutOfRangeError after the last batch."""
+        session.run(self._iterator.initializer)
+        value = session.run(self._string)
+        while True:
+            yield (value,)
+
+
+def read_batch(like: tf.data.Dataset) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """A handle to feed, and the batch ("image", "label", "index") of the pipeline that it stands for."""
+    handle = tf.placeholder(tf.string, [], name="pipeline")
+    types, shapes = tf.data.get_output_types(like), tf.data.get_output_shapes(like)
+    return handle, tf.data.Iterator.from_string_handle(handle, types, shapes).get_next()

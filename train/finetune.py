@@ -1,0 +1,304 @@
+"""Fine-tuning: restore by the plan, train the selected scopes, prove that nothing else changed.
+
+`finetune` reads from top to bottom; each step of it is a function below, in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ..errors import TrainingError
+from ..tensors import Tensor, Tensors, from_arrays
+from .batches import Pipeline
+from .job import Job, make_job, opening_lines
+from .model import Model, build_model, session_config
+from .options import Options
+from .pipeline import Unreadable, make_batches
+from .progress import Progress, StopRequest
+from .restore import assign, audit, changed_tensors, planned_tensors, read
+from .run_directory import RunDirectory, open_run, read_tensors, write_text
+from .schedule import rate_at
+
+SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
+
+
+@dataclass
+class Run:
+    """A run in progress: the session, the step that is finished, and what is written where."""
+
+    job: Job
+    directory: RunDirectory
+    model: Model
+    session: tf.Session
+    planned: Tensors  # every variable of the net as the plan has it
+    frozen: Tensors  # the same values, from wherever they are copied fastest
+    step: int = 0
+    best: dict | None = None
+    better: Tensors | None = None  # the best variables while they are not on disk yet
+    unreadable: Unreadable = field(default_factory=Unreadable)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. `stopped` names the signal that ended it before its time."""
+
+    train_dir: str
+    step: int
+    total: int
+    validation: Mapping[str, float]
+    best: Mapping[str, float]
+    freeze_audit: Mapping[str, object]
+    stopped: str = ""
+
+
+def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -> Result:
+    """Runs, or continues, what the options describe; `say` is given lines for people.
+
+    Raises PlanError for a plan with conflicts and TrainingError for a folder that holds another run, both before
+    anything is written; TrainingError when the loss is no longer a number.
+    """
+    # --- source, net, data, plan -------------------------------------------------------------------------------
+    began = time.monotonic()
+    job = make_job(options)
+    directory, resumed = open_run(options.train_dir, job.plan, job.options)
+    config, device = session_config(options.device)
+    for line in opening_lines(job, device):
+        say(line)
+
+    # --- graph: pipelines, towers, step ------------------------------------------------------------------------
+    with tf.Graph().as_default(), StopRequest() as stop:
+        unreadable = Unreadable()
+        training, validation = pipelines(job, resumed or 0, unreadable)
+        model = build_model(job.net, job.plan, job.options, num_classes=job.classes, like=validation)
+        training_batches = Pipeline(training, model.training_handle)
+        validation_batches = Pipeline(validation, model.inference_handle)
+
+        # --- restore and audit ---------------------------------------------------------------------------------
+        planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
+        with tf.Session(config=config) as session:
+            run = Run(job, directory, model, session, planned, planned, unreadable=unreadable)
+            say(restore(run, resumed))
+            directory.begin(job.plan, job.options, job.data.labels, facts(job))
+            run.seconds["preparation"] = time.monotonic() - began
+
+            # --- train, evaluate, save -------------------------------------------------------------------------
+            validation_now = train(run, training_batches, validation_batches, stop, say)
+            save(run)
+            if note := unreadable.note():
+                say(note)
+
+    # --- freeze audit and result -------------------------------------------------------------------------------
+    audited = freeze_audit(run)
+    say(audited["text"])
+    result = Result(
+        str(directory.path),
+        run.step,
+        job.total,
+        validation_now,
+        run.best or {},
+        audited,
+        stop.signal if run.step < job.total else "",
+    )
+    write_result(run, result)
+    return result
+
+
+def pipelines(job: Job, step: int, unreadable: Unreadable) -> tuple[tf.data.Dataset, tf.data.Dataset]:
+    """Training batches from the one after `step` on, and the validation batches."""
+    options = job.options
+    common = {"batch_size": options.batch_size, "unreadable": unreadable}
+    training = make_batches(
+        job.data.train, job.preprocessing, training=True, seed=options.seed, start_step=step, **common
+    )
+    return training, make_batches(job.data.validation, job.preprocessing, training=False, **common)
+
+
+def restore(run: Run, resumed: int | None) -> str:
+    """Gives every variable its value: by the plan, or from the run's own checkpoint. Returns a sentence on it."""
+    everything = run.model.variables
+    net = {name: variable for name, variable in everything.items() if name in run.planned}
+    others = {name: variable for name, variable in everything.items() if name not in run.planned}
+    run.session.run([variable.initializer for variable in others.values()])  # slots, global_step: constants
+    if resumed is None:
+        assign(run.session, net, run.planned)
+        return f"restored       {audit(run.session, net, run.planned)} variables, read back and compared with the plan"
+    saved_path = run.directory.prefix(resumed)
+    saved = read_tensors(saved_path)
+    missing = [name for name in net if name not in saved]
+    if missing:
+        raise TrainingError(f"lacks {', '.join(missing[:5])}", path=saved_path, advice="Use --fresh.")
+    known = {name: variable for name, variable in everything.items() if name in saved}
+    assign(run.session, known, saved)
+    audit(run.session, known, saved)
+    run.step, run.frozen, run.best = resumed, saved, run.directory.best_record()
+    run.directory.forget_after(resumed)
+    new = [name for name in others if name not in saved]
+    started = f"; started afresh, since the checkpoint has none: {', '.join(new)}" if new else ""
+    return f"continuing     after step {resumed:,} of {run.job.total:,}{started}"
+
+
+def train(
+    run: Run, training: Pipeline, validation: Pipeline, stop: StopRequest, say: Callable[[str], None]
+) -> dict[str, float]:
+    """The loop: one step after the other until the last one or a request to stop. Returns the last evaluation."""
+    job, options, model = run.job, run.job.options, run.model
+    feeds = [model.step.learning_rate, *training.tensors]
+    one_step = run.session.make_callable([model.step.train, model.step.loss, model.step.accuracy], feed_list=feeds)
+    batches = training.start(run.session)
+    evaluated, measured, saved_at, started = {}, [], time.monotonic(), time.monotonic()
+    events = tf.summary.FileWriter(str(run.directory.path), graph=model.graph if run.step == 0 else None)
+    if run.step:
+        events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
+    with Progress("training", total=job.total, done=run.step) as progress, run.unreadable.raised():
+        while run.step < job.total and not stop.signal:
+            rate = rate_at(options, job.base_rate, run.step, job.total, job.per_epoch)
+            _, loss, accuracy = one_step(rate, *next(batches))
+            if not math.isfinite(loss):
+                raise TrainingError(not_finite(run, loss), advice=f"Try --learning-rate {rate / 10:g}.")
+            run.step += 1
+            measured.append((loss, accuracy))
+            progress.step(options.batch_size, f"loss {loss:.4f}")
+
+            evaluates = run.step % (options.eval_steps or job.per_epoch) == 0 or run.step == job.total
+            if evaluates:
+                evaluated = evaluate(run, validation)
+                progress.say(f"step {run.step:,}: loss {loss:.4f}, {figures(evaluated)}")
+            if evaluates or run.step % options.log_steps == 0:
+                log(run, events, rate, measured, evaluated if evaluates else {}, time.monotonic() - started)
+                measured = []
+            due = options.save_steps is None and time.monotonic() - saved_at >= SAVE_SECONDS
+            if due or (options.save_steps and run.step % options.save_steps == 0 and run.step < job.total):
+                save(run)
+                saved_at = time.monotonic()
+        if not evaluated and not stop.signal:
+            evaluated = evaluate(run, validation)
+    events.close()
+    run.seconds["training"] = time.monotonic() - started
+    return evaluated
+
+
+def not_finite(run: Run, loss: float) -> str:
+    """What to say of a loss that is no number."""
+    steps = run.directory.steps()
+    good = f"the last good checkpoint is {run.directory.prefix(steps[-1])}" if steps else "there is no checkpoint yet"
+    return f"the loss of step {run.step + 1:,} is {loss}; {good}"
+
+
+def evaluate(run: Run, validation: Pipeline) -> dict[str, float]:
+    """Loss and accuracy on the validation images; the variables are remembered when they are the best so far."""
+    if not len(run.job.data.validation):
+        return {}
+    began = time.monotonic()
+    tower = run.model.inference
+    one_batch = run.session.make_callable(
+        [tower.losses, tower.predictions, tower.labels], feed_list=list(validation.tensors)
+    )
+    parts = list(_until_the_end(one_batch, validation.start(run.session)))
+    losses, predictions, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    found = {
+        "validation_loss": float(losses.mean(dtype=np.float64)),
+        "validation_accuracy": float((predictions == labels).mean()),
+    }
+    if run.best is None or _score(found) > _score(run.best):
+        run.best = {"step": run.step, **found}
+        run.better = snapshot(run, slots=False)
+    run.seconds["evaluation"] = run.seconds.get("evaluation", 0.0) + time.monotonic() - began
+    return found
+
+
+def _until_the_end(one_batch: Callable, batches: Iterator[tuple[object, ...]]) -> Iterator[list[np.ndarray]]:
+    for values in batches:
+        try:
+            yield one_batch(*values)
+        except tf.errors.OutOfRangeError:
+            return
+
+
+def _score(found: Mapping[str, float]) -> tuple[float, float]:
+    return found["validation_accuracy"], -found["validation_loss"]
+
+
+def log(
+    run: Run, events: tf.summary.FileWriter, rate: float, measured: list[tuple[float, float]],
+    evaluated: Mapping[str, float], seconds: float,
+) -> None:  # fmt: skip
+    """A row of metrics.csv and the same for TensorBoard; loss and accuracy are means since the last row."""
+    loss, accuracy = (float(np.mean(part)) for part in zip(*measured, strict=True))
+    row = {"learning_rate": rate, "loss": loss, "accuracy": accuracy, **evaluated}
+    epoch = run.step / run.job.per_epoch
+    run.directory.log({"step": run.step, "epoch": epoch, **row, "seconds": seconds})
+    values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in row.items()]
+    events.add_summary(tf.Summary(value=values), run.step)
+
+
+def snapshot(run: Run, *, slots: bool = True) -> Tensors:
+    """All tensors of a checkpoint: what training moves is read from the session, the rest stays where it lies."""
+    movable = run.job.movable
+    step = run.model.step.global_step.op.name
+    wanted = {
+        name: variable
+        for name, variable in run.model.variables.items()
+        if name in movable or name == step or (slots and name not in run.planned)
+    }
+    values = from_arrays(read(run.session, wanted))
+    tensors: dict[str, Tensor] = {name: run.frozen[name] for name in run.planned if name not in values}
+    return Tensors({**tensors, **values})
+
+
+def save(run: Run) -> None:
+    """Writes the checkpoint of this step, and the best one when there is a new one."""
+    began, job = time.monotonic(), run.job
+    actions = {row.name: "trained" if row.name in job.movable else row.action for row in job.plan.rows}
+    provenance = {"source": job.source, "actions": actions, "plan": job.plan.digest}
+    prefix = run.directory.save(run.step, snapshot(run), provenance)
+    run.frozen = read_tensors(prefix)  # from here on frozen tensors are copied as bytes
+    if run.better is not None:
+        moved = {name: tensor for name, tensor in run.better.items() if name in job.movable or name not in run.planned}
+        tensors = {**{name: run.frozen[name] for name in run.better}, **moved}
+        run.directory.save_best(Tensors(tensors), provenance, run.best)
+        run.better = None
+    run.seconds["saving"] = run.seconds.get("saving", 0.0) + time.monotonic() - began
+
+
+def freeze_audit(run: Run) -> dict[str, object]:
+    """Compares the saved checkpoint with the source, tensor by tensor. Raises TrainingError when a frozen one moved."""
+    saved = read_tensors(run.directory.prefix(run.step))
+    changed = changed_tensors(run.planned, {name: saved[name] for name in run.planned if name in saved})
+    wrong = [name for name in changed if name not in run.job.movable]
+    if wrong:
+        raise TrainingError(f"frozen tensors differ from the source: {', '.join(wrong[:5])}", path=run.directory.path)
+    same = len(run.planned) - len(changed)
+    text = f"freeze audit   {same} of {len(run.planned)} tensors are bit for bit as planned; {len(changed)} changed"
+    return {"identical": same, "changed": changed, "movable": sorted(run.job.movable), "text": text}
+
+
+def facts(job: Job) -> dict[str, object]:
+    """What plan.json says besides the plan, and evaluate, predict and features read back."""
+    return {
+        "source": job.source.path,
+        "net": job.net.name,
+        "classes": job.classes,
+        "labels": list(job.data.labels),
+        "preprocessing": job.preprocessing.as_dict(),
+    }
+
+
+def write_result(run: Run, result: Result) -> None:
+    """result.json: how the run ended, for reports and scripts."""
+    record = {**result.__dict__, "seconds": run.seconds}
+    write_text(run.directory.path / "result.json", json.dumps(record, indent=1) + "\n")
+
+
+def figures(found: Mapping[str, float]) -> str:
+    """An evaluation in words."""
+    if not found:
+        return "no validation images"
+    return f"validation loss {found['validation_loss']:.4f}, accuracy {found['validation_accuracy']:.3f}"

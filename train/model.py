@@ -1,0 +1,173 @@
+"""The graph that is trained: a net on a batch, its loss, and the operation of one step.
+
+A tower is the net on one batch. The training tower has dropout and training-mode batch norm where the plan says so;
+the inference tower shares its variables and has neither. Both are in one graph, under the name scopes `training/` and
+`inference/`, so that a tensor of one is found in the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+from ..errors import TrainingError
+from ..nets.graph import build_net
+from ..nets.registry import Net
+from ..plan import Plan
+from .batches import read_batch
+from .optimizers import make_optimizer
+from .options import Options
+
+TRAINING, INFERENCE = "training", "inference"
+
+
+class Tower(NamedTuple):
+    """The net on one batch of `batch` images: float32 [batch, height, width, 3], int32 [batch], float32
+    [batch, classes], [batch], int32 [batch]."""
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    logits: tf.Tensor
+    losses: tf.Tensor  # cross-entropy of each image
+    predictions: tf.Tensor
+    end_points: Mapping[str, tf.Tensor]
+
+
+class Step(NamedTuple):
+    """One training step: run `train` with `learning_rate` fed. `loss` and `correct` are those of its batch."""
+
+    train: tf.Operation
+    loss: tf.Tensor  # mean cross-entropy and weight decay
+    accuracy: tf.Tensor  # share of its images that were classified rightly
+    learning_rate: tf.Tensor
+    global_step: tf.Variable
+
+
+@dataclass
+class Variables:
+    """What the graph's variables are started with: slim's initializer of each, as the layers asked for them."""
+
+    initializers: dict[str, Callable] = field(default_factory=dict)
+
+    def remember(self, getter: Callable, name: str, *args: object, **how: object) -> tf.Variable:
+        """A custom getter for tf.variable_scope: notes the initializer and makes the variable as it would be made."""
+        if callable(how.get("initializer")):
+            self.initializers.setdefault(name, how["initializer"])
+        return getter(name, *args, **how)
+
+
+def build_tower(
+    net: Net, batch: Mapping[str, tf.Tensor], plan: Plan, options: Options, *, num_classes: int, training: bool,
+    variables: Variables, step: tf.Variable,
+) -> Tower:  # fmt: skip
+    """Builds the net on `batch` ("image", "label"); a second tower takes the variables of the first."""
+    name = TRAINING if training else INFERENCE
+    exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
+    scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=variables.remember)
+    with tf.name_scope(name), scope:
+        drops = training and options.dropout > 0
+        built = build_net(
+            net, batch["image"],
+            num_classes=num_classes,
+            trains_batch_norm=lambda layer: training and plan.batch_norm.get(layer, "frozen") != "frozen",
+            batch_norm_decay=options.batch_norm_decay,
+            dropout_keep_prob=1.0 - options.dropout if drops else 1.0,
+            dropout_seed=tf.stack([tf.constant(options.seed, tf.int64), step.read_value()]) if drops else None,
+            weight_decay=0.0,
+        )  # fmt: skip
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=built.logits)
+        predictions = tf.argmax(built.logits, axis=1, output_type=tf.int32)
+    return Tower(batch["image"], batch["label"], built.logits, losses, predictions, built.end_points)
+
+
+def build_step(tower: Tower, plan: Plan, options: Options, step: tf.Variable) -> Step:
+    """Adds gradients, the optimizer and the updates of the batch norms that train."""
+    wanted = {row.name for row in plan.rows if row.trainable}
+    trainable = [variable for variable in tf.trainable_variables() if variable.op.name in wanted]
+    if {variable.op.name for variable in trainable} != wanted:
+        missing = sorted(wanted - {variable.op.name for variable in trainable})
+        raise TrainingError(f"the graph has no trainable variable {', '.join(missing[:5])}")
+    with tf.name_scope(TRAINING):
+        learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
+        loss = tf.reduce_mean(tower.losses, name="cross_entropy")
+        penalties = [tf.nn.l2_loss(variable) for variable in trainable if _decays(variable)]
+        if penalties and options.weight_decay:
+            loss += options.weight_decay * tf.add_n(penalties)
+        accuracy = tf.reduce_mean(tf.cast(tf.equal(tower.predictions, tower.labels), tf.float32))
+    optimizer = make_optimizer(options, learning_rate)
+    gradients = optimizer.compute_gradients(loss, trainable)
+    idle = [variable.op.name for gradient, variable in gradients if gradient is None]
+    if idle:
+        raise TrainingError(f"the loss does not depend on {', '.join(idle)}")
+    # The updates of this tower only: another tower of the graph has none, since it runs in inference mode.
+    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+        train = optimizer.apply_gradients(gradients, global_step=step)
+    return Step(train, loss, accuracy, learning_rate, step)
+
+
+def _decays(variable: tf.Variable) -> bool:
+    """Weight decay is for weights: not for biases, nor for the beta and gamma of a batch norm."""
+    return variable.op.name.rsplit("/", 1)[-1] in ("weights", "depthwise_weights", "pointwise_weights")
+
+
+def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
+    """Name in a checkpoint -> variable."""
+    return {variable.op.name: variable for variable in variables}
+
+
+def session_config(device: str) -> tuple[tf.ConfigProto, str]:
+    """The session's configuration for auto, gpu or cpu, and a sentence that says what will be used.
+
+    Raises TrainingError when a GPU is asked for and TensorFlow sees none.
+    """
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise TrainingError("TensorFlow sees no GPU", advice='pip install "ckpt-tools[gpu]", or use --device cpu.')
+    config = tf.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True
+    if device == "cpu" or not gpus:
+        config.device_count["GPU"] = 0
+        return config, "CPU" if not gpus else f"CPU, although TensorFlow sees {len(gpus)} GPU"
+    details = tensorflow.config.experimental.get_device_details(gpus[0])
+    return config, f"GPU ({details.get('device_name', gpus[0].name)})"
+
+
+class Model(NamedTuple):
+    """A graph ready to be trained. `training` and `inference` are the same tower when nothing tells them apart."""
+
+    graph: tf.Graph
+    training: Tower
+    inference: Tower
+    step: Step
+    initializers: Mapping[str, Callable]
+    training_handle: tf.Tensor  # of the pipeline that each tower reads from
+    inference_handle: tf.Tensor
+
+    @property
+    def variables(self) -> dict[str, tf.Variable]:
+        """Name in a checkpoint -> variable: those of the net, the optimizer's slots, global_step."""
+        return by_name(self.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES))
+
+
+def build_model(net: Net, plan: Plan, options: Options, *, num_classes: int, like: tf.data.Dataset) -> Model:
+    """Builds both towers and the step in the current graph. `like` is a pipeline whose batches look as all will."""
+    variables, global_step = Variables(), tf.train.get_or_create_global_step()
+    towers, handles = [], []
+    differ = options.dropout > 0 or any(mode != "frozen" for mode in plan.batch_norm.values())
+    for training in (True, False) if differ else (True,):
+        handle, batch = read_batch(like)
+        handles.append(handle)
+        towers.append(
+            build_tower(
+                net, batch, plan, options, num_classes=num_classes, training=training, variables=variables,
+                step=global_step,
+            )
+        )  # fmt: skip
+    step = build_step(towers[0], plan, options, global_step)
+    graph = tf.get_default_graph()
+    return Model(graph, towers[0], towers[-1], step, variables.initializers, handles[0], handles[-1])
