@@ -40,7 +40,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, names: str = "variable") 
 
     Raises NotACheckpointError, saying what the path holds instead, and DamagedError.
     """
-    from .sources import open_source
+    from .opening import open_source
 
     return open_source(os.fspath(source), names)
 

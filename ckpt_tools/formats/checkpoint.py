@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ..tensors import Tensors
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """What `open_checkpoint` returns. Only headers have been read; `tensors[name].load()` reads values.
 
     `format` is one of "v1", "v2", "saved_model", "graphdef", "keras_h5", "keras", "safetensors", "npz".
@@ -18,6 +19,6 @@ class Checkpoint:
     format: str
     path: str  # the prefix or file that was resolved from what the caller gave
     files: tuple[str, ...] = ()  # every file that holds a part of it, the index of a V2 checkpoint first
-    note: str = ""  # one sentence when another member was given, such as an .index file
-    holds: tuple[object, ...] = field(default=(), repr=False, compare=False)  # kept alive: an unpacked archive
-    metadata: dict[str, str] = field(default_factory=dict, repr=False)  # free text that a safetensors file carries
+    note: str = ""  # one sentence when another member was given, such as an .index file, or a part is missing
+    holds: tuple[object, ...] = ()  # kept alive as long as the checkpoint: the folder of an unpacked archive
+    metadata: Mapping[str, str] = MappingProxyType({})  # free text that a safetensors file carries

@@ -1,0 +1,58 @@
+"""Tar archives: unpacked into a temporary folder, after every member has been looked at."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+
+from ..errors import DamagedError, NotACheckpointError
+
+SPARE = 64 << 20  # bytes of disk that are left free
+
+
+def unpack(path: str) -> tempfile.TemporaryDirectory[str]:
+    """Unpacks the archive; the folder lives as long as the object that is returned.
+
+    Raises NotACheckpointError for a member that would be written elsewhere or is no plain file (links, devices): no
+    checkpoint has one, so nothing of the archive is trusted. DamagedError where the archive is cut off.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="ckpt-tools-")
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for member in archive:
+                _check(member, path, folder.name)
+                if member.isfile():
+                    _unpack_member(archive, member, folder.name)
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+        raise DamagedError(f"the archive is cut off or damaged ({error})", path=path, advice="Copy it again.") from None
+    return folder
+
+
+def _check(member: tarfile.TarInfo, path: str, folder: str) -> None:
+    name = member.name
+    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:2] == ":" or "\0" in name:
+        raise NotACheckpointError(f"the archive is refused: its member {name!r} lies outside of it", path=path)
+    if not (member.isfile() or member.isdir()) or member.issparse():
+        raise NotACheckpointError(
+            f"the archive is refused: its member {name!r} is a link, a device or a sparse file", path=path
+        )
+    free = shutil.disk_usage(folder).free
+    if member.size > free - SPARE:
+        raise NotACheckpointError(
+            f"its member {name!r} takes {member.size:,} bytes, and {free:,} are free in {os.path.dirname(folder)}",
+            path=path,
+            advice="Set TMPDIR to a folder with more space.",
+        )
+
+
+def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: str) -> None:
+    target = os.path.join(folder, os.path.normpath(member.name))
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.lexists(target):
+        raise DamagedError(f"the archive has the member {member.name!r} twice")
+    with archive.extractfile(member) as source, open(target, "xb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)

@@ -1,0 +1,119 @@
+"""The records of a V2 index: one header, and one entry a tensor (tensor_bundle.proto)."""
+
+from __future__ import annotations
+
+from struct import pack
+from typing import NamedTuple
+
+from ..dtypes import BY_NAME, BY_NUMBER
+from ..errors import DamagedError
+from ..tensors import Spec
+from .proto import FIXED32, VARINT, fields, message, number, put_bytes, put_number, signed
+from .slices import Extents, encode_shape, encode_slice, is_whole, parse_shape, parse_slice
+
+READER_VERSION = 1  # the version of both formats that this reader knows; none is newer
+VERSIONS = b"\x08\x01"  # VersionDef { producer: 1 }, as every release writes
+
+
+class Header(NamedTuple):
+    """BundleHeaderProto. Only the data files are big-endian where it says so, never the index."""
+
+    num_shards: int
+    big_endian: bool = False
+
+
+class Entry(NamedTuple):
+    """BundleEntryProto. With `slices`, the other fields but the spec mean nothing."""
+
+    spec: Spec
+    shard: int = 0
+    offset: int = 0
+    size: int = 0
+    crc32c: int = 0  # masked
+    slices: tuple[Extents, ...] = ()
+
+
+def parse_header(value: bytes) -> Header:
+    num_shards, endianness = 0, 0
+    for field, wire, content in fields(value):
+        if field == 1:
+            num_shards = signed(number(content, wire, "the number of data files"))
+        elif field == 2:
+            endianness = number(content, wire, "the byte order")
+        elif field == 3:
+            check_version(message(content, wire, "the version"))
+    if not 1 <= num_shards < 1 << 31:
+        raise DamagedError(f"the header of the index claims {num_shards} data files")
+    if endianness not in (0, 1):
+        raise DamagedError(f"the header of the index has the unknown byte order {endianness}")
+    return Header(num_shards, endianness == 1)
+
+
+def encode_header(header: Header) -> bytes:
+    return put_number(1, header.num_shards) + put_bytes(3, VERSIONS)
+
+
+def check_version(data: bytes) -> None:
+    """VersionDef, of V1 and V2 alike: refuses a file that says it needs another reader."""
+    for field, wire, value in fields(data):
+        if field == 2 and signed(number(value, wire, "the oldest reader")) > READER_VERSION:
+            raise DamagedError(f"the file asks for a reader of version {value}; the newest is {READER_VERSION}")
+        if field == 3:
+            refused = [value] if wire == VARINT else bytes(message(value, wire, "the refused readers"))
+            if READER_VERSION in refused:
+                raise DamagedError(f"the file refuses readers of version {READER_VERSION}, which this is")
+
+
+def dtype_of(code: int) -> str:
+    """TensorFlow's name of an element type from its number in a file."""
+    if code not in BY_NUMBER:
+        raise DamagedError(f"{code} is not the number of an element type that can be stored")
+    return BY_NUMBER[code].name
+
+
+def spec_prefix(value: bytes) -> bytes | None:
+    """The bytes of an entry that spell its type and shape, if they come first, as every writer puts them."""
+    if len(value) > 3 and value[0] == 0x08 and value[1] < 0x80 and value[2] == 0x12 and value[3] <= len(value) - 4:
+        return value[: value[3] + 4] if value[3] < 0x80 else None
+    return None
+
+
+def parse_spec(value: bytes) -> Spec:
+    """Type and shape of an entry."""
+    dtype, shape = 0, ()
+    for field, wire, content in fields(value):
+        if field == 1:
+            dtype = number(content, wire, "the element type")
+        elif field == 2:
+            shape = parse_shape(message(content, wire, "the shape"))
+    return Spec(dtype_of(dtype), shape)
+
+
+def parse_entry(value: bytes, spec: Spec) -> Entry:
+    """The rest of an entry whose type and shape are known."""
+    values = {3: 0, 4: 0, 5: 0, 6: 0}
+    parts = []
+    seen = 0
+    for field, wire, content in fields(value):
+        if field <= 2:
+            seen += field
+        elif field in values:
+            if wire != (FIXED32 if field == 6 else VARINT):
+                raise DamagedError(f"field {field} of its entry has the wrong wire type {wire}")
+            values[field] = content if field == 6 else signed(content)
+        elif field == 7:
+            parts.append(parse_slice(message(content, wire, "a slice")))
+    if seen > 3:
+        raise DamagedError("its entry gives the type or the shape twice")
+    if len(parts) == 1 and is_whole(parts[0]):
+        parts = []  # TensorFlow reads the bytes of the entry itself then
+    return Entry(spec, *values.values(), tuple(parts))
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """The value of an entry's record, byte for byte as TensorFlow writes it."""
+    out = put_number(1, BY_NAME[entry.spec.dtype].number) + put_bytes(2, encode_shape(entry.spec.shape))
+    if entry.slices:
+        return out + b"".join(put_bytes(7, encode_slice(extents)) for extents in entry.slices)
+    out += put_number(3, entry.shard) + put_number(4, entry.offset) + put_number(5, entry.size)
+    return out + b"\x35" + pack("<I", entry.crc32c)

@@ -1,0 +1,238 @@
+"""What a file really is. Everything here looks at a few bytes and never trusts a name alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import NamedTuple
+
+from ..errors import CheckpointError, DamagedError, NotACheckpointError
+from .mapped import MappedFile
+from .proto import LEN, fields
+from .sstable import FOOTER, MAGIC, first_record
+
+HEAD = 4096
+
+
+class Kind(NamedTuple):
+    """What a file is: the name of a format that can be opened, or of something else; and a sentence about it."""
+
+    name: str
+    text: str
+    advice: str = ""
+
+
+_MAGIC = [
+    (b"\x89HDF\r\n\x1a\n", Kind("keras_h5", "an HDF5 file")),
+    (b"\x1f\x8b", Kind("gzip", "a gzip-compressed file", "Unpack it first (gunzip), then open what comes out.")),
+    (b"BZh", Kind("bzip2", "a bzip2-compressed file", "Unpack it first (bunzip2), then open what comes out.")),
+    (b"\xfd7zXZ\0", Kind("xz", "an xz-compressed file", "Unpack it first (unxz), then open what comes out.")),
+    (
+        b"\x28\xb5\x2f\xfd",
+        Kind("zstd", "a zstd-compressed file", "Unpack it first (unzstd), then open what comes out."),
+    ),
+    (b"Rar!", Kind("rar", "a RAR archive", "Unpack it first.")),
+    (b"7z\xbc\xaf\x27\x1c", Kind("7z", "a 7z archive", "Unpack it first.")),
+    (b"\x93NUMPY", Kind("npy", "a single numpy array (.npy)", "It has no names; save named arrays with numpy.savez.")),
+    (b"%PDF", Kind("pdf", "a PDF document")),
+    (b"\x89PNG", Kind("png", "a PNG picture")),
+    (b"\xff\xd8\xff", Kind("jpeg", "a JPEG picture")),
+]
+_TORCH = (
+    "PyTorch wrote it, not TensorFlow. It is not opened, because unpickling a file can run code that it holds; "
+    "save it as .safetensors with PyTorch."
+)
+_DOWNLOAD = "The download gave a web page in place of the file (a login, an error or a redirect); download it again."
+
+
+def identify(path: str) -> Kind:
+    """The kind of a regular file, by its first and last bytes."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+        file.seek(max(0, size - FOOTER))
+        tail = file.read(FOOTER)
+    if size == 0:
+        return Kind("empty", "an empty file", "It was created but never written, or its download failed.")
+    if size >= FOOTER and tail.endswith(MAGIC):
+        return _table(path, head)
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return _packed(path, kind)
+    if head[257:262] == b"ustar":
+        return Kind("tar", "a tar archive")
+    if head.startswith(b"PK\x03\x04"):
+        return _zip(path)
+    return (
+        _text(head, size)
+        or _pickle(head)
+        or _safetensors(head, size)
+        or _cut_table(path, head, size)
+        or _proto(path, head, size)
+    )
+
+
+def refusal(path: str, kind: Kind) -> CheckpointError:
+    """The error for a file that holds no tensors which can be read, or not all of itself."""
+    if kind.name.startswith("cut"):
+        return DamagedError(kind.text, path=path, advice=kind.advice)
+    return NotACheckpointError(f"is {kind.text}, not a checkpoint", path=path, advice=kind.advice)
+
+
+def advice_for(path: str) -> str:
+    """A sentence for a data file that turns out to be something else; empty where its bytes look like data."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return ""
+        kind = identify(path)
+    except OSError:
+        return ""
+    if kind.name in ("lfs", "html", "empty", "gzip", "xml"):
+        return f"{os.path.basename(path)} is {kind.text}. {kind.advice}"
+    return ""
+
+
+def _table(path: str, head: bytes) -> Kind:
+    """A V1 file, or the index of a V2 one: the value under '' starts with another field."""
+    try:
+        key, value, _ = first_record(head)
+    except DamagedError:
+        return Kind("v1", "a checkpoint table")
+    if key == b"" and value[:1] in (b"\x08", b"\x1a", b"\x10"):
+        return Kind("v2_index", "the index of a V2 checkpoint")
+    return Kind("v1", "a V1 checkpoint")
+
+
+def _packed(path: str, kind: Kind) -> Kind:
+    """A compressed file is one that can be opened where it holds a tar archive."""
+    if kind.name not in ("gzip", "bzip2", "xz"):
+        return kind
+    import bz2
+    import gzip
+    import lzma
+    import zlib
+
+    opener = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[kind.name]
+    try:
+        with opener(path) as file:
+            is_tar = file.read(512)[257:262] == b"ustar"
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return kind
+    return Kind("tar", "a compressed tar archive") if is_tar else kind
+
+
+def _zip(path: str) -> Kind:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return Kind("cut_zip", "is a zip archive that is cut off or damaged", "Copy it again.")
+    if any(name.split("/")[-1] == "data.pkl" for name in names):
+        return Kind("torch", "a PyTorch file (zip)", _TORCH)
+    if "model.weights.h5" in names:
+        return Kind("keras", "a Keras 3 model")
+    if names and all(name.endswith(".npy") for name in names):
+        return Kind("npz", "a numpy archive")
+    return Kind("zip", "a zip archive", "Unpack it first.")
+
+
+def _text(head: bytes, size: int) -> Kind | None:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"version https://git-lfs"):
+        real = re.search(rb"^size (\d{1,18})\s*$", head, re.MULTILINE)
+        what = f"; the real file has {int(real[1]):,} bytes" if real else ""
+        return Kind("lfs", f"a Git LFS pointer{what}", "Fetch the file itself with: git lfs pull")
+    low = start[:512].lower()
+    if low.startswith((b"<!doctype html", b"<html", b"<head")) or b"<html" in low:
+        return Kind("html", "an HTML page", _DOWNLOAD)
+    if low.startswith(b"<?xml"):
+        return Kind("xml", "an XML document", _DOWNLOAD)
+    if re.match(rb"\s*(#[^\n]*\n\s*)*(model_checkpoint_path|all_model_checkpoint_paths)\s*:", head):
+        return Kind("state", "a checkpoint state file")
+    if re.match(rb"\s*(node|graph_def|meta_info_def|library|versions)\s*\{", head):
+        return Kind(
+            "pbtxt", "a graph in text form (.pbtxt)", "It names the operations; values are in checkpoint files."
+        )
+    return None
+
+
+def _pickle(head: bytes) -> Kind | None:
+    if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and len(head) > 2:
+        if b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in head[:64] or b"torch" in head or b"ctorch" in head:
+            return Kind("torch", "a PyTorch file (pickle)", _TORCH)
+        return Kind("pickle", "a Python pickle", "It is not opened, because unpickling a file can run code in it.")
+    return None
+
+
+def _safetensors(head: bytes, size: int) -> Kind | None:
+    length = int.from_bytes(head[:8], "little")
+    if size >= 10 and head[8:9] == b"{" and 2 <= length <= size - 8:
+        return Kind("safetensors", "a safetensors file")
+    return None
+
+
+def _cut_table(path: str, head: bytes, size: int) -> Kind | None:
+    """A V1 file or an index whose end, with the footer, is gone."""
+    if head[:2] != b"\0\0" or size < 4:
+        return None
+    from .v1 import least_size
+
+    advice = "The footer is missing, so the file was cut off while it was written or copied; copy it again."
+    if path.endswith(".index"):
+        return Kind("cut_index", f"is the index of a V2 checkpoint, cut off after {size:,} bytes", advice)
+    least = least_size(path)
+    if least is None:
+        return None
+    needs = f"and should have {least:,} at least" if least > size else "and no footer"
+    return Kind("cut_v1", f"is a V1 checkpoint that was cut off: it has {size:,} bytes {needs}", advice)
+
+
+def _proto(path: str, head: bytes, size: int) -> Kind:
+    """GraphDef, MetaGraphDef, SavedModel and event files have no magic number: their first fields tell."""
+    if b"brain.Event:" in head[:64]:
+        return Kind("events", "a TensorBoard event file", "It holds summaries; values are in checkpoint files.")
+    found, number, first = _outline(path)
+    if number == 1 and isinstance(first, int) and 2 in found:
+        return Kind("saved_model_pb", "the graph of a SavedModel", "Give its folder.")
+    if number == 1 and isinstance(first, bytes):
+        if _is_node(first):
+            return Kind("graphdef", "a GraphDef")
+        if 2 in found:
+            return Kind(
+                "metagraph",
+                "a MetaGraph (the graph of a model)",
+                "It holds no values; a checkpoint has those in .index and .data files.",
+            )
+    return Kind("unknown", f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})")
+
+
+def _outline(path: str) -> tuple[set[int], int, int | bytes | None]:
+    """The numbers of all top-level fields, the first one's number, and its value."""
+    found: set[int] = set()
+    number, first = 0, None
+    try:
+        for field, _wire, value in fields(MappedFile(path).view()):
+            if first is None:
+                number, first = field, value if isinstance(value, int) else bytes(value[:HEAD])
+            found.add(field)
+            if field > 100:
+                return set(), 0, None
+    except DamagedError:
+        return set(), 0, None
+    return found, number, first
+
+
+def _is_node(data: bytes) -> bool:
+    """NodeDef { 1 name, 2 op, ... }: an op's name is letters and digits, which no other first field looks like."""
+    start = []
+    try:
+        for field, wire, value in fields(data):
+            start.append((field, wire, bytes(value) if wire == LEN else b""))
+            if len(start) == 2:
+                break
+    except DamagedError:
+        return False
+    return [row[:2] for row in start] == [(1, LEN), (2, LEN)] and start[1][2].isalnum()

@@ -1,0 +1,200 @@
+"""The bytes of a V2 data file <-> numpy arrays.
+
+Numbers lie in C order, little-endian (big-endian where the header says so), one byte each for 4-bit and 2-bit ones.
+Strings:  a varint length each | masked CRC of the lengths | all bytes.
+Variants: (varint length | bytes | masked running CRC) each; the bytes are a serialized VariantTensorDataProto.
+The checksum in the index is that of the bytes as they lie in the file, but for strings and variants it counts
+lengths as fixed words (tensorflow/core/util/tensor_bundle/tensor_bundle.cc).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from struct import pack
+from typing import TYPE_CHECKING
+
+from ..dtypes import numpy_dtype
+from ..errors import DamagedError, UnsupportedError
+from ..tensors import Spec
+from .checksum import crc32c, mask
+from .proto import put_varint, varint
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LOW_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4_e2m1fn": 4}  # of the byte that holds an element
+
+
+def shaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`array` in `shape`, which has as many elements. Raises UnsupportedError for what numpy cannot hold."""
+    import numpy as np
+
+    try:
+        return np.reshape(array, shape)
+    except ValueError as error:  # more than 64 dimensions, or empty with huge ones
+        raise UnsupportedError(f"numpy cannot hold the shape {list(shape)} ({error})") from None
+
+
+def check_crc(stored: int, crc: int) -> None:
+    """Raises DamagedError when the masked checksum of the index is not that of the bytes."""
+    if stored != mask(crc):
+        raise DamagedError(f"the checksum of its bytes differs (stored {stored:#010x}, is {mask(crc):#010x})")
+
+
+def check_size(spec: Spec, size: int) -> None:
+    """Raises DamagedError when `size` bytes cannot be the elements of `spec`; before anything is allocated."""
+    if spec.nbytes is None:
+        if spec.parameters > size:
+            raise DamagedError(f"claims {spec.parameters:,} elements in {size:,} bytes")
+    elif spec.nbytes != size:
+        raise DamagedError(f"{spec} takes {spec.nbytes:,} bytes, but the index says {size:,}")
+
+
+def decode(data: memoryview, spec: Spec, crc: int, big_endian: bool = False) -> np.ndarray:
+    """Array of `spec` from its bytes; a read-only view of them where the type allows. `crc` is the index's, masked."""
+    import numpy as np
+
+    check_size(spec, len(data))
+    if spec.nbytes is None:
+        parts = (
+            strings(data, spec.parameters, crc, big_endian)
+            if spec.dtype == "string"
+            else variants(data, spec.parameters, crc, big_endian)
+        )
+        array = np.empty(len(parts), object)
+        array[:] = parts
+        return shaped(array, spec.shape)
+    check_crc(crc, crc32c(data))
+    return shaped(numbers(data, spec.dtype, big_endian), spec.shape)
+
+
+def numbers(data: memoryview, dtype: str, big_endian: bool = False) -> np.ndarray:
+    """Flat array of numbers."""
+    import numpy as np
+
+    wanted = numpy_dtype(dtype)
+    if dtype in LOW_BITS:
+        return _narrow(np.frombuffer(data, np.uint8), dtype, wanted)
+    if dtype == "bool":
+        raw = np.frombuffer(data, np.uint8)
+        return raw.view(wanted) if not raw.size or raw.max() <= 1 else raw != 0
+    if big_endian and wanted.itemsize > 1:
+        half = wanted.itemsize // 2 if wanted.kind == "c" else wanted.itemsize  # a complex is swapped part by part
+        raw = np.frombuffer(data, f">u{half}")
+        return raw.astype(f"<u{half}").view(wanted)
+    return np.frombuffer(data, wanted)
+
+
+def _narrow(raw: np.ndarray, dtype: str, wanted: np.dtype) -> np.ndarray:
+    """4-bit and 2-bit numbers, of which the file may hold any high bits."""
+    import numpy as np
+
+    bits = LOW_BITS[dtype]
+    if dtype.startswith("float"):
+        return (raw & 0x0F).view(wanted)
+    if dtype.startswith("uint"):
+        return (raw & ((1 << bits) - 1)).astype(wanted)
+    return ((raw << (8 - bits)).view(np.int8) >> (8 - bits)).astype(wanted)
+
+
+def strings(data: memoryview, count: int, crc: int, big_endian: bool = False) -> list[bytes]:
+    """The elements of a string tensor. Needs no numpy: the object graph of a TensorFlow 2 file is one."""
+    order = ">" if big_endian else "<"
+    if not count and not data:  # some writers leave out even the checksum of no lengths
+        check_crc(crc, 0)
+        return []
+    lengths, pos = [], 0
+    words = bytearray()
+    for _ in range(count):
+        length, pos = varint(data, pos, len(data))
+        lengths.append(length)
+        words += pack(order + "I", length) if length <= 0xFFFFFFFF else pack(order + "Q", length)
+    start = pos + 4
+    total = sum(lengths)
+    if start + total > len(data):
+        raise DamagedError(f"its strings claim {total:,} bytes where {max(len(data) - start, 0):,} are left")
+    running = crc32c(bytes(words))
+    if bytes(data[pos:start]) != pack(order + "I", mask(running)):
+        raise DamagedError("the checksum of the lengths of its strings differs")
+    check_crc(crc, crc32c(data[pos : start + total], running))
+    out = []
+    for length in lengths:
+        out.append(bytes(data[start : start + length]))
+        start += length
+    return out
+
+
+def variants(data: memoryview, count: int, crc: int, big_endian: bool = False) -> list[bytes]:
+    """The elements of a variant tensor, serialized as they lie in the file."""
+    if big_endian:
+        raise UnsupportedError("variants of a big-endian checkpoint cannot be read; TensorFlow refuses them too")
+    out, pos, running = [], 0, 0
+    for _ in range(count):
+        length, pos = varint(data, pos, len(data))
+        end = pos + length
+        if end + 4 > len(data):
+            raise DamagedError(f"a variant claims {length:,} bytes where {max(len(data) - pos - 4, 0):,} are left")
+        running = crc32c(data[pos:end], crc32c(pack("<Q", length), running))
+        checksum = bytes(data[end : end + 4])
+        if checksum != pack("<I", mask(running)):
+            raise DamagedError("the checksum of a variant differs")
+        running = crc32c(checksum, running)
+        out.append(bytes(data[pos:end]))
+        pos = end + 4
+    check_crc(crc, running)
+    return out
+
+
+def encode(array: np.ndarray, dtype: str) -> tuple[list[memoryview | bytes], int]:
+    """The bytes of an array as a little-endian V2 data file has them, in parts, and their masked checksum."""
+    if dtype == "string":
+        return _encode_strings([as_bytes(element) for element in array.ravel()])
+    if dtype == "variant":
+        return _encode_variants([as_bytes(element) for element in array.ravel()])
+    data = number_bytes(array, dtype)
+    return [data], mask(crc32c(data))
+
+
+def number_bytes(array: np.ndarray, dtype: str) -> memoryview:
+    """C-order little-endian bytes of numbers, without a copy where the array has them so."""
+    import numpy as np
+
+    wanted = numpy_dtype(dtype)
+    if array.dtype.newbyteorder("=") != wanted.newbyteorder("="):
+        raise UnsupportedError(f"has values of numpy type {array.dtype}, but its spec says {dtype}")
+    if dtype in LOW_BITS:
+        bits = LOW_BITS[dtype]
+        raw = array.view(np.uint8) if dtype.startswith("float") else array.astype(np.int8).view(np.uint8)
+        array = raw & np.uint8((1 << bits) - 1)
+    elif array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return memoryview(flat.view(np.uint8)) if math.prod(array.shape) else memoryview(b"")
+
+
+def as_bytes(element: object) -> bytes:
+    if isinstance(element, str):
+        return element.encode("utf-8", "surrogateescape")
+    if isinstance(element, bytes | bytearray | memoryview):
+        return bytes(element)
+    raise UnsupportedError(f"has an element of type {type(element).__name__} where bytes are wanted")
+
+
+def _encode_strings(elements: Sequence[bytes]) -> tuple[list[bytes], int]:
+    running = crc32c(b"".join(pack("<I" if len(e) <= 0xFFFFFFFF else "<Q", len(e)) for e in elements))
+    checksum = pack("<I", mask(running))
+    running = crc32c(checksum, running)
+    for element in elements:
+        running = crc32c(element, running)
+    return [b"".join(put_varint(len(e)) for e in elements), checksum, *elements], mask(running)
+
+
+def _encode_variants(elements: Sequence[bytes]) -> tuple[list[bytes], int]:
+    parts, running = [], 0
+    for element in elements:
+        running = crc32c(element, crc32c(pack("<Q", len(element)), running))
+        checksum = pack("<I", mask(running))
+        running = crc32c(checksum, running)
+        parts += [put_varint(len(element)), element, checksum]
+    return parts, mask(running)

@@ -1,0 +1,45 @@
+"""Tensors of a file with a million of them: specs are known, a `Tensor` is made when one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ..tensors import Spec, Tensor, Tensors
+
+
+class LazyTensors(Tensors):
+    """Shown name -> tensor. `build` makes the tensor of a key of the file.
+
+    `hidden` are keys that can be asked for but are not listed, such as the object graph.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, Spec],
+        build: Callable[[str], Tensor],
+        stored_names: Mapping[str, str] | None = None,
+        hidden: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__((), stored_names)
+        self._specs = specs
+        self._build = build
+        self._hidden = hidden
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._specs:
+            return self._build(self.stored_names.get(name, name))
+        if name in self._shown or name in self._hidden:
+            return self._build(name)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs or name in self._shown or name in self._hidden
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def specs(self) -> dict[str, Spec]:
+        return dict(self._specs)

@@ -1,0 +1,52 @@
+"""TensorFlow 2's object graph: from the keys of an object-based checkpoint to the names its variables had.
+
+Such a file holds a serialized TrackableObjectGraph. Its nodes are the objects that were saved; an attribute of a node
+gives a variable's full name and its key in the file (trackable_object_graph.proto).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+from .proto import fields, message, text
+
+GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def attributes(graph: bytes) -> Iterator[tuple[str, str]]:
+    """Full name and checkpoint key of every attribute: nodes* { attributes* { 2 full_name, 3 checkpoint_key } }."""
+    for field, wire, node in fields(graph):
+        if field != 1:
+            continue
+        for inner, inner_wire, attribute in fields(message(node, wire, "a node of the object graph")):
+            if inner != 2:
+                continue
+            full_name = key = ""
+            for number, kind, value in fields(message(attribute, inner_wire, "an attribute of the object graph")):
+                if number == 2:
+                    full_name = text(message(value, kind, "a variable's name"))
+                elif number == 3:
+                    key = text(message(value, kind, "a checkpoint key"))
+            yield full_name, key
+
+
+def variable_names(graph: bytes, keys: Collection[str]) -> dict[str, str]:
+    """Shown name -> key, for every key that is shown under another name.
+
+    A key is shown as the variable's full name where only one variable has it, otherwise without the suffix that all
+    keys of variables end with. Two keys are never shown under one name: both keep their keys then.
+
+    >>> variable_names(b"", ["step/.ATTRIBUTES/VARIABLE_VALUE"])
+    {'step': 'step/.ATTRIBUTES/VARIABLE_VALUE'}
+    """
+    full_names = {key: name for name, key in attributes(graph) if name and key in keys}
+    shared = Counter(full_names.values())
+    shown = {}
+    for key in keys:
+        name = full_names.get(key, "")
+        shown[key] = name if shared[name] == 1 else key.removesuffix(VALUE_SUFFIX)
+    taken = Counter(shown.values())
+    clashing = {key for key, name in shown.items() if taken[name] > 1 or (name != key and name in keys)}
+    return {name: key for key, name in shown.items() if name != key and key not in clashing}

@@ -1,0 +1,55 @@
+"""Opens any source: finds out what it is, lets its format's module read it, keeps the scope that was asked for."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import SelectionError, nearest
+from ..tensors import Tensors
+from . import reader
+from .checkpoint import Checkpoint
+from .sources import is_shard_name, resolve, v1_shards
+
+
+def open_source(source: str, names: str = "variable") -> Checkpoint:
+    """Opens any source; see `open_checkpoint`."""
+    if names not in ("variable", "stored"):
+        raise SelectionError(f"names are 'variable' or 'stored', not {names!r}")
+    path, scope = split_scope(source)
+    found = resolve(path)
+    module = reader(found.format)
+    if found.format == "v2":
+        opened = module.read(found.path, names=names)
+    elif found.format == "v1":
+        opened = module.read(found.path, files=found.files)
+    else:
+        opened = module.read(found.path)
+    note = "; ".join(filter(None, [found.note, opened.note]))
+    opened = opened._replace(note=note, holds=opened.holds + found.holds, format=found.shown_as or opened.format)
+    return opened._replace(tensors=under_scope(opened.tensors, scope, path)) if scope else opened
+
+
+def split_scope(source: str) -> tuple[str, str]:
+    """`SRC:scope/prefix` -> SRC and scope. A file whose own name has the colon wins."""
+    if ":" not in source or _exists(source):
+        return source, ""
+    at = len(source)
+    while (at := source.rfind(":", 0, at)) > 0:
+        if _exists(source[:at]):
+            return source[:at], source[at + 1 :].strip("/")
+    return source, ""
+
+
+def under_scope(tensors: Tensors, scope: str, path: str) -> Tensors:
+    """The tensors under a scope, without the scope. A scope that holds none is a SelectionError."""
+    start = scope + "/"
+    kept = {name[len(start) :]: name for name in tensors if name.startswith(start)}
+    if not kept:
+        scopes = {name[:i] for name in tensors for i, c in enumerate(name) if c == "/"}
+        raise SelectionError(f"has no scope {scope!r}{nearest(scope, scopes)}", path=path)
+    stored = {new: tensors.stored_names[old] for new, old in kept.items() if old in tensors.stored_names}
+    return Tensors(((new, tensors[old]) for new, old in kept.items()), stored)
+
+
+def _exists(path: str) -> bool:
+    return os.path.lexists(path) or os.path.lexists(path + ".index") or is_shard_name(path) or bool(v1_shards(path))

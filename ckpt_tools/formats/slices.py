@@ -1,0 +1,187 @@
+"""Shapes and slices as V1 and V2 share them: the messages, the key of a slice, and putting slices together.
+
+A slice's key is an ordered code of (0, name, rank, start, length, start, length, ...), where a whole dimension
+is start 0, length -1 (tensorflow/core/lib/strings/ordered_code.cc).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import DamagedError, UnsupportedError
+from ..tensors import Extent
+from .proto import fields, message, number, put_bytes, put_number, put_varint, signed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_RANK = 254  # TensorShape's limit
+Extents = tuple[Extent, ...]
+
+
+def parse_shape(data: bytes) -> tuple[int, ...]:
+    """TensorShapeProto: `2 dim { 1 size }` repeated, `3 unknown_rank`."""
+    shape = []
+    for field, wire, value in fields(data):
+        if field == 2:
+            size = 0
+            for inner, inner_wire, inner_value in fields(message(value, wire, "a dimension")):
+                if inner == 1:
+                    size = signed(number(inner_value, inner_wire, "the size of a dimension"))
+            shape.append(size)
+        elif field == 3 and value:
+            raise DamagedError("the shape has an unknown rank, which no TensorFlow writer stores")
+    return checked_shape(shape)
+
+
+def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape, if it is one that a tensor can have: no negative size, at most 254 dimensions, below 2^63 elements."""
+    if len(shape) > MAX_RANK:
+        raise DamagedError(f"the shape has {len(shape)} dimensions; TensorFlow allows {MAX_RANK}")
+    if shape and min(shape) < 0:
+        raise DamagedError(f"the shape has a negative dimension: {list(shape)}")
+    if math.prod(shape) >= 1 << 63:
+        raise DamagedError(f"the shape {list(shape)} has 2^63 elements or more")
+    return tuple(shape)
+
+
+def encode_shape(shape: Sequence[int]) -> bytes:
+    return b"".join(put_bytes(2, put_number(1, size)) for size in shape)
+
+
+def parse_slice(data: bytes) -> Extents:
+    """TensorSliceProto: `1 extent { 1 start, 2 length }` repeated; a length that is absent or -1 is the whole."""
+    extents = []
+    for field, wire, value in fields(data):
+        if field != 1:
+            continue
+        start, length = 0, None
+        for inner, inner_wire, inner_value in fields(message(value, wire, "the extent of a slice")):
+            if inner == 1:
+                start = signed(number(inner_value, inner_wire, "the start of a slice"))
+            elif inner == 2:
+                length = signed(number(inner_value, inner_wire, "the length of a slice"))
+        if length == -1 and start == 0:
+            length = None
+        extents.append(Extent(start, length))
+    return tuple(extents)
+
+
+def encode_slice(extents: Extents) -> bytes:
+    return b"".join(
+        put_bytes(1, put_number(1, e.start) + (b"" if e.length is None else b"\x10" + put_varint(e.length)))
+        for e in extents
+    )
+
+
+def spell(extents: Extents) -> str:
+    """A slice as TensorFlow's own messages spell it.
+
+    >>> spell((Extent(2, 1), Extent(0, None)))
+    '2,1:-'
+    """
+    return ":".join("-" if e.length is None else f"{e.start},{e.length}" for e in extents)
+
+
+def is_whole(extents: Extents) -> bool:
+    """True for a slice that is spelt as the whole tensor: no start and no length anywhere."""
+    return all(e == (0, None) for e in extents)
+
+
+def slice_shape(extents: Extents, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of the slice of a tensor of `shape`. Raises DamagedError where it does not lie inside the tensor."""
+    if len(extents) != len(shape):
+        raise DamagedError(f"a slice has {len(extents)} dimensions, the tensor {len(shape)}")
+    for extent, size in zip(extents, shape, strict=True):
+        if extent.length is None:
+            if extent.start:
+                raise DamagedError(f"a slice starts at {extent.start} and has no length")
+        elif extent.start < 0 or extent.length <= 0 or extent.start + extent.length > size:
+            end = extent.start + extent.length
+            raise DamagedError(f"a slice of {extent.start} to {end} does not lie in a dimension of {size}")
+    return tuple(size if e.length is None else e.length for e, size in zip(extents, shape, strict=True))
+
+
+def check_cover(extents: Sequence[Extents], shape: tuple[int, ...]) -> None:
+    """Raises DamagedError unless the slices cover every element of a tensor of `shape` exactly once.
+
+    Slices that split one axis are compared one by one. Others are marked on the grid of all their borders, which has
+    as many cells as the tensor at most; so the work is bounded by what the file holds.
+    """
+    ranges = [
+        tuple((e.start, e.start + n) for e, n in zip(part, slice_shape(part, shape), strict=True)) for part in extents
+    ]
+    if len(set(ranges)) != len(ranges):
+        raise DamagedError("a slice is listed twice")
+    covered = sum(math.prod(b - a for a, b in part) for part in ranges)
+    if covered != math.prod(shape):
+        raise DamagedError(f"the slices hold {covered:,} of the {math.prod(shape):,} elements")
+    varying = [axis for axis in range(len(shape)) if len({part[axis] for part in ranges}) > 1]
+    if len(varying) <= 1:  # the parts differ along one axis only, and their sum is right: sorted, they must follow on
+        ordered = sorted(part[varying[0]] for part in ranges) if varying else []
+        if any(before[1] != after[0] for before, after in zip(ordered, ordered[1:], strict=False)):
+            raise DamagedError("the slices overlap")
+        return
+    _check_grid(ranges, varying)
+
+
+def _check_grid(ranges: Sequence[tuple[tuple[int, int], ...]], varying: Sequence[int]) -> None:
+    import numpy as np
+
+    cuts = [sorted({border for part in ranges for border in part[axis]}) for axis in varying]
+    cells = math.prod(len(axis_cuts) - 1 for axis_cuts in cuts)
+    if cells > 1 << 24 or len(varying) > 32:
+        raise UnsupportedError(f"{len(ranges):,} slices cut the tensor in a grid of {cells:,} cells")
+    number_of = [{border: i for i, border in enumerate(axis_cuts)} for axis_cuts in cuts]
+    seen = np.zeros([len(axis_cuts) - 1 for axis_cuts in cuts], bool)
+    for part in ranges:
+        where = tuple(
+            slice(numbers[part[axis][0]], numbers[part[axis][1]])
+            for axis, numbers in zip(varying, number_of, strict=True)
+        )
+        if seen[where].any():
+            raise DamagedError("the slices overlap")
+        seen[where] = True
+
+
+def assemble(parts: Sequence[tuple[Extents, np.ndarray]], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The whole tensor from its slices, whose cover was checked."""
+    import numpy as np
+
+    whole = np.empty(shape, dtype)
+    for extents, part in parts:
+        where = tuple(slice(None) if e.length is None else slice(e.start, e.start + e.length) for e in extents)
+        whole[where] = part
+    return whole
+
+
+def slice_key(name: bytes, extents: Extents) -> bytes:
+    """The key under which a slice is stored.
+
+    >>> slice_key(b"s", (Extent(2, 1), Extent(0, None))).hex(" ")
+    '00 73 00 01 01 02 82 81 80 7f'
+    """
+    escaped = b"\0\xff".join(part.replace(b"\xff", b"\xff\0") for part in name.split(b"\0"))
+    out = [b"\0", escaped, b"\0\1", _ordered_unsigned(len(extents))]
+    for extent in extents:
+        out.append(_ordered_signed(extent.start))
+        out.append(_ordered_signed(-1 if extent.length is None else extent.length))
+    return b"".join(out)
+
+
+def _ordered_unsigned(value: int) -> bytes:
+    size = (value.bit_length() + 7) // 8
+    return bytes((size,)) + value.to_bytes(size, "big")
+
+
+def _ordered_signed(value: int) -> bytes:
+    """
+    >>> [_ordered_signed(v).hex() for v in (0, 1, 63, 64, 8192, 2**55, -1)]
+    ['80', '81', 'bf', 'c040', 'e02000', 'ff8080000000000000', '7f']
+    """
+    magnitude = value if value >= 0 else ~value
+    size = magnitude.bit_length() // 7 + 1
+    mask = ((1 << size) - 1) << (size * 8 - size)
+    return ((value & ((1 << size * 8) - 1)) ^ mask).to_bytes(size, "big")

@@ -1,0 +1,270 @@
+"""From what a user gives to the checkpoint it means: a prefix, any of its files, a folder, a state file, an archive."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from ..errors import CheckpointError, NotACheckpointError, nearest
+from .detect import Kind, identify, refusal
+from .state import candidates, read_state
+
+_DATA = re.compile(r"(?P<prefix>.+)\.data-(?:\d{5,}|\?{5}|\*)-of-\d{5,}", re.DOTALL)
+_SHARD = re.compile(r"(?P<prefix>.+)-(?:\d{5,}|\?{5}|\*)-of-(?P<count>\d{5,})", re.DOTALL)
+MAX_SHARDS = 100_000
+MAX_LOOKED_AT = 10_000  # files of a folder
+
+
+class Found(NamedTuple):
+    """What is to be read, and how: the arguments of a format's `read`."""
+
+    format: str  # a key of READERS
+    path: str  # prefix or file
+    files: tuple[str, ...] = ()  # the shards of a V1 checkpoint
+    note: str = ""
+    shown_as: str = ""  # the format's name where it is a special case of another
+    holds: tuple[object, ...] = ()
+
+
+def resolve(path: str) -> Found:
+    """Finds out what `path` means. Raises NotACheckpointError, saying what is there instead."""
+    if "\0" in path or not path:
+        raise NotACheckpointError(f"{path!r} is not the name of a file")
+    if os.path.isfile(path + ".index"):
+        return Found("v2", path)
+    if os.path.isdir(path):
+        return _folder(path)
+    if os.path.isfile(path):
+        return _file(path)
+    if os.path.lexists(path):
+        raise NotACheckpointError(
+            "is not a regular file" if os.path.exists(path) else "is a link to nothing", path=path
+        )
+    return _prefix(path)
+
+
+def _file(path: str) -> Found:
+    """An existing file: a member of a checkpoint, or a whole source by itself."""
+    kind = identify(path)
+    name = os.path.basename(path)
+    data = _DATA.fullmatch(path)
+    if data:
+        return _member(path, data["prefix"], kind, "a data file of a V2 checkpoint")
+    if name.endswith(".index") and kind.name in ("v2_index", "v1"):
+        return Found("v2", path.removesuffix(".index"), note=f"{name} belongs to the V2 checkpoint {name[:-6]}")
+    if name.endswith(".meta") and kind.name not in ("v1", "tar"):
+        return _member(path, path.removesuffix(".meta"), kind, "a MetaGraph")
+    if kind.name == "v2_index":
+        raise NotACheckpointError(
+            "is the index of a V2 checkpoint under another name", path=path, advice=f"Rename it to {name}.index."
+        )
+    if kind.name == "v1":
+        shard = _SHARD.fullmatch(path)
+        return _shards(shard["prefix"], int(shard["count"]), path) if shard else Found("v1", path)
+    return _other(path, kind)
+
+
+def _other(path: str, kind: Kind) -> Found:
+    """A file that is not part of a checkpoint by itself."""
+    if kind.name in ("graphdef", "keras_h5", "keras", "safetensors", "npz"):
+        return Found(kind.name, path)
+    if kind.name == "saved_model_pb":
+        return _folder(os.path.dirname(path) or ".")
+    if kind.name == "state" or os.path.basename(path) == "checkpoint":
+        return _state(path)
+    if kind.name == "tar":
+        return _archive(path)
+    raise refusal(path, kind)
+
+
+def _member(path: str, prefix: str, kind: Kind, what: str) -> Found:
+    """A data file or a MetaGraph: the checkpoint it belongs to."""
+    name = os.path.basename(path)
+    if os.path.isfile(prefix + ".index"):
+        return Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {os.path.basename(prefix)}")
+    if what == "a MetaGraph":
+        shards = v1_shards(prefix)
+        if os.path.isfile(prefix) and identify(prefix).name == "v1":
+            return Found("v1", prefix, note=f"{name} belongs to the V1 checkpoint {os.path.basename(prefix)}")
+        if shards:
+            return _shards(prefix, shards)._replace(
+                note=f"{name} belongs to the V1 checkpoint {os.path.basename(prefix)}"
+            )
+    if kind.name in ("lfs", "html", "xml", "empty"):
+        raise refusal(path, kind)
+    base = os.path.basename(prefix)
+    if what == "a MetaGraph":
+        raise NotACheckpointError(
+            "is a MetaGraph (the graph of a model): it holds no values",
+            path=path,
+            advice=f"Those are in {base}.index and {base}.data-00000-of-00001, which are not beside it.",
+        )
+    raise NotACheckpointError(
+        f"is {what}, but its index {base}.index, which holds the names and shapes, is not beside it", path=path
+    )
+
+
+def is_shard_name(path: str) -> bool:
+    """True for the name of a V1 shard, or for the glob that means all of them."""
+    return _SHARD.fullmatch(path) is not None
+
+
+def v1_shards(prefix: str) -> int:
+    """Number of shards that the files `PREFIX-k-of-N` beside each other say; 0 where there are none."""
+    folder, base = os.path.split(prefix)
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return 0
+    counts = [
+        int(match["count"])
+        for name in names
+        if name.startswith(base + "-") and (match := _SHARD.fullmatch(name)) and match["prefix"] == base
+    ]
+    return max(counts, default=0)
+
+
+def _shards(prefix: str, count: int, given: str = "") -> Found:
+    """All shards of a V1 checkpoint, which must all be there."""
+    if not 1 <= count <= MAX_SHARDS:
+        raise NotACheckpointError(f"names {count:,} shards", path=given or prefix)
+    files = tuple(f"{prefix}-{shard:05d}-of-{count:05d}" for shard in range(count))
+    gone = [os.path.basename(file) for file in files if not os.path.isfile(file)]
+    if gone:
+        listed = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
+        raise NotACheckpointError(f"of {count} shards of this V1 checkpoint, {listed} is missing", path=prefix)
+    note = f"{os.path.basename(given)} is one of {count} shards of {os.path.basename(prefix)}" if given else ""
+    return Found("v1", f"{prefix}-?????-of-{count:05d}", files, note)
+
+
+def _prefix(path: str) -> Found:
+    """A path that is no file: the prefix or the glob of shards, or a mistake."""
+    data = _DATA.fullmatch(path)
+    if data and os.path.isfile(data["prefix"] + ".index"):
+        return Found("v2", data["prefix"])
+    shard = _SHARD.fullmatch(path)
+    if shard and v1_shards(shard["prefix"]):
+        return _shards(shard["prefix"], int(shard["count"]))
+    if count := v1_shards(path):
+        return _shards(path, count)
+    for ending in (".index", ".meta"):  # a member that is not there, of a checkpoint that is
+        if path.endswith(ending) and os.path.isfile(path.removesuffix(ending)):
+            return _file(path.removesuffix(ending))._replace(note=f"there is no {os.path.basename(path)}")
+    raise _nothing(path)
+
+
+def _nothing(path: str) -> NotACheckpointError:
+    """The error for a path with nothing behind it: what is missing, and what lies near."""
+    folder, base = os.path.split(path)
+    if not os.path.isdir(folder or "."):
+        return NotACheckpointError(f"there is no folder {folder}", path=path)
+    names = sorted(os.listdir(folder or "."))
+    parts = [name for name in names if name.startswith(base + ".data-") and _DATA.fullmatch(name)]
+    if parts:
+        return NotACheckpointError(
+            f"the data file {parts[0]} is there, but the index {base}.index, which holds the names, is missing",
+            path=path,
+        )
+    if base + ".meta" in names:
+        return NotACheckpointError(
+            f"only the graph {base}.meta is there; {base}.index and its data files, which hold the values, are missing",
+            path=path,
+        )
+    near = [name for name in names if base and name.startswith(base)][:5]
+    hint = f"; there is {', '.join(near)}" if near else nearest(base, {_stem(name) for name in names})
+    return NotACheckpointError(f"there is no such file or checkpoint{hint}", path=path)
+
+
+def _stem(name: str) -> str:
+    """The checkpoint that a file belongs to, by its name."""
+    match = _DATA.fullmatch(name)
+    return match["prefix"] if match else name.removesuffix(".index").removesuffix(".meta")
+
+
+def _folder(path: str) -> Found:
+    """What a folder means: a SavedModel, the checkpoint that its state file names, or the only one in it."""
+    if os.path.isfile(os.path.join(path, "saved_model.pb")) or os.path.isfile(os.path.join(path, "saved_model.pbtxt")):
+        variables = os.path.join(path, "variables", "variables")
+        if os.path.isfile(variables + ".index"):
+            return Found("v2", variables, shown_as="saved_model")
+        raise NotACheckpointError("is a SavedModel without variables: it has no variables/variables.index", path=path)
+    state = os.path.join(path, "checkpoint")
+    if os.path.isfile(state):
+        try:
+            return _state(state)
+        except CheckpointError:
+            here = _sources_in(path)
+            if len(here) != 1:
+                raise
+            (found,) = here.values()
+            return found._replace(note="the file `checkpoint` beside it names another one, which is not there")
+    return _only(path, _sources_in(path))
+
+
+def _only(path: str, here: dict[str, Found]) -> Found:
+    """The only checkpoint of a folder, or the only other source where there is no checkpoint."""
+    checkpoints = {name: found for name, found in here.items() if found.format in ("v1", "v2")} or here
+    if len(checkpoints) == 1:
+        return next(iter(checkpoints.values()))
+    if checkpoints:
+        listed = ", ".join(list(checkpoints)[:6]) + (", ..." if len(checkpoints) > 6 else "")
+        raise NotACheckpointError(
+            f"holds {len(checkpoints)} checkpoints: {listed}", path=path, advice="Give one of them."
+        )
+    lost = sorted({match["prefix"] for name in os.listdir(path) if (match := _DATA.fullmatch(name))})
+    why = f"; {lost[0]} has data files, but its index {lost[0]}.index is missing" if lost else ""
+    raise NotACheckpointError(f"the folder holds no checkpoint{why}", path=path)
+
+
+def _sources_in(folder: str) -> dict[str, Found]:
+    """Name -> source of everything in a folder that can be opened. Looks at the first bytes of its files."""
+    names = sorted(os.listdir(folder))
+    found: dict[str, Found] = {}
+    for name in names[:MAX_LOOKED_AT]:
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path) or _DATA.fullmatch(name) or name.endswith((".meta", ".json", ".txt")):
+            continue
+        kind = identify(path).name
+        if name.endswith(".index") and kind in ("v2_index", "v1"):
+            found[name.removesuffix(".index")] = Found("v2", path.removesuffix(".index"))
+        elif kind == "v1" and (shard := _SHARD.fullmatch(path)):
+            found[os.path.basename(shard["prefix"])] = _shards(shard["prefix"], int(shard["count"]))
+        elif kind in ("v1", "graphdef", "keras_h5", "keras", "safetensors", "npz"):
+            found.setdefault(name, Found(kind, path))
+    return found
+
+
+def _state(path: str) -> Found:
+    """The latest checkpoint by a `checkpoint` file; looked for beside it, too, since folders get moved."""
+    state = read_state(path)
+    errors = []
+    for candidate in candidates(path, state.latest):
+        try:
+            found = resolve(candidate)
+            return found._replace(note=f"{os.path.basename(found.path)} is the latest by {path}")
+        except NotACheckpointError as error:
+            errors.append(error)
+    here = ", ".join(_sources_in(os.path.dirname(path) or ".")) or "none"
+    raise NotACheckpointError(
+        f"names {state.latest}, which is not there", path=path, advice=f"Checkpoints beside it: {here}."
+    ) from errors[-1]
+
+
+def _archive(path: str) -> Found:
+    from .archive import unpack
+
+    holder = unpack(path)
+    here: dict[str, Found] = {}
+    for folder, _, names in os.walk(holder.name):
+        inside = os.path.relpath(folder, holder.name)
+        if "saved_model.pb" in names or "checkpoint" in names:
+            here[inside] = _folder(folder)
+        elif os.path.join(os.path.dirname(inside), "") + "variables" != inside or os.path.dirname(inside) not in here:
+            here.update({os.path.normpath(os.path.join(inside, name)): f for name, f in _sources_in(folder).items()})
+    try:
+        found = _only(holder.name, here)
+    except NotACheckpointError as error:
+        raise NotACheckpointError(f"this archive {error.fact}", path=path, advice=error.advice) from None
+    name = os.path.relpath(found.path, holder.name)
+    return found._replace(note=f"{name} of the archive {os.path.basename(path)}", holds=(holder,))

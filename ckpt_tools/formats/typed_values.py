@@ -1,0 +1,174 @@
+"""The values of a V1 file: typed, packed fields of a TensorProto <-> numpy arrays.
+
+A V1 tensor has no raw bytes: floats are 4 bytes each in `float_val`, and integers are varints, negative ones sign-
+extended to 10 bytes whatever their type (tensorflow/core/util/saved_tensor_slice_util.h).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..dtypes import numpy_dtype
+from ..errors import DamagedError
+from ..tensors import Spec
+from .elements import as_bytes, number_bytes, shaped
+from .proto import FIXED32, FIXED64, LEN, VARINT, fields, put_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Field(NamedTuple):
+    """The field of TensorProto that holds a type, and the bytes an element takes; 0 for varints."""
+
+    number: int
+    width: int
+    bound: int  # bytes an element takes at most by the writer's own estimate (saved_tensor_slice_util.h)
+
+
+FIELDS = {
+    "float32": Field(5, 4, 4),
+    "float64": Field(6, 8, 8),
+    "complex64": Field(9, 8, 8),
+    "complex128": Field(12, 16, 16),
+    "int32": Field(7, 0, 10),
+    "int16": Field(7, 0, 10),
+    "int8": Field(7, 0, 10),
+    "qint32": Field(7, 0, 10),
+    "qint8": Field(7, 0, 10),
+    "uint8": Field(7, 0, 2),
+    "quint8": Field(7, 0, 2),
+    "uint16": Field(7, 0, 3),
+    "quint16": Field(7, 0, 3),
+    "int64": Field(10, 0, 10),
+    "bool": Field(11, 0, 1),
+    "float16": Field(13, 0, 3),
+    "uint32": Field(16, 0, 5),
+    "uint64": Field(17, 0, 10),
+    "string": Field(8, 0, 10),
+}
+WRITABLE = FIELDS.keys() - {"uint32", "uint64", "quint16"}  # TensorFlow's writers refuse the others
+
+
+def decode(proto: memoryview, spec: Spec) -> np.ndarray:
+    """Array of `spec` from a TensorProto. Raises DamagedError where the field or the number of values is not right."""
+    import numpy as np
+
+    if spec.dtype not in FIELDS:
+        raise DamagedError(f"a V1 file cannot hold values of type {spec.dtype}")
+    field = FIELDS[spec.dtype]
+    chunks = [(wire, value) for number, wire, value in fields(proto) if number == field.number]
+    if spec.dtype == "string":
+        if any(wire != LEN for wire, _ in chunks):
+            raise DamagedError("a string has the wrong wire type")
+        array = np.empty(len(chunks), object)
+        array[:] = [bytes(value) for _, value in chunks]
+    else:
+        array = _numbers(chunks, spec.dtype, field)
+    if array.size != spec.parameters:
+        raise DamagedError(f"{spec} takes {spec.parameters:,} values, but {array.size:,} are stored")
+    return shaped(array, spec.shape)
+
+
+def _numbers(chunks: list[tuple[int, memoryview | int]], dtype: str, field: Field) -> np.ndarray:
+    """Packed chunks and single values of one field, in their order, as one flat array."""
+    import numpy as np
+
+    single = VARINT if not field.width else FIXED32 if dtype in ("float32", "complex64") else FIXED64
+    if any(wire not in (LEN, single) for wire, _ in chunks):
+        raise DamagedError("a value has the wrong wire type")
+    if field.width:
+        size = 4 if single == FIXED32 else 8
+        data = [value if wire == LEN else value.to_bytes(size, "little") for wire, value in chunks]
+        joined = data[0] if len(data) == 1 else b"".join(bytes(d) for d in data)
+        if len(joined) % field.width:
+            raise DamagedError(f"its values take {len(joined):,} bytes, not a multiple of {field.width}")
+        return np.frombuffer(joined, numpy_dtype(dtype))
+    values = [_varints(value) if wire == LEN else np.array([value], np.uint64) for wire, value in chunks]
+    joined = values[0] if len(values) == 1 else np.concatenate([np.empty(0, np.uint64), *values])
+    return _narrowed(joined, dtype)
+
+
+def _varints(data: memoryview) -> np.ndarray:
+    """All varints of a packed field as uint64, at numpy's speed: byte k of every number that has one, in turn."""
+    import numpy as np
+
+    raw = np.frombuffer(data, np.uint8)
+    if not raw.size or raw.max() < 0x80:
+        return raw.astype(np.uint64)
+    if raw[-1] >= 0x80:
+        raise DamagedError("a variable-length number is cut off")
+    ends = np.flatnonzero(raw < 0x80)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    longest = int(lengths.max())
+    if longest > 10:
+        raise DamagedError("a variable-length number is longer than 10 bytes")
+    values = np.zeros(ends.size, np.uint64)
+    for k in range(longest):
+        has = np.flatnonzero(lengths > k)
+        values[has] |= (raw[starts[has] + k] & np.uint8(0x7F)).astype(np.uint64) << np.uint64(7 * k)
+    return values
+
+
+def _narrowed(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Varints as their type. int_val is an int32 in the protocol, of which the lower 32 bits count."""
+    import numpy as np
+
+    wanted = numpy_dtype(dtype)
+    if dtype == "bool":
+        return values != 0
+    if dtype in ("int64", "uint64"):
+        return values.view(wanted)
+    if dtype == "float16":
+        _check_range(values, 0, 0xFFFF, dtype)
+        return values.astype(np.uint16).view(wanted)
+    if dtype == "uint32":
+        _check_range(values, 0, 0xFFFFFFFF, dtype)
+        return values.astype(wanted)
+    narrow = values.astype(np.uint32).view(np.int32)
+    limits = np.iinfo(wanted)
+    _check_range(narrow, limits.min, limits.max, dtype)
+    return narrow.astype(wanted, copy=False)
+
+
+def _check_range(values: np.ndarray, low: int, high: int, dtype: str) -> None:
+    if values.size and (int(values.min()) < low or int(values.max()) > high):
+        raise DamagedError(f"holds a value that is not a {dtype}")
+
+
+def encode(array: np.ndarray, dtype: str) -> bytes:
+    """The TensorProto of a V1 file, byte for byte as TensorFlow writes it."""
+    import numpy as np
+
+    field = FIELDS[dtype]
+    if dtype == "string":
+        return b"".join(put_bytes(field.number, as_bytes(element)) for element in array.ravel())
+    if not array.size:
+        return b""
+    if field.width:
+        payload = bytes(number_bytes(array, dtype))
+    elif dtype == "float16":
+        payload = _put_varints(np.frombuffer(number_bytes(array, dtype), np.uint16).astype(np.uint64))
+    else:
+        flat = np.frombuffer(number_bytes(array, dtype), numpy_dtype(dtype))
+        payload = _put_varints(flat.astype(np.int64).view(np.uint64))
+    return put_bytes(field.number, payload)
+
+
+def _put_varints(values: np.ndarray) -> bytes:
+    """Packed varints of uint64 values, at numpy's speed."""
+    import numpy as np
+
+    lengths = np.ones(values.size, np.int64)
+    for k in range(1, 10):
+        lengths += values >= np.uint64(1 << 7 * k)
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    out = np.empty(int(ends[-1]), np.uint8)
+    for k in range(int(lengths.max())):
+        has = np.flatnonzero(lengths > k)
+        low = (values[has] >> np.uint64(7 * k)) & np.uint64(0x7F)
+        more = (lengths[has] > k + 1).astype(np.uint64) << np.uint64(7)
+        out[starts[has] + k] = low | more
+    return out.tobytes()

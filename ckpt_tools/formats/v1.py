@@ -1,0 +1,212 @@
+"""V1 checkpoints: one table file, or one per shard, whose records are SavedTensorSlices messages.
+
+The record under '' lists every tensor: name, shape, type and the slices that this file holds. Every other record is
+one slice, under the slice's key, with its values in a typed field of a TensorProto (saved_tensor_slice.proto).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import CheckpointError, DamagedError
+from ..tensors import Slice, Spec, Tensor
+from . import slices, typed_values
+from .bundle_index import check_version, dtype_of
+from .checkpoint import Checkpoint
+from .lazy import LazyTensors
+from .mapped import MappedFile
+from .proto import fields, message, number, text
+from .sstable import FOOTER, Table, first_record, spans
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Part(NamedTuple):
+    """A slice and the file that holds it."""
+
+    extents: slices.Extents
+    file: TableFile
+
+
+class Listed(NamedTuple):
+    """A tensor as the metadata lists it."""
+
+    spec: Spec
+    parts: tuple[Part, ...]
+
+
+def read(path: str, *, files: tuple[str, ...] = ()) -> Checkpoint:
+    """Opens the V1 checkpoint at `path`, or the one made of the shard `files`."""
+    files = files or (path,)
+    listed: dict[str, Listed] = {}
+    for file in map(TableFile, files):
+        try:
+            for name, spec, parts in file.listing():
+                _merge(listed, name, Listed(spec, tuple(Part(extents, file) for extents in parts)))
+        except CheckpointError as error:
+            raise error.at(path=file.path) from None
+    reader = Reader(listed)
+    specs = {name: tensor.spec for name, tensor in listed.items()}
+    return Checkpoint(LazyTensors(specs, reader.tensor), "v1", path, files)
+
+
+def _merge(listed: dict[str, Listed], name: str, tensor: Listed) -> None:
+    """Adds a tensor of one shard to those of the shards before it."""
+    known = listed.get(name)
+    if known is None:
+        listed[name] = tensor
+        return
+    if known.spec != tensor.spec:
+        raise DamagedError(f"is {tensor.spec} in one shard and {known.spec} in another", tensor=name)
+    listed[name] = Listed(known.spec, known.parts + tensor.parts)
+
+
+class TableFile:
+    """One table file of a V1 checkpoint."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.table = Table(path)
+        self._block = lru_cache(maxsize=32)(self._read_block)
+
+    def _read_block(self, position: int) -> tuple[memoryview, dict[bytes, tuple[int, int]]]:
+        contents = memoryview(self.table.read(self.table.blocks[position].handle))
+        return contents, {key: (start, end) for key, start, end in spans(contents)}
+
+    def record(self, key: bytes) -> memoryview | None:
+        """The value under a key, in place; the checksum of its block has been checked."""
+        position = self.table.position(key)
+        if position is None:
+            return None
+        contents, found = self._block(position)
+        if key not in found:
+            return None
+        start, end = found[key]
+        return contents[start:end]
+
+    def listing(self) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ...]]]:
+        """Name, spec and slices of every tensor that this file has a part of."""
+        record = self.record(b"")
+        if record is None:
+            raise DamagedError("the file does not start with the list of its tensors")
+        return listing(record)
+
+
+def listing(record: memoryview) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ...]]]:
+    """SavedTensorSlices { 1 meta { 1 tensor*, 2 versions } }: what the record under '' lists."""
+    for field, wire, value in fields(record):
+        if field != 1:
+            continue
+        for inner, inner_wire, content in fields(message(value, wire, "the list of tensors")):
+            if inner == 1:
+                yield _tensor(message(content, inner_wire, "a tensor of the list"))
+            elif inner == 2:
+                check_version(message(content, inner_wire, "the version"))
+
+
+def _tensor(data: memoryview) -> tuple[str, Spec, tuple[slices.Extents, ...]]:
+    """SavedSliceMeta { 1 name, 2 shape, 3 type, 4 slice* }."""
+    name, shape, dtype, parts = "", (), 0, []
+    try:
+        for field, wire, value in fields(data):
+            if field == 1:
+                name = text(message(value, wire, "a name"))
+            elif field == 2:
+                shape = slices.parse_shape(message(value, wire, "the shape"))
+            elif field == 3:
+                dtype = number(value, wire, "the element type")
+            elif field == 4:
+                parts.append(slices.parse_slice(message(value, wire, "a slice")))
+        return name, Spec(dtype_of(dtype), shape), tuple(parts)
+    except DamagedError as error:
+        raise error.at(tensor=name or None) from None
+
+
+class Reader:
+    """Makes tensors of what the files list."""
+
+    def __init__(self, listed: dict[str, Listed]) -> None:
+        self._listed = listed
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor `name`. What is wrong with it is said by its `load`."""
+        spec, parts = self._listed[name]
+        load = partial(self.load, name)
+        if len(parts) == 1 and slices.is_whole(parts[0].extents):
+            return Tensor(spec, load)
+        try:
+            self._check(spec, parts)
+        except CheckpointError:
+            return Tensor(spec, load)
+        kept = []
+        for part in parts:
+            part_spec = Spec(spec.dtype, slices.slice_shape(part.extents, spec.shape))
+            kept.append(Slice(part.extents, Tensor(part_spec, partial(self._part, name, part_spec, part))))
+        return Tensor(spec, load, slices=tuple(kept))
+
+    @staticmethod
+    def _check(spec: Spec, parts: tuple[Part, ...]) -> None:
+        if not parts:
+            raise DamagedError("the list of tensors gives it no slice")
+        slices.check_cover([part.extents for part in parts], spec.shape)
+
+    def load(self, name: str) -> np.ndarray:
+        """The values of a tensor, put together where it is partitioned."""
+        from ..dtypes import numpy_dtype
+
+        spec, parts = self._listed[name]
+        try:
+            self._check(spec, parts)
+            arrays = []
+            for part in parts:
+                part_spec = Spec(spec.dtype, slices.slice_shape(part.extents, spec.shape))
+                arrays.append((part.extents, self._part(name, part_spec, part)))
+            if len(arrays) == 1:
+                return arrays[0][1]
+            return slices.assemble(arrays, spec.shape, numpy_dtype(spec.dtype))
+        except CheckpointError as error:
+            raise error.at(path=parts[0].file.path if parts else None, tensor=name) from None
+
+    @staticmethod
+    def _part(name: str, spec: Spec, part: Part) -> np.ndarray:
+        """The values of one slice."""
+        try:
+            record = part.file.record(slices.slice_key(name.encode("utf-8", "surrogateescape"), part.extents))
+            if record is None:
+                raise DamagedError("its values are listed, but they are not in the file")
+            return typed_values.decode(_proto(record), spec)
+        except CheckpointError as error:
+            raise error.at(path=part.file.path, tensor=name) from None
+
+
+def least_size(path: str) -> int | None:
+    """Bytes that a V1 file must have at least, from its list of tensors; None where that list is not there.
+
+    For a file that was cut off: the list comes first, so it is mostly still there.
+    """
+    view = MappedFile(path).view()
+    try:
+        key, record, size = first_record(view)
+        if key or record[:1] != b"\x0a":
+            return None
+        total = size + FOOTER
+        for _name, spec, parts in listing(record) if len(record) == size else ():
+            width = typed_values.FIELDS[spec.dtype].width if spec.dtype in typed_values.FIELDS else 0
+            total += sum(math.prod(slices.slice_shape(part, spec.shape)) for part in parts) * (width or 1)
+        return total
+    except DamagedError:
+        return None
+
+
+def _proto(record: memoryview) -> memoryview:
+    """The TensorProto in a record: SavedTensorSlices { 2 data: SavedSlice { 3 data: TensorProto } }."""
+    for field, wire, data in fields(record):
+        if field == 2:
+            for inner, inner_wire, value in fields(message(data, wire, "a slice's record")):
+                if inner == 3:
+                    return message(value, inner_wire, "the values")
+    raise DamagedError("its record holds no values")
