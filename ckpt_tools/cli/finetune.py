@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = make_parser()
 
     def command(args: argparse.Namespace) -> int:
-        hush_tensorflow()
         try:
+            hush_tensorflow()
             from ..train.finetune import finetune
 
             result = finetune(from_arguments(Options, args).require("checkpoint", "data", "train_dir"), say)
