@@ -222,6 +222,12 @@ def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
         raise DamagedError(f"not a sound Keras file: {error}", path=path, tensor=tensor) from error
 
 
+def check(tensors: Mapping[str, Tensor]) -> None:
+    """Raises UnsupportedError, naming them all, when types or names have no place in the format."""
+    check_types(tensors, TYPES, "a Keras .h5 file")
+    check_names(tensors, _name_problem, "a Keras .h5 file")
+
+
 def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
     """Writes weights as Keras 2's `save_weights` does: `layers_of` tells the layer of a name.
 
@@ -229,8 +235,7 @@ def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], ob
     """
     import numpy as np
 
-    check_types(tensors, TYPES, "a Keras .h5 file")
-    check_names(tensors, _name_problem, "a Keras .h5 file")
+    check(tensors)
     h5py = _h5py()
     layers = layers_of(list(tensors))
     with _disk_errors(), h5py.File(path, "w") as file:

@@ -119,6 +119,12 @@ def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
         raise UnsupportedError(f"zip archive: {error}", path=path, tensor=tensor) from error
 
 
+def check(tensors: Mapping[str, Tensor]) -> None:
+    """Raises UnsupportedError, naming them all, when types or names have no place in the format."""
+    check_types(tensors, TYPES, ".npz")
+    check_names(tensors, _name_problem, ".npz")
+
+
 def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
     """Writes an uncompressed .npz, members in the order of `tensors`, one tensor in memory at a time.
 
@@ -126,8 +132,7 @@ def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], ob
     """
     import numpy as np
 
-    check_types(tensors, TYPES, ".npz")
-    check_names(tensors, _name_problem, ".npz")
+    check(tensors)
     arrays = {name: _fixed_width(name, tensor) for name, tensor in tensors.items() if tensor.spec.dtype == "string"}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, tensor in tensors.items():

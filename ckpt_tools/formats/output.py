@@ -49,17 +49,13 @@ def save_checkpoint(
     Raises OutputError when the target exists and `force` is not given, when the folder cannot be written or has too
     little space; UnsupportedError, naming all of them, for tensors that `format` cannot hold. Nothing is left behind.
     """
-    if format not in WRITERS:
-        known = f"; known are {', '.join(WRITERS)}"
-        raise UnsupportedError(f"cannot write the format {format!r}{nearest(format, WRITERS) or known}")
     said = dict(provenance or {})
     metadata: Mapping[str, str] = {}
     if isinstance(tensors, Checkpoint):
         said.setdefault("source", tensors)
         metadata = tensors.metadata
         tensors = tensors.tensors
-    if not tensors:
-        raise OutputError("there is no tensor to write", path=path)
+    check_tensors(tensors, format)
     target = os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
     _check_target(target, format, force)
     _check_space(target, 0 if link else needed_bytes(tensors, format))
@@ -71,7 +67,7 @@ def save_checkpoint(
     with _output_errors(target), _partial_folder(target) as folder:
         made = os.path.join(folder, os.path.basename(target))
         with _WriteBack(folder):
-            import_module(f".{WRITERS[format]}", __package__).write(tensors, made, **options)
+            _writer(format).write(tensors, made, **options)
         return _finish(tensors, format, made, target, said)
 
 
@@ -90,6 +86,22 @@ def format_of(path: str | os.PathLike[str]) -> str:
             f"cannot write {ending} files", path=path, advice=f"Written are {', '.join(WRITERS)}: name one with --to."
         )
     return next((format for ending, format in _ENDINGS.items() if name.endswith(ending)), "v2")
+
+
+def check_tensors(tensors: Mapping[str, Tensor], format: str) -> None:
+    """Raises UnsupportedError, naming every tensor that a file of `format` cannot hold, and for no tensors at all."""
+    if format not in WRITERS:
+        known = f"; known are {', '.join(WRITERS)}"
+        raise UnsupportedError(f"cannot write the format {format!r}{nearest(format, WRITERS) or known}")
+    if not tensors:
+        raise UnsupportedError("there is no tensor to write")
+    check = getattr(_writer(format), "check", None)  # a V2 checkpoint holds whatever there is
+    if check is not None:
+        check(tensors)
+
+
+def _writer(format: str) -> object:
+    return import_module(f".{WRITERS[format]}", __package__)
 
 
 def needed_bytes(tensors: Mapping[str, Tensor], format: str = "v2") -> int:

@@ -91,6 +91,12 @@ def _tensor(file: MappedFile, start: int, entry: Mapping[str, object]) -> Tensor
     return Tensor(spec, load)
 
 
+def check(tensors: Mapping[str, Tensor]) -> None:
+    """Raises UnsupportedError, naming them all, when types or names have no place in the format."""
+    check_types(tensors, _FROM_TENSORFLOW, ".safetensors")
+    check_names(tensors, _name_problem, ".safetensors")
+
+
 def write(
     tensors: Mapping[str, Tensor],
     path: str,
@@ -103,8 +109,7 @@ def write(
     """
     import numpy as np
 
-    check_types(tensors, _FROM_TENSORFLOW, ".safetensors")
-    check_names(tensors, _name_problem, ".safetensors")
+    check(tensors)
     order = sorted(tensors, key=lambda name: (-_RANK[tensors[name].spec.dtype], name))
     with open(path, "wb") as out:
         out.write(_header({name: tensors[name].spec for name in order}, metadata))

@@ -1,0 +1,107 @@
+"""ckpt-convert: between V1, V2, npz, safetensors and Keras files; SavedModels and frozen graphs in. No TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..formats import Checkpoint, open_checkpoint, save_checkpoint
+from ..formats.output import WRITERS, check_tensors, existing_files, format_of
+from ..report import count, render, size
+from . import DONE, parser, print_json, run, say
+from .progress import progress_line
+
+EXAMPLES = """\
+  ckpt-convert inception_v3.ckpt inception_v3_v2.ckpt
+  ckpt-convert model.ckpt-5000 model.safetensors
+  ckpt-convert frozen_graph.pb model.npz
+  ckpt-convert model.ckpt old/model.ckpt --to v1
+  ckpt-convert weights.h5 model.ckpt --shards 4
+  ckpt-convert model.ckpt other.ckpt --link --dry-run"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of ckpt-convert."""
+    made = parser("ckpt-convert", "Writes a checkpoint in another format, without TensorFlow.", EXAMPLES)
+    add = made.add_argument
+    add("source", metavar="SRC", help="a checkpoint, any of its files, a SavedModel, a frozen graph, or SRC:scope")
+    add("target", metavar="DST", help="the file, or the prefix of the V2 checkpoint, to write")
+    add("--to", metavar="FORMAT", choices=list(WRITERS), help=f"{', '.join(WRITERS)}; by the ending of DST, else v2")
+    add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
+    add("--link", action="store_true", help="hard links of V2 data files that stay as they are, no copies")
+    add("--force", action="store_true", help="replace what is at DST")
+    add("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    names = made.add_mutually_exclusive_group()
+    names.add_argument("--tf-names", action="store_true", help="object-based V2 to V2: the names of the variables")
+    names.add_argument("--stored-names", action="store_true", help="object-based V2 to others: the keys in the file")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0."""
+
+    def command(args: argparse.Namespace) -> int:
+        format = args.to or format_of(args.target)
+        source = _open(args, format)
+        total = sum(spec.nbytes or 0 for spec in source.tensors.specs().values())
+        if args.dry_run:
+            check_tensors(source.tensors, format)
+            return _show(source, args, format, (), total)
+        with progress_line("writing", total) as progress:
+            files = save_checkpoint(
+                source,
+                args.target,
+                format=format,
+                shards=args.shards,
+                force=args.force,
+                link=args.link,
+                provenance={"command": shlex.join(["ckpt-convert", *(sys.argv[1:] if argv is None else argv)])},
+                progress=progress,
+            )
+        return _show(source, args, format, files, total)
+
+    return run(make_parser(), command, argv)
+
+
+def _open(args: argparse.Namespace, format: str) -> Checkpoint:
+    """Object-based checkpoints become name-based, but from V2 to V2 nothing changes unless it is asked for."""
+    source = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")
+    if source.format == "v2" and format == "v2" and not args.tf_names and not args.stored_names:
+        return open_checkpoint(args.source, names="stored")
+    return source
+
+
+def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequence[str], total: int) -> int:
+    rows = [{"file": file, "bytes": Path(file).stat().st_size} for file in files]
+    replaced = existing_files(args.target, format) if args.dry_run else []
+    if args.json:
+        print_json(
+            {
+                "source": args.source,
+                "source_format": source.format,
+                "target": args.target,
+                "format": format,
+                "tensors": len(source.tensors),
+                "bytes": sum(row["bytes"] for row in rows) or total,
+                "files": rows,
+                "replaced": replaced,
+                "dry_run": args.dry_run,
+            }
+        )
+        return DONE
+    if source.note:
+        say(source.note)
+    verb = "would write" if args.dry_run else "wrote"
+    print(f"{verb} {args.target} ({format}) from {source.path} ({source.format}): {_amount(source, total)}")
+    if replaced:
+        print(f"would replace {', '.join(replaced)}" + ("" if args.force else ", which needs --force"))
+    if rows:
+        print(render(rows, ["file", "bytes"]))
+    return DONE
+
+
+def _amount(source: Checkpoint, total: int) -> str:
+    return f"{count(len(source.tensors), 'tensor')}, {size(total)}"
