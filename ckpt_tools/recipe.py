@@ -40,10 +40,8 @@ def load_recipe(source: str, parameters: Mapping[str, str] | None = None) -> tup
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         known = shipped_recipes()
-        raise RecipeError(
-            f"no recipe file {source}, and no shipped recipe of that name{nearest(source, known)}",
-            advice=f"Shipped: {', '.join(known)}.",
-        ) from None
+        hint = nearest(source, known) or f"; shipped are {', '.join(known)}"
+        raise RecipeError(f"no recipe file {source}, and no shipped recipe of that name{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{source}: {error}") from None
     return parse_recipe(text, path=path.name if path.parent == SHIPPED else source, parameters=parameters)

@@ -54,7 +54,7 @@ class Cast(Operation):
 
     def edit(self, tensors: Tensors) -> Edit:
         specs = tensors.specs()
-        names, problems = chosen(tensors, self.select) if self.select else (_floats(specs), ())
+        names, problems = chosen(tensors, self.select, self.command) if self.select else (_floats(specs), ())
         if self.keep_statistics:
             found = kinds(specs)
             names = [name for name in names if found[name].kind != "statistic"]

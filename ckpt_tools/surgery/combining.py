@@ -75,7 +75,7 @@ class Graft(Operation):
 
     def edit(self, tensors: Tensors) -> Edit:
         other = _opened(self.source)
-        names, problems = chosen(other, self.select) if self.select else (list(other), ())
+        names, problems = chosen(other, self.select, self.command) if self.select else (list(other), ())
         taken = Tensors((name, other[name]) for name in names)
         origins = {name: name for name in names}
         if self.rename and not problems:

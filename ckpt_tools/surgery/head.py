@@ -156,7 +156,7 @@ class InputChannels(Operation):
     def edit(self, tensors: Tensors) -> Edit:
         specs = tensors.specs()
         found = kinds(specs)
-        names, problems = chosen(tensors, self.select) if self.select else (list(tensors), ())
+        names, problems = chosen(tensors, self.select, self.command) if self.select else (list(tensors), ())
         stems = [name for name in names if found[name].kind == "weight" and len(specs[name].shape) == 4]
         if not self.select:
             stems = [name for name in stems if specs[name].shape[2] == 3]
@@ -181,28 +181,28 @@ def _resized(
 ) -> Edit:
     """The head in `patterns` with the classes that `class_map(number of old classes)` lists."""
     found = kinds(tensors.specs())
-    names, old, problems = _head(tensors, patterns, found)
+    names, old, problems = _head(tensors, patterns, found, command)
     if not problems:
         try:
             mapped = class_map(old)
         except RecipeError as error:
-            problems = (str(error),)
+            problems = (f"{command}: {error}",)
         else:
             beyond = sorted({taken for taken in mapped if taken is not None and taken >= old})
             if beyond:
-                problems = (f"the head has classes 0 to {old - 1}, the class map asks for {_few(beyond)}",)
+                problems = (f"{command}: the head has classes 0 to {old - 1}, the class map asks for {_few(beyond)}",)
     if problems:
-        return Edit(tensors, problems=tuple(f"{command}: {problem}" for problem in problems))
+        return Edit(tensors, problems=problems)
     return _adapted(tensors, {name: classes(-1, mapped) for name in names}, found, command, start)
 
 
 def _head(
-    tensors: Tensors, patterns: Sequence[str], found: Mapping[str, Kind]
+    tensors: Tensors, patterns: Sequence[str], found: Mapping[str, Kind], command: str
 ) -> tuple[list[str], int, tuple[str, ...]]:
     """The variables with a class axis, the number of classes, and what is wrong."""
     weights = [name for name in tensors if found[name].kind == "weight"]
     if patterns:
-        inside, problems = chosen(weights, patterns)
+        inside, problems = chosen(weights, patterns, command)
     else:
         inside, problems = _in_head_scopes(weights), ()
     if problems:
@@ -210,10 +210,10 @@ def _head(
     biases = {name: tensors[name].spec.shape[0] for name in inside if _is_bias(name, tensors[name].spec)}
     if not biases:
         where = f"no biases in {','.join(patterns)}" if patterns else f"no head in the usual scopes {HEAD_SCOPES}"
-        return [], 0, (f"{where}; `select` names the scope of the last layer",)
+        return [], 0, (f"{command}: {where}; `select` names the scope of the last layer",)
     if len(set(biases.values())) > 1:
         sizes = ", ".join(f"{name} has {size}" for name, size in biases.items())
-        return [], 0, (f"heads with different numbers of classes ({sizes}); `select` names one scope",)
+        return [], 0, (f"{command}: heads with different numbers of classes ({sizes}); `select` names one scope",)
     old = next(iter(biases.values()))
     # Only layers that have biases: the hidden layers of an auxiliary head, whose batch norm takes their place,
     # may happen to be as wide as there are classes.
@@ -243,7 +243,7 @@ def _adapted(
             changed[name] = _slot(tensor, adaptation, SLOT_STARTS.get(kind.slot, 0.0))
         else:
             changed[name] = _adapted_tensor(tensor, adaptation, lambda spec, v=variable: start(v, spec))
-        rows.append(Row(name, command, name, tensor.spec, changed[name].spec, _said(adaptation, kind)))
+        rows.append(Row(name, command, name, tensor.spec, changed[name].spec, _said(adaptation, kind, tensor.spec)))
     return Edit(replaced(tensors, changed), tuple(rows))
 
 
@@ -265,10 +265,11 @@ def _adapted_spec(spec: Spec, adaptation: Adaptation) -> Spec:
     return Spec(spec.dtype, tuple(shape))
 
 
-def _said(adaptation: Adaptation, kind: Kind) -> str:
+def _said(adaptation: Adaptation, kind: Kind, before: Spec) -> str:
     if adaptation.kind == "classes":
-        kept = sum(taken is not None for taken in adaptation.take)
-        return f"{kept} classes kept, {len(adaptation.take) - kept} new"
+        kept = len({taken for taken in adaptation.take if taken is not None})
+        new = adaptation.take.count(None)
+        return f"{kept} of {before.shape[adaptation.axis]} classes kept" + (f", {new} new" if new else "")
     if kind.kind == "slot":
         return "begins anew"
     if adaptation.kind == "channel sum":

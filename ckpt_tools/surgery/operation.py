@@ -76,12 +76,12 @@ def all_wrong(problems: Sequence[str]) -> SelectionError:
     return SelectionError(f"{len(problems)} problems:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def chosen(names: Iterable[str], patterns: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The names that the patterns select, in order, and what is wrong with the patterns."""
+def chosen(names: Iterable[str], patterns: Sequence[str], command: str) -> tuple[list[str], tuple[str, ...]]:
+    """The names that the patterns select, in order, and what is wrong with the patterns, a sentence each."""
     try:
-        return select(names, patterns), ()
+        return select(names, patterns, option=f"{command}:", of="tensors"), ()
     except SelectionError as error:
-        return [], (str(error),)
+        return [], tuple(str(error).splitlines())
 
 
 def with_values(tensor: Tensor, spec: Spec, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:

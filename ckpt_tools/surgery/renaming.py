@@ -109,7 +109,7 @@ class Keep(Operation):
     short: ClassVar[str] = "select"
 
     def edit(self, tensors: Tensors) -> Edit:
-        names, problems = chosen(tensors, self.select)
+        names, problems = chosen(tensors, self.select, self.command)
         return Edit(tensors, problems=problems) if problems else _without(tensors, set(tensors) - set(names))
 
 
@@ -122,7 +122,7 @@ class Drop(Operation):
     short: ClassVar[str] = "select"
 
     def edit(self, tensors: Tensors) -> Edit:
-        names, problems = chosen(tensors, self.select)
+        names, problems = chosen(tensors, self.select, self.command)
         return _without(tensors, set(names), problems=problems)
 
 

@@ -21,7 +21,7 @@ class _ByPattern(Operation):
     """An operation that does the same to every selected tensor: a new shape, and how values get there."""
 
     def edit(self, tensors: Tensors) -> Edit:
-        names, problems = chosen(tensors, self.select)
+        names, problems = chosen(tensors, self.select, self.command)
         changed, rows, wrong = {}, [], list(problems)
         for name in names:
             before = tensors[name].spec
@@ -185,7 +185,7 @@ class Fill(Operation):
     def edit(self, tensors: Tensors) -> Edit:
         if self.name:
             return self._create(tensors)
-        names, problems = chosen(tensors, self.select)
+        names, problems = chosen(tensors, self.select, self.command)
         specs = {name: tensors[name].spec for name in names}
         problems += tuple(
             f"fill: {name} is {spec}, which no number fills"

@@ -1,0 +1,264 @@
+"""ckpt-edit: renames, drops, casts, resizes, averages; values that stay are copied as bytes. No TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..adaptation import CLASS_MAP_HELP, parse_class_map
+from ..errors import CheckpointError, RecipeError
+from ..formats import Checkpoint, open_checkpoint, save_checkpoint
+from ..formats.output import WRITERS, format_of
+from ..recipe import load_recipe, shipped_recipes, to_yaml
+from ..recipe_settings import read_labels, rename_rule
+from ..report import count, render, size
+from ..surgery import OPERATIONS, Operation, Row, Surgery, operate
+from ..tensors import Spec
+from . import DONE, parser, print_json, run, say
+
+EXAMPLES = """\
+  ckpt-edit model.ckpt-5000 -o model.ckpt --strip optimizer,ema,step
+  ckpt-edit inception_v3.ckpt -o net.ckpt --drop AuxLogits --rename InceptionV3=net/InceptionV3 --dry-run
+  ckpt-edit inception_v3.ckpt -o five.ckpt --head 5 --format v2
+  ckpt-edit model.ckpt-5000 -o mean.ckpt --average model.ckpt-4000 model.ckpt-3000
+  ckpt-edit model.ckpt -o half.ckpt --recipe half-precision"""
+
+
+class Step(argparse.Action):
+    """Notes operations in the order in which they were typed."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        namespace.steps = [*namespace.steps, (self.dest, values)]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    made = parser("ckpt-edit", "Changes a checkpoint without TensorFlow; operations run in the order given.", EXAMPLES)
+    made.set_defaults(steps=[])
+    made.add_argument("source", metavar="SRC", help="a checkpoint, any of its files, or SRC:scope")
+    made.add_argument("-o", "--output", metavar="DST", help="the checkpoint to write")
+    _add_operations(made.add_argument_group("operations, done in the order given"))
+    names = "; ".join(shipped_recipes())
+    recipes = made.add_argument_group("recipes", f"shipped: {names}")
+    recipes.add_argument("--recipe", action=Step, metavar="FILE", help="operations as YAML, or a shipped recipe's name")
+    recipes.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fills ${NAME} of a recipe")
+    add = made.add_argument_group("output").add_argument
+    add("--dry-run", action="store_true", help="print what would be done to each tensor, write nothing")
+    add("--force", action="store_true", help="replace what is at DST")
+    add("--format", choices=list(WRITERS), help="by the ending of DST, or as the source")
+    add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
+    add("--link", action="store_true", help="hard links of V2 data files that stay as they are, no copies")
+    add("--stored-names", action="store_true", help="keys of object-based checkpoints as in the file")
+    return made
+
+
+def _add_operations(group: argparse._ArgumentGroup) -> None:
+    def add(flag: str, metavar: str | tuple[str, ...] | None, help: str, **more: object) -> None:
+        group.add_argument(flag, action=Step, metavar=metavar, help=help, **more)
+
+    add("--rename", "OLD=NEW", "a scope, a name or re:EXPR with \\1; A=B,B=A swaps")
+    add("--keep", "PATTERN", "only these tensors")
+    add("--drop", "PATTERN", "all but these tensors")
+    add("--strip", "WHAT", "any of optimizer,ema,step")
+    add("--ema-to-weights", None, "moving averages become the weights", nargs=0)
+    add("--cast", "TYPE", "floating-point tensors in float16, bfloat16, float32, ...")
+    add("--keep-statistics", None, "the cast before leaves batch-norm statistics alone", nargs=0)
+    add("--head", "N", "a classifier of N classes, all new without a map", type=int)
+    add("--class-map", "MAP", f"{CLASS_MAP_HELP}, or a file of it")
+    add("--labels-from", "FILE", "labels of the old classes, one a line")
+    add("--labels-to", "FILE", "labels of the new classes")
+    add("--head-in", "PATTERN", "scope of the head where it is not one of the usual")
+    add("--head-init", "KIND", "new classes begin with zeros or normal", choices=("zeros", "normal"))
+    add("--background", "CHANGE", "drop or add class 0 of 1001", choices=("drop", "add"))
+    add("--input-channels", "N", "the first convolution for N channels", type=int)
+    add("--average", "SRC", "mean with these checkpoints", nargs="+")
+    add("--graft", ("SRC", "PATTERN"), "tensors of another checkpoint into this one", nargs=2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0."""
+
+    def command(args: argparse.Namespace) -> int:
+        if not args.output and not args.dry_run:
+            raise RecipeError("no output given", advice="Add -o DST, or --dry-run.")
+        operations = operations_of(args.steps, args.set)
+        source = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")
+        try:
+            surgery = operate(source.tensors, operations)
+        except CheckpointError as error:
+            raise error.at(path=args.source) from None
+        files: tuple[str, ...] = ()
+        if not args.dry_run:
+            files = save_checkpoint(
+                source._replace(tensors=surgery.tensors), args.output, format=_format(args, source),
+                shards=args.shards, force=args.force, link=args.link, provenance=_provenance(source, surgery),
+            )  # fmt: skip
+        if args.json:
+            print_json(_as_json(source, surgery, files))
+        else:
+            _show(source, surgery, files, args.dry_run)
+        return DONE
+
+    return run(make_parser(), command, argv)
+
+
+def operations_of(steps: Sequence[tuple[str, object]], settings: Sequence[str] = ()) -> tuple[Operation, ...]:
+    """The operations that the flags mean, in their order.
+
+    Raises RecipeError that says what is wrong with a flag or a recipe.
+    """
+    parameters = dict(_parameter(text) for text in settings)
+    operations: list[Operation] = []
+    for command, fields in _merged(steps):
+        if command == "recipe":
+            operations += load_recipe(fields["path"], parameters)
+        else:
+            operations.append(OPERATIONS[command](**fields))
+    if parameters and not any(flag == "recipe" for flag, _ in steps):
+        raise RecipeError("--set fills the parameters of a --recipe, and there is none")
+    return tuple(operations)
+
+
+def _merged(steps: Sequence[tuple[str, object]]) -> list[tuple[str, dict[str, object]]]:
+    """(operation, its fields): flags that say more of an operation are joined to it.
+
+    Neighbouring --keep flags are one list of patterns, as every repeated option is; so are neighbouring --drop flags.
+    """
+    made: list[tuple[str, dict[str, object]]] = []
+    for flag, value in steps:
+        last, fields = made[-1] if made else ("", {})
+        if flag in ("keep", "drop") and last == flag:
+            fields["select"] += (value,)
+        elif flag == "keep_statistics":
+            if last != "cast":
+                raise RecipeError("--keep-statistics belongs behind --cast")
+            fields["keep_statistics"] = True
+        elif flag in _HEAD:
+            head = next((found for command, found in made if command == "head"), None)
+            if head is None:
+                made.append(("head", head := {}))
+            head |= _HEAD[flag](value)
+        else:
+            made.append((flag, _FIELDS[flag](value)))
+    return made
+
+
+def _rules(text: str) -> tuple[tuple[str, str], ...]:
+    """OLD=NEW, or several with commas between them, which then act at once; a `re:` keeps its commas."""
+    pieces = text.split(",")
+    several = not text.startswith("re:") and all("=" in piece for piece in pieces)
+    return tuple(rename_rule(piece) for piece in (pieces if several else [text]))
+
+
+def _class_map(text: str) -> tuple[int | None, ...]:
+    file = Path(text)
+    return parse_class_map(file.read_text(encoding="utf-8") if file.is_file() else text)
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {text} is not NAME=VALUE")
+    return name, value
+
+
+# What a flag's value means for the fields of its operation.
+_FIELDS = {
+    "recipe": lambda path: {"path": path},
+    "rename": lambda text: {"rules": _rules(text)},
+    "keep": lambda text: {"select": (text,)},
+    "drop": lambda text: {"select": (text,)},
+    "strip": lambda text: {"what": tuple(word.strip() for word in text.split(","))},
+    "ema_to_weights": lambda _: {},
+    "cast": lambda text: {"dtype": text},
+    "background": lambda text: {"change": text},
+    "input_channels": lambda number: {"channels": number},
+    "average": lambda paths: {"others": tuple(paths)},
+    "graft": lambda pair: {"source": pair[0], "select": (pair[1],)},
+}
+_HEAD = {
+    "head": lambda number: {"classes": number},
+    "class_map": lambda text: {"class_map": _class_map(text)},
+    "labels_from": lambda path: {"labels_from": read_labels(path)},
+    "labels_to": lambda path: {"labels_to": read_labels(path)},
+    "head_in": lambda text: {"select": (text,)},
+    "head_init": lambda kind: {"init": kind},
+}
+
+
+def _format(args: argparse.Namespace, source: Checkpoint) -> str:
+    """What --format or the ending of DST says, else the format of the source where it can be written."""
+    named = args.format or format_of(args.output)
+    is_plain = not args.format and not args.output.endswith(".index") and named == "v2"
+    return source.format if is_plain and source.format == "v1" else named
+
+
+def _provenance(source: Checkpoint, surgery: Surgery) -> dict[str, object]:
+    """For the sidecar: the recipe, what was done to each tensor, what was left out, what casts could not keep."""
+    return {
+        "source": source,
+        "recipe": to_yaml(surgery.operations),
+        "actions": {row.name: _sentence(row) for row in surgery.rows if row.after is not None},
+        "left_out": {row.name: _sentence(row) for row in surgery.rows if row.after is None},
+        "losses": [edit.losses for edit in surgery.edits if isinstance(edit.losses, dict)],
+    }
+
+
+def _sentence(row: Row) -> str:
+    origin = f" from {row.source}" if row.source not in ("", row.name) else ""
+    return f"{row.action}{origin}{f' ({row.detail})' if row.detail else ''}"
+
+
+def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict[str, object]:
+    return {
+        "source": source.path,
+        "format": source.format,
+        "recipe": to_yaml(surgery.operations),
+        "rows": [row._asdict() | {"before": _spec(row.before), "after": _spec(row.after)} for row in surgery.rows],
+        "summary": surgery.summary,
+        "losses": surgery.losses,
+        "files": list(files),
+    }
+
+
+def _spec(spec: Spec | None) -> dict[str, object] | None:
+    return None if spec is None else {"dtype": spec.dtype, "shape": list(spec.shape)}
+
+
+def _show(source: Checkpoint, surgery: Surgery, files: Sequence[str], dry: bool) -> None:
+    if source.note:
+        say(source.note)
+    if source.tensors.stored_names:
+        say("the object graph is left out and variables go by their own names; --stored-names keeps both")
+    if dry and surgery.rows:
+        rows = [_row(row) for row in surgery.rows]
+        print(render(rows, [column for column in rows[0] if any(row[column] for row in rows)]), end="\n\n")
+    done = Counter(row.action for row in surgery.rows)
+    print("\n".join(f"{action:<16}{count(number, 'tensor')}" for action, number in done.items()) or "nothing changes")
+    print(f"\n{render(summary_rows(surgery), ['', 'before', 'after'])}")
+    losses = [{"name": name, **loss} for name, loss in surgery.losses.items()]
+    if losses:
+        print(f"\n{render(losses, ['name', 'overflow', 'underflow'])}")
+        say(f"{count(len(losses), 'tensor')} not cast whole: values became infinite (overflow) or 0 (underflow)")
+    if files:
+        say(f"wrote {', '.join(files)}")
+
+
+def _row(row: Row) -> dict[str, object]:
+    """A row as people read it: the old name where it is another, the new spec where it is another."""
+    return {
+        "name": row.name,
+        "action": row.action,
+        "from": row.source if row.source != row.name else None,
+        "before": str(row.before) if row.before else None,
+        "after": str(row.after) if row.after and row.after != row.before else None,
+        "detail": row.detail or None,
+    }
+
+
+def summary_rows(surgery: Surgery) -> list[dict[str, object]]:
+    """Tensors, parameters and bytes before and after."""
+    before, after = surgery.summary["before"], surgery.summary["after"]
+    show = {"tensors": count, "parameters": count, "bytes": size}
+    return [{"": name, "before": text(before[name]), "after": text(after[name])} for name, text in show.items()]
