@@ -5,7 +5,10 @@ The .npy header is numpy's own (numpy.lib.format); nothing is ever unpickled.
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +30,10 @@ TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "comple
 }
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: the bytes must not depend on the day
 _LONGEST_HEADER = 1 << 20
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, SyntaxError, MemoryError),
+    *(ValueError, TypeError, OverflowError, LookupError),
+)
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
@@ -62,6 +69,7 @@ def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, name: st
     import numpy as np
 
     with archive.open(info) as member:
+        member.MIN_READ_SIZE = 1  # do not read ahead into the values: a damaged one must not keep the rest from opening
         version = np.lib.format.read_magic(member)
         if version == (1, 0):
             header = np.lib.format.read_array_header_1_0(member, max_header_size=_LONGEST_HEADER)
@@ -104,17 +112,12 @@ def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise error.at(path=path, tensor=tensor) from None
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        TypeError,
-        OverflowError,
-        KeyError,
-        IndexError,
-    ) as error:
+    except _DAMAGE as error:
         raise DamagedError(f"not a sound .npz: {error}", path=path, tensor=tensor) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an offset that no file can have
+            raise
+        raise DamagedError("not a sound .npz: it points outside itself", path=path, tensor=tensor) from error
     except (NotImplementedError, RuntimeError) as error:  # another compression; a password
         raise UnsupportedError(f"zip archive: {error}", path=path, tensor=tensor) from error
 
