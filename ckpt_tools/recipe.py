@@ -82,10 +82,7 @@ def to_yaml(operations: Sequence[Operation]) -> str:
     - strip: [ema]
     - cast: {dtype: float16, keep_statistics: true}
     """
-    import yaml
-
-    listed = [_as_yaml(operation) for operation in operations]
-    return "".join(yaml.safe_dump([each], sort_keys=False, default_flow_style=None, width=1000) for each in listed)
+    return "".join(map(_as_yaml, operations))
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -204,15 +201,19 @@ class _Reading:
         return values
 
 
-def _as_yaml(operation: Operation) -> object:
+def _as_yaml(operation: Operation) -> str:
+    import yaml
+
     settings = {}
     for each in fields(operation):
         value = getattr(operation, each.name)
         if value != each.default:
             settings[each.name] = _plain(each.name, value)
     if not settings:
-        return operation.command
-    return {operation.command: settings[operation.short] if [*settings] == [operation.short] else settings}
+        return f"- {operation.command}\n"
+    value = settings[operation.short] if [*settings] == [operation.short] else settings
+    written = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return f"- {operation.command}: {written.removesuffix('...' + chr(10)).strip()}\n"
 
 
 def _plain(name: str, value: object) -> object:
