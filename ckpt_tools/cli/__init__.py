@@ -6,7 +6,6 @@ Exit codes, as in diff(1): 0 done, same, nothing found; 1 differences, findings,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -49,9 +48,19 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
 
 
 def print_json(value: object) -> None:
-    """Prints a value as indented JSON on stdout."""
-    json.dump(value, sys.stdout, indent=1)
-    sys.stdout.write("\n")
+    """Prints a value as JSON on stdout, each row of a list on a line of its own."""
+    import json
+
+    def dumped(part: object) -> str:
+        if isinstance(part, list) and part:
+            return "[\n  " + ",\n  ".join(map(json.dumps, part)) + "\n ]"
+        return json.dumps(part)
+
+    if isinstance(value, dict) and value:
+        parts = [f" {json.dumps(key)}: {dumped(part)}" for key, part in value.items()]
+        sys.stdout.write("{\n" + ",\n".join(parts) + "\n}\n")
+    else:
+        sys.stdout.write(dumped(value) + "\n")
 
 
 def say(text: str) -> None:
