@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 STYLES = ("table", "json", "csv", "markdown")
+_TO_THE_RIGHT = ("size", "share")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -117,7 +118,9 @@ def _width(text: str) -> int:
 
 
 def _is_numeric(rows: Iterable[Mapping[str, object]], column: str) -> bool:
-    """Whether the first cell that is not empty holds a number: then the column is aligned to the right."""
+    """Whether the column is aligned to the right: its first cell that is not empty holds a number."""
+    if column in _TO_THE_RIGHT:
+        return True
     for row in rows:
         value = row.get(column)
         if value is not None:

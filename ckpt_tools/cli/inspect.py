@@ -1,0 +1,227 @@
+"""ckpt-inspect: what a checkpoint holds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ..errors import CheckpointError
+from ..formats import open_checkpoint
+from ..names import select
+from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, totals
+from ..report import count, render, share, size
+from . import DONE, FOUND, parser, print_json, run, say
+
+TITLES = {
+    "v1": "V1 checkpoint",
+    "v2": "V2 checkpoint",
+    "saved_model": "SavedModel",
+    "graphdef": "GraphDef",
+    "keras_h5": "Keras HDF5 file",
+    "keras": "Keras archive",
+    "safetensors": "safetensors file",
+    "npz": "npz archive",
+}
+COLUMNS = ["name", "dtype", "shape", "parameters", "bytes", "kind"]
+STATISTICS = ["min", "max", "mean", "std", "zeros", "nan", "inf"]
+SPELLED = {"nan": "NaN", "inf": "Inf"}
+EXAMPLES = """\
+  ckpt-inspect inception_v3.ckpt
+  ckpt-inspect model.ckpt-1000 --scope Logits --stats
+  ckpt-inspect train_dir --sort size          the latest checkpoint of a run
+  ckpt-inspect model.ckpt --tree=2            how much each scope holds
+  ckpt-inspect model.ckpt --tensor net/Logits/biases
+  ckpt-inspect model.ckpt --scope 're:weights$' --names | wc -l
+  ckpt-inspect model.ckpt --fail-on nan,inf > /dev/null || echo broken
+  ckpt-inspect model.ckpt --json | jq .totals"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    made = parser(
+        "ckpt-inspect", "Lists what a checkpoint holds. Values are read only where they are asked for.", EXAMPLES
+    )
+    made.add_argument(
+        "source", metavar="SRC", help="any checkpoint, any of its files, its folder; SRC:scope for a part"
+    )
+    made.add_argument(
+        "--scope", metavar="PATTERN", action="append", help="only what the patterns select; may be repeated"
+    )
+    made.add_argument("--sort", choices=SORTS, help="order of the rows; by default the order of the source")
+    made.add_argument("--names", action="store_true", help="print names alone, one on a line")
+    made.add_argument(
+        "--tree", metavar="DEPTH", type=_depth, nargs="?", const=0, help="the tree of scopes, to this depth if given"
+    )
+    made.add_argument("--stats", action="store_true", help="min, max, mean, std of the finite values; zeros, NaN, Inf")
+    made.add_argument("--tensor", metavar="NAME", action="append", help="print the values of a tensor; may be repeated")
+    made.add_argument(
+        "--all-values", action="store_true", help="with --tensor: every value, not the first and last few"
+    )
+    made.add_argument(
+        "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if a tensor holds such values"
+    )
+    made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: the keys as in the file")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(make_parser(), inspect, argv)
+
+
+def inspect(args: argparse.Namespace) -> int:
+    checkpoint = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")
+    if args.tensor:
+        return print_values(args, checkpoint)
+    rows = overview(checkpoint.tensors)
+    shown = rows
+    if args.scope:
+        chosen = set(select([row.name for row in rows], args.scope, option="--scope", of="tensors"))
+        shown = [row for row in rows if row.name in chosen]
+    if args.sort:
+        shown = sort_rows(shown, args.sort, checkpoint.tensors)
+    values = read_statistics(checkpoint, shown) if args.stats or args.fail_on else {}
+    if args.names:
+        print("\n".join(row.name for row in shown))
+    elif args.json:
+        print_json(as_json(args, checkpoint, rows, shown, values))
+    else:
+        print_tables(args, checkpoint, rows, shown, values)
+    if not rows:
+        say(f"ckpt-inspect: {args.source} holds no tensors")
+        return FOUND
+    return DONE if not complain(args, values) else FOUND
+
+
+def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row], values: dict) -> None:
+    print(headline(args.source, checkpoint, rows))
+    if checkpoint.note:
+        print(f"note: {checkpoint.note}")
+    if not shown:
+        return
+    if args.scope:
+        print(f"selected by --scope {','.join(args.scope)}: {len(shown):,} of {count(len(rows), 'tensor')}")
+    print()
+    if args.tree is not None:
+        whole, *inner = branches(shown, args.tree)
+        table = [
+            {
+                "scope": "  " * (each.depth - 1) + each.path.rpartition("/")[2] + "/" * each.is_scope,
+                "tensors": each.tensors,
+                "parameters": each.parameters,
+                "size": size(each.bytes),
+                "share": share(each.bytes, whole.bytes),
+            }
+            for each in inner
+        ]
+        print(render(table, list(table[0])))
+    else:
+        columns = COLUMNS + ["of"] * any(row.of for row in shown) + STATISTICS * args.stats
+        print(render([row._asdict() | values.get(row.name, {}) for row in shown], columns))
+    print()
+    sums = [total._asdict() | {"size": size(total.bytes)} for total in totals(shown)]
+    print(render(sums, ["kind", "tensors", "parameters", "bytes", "size"]))
+
+
+def headline(source: str, checkpoint, rows: list[Row]) -> str:
+    """`inception_v3.ckpt: V1 checkpoint, 388 tensors, 27,182,194 parameters, 108.7 MB; slim InceptionV3, ...`"""
+    whole = totals(rows)[-1]
+    title = TITLES[checkpoint.format]
+    if checkpoint.tensors.stored_names and checkpoint.format == "v2":
+        title = f"object-based {title}"
+    data_files = [file for file in checkpoint.files if not file.endswith(".index")]
+    shards = f" in {len(data_files)} shards" if len(data_files) > 1 else ""
+    facts = [title + shards, count(whole.tensors, "tensor"), count(whole.parameters, "parameter"), size(whole.bytes)]
+    net = recognised(checkpoint)
+    return f"{source}: {', '.join(facts)}" + (f"; {net}" if net else "")
+
+
+def recognised(checkpoint) -> object:
+    from ..nets.registry import recognise
+
+    return recognise(checkpoint.tensors.specs())
+
+
+def as_json(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row], values: dict) -> dict:
+    found = recognised(checkpoint)
+    sums = {total.kind: total._asdict() for total in totals(shown)}
+    document = {
+        "source": args.source,
+        "format": checkpoint.format,
+        "net": found.net.name if found and found.net else None,
+    }
+    if args.tree is not None:
+        document["tree"] = [each._asdict() for each in branches(shown, args.tree)]
+    else:
+        document["tensors"] = [
+            {column: getattr(row, column) for column in COLUMNS}
+            | ({"of": row.of} if row.kind in ("slot", "average") else {})
+            | (values.get(row.name, {}) if args.stats else {})
+            for row in shown
+        ]
+    whole = sums.pop("total")
+    del whole["kind"]
+    by_kind = {kind: {key: total[key] for key in whole} for kind, total in sums.items()}
+    return document | {"totals": whole | {"kinds": by_kind}}
+
+
+def read_statistics(checkpoint, rows: list[Row]) -> dict[str, dict]:
+    """Statistics of each tensor as a dictionary, by name. Tensors are read one at a time."""
+    found = {}
+    for row in rows:
+        try:
+            found[row.name] = statistics(checkpoint.tensors[row.name])._asdict()
+        except CheckpointError as error:
+            raise error.at(path=checkpoint.path, tensor=row.name) from None
+    return found
+
+
+def complain(args: argparse.Namespace, values: dict[str, dict]) -> bool:
+    """Says on stderr what --fail-on finds; True when it finds something."""
+    bad = [
+        f"{name} ({', '.join(f'{each[word]:,} {SPELLED[word]}' for word in args.fail_on if each[word])})"
+        for name, each in values.items()
+        if any(each[word] for word in args.fail_on)
+    ]
+    if bad:
+        listed = ", ".join(bad[:10]) + (f" and {len(bad) - 10:,} more" if len(bad) > 10 else "")
+        say(f"ckpt-inspect: {count(len(bad), 'tensor')} with {' or '.join(SPELLED[w] for w in args.fail_on)}: {listed}")
+    return bool(bad)
+
+
+def print_values(args: argparse.Namespace, checkpoint) -> int:
+    import numpy as np
+
+    found = {name: find(checkpoint.tensors, name) for name in args.tensor}
+    if args.json:
+        print_json([_values_as_json(name, tensor) for name, tensor in found.items()])
+        return DONE
+    limit = sys.maxsize if args.all_values else 1000
+    for name, tensor in found.items():
+        print(f"{name}: {tensor.spec}")
+        print(np.array2string(tensor.load(), threshold=limit, max_line_width=120, separator=", "))
+    return DONE
+
+
+def _values_as_json(name: str, tensor) -> dict:
+    array = tensor.load()
+    if array.dtype.kind == "O":
+        values = [each.decode("utf-8", "backslashreplace") for each in array.reshape(-1)]
+    elif array.dtype.kind == "c":
+        values = [[each.real, each.imag] for each in array.reshape(-1).tolist()]
+    else:
+        values = array.reshape(-1).tolist()
+    return {"name": name, "dtype": tensor.spec.dtype, "shape": tensor.spec.shape, "values": values}
+
+
+def _depth(text: str) -> int:
+    if not text.isdigit() or text == "0":
+        raise argparse.ArgumentTypeError(f"{text!r} is no depth; write --tree=2, or give SRC before --tree")
+    return int(text)
+
+
+def _fail_on(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",")))
+    for word in words:
+        if word not in SPELLED:
+            raise argparse.ArgumentTypeError(f"{word!r} is not one of nan, inf")
+    return words
