@@ -50,7 +50,7 @@ class CheckpointError(Exception):
         if self.path is not None:
             text = f"{self.path}: {text}"
         if self.advice:
-            text = f"{text.rstrip('.')}. {self.advice}"
+            text = f"{text} {self.advice}" if text.endswith("?") else f"{text.rstrip('.')}. {self.advice}"
         return text
 
 
