@@ -32,7 +32,7 @@ def explain(
 def _explain_kind(
     kind: str, names: Sequence[str], wanted: Mapping[str, Variable], source: Mapping[str, Spec]
 ) -> Conflict:
-    afresh = f"{exclude_advice(names, wanted)} initialises afresh"
+    afresh = f"{exclude_advice(names, wanted)} initialises them afresh"
     if kind == "classes":
         return Conflict(
             "other number of classes", tuple(names), f"{afresh}; {_class_map_advice(names, wanted, source)}"

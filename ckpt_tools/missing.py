@@ -115,13 +115,11 @@ def _other_net(missing: Sequence[str], view: View) -> Cause | None:
     if any(our in name.split("/") for name in view.source):  # the right net, with a part of another beside it
         return None
     resnets = our.startswith("resnet") and their.startswith("resnet") and our.split("_")[1] != their.split("_")[1]
-    if resnets:
-        cause = "resnet v1 against v2"
-        why = f"The checkpoint is {their}, whose units differ from those of {our} although many names look alike"
-    else:
-        cause, why = "checkpoint of another net", f"The checkpoint is {their}, the net {our}"
+    cause = "resnet v1 against v2" if resnets else "checkpoint of another net"
+    why = ", whose units differ although many names look alike" if resnets else ""
     found = tuple(name for name in missing if name.startswith(our + "/"))
-    return Cause(Conflict(cause, found, f"{why}: use --net {_net_name(their)}."))
+    advice = f"Use --net {_net_name(their)}: the checkpoint is {their}, not {our}{why}."
+    return Cause(Conflict(cause, found, advice))
 
 
 def _roots(names: Iterable[str]) -> list[str]:
@@ -171,8 +169,8 @@ def _foreign(missing: Sequence[str], view: View) -> Cause | None:
         used = {old: new for old, new in rules.items() if rename(view.unused, parse_renames({old: new}))}
         return Cause(Conflict("Keras names", found, f"The layers are named alike: {_map(used)} renames them."), used)
     advice = (
-        f"{keras[0]} is a name that Keras gives by the order of layers: write a recipe for ckpt-edit that names each "
-        "layer, then plan with its result."
+        f"{keras[0]} is a name that Keras gives by the order of layers: rename each layer with a recipe of "
+        "ckpt-edit, then plan with its result."
     )
     return Cause(Conflict("Keras names", tuple(missing), advice))
 
@@ -187,8 +185,8 @@ def _scopes(missing: Sequence[str], view: View) -> Cause | None:
     rule = _scope_rule(old, new, suffix)
     whole = len(found) == len(missing) and not any(name in view.source for name in view.wanted)
     cause = "every name differs by one prefix" if whole else "a scope has another name"
-    theirs, ours = (f"{scope}/..." if scope else "no prefix" for scope in (old, new))
-    advice = f"The checkpoint has {theirs} where the net has {ours}: {_map(rule)}."
+    theirs, ours = (f"{scope}/" if scope else "no prefix" for scope in (old, new))
+    advice = f"Type {_map(rule)}: the checkpoint has {theirs} where the net has {ours}."
     return Cause(Conflict(cause, tuple(found), advice), rule)
 
 
@@ -300,7 +298,7 @@ def _missing(missing: Sequence[str], view: View) -> Cause | None:
             "Check --net and the file."
         )
         return Cause(Conflict("no source", tuple(missing), advice))
-    advice = f"{words}Type {exclude_advice(missing, view.wanted)} to initialise afresh, or --map OLD=NEW."
+    advice = f"{words}Type {exclude_advice(missing, view.wanted)} to initialise them afresh, or --map OLD=NEW."
     return Cause(Conflict("no source", tuple(missing), advice), exclude=cover)
 
 

@@ -13,7 +13,7 @@ net/logits/weights, unused, --exclude logits
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from . import batch_norm as norms
@@ -84,8 +84,7 @@ def make_plan(
     layers = norms.layers(each.name for each in variables if aux or each.role != "auxiliary")
     decided = _without_statistics(decided, layers)
     policies = norms.policies(layers, trained, batch_norm)
-    used = {row.source for row, _, _ in decided if row.source}
-    unused = _unused(source, used, excluded)
+    unused = _unused(source, {row.name: row for row, _, _ in decided}, excluded)
     idle = [
         *idle_patterns("--exclude", excluded, list(dict.fromkeys([*net, *source])), "names of the net and the source"),
         *idle_trainable(wanted, can_train, variables),
@@ -167,11 +166,11 @@ def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row,
     sizes = f"net {list(ours)}, checkpoint {list(theirs)}"
     not_covered = f"; not covered by --exclude {rules.exclude}" if len(rules.exclude) else ""
     axis = variable.class_axis
-    if axis is not None and _differ_on(axis, ours, theirs):
-        if idle_aux and ours != theirs:
-            return _Decision(row("init", "auxiliary head", f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes"))
-        if idle_aux:
+    if axis is not None and idle_aux:
+        if ours == theirs:
             return _Decision(row("restore", "same name", "same name, type and shape"))
+        return _Decision(row("init", "auxiliary head", f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes"))
+    if axis is not None and _differ_on(axis, ours, theirs):
         if rules.class_map is None:
             return misfit("classes", f"{sizes}, class axis{not_covered}")
         return _map_classes(variable, spec, rules.class_map, row, misfit)
@@ -217,16 +216,20 @@ def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms
     return made
 
 
-def _unused(source: Mapping[str, Spec], used: Collection[str], excluded: Patterns) -> list[Row]:
+def _unused(source: Mapping[str, Spec], decided: Mapping[str, Row], excluded: Patterns) -> list[Row]:
     """A row for each tensor of the source that no variable takes."""
     rows = []
+    used = {row.source for row in decided.values() if row.source}
     kind_of = kinds(source)
     for name, spec in source.items():
         if name in used:
             continue
         pattern = excluded.match(name)
-        reason = "excluded" if pattern is not None else _what(kind_of[name])
-        rule = f"--exclude {pattern}" if pattern is not None else "no such variable"
+        rule, reason = "no such variable", _what(kind_of[name])
+        if pattern is not None:
+            rule, reason = f"--exclude {pattern}", "excluded"
+        elif name in decided:
+            rule, reason = decided[name].rule, "the variable does not take it"
         rows.append(Row(name, "unused", name, spec.shape, None, spec.dtype, False, rule, reason))
     return rows
 

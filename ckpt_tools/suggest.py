@@ -38,7 +38,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], *, aux: b
     """
     net = {each.name: each for each in variables}
     first = make_plan(source, variables, aux=aux)
-    missing = [row.name for row in first.rows if row.target_shape is not None and row.source is None]
+    missing = [row.name for row in first.rows if row.action == "conflict" and row.source is None]
     unused = [row.name for row in first.rows if row.action == "unused"]
     causes = explain_missing(missing, View(net, source, unused))
     renames: dict[str, str] = {}

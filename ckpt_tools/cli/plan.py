@@ -1,0 +1,136 @@
+"""ckpt-plan: what each variable of a net will get from a checkpoint, and why. No TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, parse_class_map
+from ..errors import OutputError, RecipeError, SelectionError
+from ..formats import open_checkpoint
+from ..nets.registry import NETS, get_net, recognise
+from ..plan import Plan, Variable, make_plan
+from ..plan_text import overview, scope_rows, variable_rows
+from ..report import render
+from ..suggest import Suggestion, suggest
+from ..tensors import Spec
+from . import DONE, FOUND, parser, print_json, run, say
+
+EXAMPLES = """\
+  ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --trainable Logits
+  ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --all --json
+  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --map model/InceptionV3=InceptionV3 --exclude Logits
+  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of ckpt-plan."""
+    made = parser("ckpt-plan", "Says what a net takes from a checkpoint, before anything is run.", EXAMPLES)
+    add = made.add_argument
+    add("source", metavar="SRC", help="a checkpoint, any of its files, or SRC:scope")
+    add("--net", help="name of the net; left out, it is read off the checkpoint")
+    add("--num-classes", type=int, metavar="N", help="classes of the net; those of the checkpoint by default")
+    add("--exclude", action="append", default=[], metavar="PATTERN", help="scopes to initialise afresh")
+    add("--trainable", action="append", default=[], metavar="PATTERN", help="the only scopes to train")
+    add("--map", action="append", default=[], metavar="OLD=NEW", help="a scope of SRC and what the net calls it")
+    add("--class-map", metavar="MAP", help=f"keep classes: {CLASS_MAP_HELP}, or NEW.txt=OLD.txt, files of labels")
+    add("--cast", action="store_true", help="convert other element types")
+    add("--aux", action="store_true", help="train the auxiliary head as well")
+    add("--adapt-input", action="store_true", help="adapt a first layer that has other input channels")
+    add("--suggest", action="store_true", help="propose --exclude, --trainable and --map")
+    add("--output", metavar="FILE", help="write the plan as JSON, or with --suggest the proposal as YAML")
+    add("--all", action="store_true", help="one line for each variable")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 1 for a plan with conflicts."""
+
+    def command(args: argparse.Namespace) -> int:
+        source = open_checkpoint(args.source).tensors.specs()
+        title, variables = find_variables(args.net, args.num_classes, source)
+        proposal = suggest(source, variables, aux=args.aux) if args.suggest else None
+        plan = proposal.plan if proposal else plan_of(args, source, variables)
+        if args.json:
+            value = plan.to_json()
+            print_json({key: value[key] for key in ("rows", "conflicts", "summary")})
+        else:
+            print("\n\n".join([*([proposal_text(proposal)] if proposal else []), plan_text(title, plan, args.all)]))
+        if args.output:
+            write(args.output, proposal, plan)
+        return FOUND if plan.conflicts else DONE
+
+    return run(make_parser(), command, argv)
+
+
+def find_variables(name: str | None, classes: int | None, source: Mapping[str, Spec]) -> tuple[str, Sequence[Variable]]:
+    """A title and the variables of the net that is named, or that the source is recognised as."""
+    found = recognise(source)
+    if name is None and (found is None or found.net is None):
+        raise SelectionError("cannot tell which net this is", advice=f"Give --net: {', '.join(NETS)}.")
+    net = get_net(name) if name else found.net
+    known = found.classes if found and found.net == net else None
+    number = classes or known or net.classes
+    if number < 1:
+        raise RecipeError(f"--num-classes {number}: a net has at least one class")
+    return f"{net.title}, {number} classes", net.variables(number)
+
+
+def plan_of(args: argparse.Namespace, source: Mapping[str, Spec], variables: Sequence[Variable]) -> Plan:
+    """The plan that the options ask for."""
+    return make_plan(
+        source,
+        variables,
+        exclude=args.exclude,
+        trainable=args.trainable,
+        renames=args.map,
+        class_map=read_class_map(args.class_map),
+        cast=args.cast,
+        aux=args.aux,
+        adapt_input=args.adapt_input,
+    )
+
+
+def read_class_map(text: str | None) -> tuple[int | None, ...] | None:
+    """A list of indices, or two files with one label a line: NEW.txt=OLD.txt."""
+    if text is None:
+        return None
+    new, equals, old = text.partition("=")
+    if not equals:
+        return parse_class_map(text)
+    labels = [Path(path).read_text(encoding="utf-8").splitlines() for path in (new, old)]
+    return class_map_of_labels(*([line.strip() for line in lines if line.strip()] for lines in labels))
+
+
+def plan_text(title: str, plan: Plan, every: bool) -> str:
+    """The plan for people: counts, then what happens to each scope or variable, then the conflicts."""
+    parts = [f"{'net':<13}{title}\n{overview(plan)}\n{'plan':<13}{plan.digest}"]
+    rows = variable_rows(plan) if every else scope_rows(plan)
+    if rows:
+        parts.append(render(rows, list(rows[0])))
+    if plan.conflicts:
+        parts.append(plan.conflict_text(None if every else 5))
+    return "\n\n".join(parts)
+
+
+def proposal_text(proposal: Suggestion) -> str:
+    """What to type, as an option a line."""
+    options = [f"--{key} {value}" for key, values in proposal.to_config().items() for value in values]
+    return "\n".join(["suggested", *(f"  {option}" for option in options or ["nothing: the checkpoint fits as it is"])])
+
+
+def write(path: str, proposal: Suggestion | None, plan: Plan) -> None:
+    """The proposal as YAML for --config, or the plan as JSON."""
+    if proposal:
+        import yaml
+
+        text = yaml.safe_dump(proposal.to_config(), sort_keys=False)
+    else:
+        text = json.dumps(plan.to_json(), indent=1) + "\n"
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
+    say(f"wrote {path}")
