@@ -15,6 +15,14 @@ READER_VERSION = 1  # the version of both formats that this reader knows; none i
 VERSIONS = b"\x08\x01"  # VersionDef { producer: 1 }, as every release writes
 
 
+def shard_path(prefix: str, shard: int, num_shards: int) -> str:
+    """
+    >>> shard_path("model.ckpt", 0, 2)
+    'model.ckpt.data-00000-of-00002'
+    """
+    return f"{prefix}.data-{shard:05d}-of-{num_shards:05d}"
+
+
 class Header(NamedTuple):
     """BundleHeaderProto. Only the data files are big-endian where it says so, never the index."""
 

@@ -156,6 +156,12 @@ def encode(array: np.ndarray, dtype: str) -> tuple[list[memoryview | bytes], int
     return [data], mask(crc32c(data))
 
 
+def check_array(array: np.ndarray, spec: Spec) -> None:
+    """Raises UnsupportedError when an operation made values of another shape than its spec promised."""
+    if tuple(array.shape) != spec.shape:
+        raise UnsupportedError(f"has values of shape {list(array.shape)}, but its spec says {list(spec.shape)}")
+
+
 def number_bytes(array: np.ndarray, dtype: str) -> memoryview:
     """C-order little-endian bytes of numbers, without a copy where the array has them so."""
     import numpy as np

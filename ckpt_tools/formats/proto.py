@@ -83,6 +83,11 @@ def text(value: bytes) -> str:
     return bytes(value).decode("utf-8", "surrogateescape")
 
 
+def raw(name: str) -> bytes:
+    """The bytes of a name, as `text` read them."""
+    return name.encode("utf-8", "surrogateescape")
+
+
 def put_varint(value: int) -> bytes:
     """
     >>> put_varint(300).hex(), len(put_varint(-1))

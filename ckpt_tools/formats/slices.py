@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_RANK = 254  # TensorShape's limit
 Extents = tuple[Extent, ...]
+WHOLE: Extents = (Extent(0, None),)  # times the rank: the whole tensor
 
 
 def parse_shape(data: bytes) -> tuple[int, ...]:

@@ -212,6 +212,10 @@ def _only(path: str, here: dict[str, Found]) -> Found:
         raise NotACheckpointError(
             f"holds {len(checkpoints)} checkpoints: {listed}", path=path, advice="Give one of them."
         )
+    for name in sorted(os.listdir(path)):  # a single thing that looks like one, but is not, is worth naming
+        kind = identify(os.path.join(path, name)) if os.path.isfile(os.path.join(path, name)) else None
+        if kind and kind.name in ("cut_v1", "cut_index", "lfs", "html", "torch"):
+            raise refusal(os.path.join(path, name), kind)
     lost = sorted({match["prefix"] for name in os.listdir(path) if (match := _DATA.fullmatch(name))})
     why = f"; {lost[0]} has data files, but its index {lost[0]}.index is missing" if lost else ""
     raise NotACheckpointError(f"the folder holds no checkpoint{why}", path=path)

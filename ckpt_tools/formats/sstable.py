@@ -11,12 +11,12 @@ Layout and writer rules: tsl/lib/io/{table_builder,block_builder,format}.cc; blo
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import pack, unpack_from
 from typing import BinaryIO, NamedTuple
 
 from ..errors import DamagedError, NotACheckpointError
-from .checksum import masked_crc
+from .checksum import crc32c, mask, masked_crc
 from .mapped import MappedFile
 from .proto import put_varint, varint
 
@@ -216,8 +216,9 @@ class TableWriter:
         self._last = b""
         self._pending: Handle | None = None  # a finished block waits for the next key, which bounds its separator
 
-    def add(self, key: bytes, value: bytes) -> None:
-        if self._block.count and len(key) + len(value) >= 2 * BLOCK_SIZE:
+    def add(self, key: bytes, *value: bytes) -> None:
+        """Adds a record; its value may come in parts, which are written as they are and never joined when large."""
+        if self._block.count and len(key) + sum(map(len, value)) >= 2 * BLOCK_SIZE:
             self._cut()
         if self._pending:
             self._add_index(_separator(self._last, key))
@@ -242,14 +243,19 @@ class TableWriter:
         self._block = _BlockWriter(RESTART_INTERVAL)
 
     def _add_index(self, separator: bytes) -> None:
-        self._index.add(separator, _encode(self._pending))
+        self._index.add(separator, (_encode(self._pending),))
         self._pending = None
 
     def _write(self, parts: list[bytes]) -> Handle:
-        contents = b"".join(parts) + b"\0"
-        self._file.write(contents + pack("<I", masked_crc(contents)))
-        handle = Handle(self._offset, len(contents) - 1)
-        self._offset += handle.size + TRAILER
+        parts = [*parts, b"\0"]
+        size = sum(map(len, parts))
+        crc = 0
+        for part in parts if size > 4 * BLOCK_SIZE else [b"".join(parts)]:
+            crc = crc32c(part, crc)
+            self._file.write(part)
+        self._file.write(pack("<I", mask(crc)))
+        handle = Handle(self._offset, size - 1)
+        self._offset += size + TRAILER - 1
         return handle
 
 
@@ -263,7 +269,7 @@ class _BlockWriter:
         self._length = 0
         self._last = b""
 
-    def add(self, key: bytes, value: bytes) -> None:
+    def add(self, key: bytes, value: Sequence[bytes]) -> None:
         shared = 0
         if self.count % self._interval:
             last = self._last
@@ -273,10 +279,11 @@ class _BlockWriter:
         elif self.count:
             self._restarts.append(self._length)
             self.size += 4
-        head = put_varint(shared) + put_varint(len(key) - shared) + put_varint(len(value)) + key[shared:]
-        self._parts += (head, value)
-        self._length += len(head) + len(value)
-        self.size += len(head) + len(value)
+        size = sum(map(len, value))
+        head = put_varint(shared) + put_varint(len(key) - shared) + put_varint(size) + key[shared:]
+        self._parts += (head, *value)
+        self._length += len(head) + size
+        self.size += len(head) + size
         self.count += 1
         self._last = key
 

@@ -12,7 +12,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DamagedError
 from ..tensors import Spec
 from .elements import as_bytes, number_bytes, shaped
-from .proto import FIXED32, FIXED64, LEN, VARINT, fields, put_bytes
+from .proto import FIXED32, FIXED64, LEN, VARINT, fields, put_bytes, put_varint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,23 +137,20 @@ def _check_range(values: np.ndarray, low: int, high: int, dtype: str) -> None:
         raise DamagedError(f"holds a value that is not a {dtype}")
 
 
-def encode(array: np.ndarray, dtype: str) -> bytes:
-    """The TensorProto of a V1 file, byte for byte as TensorFlow writes it."""
+def encode(array: np.ndarray, dtype: str) -> list[bytes | memoryview]:
+    """The TensorProto of a V1 file, in parts, byte for byte as TensorFlow writes it."""
     import numpy as np
 
     field = FIELDS[dtype]
     if dtype == "string":
-        return b"".join(put_bytes(field.number, as_bytes(element)) for element in array.ravel())
-    if not array.size:
-        return b""
-    if field.width:
-        payload = bytes(number_bytes(array, dtype))
-    elif dtype == "float16":
-        payload = _put_varints(np.frombuffer(number_bytes(array, dtype), np.uint16).astype(np.uint64))
-    else:
-        flat = np.frombuffer(number_bytes(array, dtype), numpy_dtype(dtype))
-        payload = _put_varints(flat.astype(np.int64).view(np.uint64))
-    return put_bytes(field.number, payload)
+        return [b"".join(put_bytes(field.number, as_bytes(element)) for element in array.ravel())]
+    payload = number_bytes(array, dtype)
+    if not payload:
+        return []
+    if not field.width:
+        wanted = np.uint16 if dtype == "float16" else numpy_dtype(dtype)
+        payload = _put_varints(np.frombuffer(payload, wanted).astype(np.int64).view(np.uint64))
+    return [put_varint(field.number << 3 | LEN) + put_varint(len(payload)), payload]
 
 
 def _put_varints(values: np.ndarray) -> bytes:

@@ -7,22 +7,28 @@ one slice, under the slice's key, with its values in a typed field of a TensorPr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import CheckpointError, DamagedError
+from ..dtypes import BY_NAME
+from ..errors import CheckpointError, DamagedError, UnsupportedError
 from ..tensors import Slice, Spec, Tensor
 from . import slices, typed_values
-from .bundle_index import check_version, dtype_of
+from .bundle_index import VERSIONS, check_version, dtype_of
 from .checkpoint import Checkpoint
+from .elements import check_array
 from .lazy import LazyTensors
 from .mapped import MappedFile
-from .proto import fields, message, number, text
-from .sstable import FOOTER, Table, first_record, spans
+from .proto import fields, message, number, put_bytes, put_number, put_varint, raw, text
+from .sstable import FOOTER, Table, TableWriter, first_record, spans
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+MAX_SLICE = 1 << 31  # bytes of a record, by TensorFlow's estimate (saved_tensor_slice_util.h)
+SLICE_OVERHEAD = 1024
 
 
 class Part(NamedTuple):
@@ -175,7 +181,7 @@ class Reader:
     def _part(name: str, spec: Spec, part: Part) -> np.ndarray:
         """The values of one slice."""
         try:
-            record = part.file.record(slices.slice_key(name.encode("utf-8", "surrogateescape"), part.extents))
+            record = part.file.record(slices.slice_key(raw(name), part.extents))
             if record is None:
                 raise DamagedError("its values are listed, but they are not in the file")
             return typed_values.decode(_proto(record), spec)
@@ -194,9 +200,11 @@ def least_size(path: str) -> int | None:
         if key or record[:1] != b"\x0a":
             return None
         total = size + FOOTER
-        for _name, spec, parts in listing(record) if len(record) == size else ():
+        for name, spec, parts in listing(record) if len(record) == size else ():
             width = typed_values.FIELDS[spec.dtype].width if spec.dtype in typed_values.FIELDS else 0
-            total += sum(math.prod(slices.slice_shape(part, spec.shape)) for part in parts) * (width or 1)
+            for part in parts:
+                values = math.prod(slices.slice_shape(part, spec.shape)) * (width or 1)
+                total += len(_record_head(name, part, values)) + values
         return total
     except DamagedError:
         return None
@@ -210,3 +218,79 @@ def _proto(record: memoryview) -> memoryview:
                 if inner == 3:
                     return message(value, inner_wire, "the values")
     raise DamagedError("its record holds no values")
+
+
+def _record_head(name: str, extents: slices.Extents, size: int) -> bytes:
+    """What stands in a record before a TensorProto of `size` bytes."""
+    head = put_bytes(1, raw(name)) + put_bytes(2, slices.encode_slice(extents)) + b"\x1a" + put_varint(size)
+    return b"\x12" + put_varint(len(head) + size) + head
+
+
+def write(tensors: Mapping[str, Tensor], path: str, *, progress: Callable[[int], object] | None = None) -> None:
+    """Writes one V1 file, byte for byte as TensorFlow does, with one tensor in memory at a time.
+
+    Partitioned variables stay in their slices. Raises UnsupportedError, naming all of them, for tensors that the
+    format cannot hold.
+    """
+    _refuse_unsupported(tensors)
+    records = []
+    meta = []
+    for name, tensor in tensors.items():
+        if tensor.slices:
+            slices.check_cover([part.extents for part in tensor.slices], tensor.spec.shape)
+        parts = tensor.slices or (Slice(slices.WHOLE * len(tensor.spec.shape), tensor),)
+        listed = b"".join(put_bytes(4, slices.encode_slice(part.extents)) for part in parts)
+        spec = put_bytes(2, slices.encode_shape(tensor.spec.shape)) + put_number(3, BY_NAME[tensor.spec.dtype].number)
+        meta.append(put_bytes(1, put_bytes(1, raw(name)) + spec + listed))
+        records += [(slices.slice_key(raw(name), part.extents), name, part) for part in parts]
+    records.sort(key=lambda record: record[0])
+    with open(path, "wb") as file:
+        table = TableWriter(file)
+        table.add(b"", put_bytes(1, b"".join(meta) + put_bytes(2, VERSIONS)))
+        for key, name, part in records:
+            values = _encoded(name, part.tensor)
+            size = sum(map(len, values))
+            table.add(key, _record_head(name, part.extents, size), *values)
+            if progress is not None:
+                progress(size)
+        table.finish()
+
+
+def _encoded(name: str, tensor: Tensor) -> list[bytes | memoryview]:
+    try:
+        array = tensor.load()
+        check_array(array, tensor.spec)
+        parts = typed_values.encode(array, tensor.spec.dtype)
+        _check_limit(tensor.spec, sum(map(len, parts)))
+        return parts
+    except CheckpointError as error:
+        raise error.at(tensor=name) from None
+
+
+def _check_limit(spec: Spec, size: int = 0) -> None:
+    """TensorFlow's own bound: a slice must be below 2 GiB by an estimate from the widest encoding of its type."""
+    bound = SLICE_OVERHEAD + spec.parameters * typed_values.FIELDS[spec.dtype].bound
+    bound += size if spec.dtype == "string" else 0
+    if bound > MAX_SLICE:
+        raise UnsupportedError(f"takes up to {bound:,} bytes in a V1 file, which allows {MAX_SLICE:,} for a tensor")
+
+
+def _refuse_unsupported(tensors: Mapping[str, Tensor]) -> None:
+    refused = []
+    for name, tensor in tensors.items():
+        if tensor.spec.dtype not in typed_values.WRITABLE:
+            refused.append(f"{name} is {tensor.spec.dtype}")
+        elif not name or not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name):
+            refused.append(f"{name!r} is not a name in UTF-8")
+        else:
+            try:
+                for part in tensor.slices or (Slice((), tensor),):
+                    _check_limit(part.tensor.spec)
+            except UnsupportedError as error:
+                refused.append(f"{name} {error.fact}")
+    if refused:
+        more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
+        raise UnsupportedError(
+            f"a V1 file cannot hold {len(refused)} of the tensors: {', '.join(refused[:5])}{more}",
+            advice="Write V2, or cast them (bfloat16 to float32) or drop them.",
+        )

@@ -2,38 +2,33 @@
 
 The index maps '' to a header and every tensor name to an entry: dtype, shape, shard, offset, size, checksum. A
 partitioned variable has an entry without bytes that lists its slices, and each slice an entry under a key of its own.
+
+Written as TensorFlow writes: no padding, the tensors of a source in its own order. So a bundle that is written
+unchanged is equal byte for byte. Bytes that an operation left alone are copied with their checksums, not decoded.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, NamedTuple
 
-from ..errors import CheckpointError, DamagedError
-from ..tensors import Slice, Spec, Stored, Tensor
+from ..errors import CheckpointError, UnsupportedError
+from ..tensors import Tensor
 from . import elements, slices
-from .bundle_index import Entry, Header, parse_entry, parse_header, parse_spec, spec_prefix
+from .bundle import Bundle, Report
+from .bundle_index import Entry, Header, encode_entry, encode_header, shard_path
 from .checkpoint import Checkpoint
+from .copying import RangeCopier
 from .lazy import LazyTensors
-from .mapped import MappedFile
-from .object_graph import GRAPH_KEY, variable_names
-from .proto import text
-from .sstable import Table, entries
+from .object_graph import GRAPH_KEY
+from .proto import raw
+from .sstable import TableWriter
 
-if TYPE_CHECKING:
-    import numpy as np
-
-Report = Callable[[CheckpointError], None]
-
-
-def shard_path(prefix: str, shard: int, num_shards: int) -> str:
-    """
-    >>> shard_path("model.ckpt", 0, 2)
-    'model.ckpt.data-00000-of-00002'
-    """
-    return f"{prefix}.data-{shard:05d}-of-{num_shards:05d}"
+Progress = Callable[[int], object] | None
+Rows = list[tuple[bytes, Entry]]
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def read(path: str, *, names: str = "variable", report: Report | None = None) -> Checkpoint:
@@ -42,7 +37,7 @@ def read(path: str, *, names: str = "variable", report: Report | None = None) ->
     With `report`, a damaged block or entry of the index is handed to it and left out, so that the rest can be saved;
     without, it is raised. Data files that are missing are said in the note, and by each tensor that needs one.
     """
-    bundle = Bundle(path, report or _raise)
+    bundle = Bundle(path, report)
     specs, stored_names, hidden = bundle.specs, {}, frozenset()
     if GRAPH_KEY in specs and names == "variable":
         hidden = frozenset([GRAPH_KEY])
@@ -53,225 +48,152 @@ def read(path: str, *, names: str = "variable", report: Report | None = None) ->
     return Checkpoint(tensors, "v2", path, (bundle.index, *bundle.shards()), bundle.missing())
 
 
-def _raise(error: CheckpointError) -> None:
-    raise error
+class Piece(NamedTuple):
+    """What an entry with bytes holds: a tensor, or a slice of one."""
+
+    key: bytes
+    name: str
+    tensor: Tensor
 
 
-def _raw(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
+def write(
+    tensors: Mapping[str, Tensor],
+    path: str,
+    *,
+    shards: int | None = None,
+    link: bool = False,
+    progress: Progress = None,
+) -> None:
+    """Writes the data files PREFIX.data-... and then PREFIX.index, for the prefix `path`.
+
+    `shards` is the number of data files; None keeps the source's. With `link`, the source's data files become hard
+    links where the file system can, and tensors that are not stored as they are go to one more file.
+    Raises UnsupportedError, before anything is written, for names that the format cannot hold.
+    """
+    rows, pieces = _pieces(tensors)
+    linked = _link(pieces, path) if link else {}
+    rest = [piece for piece in pieces if not (linked and piece.tensor.stored)]
+    groups = _layout(rest, 1 if linked else shards) if rest or not linked else []
+    count = len(linked) + len(groups)
+    for key, _, (spec, _, stored, _) in pieces if linked else ():
+        if stored:
+            rows.append((key, Entry(spec, linked[stored.path], stored.offset, stored.size, stored.crc32c)))
+    for shard, group in enumerate(groups, len(linked)):
+        rows += _write_shard(shard_path(path, shard, count), shard, group, progress)
+    _write_index(path + ".index", rows, count)
 
 
-class Bundle:
-    """An opened V2 checkpoint: its entries as they lie in the index, and its data files, mapped when needed."""
+def _pieces(tensors: Mapping[str, Tensor]) -> tuple[Rows, list[Piece]]:
+    """The entries of partitioned variables, and everything that has bytes."""
+    rows: Rows = []
+    pieces = []
+    for name, tensor in tensors.items():
+        if not name:
+            raise UnsupportedError("a tensor without a name cannot be stored")
+        parts = tensor.slices
+        if len(parts) < 2:  # TensorFlow, too, stores a partition of one part as a plain tensor
+            pieces.append(Piece(raw(name), name, parts[0].tensor if parts else tensor))
+            continue
+        extents = tuple(part.extents for part in parts)
+        slices.check_cover(extents, tensor.spec.shape)
+        rows.append((raw(name), Entry(tensor.spec, slices=extents)))
+        pieces += [Piece(slices.slice_key(raw(name), part.extents), name, part.tensor) for part in parts]
+    keys = {piece.key for piece in pieces} | {key for key, _ in rows}
+    if len(keys) < len(pieces) + len(rows):
+        raise UnsupportedError("a tensor has the name that is the key of another one's slice")
+    return rows, pieces
 
-    def __init__(self, prefix: str, report: Report = _raise) -> None:
-        self.prefix = prefix
-        self.index = prefix + ".index"
-        self.specs: dict[str, Spec] = {}
-        self._values: dict[str, bytes] = {}
-        self._report = report
-        self._files: dict[int, MappedFile] = {}
-        try:
-            self.header = self._read_index()
-        except CheckpointError as error:
-            raise error.at(path=self.index) from None
 
-    def _read_index(self) -> Header:
-        header = None
-        known: dict[bytes, Spec] = {}
-        for keys, values in self._blocks(Table(self.index)):
-            if header is None:
-                if keys[0] != b"":
-                    raise DamagedError("the index does not start with its header")
-                header = parse_header(values[0])
-                keys, values = keys[1:], values[1:]
-            self._add([text(key) for key in keys], values, known)
-        if header is None:
-            raise DamagedError("the index is empty: not even its header is there")
-        self._hide_slices()
-        return header
+def _layout(pieces: Sequence[Piece], shards: int | None) -> list[list[Piece]]:
+    """The pieces of each data file, in the order of their bytes: stored ones as in their source, then the others."""
+    known = sorted({piece.tensor.stored.shard for piece in pieces if piece.tensor.stored}) or [0]
+    order = {path: i for i, path in enumerate(dict.fromkeys(p.tensor.stored.path for p in pieces if p.tensor.stored))}
+    stored = [piece for piece in pieces if piece.tensor.stored]
+    stored.sort(key=lambda p: (p.tensor.stored.shard, order[p.tensor.stored.path], *p.tensor.stored[1:3]))
+    others = [piece for piece in pieces if not piece.tensor.stored]
+    if shards is None or shards == len(known):
+        groups: list[list[Piece]] = [[] for _ in known]
+        for piece in stored:
+            groups[known.index(piece.tensor.stored.shard)].append(piece)
+        groups[-1] += others
+        return groups
+    groups = [[] for _ in range(shards)]
+    total = sum(_size(piece) for piece in pieces) or 1
+    before = 0
+    for piece in stored + others:  # each file gets its share of the bytes
+        groups[min(shards - 1, before * shards // total)].append(piece)
+        before += _size(piece)
+    return groups
 
-    def _blocks(self, table: Table) -> Iterator[tuple[list[bytes], list[bytes]]]:
-        last = None
-        for block in table.blocks:
-            try:
-                keys, values = entries(table.read(block.handle))
-                if not keys:
-                    continue
-                if last is not None and keys[0] <= last:
-                    raise DamagedError("the keys of the index are out of order")
-                if keys[-1] > block.separator:
-                    raise DamagedError("a block of the index holds keys past its separator")
-            except DamagedError as error:
-                self._report(error.at(path=self.index))
-                continue
-            last = keys[-1]
-            yield keys, values
 
-    def _add(self, names: list[str], values: list[bytes], known: dict[bytes, Spec]) -> None:
-        """Takes a block in. Few specs differ in a large checkpoint, so they are found by the bytes that spell them."""
-        try:
-            specs = [known[value[: value[3] + 4]] for value in values]
-        except (KeyError, IndexError):
-            specs = [self._spec(name, value, known) for name, value in zip(names, values, strict=True)]
-            if None in specs:
-                kept = [i for i, spec in enumerate(specs) if spec is not None]
-                names, values, specs = [[column[i] for i in kept] for column in (names, values, specs)]
-        self._values.update(zip(names, values, strict=True))
-        self.specs.update(zip(names, specs, strict=True))
+def _size(piece: Piece) -> int:
+    tensor = piece.tensor
+    return tensor.stored.size if tensor.stored else tensor.spec.nbytes or tensor.spec.parameters
 
-    def _spec(self, name: str, value: bytes, known: dict[bytes, Spec]) -> Spec | None:
-        try:
-            prefix = spec_prefix(value)
-            if prefix is None:
-                return parse_spec(value)
-            if prefix not in known:
-                known[prefix] = parse_spec(prefix)
-            return known[prefix]
-        except DamagedError as error:
-            self._report(error.at(path=self.index, tensor=name))
-            return None
 
-    def _hide_slices(self) -> None:
-        """Takes the entries of slices out of the listing. Their keys start with a zero byte, so they come first."""
-        if not next(iter(self.specs), "").startswith("\0"):
-            return
-        for name in list(self.specs):
-            if b"\x3a" in self._values[name]:  # the tag of a slice, or a byte that looks like it
-                try:
-                    parts = self.entry(name).slices
-                except DamagedError:
-                    continue  # said when the tensor is loaded
-                for extents in parts:
-                    self.specs.pop(text(slices.slice_key(_raw(name), extents)), None)
+def _link(pieces: Sequence[Piece], path: str) -> dict[str, int]:
+    """Makes hard links of the data files that hold stored pieces: source -> number of the data file.
 
-    def variable_names(self) -> dict[str, str]:
-        """Shown name -> key by the object graph; by the keys alone where the graph cannot be read."""
-        keys = self.specs.keys() - {GRAPH_KEY}
-        ordered = [key for key in self.specs if key in keys]
-        try:
-            entry = self.entry(GRAPH_KEY)
-            (graph,) = elements.strings(self._data(entry), 1, entry.crc32c, self.header.big_endian)
-            return variable_names(graph, dict.fromkeys(ordered))
-        except CheckpointError:
-            return variable_names(b"", dict.fromkeys(ordered))
+    Empty, with no link left behind, where the file system cannot.
+    """
+    stored = {(piece.tensor.stored.shard, piece.tensor.stored.path) for piece in pieces if piece.tensor.stored}
+    sources = [source for _, source in sorted(stored)]
+    count = len(sources) + any(not piece.tensor.stored for piece in pieces)
+    made = []
+    try:
+        for shard, source in enumerate(sources):
+            target = shard_path(path, shard, count)
+            os.link(os.path.realpath(source), target)
+            made.append(target)
+    except OSError as error:
+        for target in made:
+            os.unlink(target)
+        if error.errno in _NO_LINK:
+            return {}
+        raise
+    return {source: shard for shard, source in enumerate(sources)}
 
-    def entry(self, key: str) -> Entry:
-        return parse_entry(self._values[key], self.specs[key] if key in self.specs else parse_spec(self._values[key]))
 
-    def tensor(self, key: str) -> Tensor:
-        """The tensor under a key of the file. What is wrong with its entry is said by its `load`."""
-        load = partial(self.load, key)
-        try:
-            entry = self.entry(key)
-            if entry.slices:
-                return Tensor(entry.spec, load, slices=tuple(self._slices(key, entry)))
-            return Tensor(entry.spec, load, self._stored(entry))
-        except CheckpointError:
-            return Tensor(self.specs[key], load)
+def _write_shard(path: str, shard: int, pieces: Sequence[Piece], progress: Progress) -> Rows:
+    """Writes one data file, with one tensor in memory at a time, and returns its entries."""
+    rows: Rows = []
+    offset = 0
+    with open(path, "wb", buffering=0) as file, RangeCopier(file.fileno(), progress) as copier:
+        for key, name, tensor in pieces:
+            if tensor.stored:
+                copier.append(tensor.stored.path, tensor.stored.offset, tensor.stored.size)
+                size, crc = tensor.stored.size, tensor.stored.crc32c
+            else:
+                copier.flush()
+                size, crc = _write_values(file, name, tensor, progress)
+            rows.append((key, Entry(tensor.spec, shard, offset, size, crc)))
+            offset += size
+    return rows
 
-    def _stored(self, entry: Entry) -> Stored | None:
-        if self.header.big_endian:
-            return None
-        self._data(entry)
-        return Stored(self._file(entry.shard).path, entry.offset, entry.size, entry.crc32c, entry.shard)
 
-    def _slices(self, key: str, whole: Entry) -> Iterator[Slice]:
-        slices.check_cover(whole.slices, whole.spec.shape)
-        for extents in whole.slices:
-            part = self._slice_entry(key, whole, extents)
-            yield Slice(extents, Tensor(part.spec, partial(self._load, key, part), self._stored(part)))
+def _write_values(file: BinaryIO, name: str, tensor: Tensor, progress: Progress) -> tuple[int, int]:
+    try:
+        array = tensor.load()
+        elements.check_array(array, tensor.spec)
+        parts, crc = elements.encode(array, tensor.spec.dtype)
+    except CheckpointError as error:
+        raise error.at(tensor=name) from None
+    size = 0
+    for part in parts if len(parts) == 1 else [b"".join(parts)]:
+        left = memoryview(part)
+        size += len(left)
+        while left:
+            left = left[file.write(left) :]
+    if progress is not None:
+        progress(size)
+    return size, crc
 
-    def _slice_entry(self, key: str, whole: Entry, extents: slices.Extents) -> Entry:
-        wanted = Spec(whole.spec.dtype, slices.slice_shape(extents, whole.spec.shape))
-        part_key = text(slices.slice_key(_raw(key), extents))
-        if part_key not in self._values:
-            raise DamagedError(f"its slice {slices.spell(extents)} is not in the index")
-        part = self.entry(part_key)
-        if part.spec != wanted or part.slices:
-            raise DamagedError(f"its slice {slices.spell(extents)} is stored as {part.spec}, not as {wanted}")
-        return part
 
-    def load(self, key: str) -> np.ndarray:
-        """The values under a key. Raises DamagedError for every way in which they can be wrong."""
-        try:
-            entry = self.entry(key)
-            if not entry.slices:
-                return self._load(key, entry)
-            from ..dtypes import numpy_dtype
-
-            slices.check_cover(entry.slices, entry.spec.shape)
-            found = [(extents, self._slice_entry(key, entry, extents)) for extents in entry.slices]
-            parts = [(extents, self._load(key, part)) for extents, part in found]
-            return slices.assemble(parts, entry.spec.shape, numpy_dtype(entry.spec.dtype))
-        except CheckpointError as error:
-            raise error.at(path=self.index, tensor=key) from None
-
-    def _load(self, key: str, entry: Entry) -> np.ndarray:
-        try:
-            return elements.decode(self._data(entry), entry.spec, entry.crc32c, self.header.big_endian)
-        except DamagedError as error:
-            file = self._files.get(entry.shard)
-            if file is not None:
-                error.advice = error.advice or self._diagnosis(entry.shard)
-                error.at(path=file.path)
-            raise error.at(path=self.index, tensor=key) from None
-
-    def _data(self, entry: Entry) -> memoryview:
-        elements.check_size(entry.spec, entry.size)
-        return self._file(entry.shard).part(entry.offset, entry.size, "its bytes")
-
-    def _file(self, shard: int) -> MappedFile:
-        if not 0 <= shard < self.header.num_shards:
-            raise DamagedError(f"its bytes should be in data file {shard} of {self.header.num_shards}")
-        if shard not in self._files:
-            self._files[shard] = MappedFile(shard_path(self.prefix, shard, self.header.num_shards))
-        return self._files[shard]
-
-    def needed(self) -> dict[int, int]:
-        """Shard -> bytes that its file must have at least. Reads every entry."""
-        sizes: dict[int, int] = {}
-        for key in self._values:
-            try:
-                entry = self.entry(key)
-            except DamagedError:
-                continue
-            if not entry.slices and 0 <= entry.shard < self.header.num_shards:
-                sizes[entry.shard] = max(sizes.get(entry.shard, 0), entry.offset + entry.size)
-        return sizes
-
-    def shards(self) -> list[str]:
-        """The data files that are there, by the names that the header gives them."""
-        if self.header.num_shards > 100_000:  # more files than a folder sensibly holds: only those that are named
-            return [shard_path(self.prefix, shard, self.header.num_shards) for shard in sorted(self.needed())]
-        paths = [shard_path(self.prefix, shard, self.header.num_shards) for shard in range(self.header.num_shards)]
-        return [path for path in paths if os.path.isfile(path)]
-
-    def missing(self) -> str:
-        """A sentence that names the data files which are needed and not there; empty when all are."""
-        if len(self.shards()) == self.header.num_shards:
-            return ""
-        paths = [shard_path(self.prefix, shard, self.header.num_shards) for shard in sorted(self.needed())]
-        gone = [os.path.basename(path) for path in paths if not os.path.isfile(path)]
-        if not gone:
-            return ""
-        listed = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
-        return f"of {self.header.num_shards} data file(s) {listed} is missing: names can be listed, values not read"
-
-    def _diagnosis(self, shard: int) -> str:
-        """What may have happened to a data file whose bytes are wrong."""
-        from .detect import advice_for
-
-        path = shard_path(self.prefix, shard, self.header.num_shards)
-        advice = advice_for(path)
-        if advice:
-            return advice
-        size, needed = len(self._files[shard]), self.needed().get(shard, 0)
-        if size < needed:
-            return f"The data file is cut off: it has {size:,} bytes and should have {needed:,}; copy it again."
-        if size > needed:
-            return (
-                f"The data file has {size - needed:,} bytes more than the index accounts for: it may be of "
-                "another step, or its line ends were converted (git's autocrlf does that)."
-            )
-        return ""
+def _write_index(path: str, rows: Rows, num_shards: int) -> None:
+    rows.sort(key=lambda row: row[0])
+    with open(path, "wb") as file:
+        table = TableWriter(file)
+        table.add(b"", encode_header(Header(num_shards)))
+        for key, entry in rows:
+            table.add(key, encode_entry(entry))
+        table.finish()

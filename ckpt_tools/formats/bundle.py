@@ -1,0 +1,246 @@
+"""An opened V2 checkpoint: the entries of its index, and the tensors they describe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..errors import CheckpointError, DamagedError
+from ..tensors import Slice, Spec, Stored, Tensor
+from . import elements, slices
+from .bundle_index import Entry, Header, parse_entry, parse_header, parse_spec, shard_path, spec_prefix
+from .detect import advice_for
+from .mapped import MappedFile
+from .object_graph import GRAPH_KEY, variable_names
+from .proto import raw, text
+from .sstable import Table, entries
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Report = Callable[[CheckpointError], None]
+
+
+def _raise(error: CheckpointError) -> None:
+    raise error
+
+
+class Bundle:
+    """An opened V2 checkpoint: its entries as they lie in the index, and its data files, mapped when needed."""
+
+    def __init__(self, prefix: str, report: Report | None = None) -> None:
+        self.prefix = prefix
+        self.index = prefix + ".index"
+        self.specs: dict[str, Spec] = {}
+        self._values: dict[str, bytes] = {}
+        self._report = report or _raise
+        self._files: dict[int, MappedFile] = {}
+        try:
+            self.header = self._read_index()
+        except CheckpointError as error:
+            raise error.at(path=self.index) from None
+
+    def _read_index(self) -> Header:
+        header = None
+        known: dict[bytes, Spec] = {}
+        for keys, values in self._blocks(Table(self.index)):
+            if header is None:
+                if keys[0] != b"":
+                    raise DamagedError("the index does not start with its header")
+                header = parse_header(values[0])
+                keys, values = keys[1:], values[1:]
+            self._add([text(key) for key in keys], values, known)
+        if header is None:
+            raise DamagedError("the index is empty: not even its header is there")
+        self._hide_slices()
+        return header
+
+    def _blocks(self, table: Table) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        last = None
+        for block in table.blocks:
+            try:
+                keys, values = entries(table.read(block.handle))
+                if not keys:
+                    continue
+                if last is not None and keys[0] <= last:
+                    raise DamagedError("the keys of the index are out of order")
+                if keys[-1] > block.separator:
+                    raise DamagedError("a block of the index holds keys past its separator")
+            except DamagedError as error:
+                self._report(error.at(path=self.index))
+                continue
+            last = keys[-1]
+            yield keys, values
+
+    def _add(self, names: list[str], values: list[bytes], known: dict[bytes, Spec]) -> None:
+        """Takes a block in. Few specs differ in a large checkpoint, so they are found by the bytes that spell them."""
+        try:
+            specs = [known[value[: value[3] + 4]] for value in values]
+        except (KeyError, IndexError):
+            specs = [self._spec(name, value, known) for name, value in zip(names, values, strict=True)]
+            if None in specs:
+                kept = [i for i, spec in enumerate(specs) if spec is not None]
+                names, values, specs = [[column[i] for i in kept] for column in (names, values, specs)]
+        self._values.update(zip(names, values, strict=True))
+        self.specs.update(zip(names, specs, strict=True))
+
+    def _spec(self, name: str, value: bytes, known: dict[bytes, Spec]) -> Spec | None:
+        try:
+            prefix = spec_prefix(value)
+            if prefix is None:
+                return parse_spec(value)
+            if prefix not in known:
+                known[prefix] = parse_spec(prefix)
+            return known[prefix]
+        except DamagedError as error:
+            self._report(error.at(path=self.index, tensor=name))
+            return None
+
+    def _hide_slices(self) -> None:
+        """Takes the entries of slices out of the listing. Their keys start with a zero byte, so they come first."""
+        if not next(iter(self.specs), "").startswith("\0"):
+            return
+        for name in list(self.specs):
+            if b"\x3a" in self._values[name]:  # the tag of a slice, or a byte that looks like it
+                try:
+                    parts = self.entry(name).slices
+                except DamagedError:
+                    continue  # said when the tensor is loaded
+                for extents in parts:
+                    self.specs.pop(text(slices.slice_key(raw(name), extents)), None)
+
+    def variable_names(self) -> dict[str, str]:
+        """Shown name -> key by the object graph; by the keys alone where the graph cannot be read."""
+        keys = self.specs.keys() - {GRAPH_KEY}
+        ordered = [key for key in self.specs if key in keys]
+        try:
+            entry = self.entry(GRAPH_KEY)
+            (graph,) = elements.strings(self._data(entry), 1, entry.crc32c, self.header.big_endian)
+            return variable_names(graph, dict.fromkeys(ordered))
+        except CheckpointError:
+            return variable_names(b"", dict.fromkeys(ordered))
+
+    def entry(self, key: str) -> Entry:
+        return parse_entry(self._values[key], self.specs[key] if key in self.specs else parse_spec(self._values[key]))
+
+    def tensor(self, key: str) -> Tensor:
+        """The tensor under a key of the file. What is wrong with its entry is said by its `load`."""
+        load = partial(self.load, key)
+        try:
+            entry = self.entry(key)
+            if entry.slices:
+                return Tensor(entry.spec, load, slices=tuple(self._slices(key, entry)))
+            return Tensor(entry.spec, load, self._stored(entry))
+        except CheckpointError:
+            return Tensor(self.specs[key], load)
+
+    def _stored(self, entry: Entry) -> Stored | None:
+        if self.header.big_endian:
+            return None
+        self._data(entry)
+        return Stored(self._file(entry.shard).path, entry.offset, entry.size, entry.crc32c, entry.shard)
+
+    def _slices(self, key: str, whole: Entry) -> Iterator[Slice]:
+        slices.check_cover(whole.slices, whole.spec.shape)
+        for extents in whole.slices:
+            part = self._slice_entry(key, whole, extents)
+            yield Slice(extents, Tensor(part.spec, partial(self._load, key, part), self._stored(part)))
+
+    def _slice_entry(self, key: str, whole: Entry, extents: slices.Extents) -> Entry:
+        wanted = Spec(whole.spec.dtype, slices.slice_shape(extents, whole.spec.shape))
+        part_key = text(slices.slice_key(raw(key), extents))
+        if part_key not in self._values:
+            raise DamagedError(f"its slice {slices.spell(extents)} is not in the index")
+        part = self.entry(part_key)
+        if part.spec != wanted or part.slices:
+            raise DamagedError(f"its slice {slices.spell(extents)} is stored as {part.spec}, not as {wanted}")
+        return part
+
+    def load(self, key: str) -> np.ndarray:
+        """The values under a key. Raises DamagedError for every way in which they can be wrong."""
+        try:
+            entry = self.entry(key)
+            if not entry.slices:
+                return self._load(key, entry)
+            from ..dtypes import numpy_dtype
+
+            slices.check_cover(entry.slices, entry.spec.shape)
+            found = [(extents, self._slice_entry(key, entry, extents)) for extents in entry.slices]
+            parts = [(extents, self._load(key, part)) for extents, part in found]
+            return slices.assemble(parts, entry.spec.shape, numpy_dtype(entry.spec.dtype))
+        except CheckpointError as error:
+            raise error.at(path=self.index, tensor=key) from None
+
+    def _load(self, key: str, entry: Entry) -> np.ndarray:
+        try:
+            return elements.decode(self._data(entry), entry.spec, entry.crc32c, self.header.big_endian)
+        except DamagedError as error:
+            file = self._files.get(entry.shard)
+            if file is not None:
+                error.advice = error.advice or self._diagnosis(entry.shard)
+                error.at(path=file.path)
+            raise error.at(path=self.index, tensor=key) from None
+
+    def _data(self, entry: Entry) -> memoryview:
+        elements.check_size(entry.spec, entry.size)
+        return self._file(entry.shard).part(entry.offset, entry.size, "its bytes")
+
+    def _file(self, shard: int) -> MappedFile:
+        if not 0 <= shard < self.header.num_shards:
+            raise DamagedError(f"its bytes should be in data file {shard} of {self.header.num_shards}")
+        if shard not in self._files:
+            self._files[shard] = MappedFile(shard_path(self.prefix, shard, self.header.num_shards))
+        return self._files[shard]
+
+    def needed(self) -> dict[int, int]:
+        """Shard -> bytes that its file must have at least. Reads every entry."""
+        sizes: dict[int, int] = {}
+        for key in self._values:
+            try:
+                entry = self.entry(key)
+            except DamagedError:
+                continue
+            if not entry.slices and 0 <= entry.shard < self.header.num_shards:
+                sizes[entry.shard] = max(sizes.get(entry.shard, 0), entry.offset + entry.size)
+        return sizes
+
+    def shards(self) -> list[str]:
+        """The data files that are there, by the names that the header gives them."""
+        if self.header.num_shards > 100_000:  # more files than a folder sensibly holds: only those that are named
+            return [shard_path(self.prefix, shard, self.header.num_shards) for shard in sorted(self.needed())]
+        paths = [shard_path(self.prefix, shard, self.header.num_shards) for shard in range(self.header.num_shards)]
+        return [path for path in paths if os.path.isfile(path)]
+
+    def missing(self) -> str:
+        """A sentence that names the data files which are needed and not there, or are something else."""
+        there = self.shards()
+        for path in there:
+            if os.path.getsize(path) < 1024 and (said := advice_for(path)):
+                return said
+        if len(there) == self.header.num_shards:
+            return ""
+        paths = [shard_path(self.prefix, shard, self.header.num_shards) for shard in sorted(self.needed())]
+        gone = [os.path.basename(path) for path in paths if not os.path.isfile(path)]
+        if not gone:
+            return ""
+        listed = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
+        which = "its data file" if self.header.num_shards == 1 else f"of its {self.header.num_shards} data files,"
+        return f"{which} {listed} is missing: names and shapes are known, the values not"
+
+    def _diagnosis(self, shard: int) -> str:
+        """What may have happened to a data file whose bytes are wrong."""
+        path = shard_path(self.prefix, shard, self.header.num_shards)
+        advice = advice_for(path)
+        if advice:
+            return advice
+        size, needed = len(self._files[shard]), self.needed().get(shard, 0)
+        if size < needed:
+            return f"The data file is cut off: it has {size:,} bytes and should have {needed:,}; copy it again."
+        if size > needed:
+            return (
+                f"The data file has {size - needed:,} bytes more than the index accounts for: it may be of "
+                "another step, or its line ends were converted (git's autocrlf does that)."
+            )
+        return ""
