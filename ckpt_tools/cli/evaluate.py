@@ -1,0 +1,72 @@
+"""ckpt-evaluate: accuracy, per-class figures, confusion matrix and worst errors of a checkpoint on a data set."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+
+from ..errors import UnsupportedError
+from ..report import render
+from . import DONE, parser, print_json, run, say
+
+EXAMPLES = """\
+  ckpt-evaluate --train-dir run                       the best checkpoint of a run, on the run's validation images
+  ckpt-evaluate --train-dir run --use last --data other_photos --split all --output evaluation
+  ckpt-evaluate --checkpoint resnet_v1_50.ckpt --data imagenet --labels labels.txt
+  ckpt-evaluate --train-dir run --batch-norm-gap      is it the moving statistics?"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; its options are the fields of `train.evaluate.EvaluateOptions`."""
+    from ..train.evaluate import EvaluateOptions
+    from ..train.options import add_arguments
+
+    made = parser("ckpt-evaluate", "Says how good a checkpoint is on labelled images.", EXAMPLES)
+    add_arguments(made, EvaluateOptions)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    made = make_parser()
+
+    def command(args: argparse.Namespace) -> int:
+        from ..train.evaluate import EvaluateOptions, evaluate, write_evaluation
+        from ..train.options import from_arguments
+
+        options = from_arguments(EvaluateOptions, args)
+        try:
+            evaluation = evaluate(options, say)
+        except ModuleNotFoundError as error:
+            raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
+        if options.output:
+            say(f"wrote          {', '.join(write_evaluation(evaluation, options.output))}")
+        if args.json:
+            print_json({"rows": evaluation.rows, "summary": evaluation.summary})
+        else:
+            print(text_of(evaluation, shutil.get_terminal_size((120, 40)).columns))
+        return DONE
+
+    return run(made, command, argv)
+
+
+def text_of(evaluation: object, width: int) -> str:
+    """What a person reads: per class, confusion, worst errors, accuracy last."""
+    from ..train.metrics import confusion_text
+
+    seen = [row for row in evaluation.rows if row["images"]]
+    figures = ("precision", "recall", "f1")
+    rows = [{**row, **{f: None if row[f] is None else round(row[f], 3) for f in figures}} for row in seen]
+    parts = [render(rows, ["label", "images", "correct", *figures])]
+    parts.append(confusion_text(evaluation.confusion, evaluation.labels, width))
+    summary = evaluation.summary
+    if summary["worst"]:
+        worst = [{**error, "probability": round(error["probability"], 3)} for error in summary["worst"]]
+        parts.append("surest errors\n" + render(worst, ["file", "true", "predicted", "probability"]))
+    tops = "".join(f", {key[:-9].replace('_', '-')} {summary[key]:.1%}" for key in summary if key.startswith("top_"))
+    parts.append(
+        f"accuracy {summary['accuracy']:.1%}{tops}, macro F1 {summary['macro_f1']:.3f}, "
+        f"loss {summary['loss']:.4f} on {summary['images']:,} images"
+    )
+    return "\n\n".join(parts)

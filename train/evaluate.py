@@ -1,0 +1,245 @@
+"""How good a checkpoint is on labelled images: accuracy, per-class figures, confusion matrix, worst errors.
+
+evaluation = evaluate(EvaluateOptions(train_dir="run"))
+evaluation.summary["accuracy"]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import OutputError, RecipeError
+from . import metrics
+from .data import load_data_set
+from .examples import Examples
+from .inference import Classifier, class_of_label, open_classifier, run_on
+from .options import option
+from .pipeline import Unreadable, decode
+
+SPLITS = ("validation", "train", "test", "all")
+GAP = 0.2  # accuracy that batch statistics win over stored ones before the stored ones are called wrong
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `ckpt-evaluate` was asked to do. `None` means: as the run did, or as the net's authors did."""
+
+    train_dir: str = option("", "evaluate this run", group="source", metavar="DIR")
+    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    checkpoint: str = option("", "evaluate this checkpoint of a slim net", group="source", metavar="SRC")
+    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
+
+    data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
+    split: str = option("validation", "which of its images", group="data", choices=SPLITS)
+    validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
+    seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
+    image_size: int | None = option(None, "height and width in pixels", group="data", least=1)
+    preprocessing: str | None = option(None, "inception or vgg", group="data", choices=("inception", "vgg"))
+
+    batch_size: int = option(32, "images a step", group="run", least=1)
+    top: int = option(5, "also count a class among this many first ones as right", group="run", least=1)
+    worst: int = option(9, "errors that are listed, the most confident first", group="run", least=0)
+    batch_norm_gap: bool = option(False, "compare with batch norm on batch statistics, on one batch", group="run")
+    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    output: str = option("", "write evaluation.json, predictions.csv and pictures here", group="run", metavar="DIR")
+
+    def __post_init__(self) -> None:
+        if self.train_dir and self.checkpoint:
+            raise RecipeError("--train-dir and --checkpoint exclude each other")
+        if not self.train_dir and not self.checkpoint:
+            raise RecipeError("--train-dir or --checkpoint must be given")
+        if self.checkpoint and not self.data:
+            raise RecipeError("--data must be given")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found. `rows` are per class, `summary` is what --json prints; arrays are in the order of the images
+    that could be decoded.
+    """
+
+    labels: tuple[str, ...]
+    rows: list[dict[str, object]]
+    summary: dict[str, object]
+    confusion: np.ndarray  # int64 [classes, classes], true classes down
+    examples: Examples
+    true: np.ndarray  # int64 [n]
+    predicted: np.ndarray  # int64 [n]
+    confidence: np.ndarray  # float64 [n], probability of the predicted class
+
+
+def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line: None) -> Evaluation:
+    """Runs the net on the images of the data set; `say` is given lines for people.
+
+    Raises DataError where the data's classes are not the net's.
+    """
+    # --- net and images ---
+    classifier = open_classifier(
+        options.train_dir or options.checkpoint,
+        net=options.net,
+        labels=options.labels,
+        image_size=options.image_size,
+        preprocessing=options.preprocessing,
+        use=options.use,
+    )
+    examples, labels = examples_of(options, classifier)
+    classes, note = class_of_label(classifier, labels)
+    say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
+    say(f"images         {len(examples):,} ({options.split}) of {options.data or classifier.options.data}")
+    for line in filter(None, (note, stale_batch_norm(classifier))):
+        say(f"note           {line}")
+
+    # --- logits of all of them ---
+    unreadable = Unreadable()
+    how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
+    parts = list(run_on(classifier, examples, lambda tower: {"logits": tower.logits}, title="evaluating", **how))
+    logits = np.concatenate([part["logits"] for part in parts])
+    index = np.concatenate([part["index"] for part in parts])
+    if unreadable.reasons:
+        say(f"note           {unreadable.note()}")
+
+    # --- figures ---
+    made = summarise(classifier, examples.take(index), np.asarray(classes)[examples.label_ids[index]], logits, options)
+    made.summary["unreadable"] = dict(unreadable.reasons)
+    if options.batch_norm_gap:
+        made.summary["batch_norm_gap"] = gap = batch_norm_gap(classifier, examples, logits, made.true, options)
+        say(f"batch norm     {gap['text']}")
+    return made
+
+
+def examples_of(options: EvaluateOptions, classifier: Classifier) -> tuple[Examples, tuple[str, ...]]:
+    """The images to evaluate on, and the labels that their ids stand for. A run's own data is split as the run did."""
+    run = classifier.options
+    own = not options.data or Path(options.data).resolve() == Path(run.data).resolve()
+    data = load_data_set(
+        options.data or run.data,
+        validation_fraction=run.validation_fraction if own and run.data else options.validation_fraction,
+        seed=run.seed if own and run.data else options.seed,
+        labels_file=run.labels if own and run.data else None,
+    )
+    return data.split(options.split), data.labels
+
+
+def summarise(
+    classifier: Classifier, examples: Examples, true: np.ndarray, logits: np.ndarray, options: EvaluateOptions
+) -> Evaluation:
+    """All figures from logits float32 [n, classes] and the true classes int [n]."""
+    probabilities = metrics.softmax(logits)
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(predicted)), predicted]
+    confusion = metrics.confusion_matrix(true, predicted, classifier.classes)
+    rows = metrics.per_class(confusion, classifier.labels)
+    wrong = np.flatnonzero(predicted != true)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][: options.worst]
+    summary: dict[str, object] = {
+        "source": classifier.path,
+        "net": classifier.net.name,
+        "images": len(true),
+        "classes": classifier.classes,
+        "accuracy": float((predicted == true).mean()),
+        "loss": metrics.cross_entropy(true, logits),
+        **{f"macro_{figure}": metrics.macro(rows, figure) for figure in ("precision", "recall", "f1")},
+        "labels": list(classifier.labels),
+        "confusion": confusion.tolist(),
+        "worst": [
+            {
+                "file": examples.names[i],
+                "true": classifier.labels[true[i]],
+                "predicted": classifier.labels[predicted[i]],
+                "probability": float(confidence[i]),
+            }
+            for i in wrong
+        ],
+    }
+    if options.top > 1 and classifier.classes > options.top:
+        summary[f"top_{options.top}_accuracy"] = metrics.top_k_accuracy(true, logits, options.top)
+    return Evaluation(classifier.labels, rows, summary, confusion, examples, true, predicted, confidence)
+
+
+def stale_batch_norm(classifier: Classifier) -> str:
+    """A sentence when batch-norm statistics are still those of a new net: mean 0 and variance 1 throughout."""
+    stale = []
+    for name, tensor in classifier.tensors.items():
+        if name.endswith("/moving_variance") and "/Aux" not in name:
+            mean = classifier.tensors.get(name.replace("/moving_variance", "/moving_mean"))
+            if mean is not None and not mean.load().any() and (tensor.load() == 1).all():
+                stale.append(name.rpartition("/")[0])
+    if not stale:
+        return ""
+    return (
+        f"the moving statistics of {len(stale)} batch norms ({stale[0]}, ...) were never updated: mean 0, variance 1; "
+        "predictions will be poor, whatever the training accuracy was"
+    )
+
+
+def batch_norm_gap(
+    classifier: Classifier, examples: Examples, logits: np.ndarray, true: np.ndarray, options: EvaluateOptions
+) -> Mapping[str, object]:
+    """Accuracy of up to four batches of images, drawn at random, with stored and with batch statistics."""
+    order = np.random.default_rng(0).permutation(len(true))[: 4 * options.batch_size]
+    chosen = examples.take(order)
+    fetch = {"title": "batch statistics", "batch_size": options.batch_size, "device": options.device}
+    parts = run_on(classifier, chosen, lambda tower: {"guess": tower.predictions}, training_batch_norm=True, **fetch)
+    guesses = np.concatenate([part["guess"] for part in parts])
+    stored = float((logits[order].argmax(axis=1) == true[order]).mean())
+    batch = float((guesses == true[order]).mean())
+    text = f"accuracy on {len(order):,} images {stored:.3f} with stored statistics, {batch:.3f} with those of the batch"
+    if batch - stored > GAP:
+        text += "; the stored moving statistics look wrong"
+    return {"images": len(order), "stored": stored, "batch": batch, "text": text}
+
+
+def write_evaluation(evaluation: Evaluation, folder: str) -> list[str]:
+    """Writes evaluation.json, predictions.csv, confusion.png and worst.png; returns their paths."""
+    import csv
+
+    from .figures import draw_confusion, write_png
+
+    root = Path(folder)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        record = {"rows": evaluation.rows, "summary": evaluation.summary}
+        (root / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        with (root / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["file", "true", "predicted", "probability"])
+            for name, true, guess, sure in zip(
+                evaluation.examples.names, evaluation.true, evaluation.predicted, evaluation.confidence, strict=True
+            ):
+                writer.writerow([name, evaluation.labels[true], evaluation.labels[guess], f"{sure:.6f}"])
+        write_png(draw_confusion(evaluation.confusion, evaluation.labels), root / "confusion.png")
+        names = ["evaluation.json", "predictions.csv", "confusion.png"]
+        if evaluation.summary["worst"]:
+            write_png(draw_worst(evaluation), root / "worst.png")
+            names.append("worst.png")
+    except OSError as error:
+        raise OutputError(f"cannot write here ({error.strerror})", path=root) from error
+    return [str(root / name) for name in names]
+
+
+def draw_worst(evaluation: Evaluation) -> object:
+    """The errors that the net was surest of, as a matplotlib figure: photo, true class, predicted class."""
+    from .figures import draw_photos, short
+
+    number = {name: i for i, name in enumerate(evaluation.examples.names)}
+    pictures, titles = [], []
+    for error in evaluation.summary["worst"]:
+        pictures.append(decode(evaluation.examples.read(number[error["file"]])))
+        guess = f"predicted {short(error['predicted'])} ({error['probability']:.1%})"
+        titles.append(f"true {short(error['true'])}\n{guess}\n{short_path(error['file'])}")
+    return draw_photos(pictures, titles)
+
+
+def short_path(path: str, most: int = 34) -> str:
+    """The end of a path, which tells files apart.
+
+    >>> short_path("a" * 40 + "/1.jpg", 10)
+    '…aaa/1.jpg'
+    """
+    return path if len(path) <= most else "…" + path[-most + 1 :]

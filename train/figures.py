@@ -1,0 +1,93 @@
+"""Pictures for people, drawn by matplotlib without a display: confusion matrix, worst errors, points in a plane."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 110
+NUMBERED = 30  # classes up to which the cells of a confusion matrix carry their numbers
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, inches wide and high. Raises UnsupportedError where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UnsupportedError("pictures need matplotlib", advice='pip install "ckpt-tools[plots]"') from None
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def write_png(figure: Figure, path: str | os.PathLike) -> None:
+    """Writes the picture; the file says nothing of when or by which version, so that equal pictures are equal files."""
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def draw_confusion(confusion: np.ndarray, labels: Sequence[str]) -> Figure:
+    """The matrix int [classes, classes] with rows scaled to shares, true classes down, predicted classes across."""
+    count = len(labels)
+    side = min(24.0, max(4.5, 2.2 + 0.42 * count))
+    figure = new_figure(side + 0.8, side)
+    axes = figure.add_subplot()
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    step = max(1, count // 60)
+    axes.set_xticks(range(0, count, step), [short(labels[i]) for i in range(0, count, step)], rotation=90)
+    axes.set_yticks(range(0, count, step), [short(labels[i]) for i in range(0, count, step)])
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if count <= NUMBERED:
+        for i, j in zip(*np.nonzero(confusion), strict=True):
+            colour = "white" if share[i, j] > 0.55 else "black"
+            axes.text(j, i, f"{confusion[i, j]:,}", ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    return figure
+
+
+def draw_photos(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 3) -> Figure:
+    """Images uint8 [h, w, 3] in a grid, each with a title of a few lines above it."""
+    rows = max(1, -(-len(pictures) // columns))
+    lines = max((title.count("\n") + 1 for title in titles), default=1)
+    figure = new_figure(2.7 * columns, (2.5 + 0.17 * lines) * rows)
+    for i, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.imshow(picture, interpolation="nearest" if min(picture.shape[:2]) < 100 else "antialiased")
+        axes.set_title(title, fontsize=8)
+        axes.set_axis_off()
+    return figure
+
+
+def draw_points(points: np.ndarray, label_ids: np.ndarray, labels: Sequence[str], title: str) -> Figure:
+    """Points float [n, 2] coloured by class, with a legend."""
+    from matplotlib import colormaps
+
+    figure = new_figure(7.6, 5.6)
+    axes = figure.add_subplot()
+    colours = colormaps["tab10"].colors if len(labels) <= 10 else colormaps["turbo"](np.linspace(0, 1, len(labels)))
+    for number, label in enumerate(labels):
+        chosen = points[label_ids == number]
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=9, alpha=0.75, color=colours[number], label=short(label), lw=0)
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if len(labels) <= 40:
+        columns = 1 + (len(labels) - 1) // 20
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), markerscale=2, frameon=False, ncols=columns)
+    return figure
+
+
+def short(label: str, most: int = 24) -> str:
+    """A label that fits beside an axis.
+
+    >>> short("a" * 30)
+    'aaaaaaaaaaaaaaaaaaaaaaa…'
+    """
+    return label if len(label) <= most else label[: most - 1] + "…"

@@ -1,0 +1,238 @@
+"""A trained net, ready to be run on images: opened from a train directory or from any checkpoint of a slim net."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import DataError, TrainingError
+from ..formats import open_checkpoint
+from ..nets.registry import Net, get_net, recognise
+from ..plan import Plan, make_plan
+from ..tensors import Spec, Tensors
+from .data import read_labels
+from .examples import Examples, steps_per_epoch
+from .options import Options, read_config
+from .preprocess import Preprocessing, from_dict
+from .progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow.compat.v1 as tf
+
+    from .model import Tower
+    from .pipeline import Unreadable
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A net, the values of its variables, and what its classes are called.
+
+    `labels` are numbers as text where nothing tells the names; `named` says which of the two it is.
+    """
+
+    net: Net
+    tensors: Tensors  # by the names that the net's graph has
+    labels: tuple[str, ...]
+    named: bool
+    preprocessing: Preprocessing
+    path: str
+    options: Options  # how the net was built: head, batch norm
+    plan: Plan
+
+    @property
+    def classes(self) -> int:
+        return len(self.labels)
+
+
+def open_classifier(
+    source: str,
+    *,
+    net: str | None = None,
+    labels: str | None = None,
+    image_size: int | None = None,
+    preprocessing: str | None = None,
+    use: str = "best",
+) -> Classifier:
+    """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
+
+    `use` says which checkpoint of a train directory: "best", "last" or a step. What is given wins over what the run
+    recorded. Raises TrainingError where it cannot be told what the net or its classes are.
+    """
+    run, prefix = _find_run(source, use)
+    found = _from_run(run, prefix) if run else _from_checkpoint(source, net)
+    names = found.labels
+    if labels is not None:
+        listed = read_labels(labels)
+        names = tuple(listed[i] for i in sorted(listed))
+        if len(names) != found.classes:
+            raise DataError(f"{len(names):,} labels, but the net has {found.classes:,} classes", path=labels)
+    how = Preprocessing(
+        preprocessing or found.preprocessing.style,
+        image_size or found.preprocessing.image_size,
+        found.preprocessing.central_fraction,
+        found.preprocessing.channels,
+    )
+    return replace(found, labels=names, named=found.named or labels is not None, preprocessing=how)
+
+
+def _find_run(source: str, use: str) -> tuple[Path | None, str]:
+    """The train directory that `source` is or lies in, and the prefix of the checkpoint to take; (None, "")
+    where it is none.
+    """
+    path = Path(source)
+    if (path / "plan.json").is_file():
+        steps = sorted(int(p.stem.rpartition("-")[2]) for p in path.glob("model.ckpt-*.index"))
+        if use == "best" and (path / "best.ckpt.index").is_file():
+            return path, str(path / "best.ckpt")
+        if not steps:
+            raise TrainingError("the run has no checkpoint yet", path=path)
+        if use.isdigit() and int(use) not in steps:
+            raise TrainingError(f"no checkpoint of step {use}; there are {', '.join(map(str, steps))}", path=path)
+        return path, str(path / f"model.ckpt-{use if use.isdigit() else steps[-1]}")
+    stem = path.name.removesuffix(".index")
+    if (path.parent / "plan.json").is_file() and (path.parent / f"{stem}.index").is_file():
+        return path.parent, str(path.parent / stem)
+    return None, ""
+
+
+def _from_run(run: Path, prefix: str) -> Classifier:
+    try:
+        record = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+        how, net, labels = from_dict(record["preprocessing"]), get_net(record["net"]), tuple(record["labels"])
+    except (ValueError, KeyError) as error:
+        raise TrainingError(f"not the record of a run ({error})", path=run / "plan.json") from None
+    options = Options(**read_config(run / "config.yaml", Options))
+    tensors = open_checkpoint(f"{prefix}.index").tensors
+    return Classifier(net, tensors, labels, True, how, prefix, options, Plan.from_json(record))
+
+
+def _from_checkpoint(source: str, name: str | None) -> Classifier:
+    """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
+    from .restore import planned_tensors
+
+    checkpoint = open_checkpoint(source)
+    specs = checkpoint.tensors.specs()
+    found = recognise(specs)
+    if name is None and (found is None or found.net is None):
+        advice = "Give --net, or the train directory of a run."
+        raise TrainingError(f"cannot tell which net this is{f': {found}' if found else ''}", path=source, advice=advice)
+    net = get_net(name) if name else found.net
+    classes = found.classes if found and found.net == net else _classes(net, specs)
+    if classes is None:
+        raise TrainingError(f"no last layer {net.head_layer}, so it classifies nothing", path=source)
+    variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
+    scope = found.scope if found and found.net == net else net.scope
+    renames = {scope: net.scope} if scope and scope != net.scope else {}
+    plan = make_plan(specs, variables, renames=renames).checked()
+    tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
+    how = Preprocessing(net.preprocessing, net.image_size)
+    return Classifier(net, tensors, tuple(map(str, range(classes))), False, how, checkpoint.path, Options(), plan)
+
+
+def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
+    spec = specs.get(f"{net.head_layer}/weights")
+    return spec.shape[-1] if spec else None
+
+
+def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[int], str]:
+    """For each label of a data set the class that the net has for it, and a note for people.
+
+    By name where the net's classes have names; else by order, where a net with one class more than the data has its
+    background class first, as slim's ImageNet nets.
+    """
+    if classifier.named:
+        missing = [label for label in labels if label not in classifier.labels]
+        if missing and len(missing) < len(labels):
+            raise DataError(f"the net has no class {', '.join(missing[:5])}", advice="Its classes are in labels.txt.")
+        if not missing:
+            return [classifier.labels.index(label) for label in labels], ""
+    if len(labels) == classifier.classes:
+        note = "none of the labels is known by name: classes are compared by their order" if classifier.named else ""
+        return list(range(len(labels))), note
+    if len(labels) == classifier.classes - 1 and not classifier.named:
+        return list(range(1, classifier.classes)), "the net's class 0 is taken for slim's background class"
+    fact = f"the data has {len(labels):,} classes, the net {classifier.classes:,}"
+    raise DataError(fact, advice="Give --labels, a file that names the net's classes in order.")
+
+
+def run_on(
+    classifier: Classifier,
+    examples: Examples,
+    fetch: Callable[[Tower], Mapping[str, tf.Tensor]],
+    *,
+    title: str,
+    batch_size: int = 32,
+    device: str = "auto",
+    unreadable: Unreadable | None = None,
+    training_batch_norm: bool = False,
+    most: int | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Runs the net on the examples, in order; yields for each batch what `fetch` names of the tower, and "index".
+
+    Images are decoded while the net works on those before them. `training_batch_norm` normalises by each batch's own
+    statistics instead of the stored ones. `most` ends after so many batches. A bar on stderr shows images a second.
+    """
+    import tensorflow.compat.v1 as tf
+
+    from .model import session_config
+    from .pipeline import Unreadable, make_batches
+
+    unreadable = unreadable or Unreadable()
+    with tf.Graph().as_default():
+        with tf.device("/cpu:0"):
+            batches = make_batches(
+                examples, classifier.preprocessing, batch_size=batch_size, training=False, unreadable=unreadable
+            )
+            batch = tf.data.make_one_shot_iterator(batches).get_next()
+        tower = build(classifier, batch["image"], training_batch_norm=training_batch_norm)
+        wanted = {**fetch(tower), "index": batch["index"]}
+        steps = min(steps_per_epoch(len(examples), batch_size), most or len(examples))
+        with tf.Session(config=session_config(device)[0]) as session, Progress(title, total=steps, unit="batch") as bar:
+            restore(session, classifier)
+            run = session.make_callable(wanted)
+            for _ in range(steps):
+                try:
+                    with unreadable.raised():
+                        got = run()
+                except tf.errors.OutOfRangeError:  # images that could not be decoded made it shorter
+                    return
+                yield got
+                bar.step(len(got["index"]))
+
+
+def build(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: bool = False) -> Tower:
+    """The net on `images` float32 [batch, s, s, 3] in the current graph."""
+    import tensorflow.compat.v1 as tf
+
+    from .model import Variables, build_tower
+
+    every = dict.fromkeys(classifier.plan.batch_norm, "train")
+    return build_tower(
+        classifier.net,
+        {"image": images, "label": tf.zeros(tf.shape(images)[:1], tf.int32)},
+        replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
+        replace(classifier.options, dropout=0.0),
+        num_classes=classifier.classes,
+        training=training_batch_norm,
+        variables=Variables(),
+        step=tf.train.get_or_create_global_step(),
+    )
+
+
+def restore(session: tf.Session, classifier: Classifier) -> None:
+    """Gives the variables of the current graph their values. Raises TrainingError for one that has none."""
+    import tensorflow.compat.v1 as tf
+
+    from .restore import assign
+
+    step = tf.train.get_or_create_global_step()
+    session.run(step.initializer)
+    wanted = {variable.op.name: variable for variable in tf.global_variables() if variable is not step}
+    auxiliary = tuple(
+        f"{classifier.net.scope}/{part}/" for part in classifier.net.auxiliary
+    )  # never part of the logits
+    assign(session, {n: v for n, v in wanted.items() if not n.startswith(auxiliary)}, classifier.tensors)
