@@ -11,8 +11,8 @@ LAYERS = [
     {"dtypes", "tensors"},
     {"names", "kinds", "formats", "renames", "adaptation"},
     {"plan", "plan_rows", "batch_norm", "missing", "inception2015", "idle", "conflicts", "suggest"}
-    | {"surgery", "diff", "verification", "overview"},
-    {"recipe", "recipe_settings", "report", "explorer"},
+    | {"surgery", "diff", "verification", "salvage", "overview"},
+    {"recipe", "recipe_settings", "report", "explorer", "plan_text"},
     {"cli"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
