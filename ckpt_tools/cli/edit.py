@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +12,14 @@ from pathlib import Path
 from ..adaptation import CLASS_MAP_HELP, parse_class_map
 from ..errors import CheckpointError, RecipeError
 from ..formats import Checkpoint, open_checkpoint, save_checkpoint
-from ..formats.output import WRITERS, format_of
+from ..formats.output import WRITERS, check_tensors, format_of
 from ..recipe import load_recipe, shipped_recipes, to_yaml
 from ..recipe_settings import read_labels, rename_rule
 from ..report import count, render, size
 from ..surgery import OPERATIONS, Operation, Row, Surgery, operate
 from ..tensors import Spec
 from . import DONE, parser, print_json, run, say
+from .progress import progress_line
 
 EXAMPLES = """\
   ckpt-edit model.ckpt-5000 -o model.ckpt --strip optimizer,ema,step
@@ -88,12 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             surgery = operate(source.tensors, operations)
         except CheckpointError as error:
             raise error.at(path=args.source) from None
-        files: tuple[str, ...] = ()
-        if not args.dry_run:
-            files = save_checkpoint(
-                source._replace(tensors=surgery.tensors), args.output, format=_format(args, source),
-                shards=args.shards, force=args.force, link=args.link, provenance=_provenance(source, surgery),
-            )  # fmt: skip
+        files = () if args.dry_run else _write(args, source, surgery, argv)
+        if args.dry_run and args.output:
+            check_tensors(surgery.tensors, _format(args, source))
         if args.json:
             print_json(_as_json(source, surgery, files))
         else:
@@ -101,6 +101,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
 
     return run(make_parser(), command, argv)
+
+
+def _write(
+    args: argparse.Namespace, source: Checkpoint, surgery: Surgery, argv: Sequence[str] | None
+) -> tuple[str, ...]:
+    """Writes the result with its recipe, what was done to each tensor, and what casts could not keep."""
+    provenance = {
+        "source": source,
+        "command": shlex.join(["ckpt-edit", *(sys.argv[1:] if argv is None else argv)]),
+        "recipe": to_yaml(surgery.operations),
+        "actions": {row.name: _sentence(row) for row in surgery.rows if row.after is not None},
+        "left_out": {row.name: _sentence(row) for row in surgery.rows if row.after is None},
+        # Filled while the values are written, and so before the sidecar is.
+        "losses": [edit.losses for edit in surgery.edits if any(row.action == "cast" for row in edit.rows)],
+    }
+    with progress_line("writing", surgery.summary["after"]["bytes"]) as progress:
+        return save_checkpoint(
+            source._replace(tensors=surgery.tensors),
+            args.output,
+            format=_format(args, source),
+            shards=args.shards,
+            force=args.force,
+            link=args.link,
+            provenance=provenance,
+            progress=progress,
+        )
 
 
 def operations_of(steps: Sequence[tuple[str, object]], settings: Sequence[str] = ()) -> tuple[Operation, ...]:
@@ -192,17 +218,6 @@ def _format(args: argparse.Namespace, source: Checkpoint) -> str:
     named = args.format or format_of(args.output)
     is_plain = not args.format and not args.output.endswith(".index") and named == "v2"
     return source.format if is_plain and source.format == "v1" else named
-
-
-def _provenance(source: Checkpoint, surgery: Surgery) -> dict[str, object]:
-    """For the sidecar: the recipe, what was done to each tensor, what was left out, what casts could not keep."""
-    return {
-        "source": source,
-        "recipe": to_yaml(surgery.operations),
-        "actions": {row.name: _sentence(row) for row in surgery.rows if row.after is not None},
-        "left_out": {row.name: _sentence(row) for row in surgery.rows if row.after is None},
-        "losses": [edit.losses for edit in surgery.edits if isinstance(edit.losses, dict)],
-    }
 
 
 def _sentence(row: Row) -> str:
