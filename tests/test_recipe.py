@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from ckpt_tools.nets.registry import get_net
+from test_suggest import inception_of_2015
 
 from ckpt_tools import from_arrays
 from ckpt_tools.errors import RecipeError
@@ -27,6 +29,7 @@ from ckpt_tools.surgery import (
     Transpose,
     operate,
 )
+from ckpt_tools.tensors import Tensor, Tensors
 
 EVERYTHING = """\
 # One of each.
@@ -207,9 +210,15 @@ def test_shipped_recipes_do_what_they_say(name, in_folder):
     assert (len(made), str(made[LEAVES[name][1]].spec)) == (LEAVES[name][0], LEAVES[name][2])
 
 
+@pytest.mark.parametrize("slot", ["", "/ExponentialMovingAverage"])
+def test_inception_of_2015_becomes_slims(slot):
+    source = Tensors((name, Tensor(spec, None)) for name, spec in inception_of_2015(slot).items())
+    made = operate(source, load_recipe("inception-2015-to-slim")).tensors
+    assert made.specs() == {variable.name + slot: variable.spec for variable in get_net("inception_v3").variables(1001)}
+
+
 def test_every_shipped_recipe_is_tried_here_and_says_what_it_is_for():
-    others = {"inception-2015-to-slim"}  # needs that net: tests/test_recipe_2015.py
-    assert set(shipped_recipes()) - others == set(LEAVES)
+    assert set(shipped_recipes()) == {*LEAVES, "inception-2015-to-slim"}
     for path in shipped_recipes().values():
         assert path.parent == SHIPPED
         assert len(about(path)) > 40
