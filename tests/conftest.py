@@ -1,0 +1,24 @@
+"""What tests share: the golden checkpoints, and the folder beside the repository that not every clone has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def GOLDEN() -> Path:
+    """Checkpoints written by TensorFlow 0.12, 1.15 and 2.21, with a manifest of what they hold."""
+    return HERE / "golden"
+
+
+@pytest.fixture(scope="session")
+def SHARED() -> Path:
+    """`../shared` of the repository: large and foreign files. A test that needs it is skipped without it."""
+    folder = HERE.parent.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("../shared is not here")
+    return folder
