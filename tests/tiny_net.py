@@ -64,7 +64,7 @@ def register() -> None:
         title="Tiny",
         scope=SCOPE,
         landmark="Conv_1/weights",
-        builder="nets.tiny.tiny",
+        builder="tf_slim.nets.tiny.tiny",
         image_size=32,
         preprocessing="inception",
         head="Logits",

@@ -19,6 +19,7 @@ from ..tensors import Tensor, Tensors, from_arrays
 from .batches import Pipeline
 from .job import Job, make_job, opening_lines
 from .model import Model, build_model, session_config
+from .objective import class_weights
 from .options import Options
 from .pipeline import Unreadable, make_batches
 from .progress import Progress, StopRequest
@@ -42,8 +43,17 @@ class Run:
     step: int = 0
     best: dict | None = None
     better: Tensors | None = None  # the best variables while they are not on disk yet
+    gradient_norms: np.ndarray | None = None  # of the last good step, by trained variable
     unreadable: Unreadable = field(default_factory=Unreadable)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether --early-stop evaluations have passed since the best one."""
+        if self.best is None or self.job.options.early_stop is None:
+            return False
+        between = self.job.options.eval_steps or self.job.per_epoch
+        return self.step - self.best["step"] >= self.job.options.early_stop * between
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,10 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
     with tf.Graph().as_default(), StopRequest() as stop:
         unreadable = Unreadable()
         training, validation = pipelines(job, resumed or 0, unreadable)
-        model = build_model(job.net, job.plan, job.options, num_classes=job.classes, like=validation)
+        weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
+        model = build_model(
+            job.net, job.plan, job.options, num_classes=job.classes, like=validation, class_weights=weights
+        )
         training_batches = Pipeline(training, model.training_handle)
         validation_batches = Pipeline(validation, model.inference_handle)
 
@@ -126,9 +139,10 @@ def restore(run: Run, resumed: int | None) -> str:
     everything = run.model.variables
     net = {name: variable for name, variable in everything.items() if name in run.planned}
     others = {name: variable for name, variable in everything.items() if name not in run.planned}
-    run.session.run([variable.initializer for variable in others.values()])  # slots, global_step: constants
+    start_others = [variable.initializer for variable in others.values()]
     if resumed is None:
         assign(run.session, net, run.planned)
+        run.session.run(start_others)  # slots and global_step: constants; moving averages: the variables themselves
         return f"restored       {audit(run.session, net, run.planned)} variables, read back and compared with the plan"
     saved_path = run.directory.prefix(resumed)
     saved = read_tensors(saved_path)
@@ -136,7 +150,9 @@ def restore(run: Run, resumed: int | None) -> str:
     if missing:
         raise TrainingError(f"lacks {', '.join(missing[:5])}", path=saved_path, advice="Use --fresh.")
     known = {name: variable for name, variable in everything.items() if name in saved}
-    assign(run.session, known, saved)
+    assign(run.session, net, saved)
+    run.session.run(start_others)  # for those that the checkpoint does not have
+    assign(run.session, {name: known[name] for name in known if name not in net}, saved)
     audit(run.session, known, saved)
     run.step, run.frozen, run.best = resumed, saved, run.directory.best_record()
     run.directory.forget_after(resumed)
@@ -151,18 +167,21 @@ def train(
     """The loop: one step after the other until the last one or a request to stop. Returns the last evaluation."""
     job, options, model = run.job, run.job.options, run.model
     feeds = [model.step.learning_rate, *training.tensors]
-    one_step = run.session.make_callable([model.step.train, model.step.loss, model.step.accuracy], feed_list=feeds)
+    fetched = [model.step.train, model.step.loss, model.step.accuracy, model.step.gradient_norms]
+    one_step = run.session.make_callable(fetched, feed_list=feeds)
     batches = training.start(run.session)
     evaluated, measured, saved_at, started = {}, [], time.monotonic(), time.monotonic()
     events = tf.summary.FileWriter(str(run.directory.path), graph=model.graph if run.step == 0 else None)
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
     with Progress("training", total=job.total, done=run.step) as progress, run.unreadable.raised():
-        while run.step < job.total and not stop.signal:
+        while run.step < job.total and not stop.signal and not run.patience_is_over:
             rate = rate_at(options, job.base_rate, run.step, job.total, job.per_epoch)
-            _, loss, accuracy = one_step(rate, *next(batches))
-            if not math.isfinite(loss):
-                raise TrainingError(not_finite(run, loss), advice=f"Try --learning-rate {rate / 10:g}.")
+            _, loss, accuracy, norms = one_step(rate, *next(batches))
+            if not (math.isfinite(loss) and np.isfinite(norms).all()):
+                advice = f"Try --learning-rate {rate / 10:g} or --clip-norm 1."
+                raise TrainingError(not_finite(run, loss, norms), advice=advice)
+            run.gradient_norms = norms
             run.step += 1
             measured.append((loss, accuracy))
             progress.step(options.batch_size, f"loss {loss:.4f}")
@@ -185,11 +204,19 @@ def train(
     return evaluated
 
 
-def not_finite(run: Run, loss: float) -> str:
-    """What to say of a loss that is no number."""
+def not_finite(run: Run, loss: float, norms: np.ndarray) -> str:
+    """What to say of a step whose loss or gradient is no number: where it began, and what is safe on disk."""
     steps = run.directory.steps()
     good = f"the last good checkpoint is {run.directory.prefix(steps[-1])}" if steps else "there is no checkpoint yet"
-    return f"the loss of step {run.step + 1:,} is {loss}; {good}"
+    names = [variable.op.name for variable in run.model.step.trained]
+    blown = [name for name, norm in zip(names, norms, strict=True) if not math.isfinite(norm)]
+    found = f"step {run.step + 1:,}: the loss is {loss:g}"
+    if blown:
+        found += f", and the gradient of {blown[-1]} is no number" + (f" (of {len(blown)})" if len(blown) > 1 else "")
+    if run.gradient_norms is not None:
+        largest = int(np.argmax(run.gradient_norms))
+        found += f"; in the step before, {names[largest]} had the largest gradient ({run.gradient_norms[largest]:.3g})"
+    return f"{found}; {good}"
 
 
 def evaluate(run: Run, validation: Pipeline) -> dict[str, float]:

@@ -18,8 +18,9 @@ from ..nets.graph import build_net
 from ..nets.registry import Net
 from ..plan import Plan
 from .batches import read_batch
-from .optimizers import make_optimizer
+from .objective import image_losses
 from .options import Options
+from .update import apply_gradients, rate_factors, weight_penalty
 
 TRAINING, INFERENCE = "training", "inference"
 
@@ -40,10 +41,12 @@ class Step(NamedTuple):
     """One training step: run `train` with `learning_rate` fed. `loss` and `correct` are those of its batch."""
 
     train: tf.Operation
-    loss: tf.Tensor  # mean cross-entropy and weight decay
+    loss: tf.Tensor  # mean objective of the images, and weight decay
     accuracy: tf.Tensor  # share of its images that were classified rightly
     learning_rate: tf.Tensor
     global_step: tf.Variable
+    gradient_norms: tf.Tensor  # [variables], before clipping
+    trained: tuple[tf.Variable, ...]
 
 
 @dataclass
@@ -83,8 +86,10 @@ def build_tower(
     return Tower(batch["image"], batch["label"], built.logits, losses, predictions, built.end_points)
 
 
-def build_step(tower: Tower, plan: Plan, options: Options, step: tf.Variable) -> Step:
-    """Adds gradients, the optimizer and the updates of the batch norms that train."""
+def build_step(
+    tower: Tower, net: Net, plan: Plan, options: Options, step: tf.Variable, class_weights: Sequence[float] | None
+) -> Step:
+    """Adds the objective, gradients, the optimizer and the updates of the batch norms that train."""
     wanted = {row.name for row in plan.rows if row.trainable}
     trainable = [variable for variable in tf.trainable_variables() if variable.op.name in wanted]
     if {variable.op.name for variable in trainable} != wanted:
@@ -92,25 +97,17 @@ def build_step(tower: Tower, plan: Plan, options: Options, step: tf.Variable) ->
         raise TrainingError(f"the graph has no trainable variable {', '.join(missing[:5])}")
     with tf.name_scope(TRAINING):
         learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
-        loss = tf.reduce_mean(tower.losses, name="cross_entropy")
-        penalties = [tf.nn.l2_loss(variable) for variable in trainable if _decays(variable)]
-        if penalties and options.weight_decay:
-            loss += options.weight_decay * tf.add_n(penalties)
+        loss = tf.reduce_mean(image_losses(tower.logits, tower.labels, options, class_weights), name="objective")
+        penalty = weight_penalty(options, trainable)
+        if penalty is not None:
+            loss += penalty
         accuracy = tf.reduce_mean(tf.cast(tf.equal(tower.predictions, tower.labels), tf.float32))
-    optimizer = make_optimizer(options, learning_rate)
-    gradients = optimizer.compute_gradients(loss, trainable)
-    idle = [variable.op.name for gradient, variable in gradients if gradient is None]
-    if idle:
-        raise TrainingError(f"the loss does not depend on {', '.join(idle)}")
+    gradients = list(zip(tf.gradients(loss, trainable), trainable, strict=True))
     # The updates of this tower only: another tower of the graph has none, since it runs in inference mode.
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-        train = optimizer.apply_gradients(gradients, global_step=step)
-    return Step(train, loss, accuracy, learning_rate, step)
-
-
-def _decays(variable: tf.Variable) -> bool:
-    """Weight decay is for weights: not for biases, nor for the beta and gamma of a batch norm."""
-    return variable.op.name.rsplit("/", 1)[-1] in ("weights", "depthwise_weights", "pointwise_weights")
+        factors = rate_factors(options, net, [variable.op.name for variable in trainable])
+        update = apply_gradients(gradients, options, factors, learning_rate, step)
+    return Step(update.operation, loss, accuracy, learning_rate, step, update.gradient_norms, tuple(trainable))
 
 
 def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
@@ -154,7 +151,15 @@ class Model(NamedTuple):
         return by_name(self.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES))
 
 
-def build_model(net: Net, plan: Plan, options: Options, *, num_classes: int, like: tf.data.Dataset) -> Model:
+def build_model(
+    net: Net,
+    plan: Plan,
+    options: Options,
+    *,
+    num_classes: int,
+    like: tf.data.Dataset,
+    class_weights: Sequence[float] | None = None,
+) -> Model:
     """Builds both towers and the step in the current graph. `like` is a pipeline whose batches look as all will."""
     variables, global_step = Variables(), tf.train.get_or_create_global_step()
     towers, handles = [], []
@@ -168,6 +173,6 @@ def build_model(net: Net, plan: Plan, options: Options, *, num_classes: int, lik
                 step=global_step,
             )
         )  # fmt: skip
-    step = build_step(towers[0], plan, options, global_step)
+    step = build_step(towers[0], net, plan, options, global_step, class_weights)
     graph = tf.get_default_graph()
     return Model(graph, towers[0], towers[-1], step, variables.initializers, handles[0], handles[-1])

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..errors import RecipeError, nearest
 
 OPTIMIZERS = ("adam", "momentum", "sgd", "rmsprop", "adagrad")
-SCHEDULES = ("constant", "exponential", "cosine")
+SCHEDULES = ("constant", "exponential", "step", "cosine", "one-cycle")
 
 
 def option(
@@ -98,7 +98,27 @@ class Options:
     decay_rate: float = option(0.94, "factor of the exponential schedule", group="training", above=0.0)
     decay_epochs: float = option(2.0, "epochs for one factor of the exponential schedule", group="training", above=0.0)
     warmup_steps: int = option(0, "steps in which the learning rate rises from zero", group="training", least=0)
+    lr_mult: tuple[str, ...] = option(
+        (), "factor of the learning rate for a scope", group="training", metavar="PATTERN=FACTOR"
+    )
+    layer_decay: float = option(
+        1.0, "factor of the learning rate from each block to the one before it", group="training", above=0.0
+    )
+    clip_norm: float | None = option(None, "largest L2 norm of all gradients together", group="training", above=0.0)
     weight_decay: float = option(4e-5, "L2 penalty on the trained weights", group="training", least=0.0)
+    weight_decay_for: tuple[str, ...] = option(
+        (), "another weight decay for a scope", group="training", metavar="PATTERN=VALUE"
+    )
+    label_smoothing: float = option(0.0, "share of the target given to all classes alike", group="training", least=0.0)
+    class_weights: str | None = option(
+        None, 'balanced, or weights such as "cat=2,dog=0.5"', group="training", metavar="WEIGHTS"
+    )
+    ema: float | None = option(
+        None, "decay of moving averages of the trained variables, saved beside them", group="training", above=0.0
+    )
+    early_stop: int | None = option(
+        None, "stop after so many evaluations without a better one", group="training", least=1, same_run=True
+    )
     batch_norm_decay: float = option(
         0.99, "of the moving statistics where batch norm trains (slim's 0.9997 is for long runs)",
         group="training", above=0.0,
@@ -130,6 +150,11 @@ class Options:
             problems.append("--steps and --epochs exclude each other")
         if self.dropout >= 1:
             problems.append(f"--dropout {self.dropout} leaves nothing; it must be below 1")
+        problems += [
+            f"{flag(name)} {getattr(self, name)}: must be below 1"
+            for name in ("label_smoothing", "ema")
+            if (getattr(self, name) or 0) >= 1
+        ]
         if problems:
             raise RecipeError("; ".join(problems))
 

@@ -32,8 +32,10 @@ def total_steps(options: Options, per_epoch: int) -> int:
 def rate_at(options: Options, base: float, step: int, total: int, per_epoch: int) -> float:
     """The learning rate of the step after `step` finished ones.
 
-    exponential: base * decay_rate ** (step / decay steps), without jumps. cosine: from base to 0 along half a
-    cosine (Loshchilov and Hutter 2016, without restarts). During warm-up the rate rises in a line from base / N.
+    exponential: base * decay_rate ** (step / decay steps), without jumps; step: the same in jumps. cosine: from base
+    to 0 along half a cosine (Loshchilov and Hutter 2016, without restarts). one-cycle: from base / 25 up to base in the
+    first 30 % of the steps and down to base / 250,000, both along half a cosine (Smith and Topin 2017, with the figures
+    of PyTorch's OneCycleLR). During warm-up the rate rises in a line from base / N.
 
     >>> rate_at(Options(schedule="cosine"), 0.1, 50, 100, 10)
     0.05
@@ -41,8 +43,19 @@ def rate_at(options: Options, base: float, step: int, total: int, per_epoch: int
     if step < options.warmup_steps:
         return base * (step + 1) / options.warmup_steps
     done, length = step - options.warmup_steps, max(1, total - options.warmup_steps)
-    if options.schedule == "exponential":
-        return base * options.decay_rate ** (done / (options.decay_epochs * per_epoch))
+    if options.schedule in ("exponential", "step"):
+        periods = done / (options.decay_epochs * per_epoch)
+        return base * options.decay_rate ** (math.floor(periods) if options.schedule == "step" else periods)
     if options.schedule == "cosine":
-        return base * (1 + math.cos(math.pi * min(1.0, done / length))) / 2
+        return _half_cosine(base, 0.0, done / length)
+    if options.schedule == "one-cycle":
+        rise = 0.3 * length
+        if done < rise:
+            return _half_cosine(base / 25, base, done / rise)
+        return _half_cosine(base, base / 250_000, (done - rise) / (length - rise))
     return base
+
+
+def _half_cosine(start: float, end: float, share: float) -> float:
+    """Between the two values, slow at both ends; `share` 0 is the start, 1 and more the end."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, share))) / 2
