@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from ckpt_tools.nets.registry import get_net
 
 from ckpt_tools.cli.plan import main
+from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import Plan
 
 NET = get_net("alexnet_v2")

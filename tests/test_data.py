@@ -9,11 +9,11 @@ import tarfile
 
 import numpy as np
 import pytest
-from ckpt_tools.train.data import load_data_set
-from ckpt_tools.train.examples import divide
 from PIL import Image
 
 from ckpt_tools.errors import DataError
+from ckpt_tools.train.data import load_data_set
+from ckpt_tools.train.examples import divide
 
 
 def jpeg(seed=0, size=8):

@@ -5,10 +5,10 @@ import dataclasses
 
 import pytest
 import yaml
-from ckpt_tools.train import schedule
-from ckpt_tools.train.options import Options, add_arguments, differences, from_arguments, read_config, to_config
 
 from ckpt_tools.errors import RecipeError
+from ckpt_tools.train import schedule
+from ckpt_tools.train.options import Options, add_arguments, differences, from_arguments, read_config, to_config
 
 
 def parse(*argv):

@@ -1,10 +1,10 @@
 """What people run into (the numbers are those of the list of pains) and the sentence that they get here instead."""
 
 import pytest
-from ckpt_tools.nets.registry import get_net
 
 from ckpt_tools.errors import CheckpointError, PlanError
 from ckpt_tools.formats import open_checkpoint
+from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import Plan, Variable, make_plan
 from ckpt_tools.plan_text import overview
 from ckpt_tools.tensors import Spec

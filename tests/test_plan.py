@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from ckpt_tools.nets.registry import get_net
 
 from ckpt_tools.errors import PlanError, RecipeError, SelectionError
+from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import ACTIONS, Adaptation, Conflict, Plan, Row, Variable, make_plan
 from ckpt_tools.tensors import Spec
 

@@ -1,13 +1,15 @@
 """Recipes: what they mean, and what is said of each thing that is wrong."""
 
+import json
+
 import numpy as np
 import pytest
-from ckpt_tools.nets.registry import get_net
 from test_suggest import inception_of_2015
 
 from ckpt_tools import from_arrays
 from ckpt_tools.errors import RecipeError
-from ckpt_tools.recipe import SHIPPED, about, load_recipe, parse_recipe, shipped_recipes, to_yaml
+from ckpt_tools.nets.registry import get_net
+from ckpt_tools.recipe import SHIPPED, about, as_data, load_recipe, parse_recipe, shipped_recipes, to_yaml
 from ckpt_tools.recipe_settings import read_labels
 from ckpt_tools.surgery import (
     OPERATIONS,
@@ -96,6 +98,7 @@ def test_every_operation(in_folder):
 
 def test_yaml_and_back():
     assert parse_recipe(to_yaml(OPERATIONS_OF_EVERYTHING)) == OPERATIONS_OF_EVERYTHING
+    assert parse_recipe(json.dumps(as_data(OPERATIONS_OF_EVERYTHING))) == OPERATIONS_OF_EVERYTHING
 
 
 def test_yaml_and_back_with_texts_that_look_like_something_else():

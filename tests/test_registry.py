@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from ckpt_tools.nets.foreign import looks_like
-from ckpt_tools.nets.registry import NETS, get_net, recognise
 
 from ckpt_tools.errors import SelectionError
+from ckpt_tools.nets.foreign import looks_like
+from ckpt_tools.nets.registry import NETS, get_net, recognise
 from ckpt_tools.tensors import Spec
 
 
