@@ -45,7 +45,7 @@ class Bundle:
     def _read_index(self) -> Header:
         header = None
         known: dict[bytes, Spec] = {}
-        for keys, values in self._blocks(Table(self.index)):
+        for keys, values in self._blocks(self._table()):
             if header is None:
                 if keys[0] != b"":
                     raise DamagedError("the index does not start with its header")
@@ -56,6 +56,15 @@ class Bundle:
             raise DamagedError("the index is empty: not even its header is there")
         self._hide_slices()
         return header
+
+    def _table(self) -> Table:
+        try:
+            return Table(self.index)
+        except CheckpointError as error:
+            self._report(error.at(path=self.index))
+            from .walk import WalkedTable
+
+            return WalkedTable(self.index)  # the end of the index is gone, but not what comes before it
 
     def _blocks(self, table: Table) -> Iterator[tuple[list[bytes], list[bytes]]]:
         last = None

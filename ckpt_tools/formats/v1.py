@@ -7,7 +7,7 @@ one slice, under the slice's key, with its values in a typed field of a TensorPr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -47,9 +47,13 @@ class Listed(NamedTuple):
 
 def read(path: str, *, files: tuple[str, ...] = ()) -> Checkpoint:
     """Opens the V1 checkpoint at `path`, or the one made of the shard `files`."""
-    files = files or (path,)
+    return of_files(path, [TableFile(file) for file in files or (path,)])
+
+
+def of_files(path: str, files: Sequence[TableFile]) -> Checkpoint:
+    """The checkpoint whose tensors lie in these opened files."""
     listed: dict[str, Listed] = {}
-    for file in map(TableFile, files):
+    for file in files:
         try:
             for name, spec, parts in file.listing():
                 _merge(listed, name, Listed(spec, tuple(Part(extents, file) for extents in parts)))
@@ -57,7 +61,7 @@ def read(path: str, *, files: tuple[str, ...] = ()) -> Checkpoint:
             raise error.at(path=file.path) from None
     reader = Reader(listed)
     specs = {name: tensor.spec for name, tensor in listed.items()}
-    return Checkpoint(LazyTensors(specs, reader.tensor), "v1", path, files)
+    return Checkpoint(LazyTensors(specs, reader.tensor), "v1", path, tuple(file.path for file in files))
 
 
 def _merge(listed: dict[str, Listed], name: str, tensor: Listed) -> None:
@@ -74,9 +78,9 @@ def _merge(listed: dict[str, Listed], name: str, tensor: Listed) -> None:
 class TableFile:
     """One table file of a V1 checkpoint."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, table: Table | None = None) -> None:
         self.path = path
-        self.table = Table(path)
+        self.table = table or Table(path)
         self._block = lru_cache(maxsize=32)(self._read_block)
 
     def _read_block(self, position: int) -> tuple[memoryview, dict[bytes, tuple[int, int]]]:

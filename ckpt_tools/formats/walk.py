@@ -1,0 +1,71 @@
+"""Reading a table whose footer or index block is gone: its blocks lie one after the other from the start of the file.
+
+Nothing says where a block ends, so its entries are followed to the restart array. That begins with the offset 0, four
+zero bytes, which no entry can begin with: a key after the first is not empty. The block's checksum then proves the
+guess. Walking stops at the first block that is not whole or whose checksum differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import unpack_from
+
+from ..errors import CheckpointError, DamagedError
+from .mapped import MappedFile
+from .proto import varint
+from .sstable import TRAILER, Block, Handle, Table, entries_end, spans
+from .v1 import TableFile
+
+_MAX_RESTARTS = 1 << 24  # more than the entries of any block that a writer makes
+
+
+class WalkedTable(Table):
+    """A table whose `blocks` were found by walking. Snappy blocks end the walk: their entries cannot be followed."""
+
+    def __init__(self, path: str) -> None:
+        self.file = MappedFile(path)
+        self.blocks = list(self._walk())
+
+    def _walk(self) -> Iterator[Block]:
+        data = self.file.view()
+        offset, last = 0, b""
+        while offset < len(data):
+            try:
+                handle = Handle(offset, _block_size(data, offset))
+                keys = [key for key, _, _ in spans(self.read(handle))]
+            except CheckpointError:
+                return
+            if not keys:
+                return  # the empty metaindex block, which follows the data blocks
+            last = keys[-1]
+            yield Block(last, handle)
+            offset += handle.size + TRAILER
+
+
+class WalkedFile(TableFile):
+    """A file of a V1 checkpoint that lost its end: what its whole blocks hold."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, WalkedTable(path))
+
+
+def _block_size(data: memoryview, start: int) -> int:
+    """Bytes of the block at `start` without its trailer. Raises DamagedError where no whole block lies."""
+    pos, end, count = start, len(data), 0
+    while bytes(data[pos : pos + 4]) != bytes(4):
+        _, at = varint(data, pos, end)
+        unshared, at = varint(data, at, end)
+        size, at = varint(data, at, end)
+        pos = at + unshared + size
+        count += 1
+        if pos >= end:
+            raise DamagedError("a block is cut off")
+    for restarts in range(1, min(count + 1, _MAX_RESTARTS) + 1):
+        tail = pos + 4 * restarts
+        if tail + 4 + TRAILER > end:
+            break
+        if unpack_from("<I", data, tail)[0] == restarts:
+            size = tail + 4 - start
+            entries_end(data[start : start + size])
+            return size
+    raise DamagedError("a block has no end")
