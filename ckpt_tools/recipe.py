@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from yaml import Node, SafeLoader
 
 SHIPPED = Path(__file__).with_name("recipes")
+_END = "...\n"  # with which PyYAML closes a scalar that stands alone
 _PARAMETER = re.compile(r"\$(?P<plain>\$)?\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -82,7 +83,22 @@ def to_yaml(operations: Sequence[Operation]) -> str:
     - strip: [ema]
     - cast: {dtype: float16, keep_statistics: true}
     """
-    return "".join(map(_as_yaml, operations))
+    import yaml
+
+    lines = []
+    for item in as_data(operations):
+        for command, value in item.items() if isinstance(item, dict) else [(item, None)]:
+            flow = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, allow_unicode=True, width=2**30)
+            lines.append(f"- {command}\n" if value is None else f"- {command}: {flow.removesuffix(_END).strip()}\n")
+    return "".join(lines)
+
+
+def as_data(operations: Sequence[Operation]) -> list[object]:
+    """The recipe as lists, dicts and plain values, for JSON, which is YAML too and so a recipe again.
+
+    Raises RecipeError as to_yaml does.
+    """
+    return [_item(operation) for operation in operations]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -201,19 +217,16 @@ class _Reading:
         return values
 
 
-def _as_yaml(operation: Operation) -> str:
-    import yaml
-
-    settings = {}
-    for each in fields(operation):
-        value = getattr(operation, each.name)
-        if value != each.default:
-            settings[each.name] = _plain(each.name, value)
+def _item(operation: Operation) -> object:
+    values = {each.name: getattr(operation, each.name) for each in fields(operation)}
+    settings = {
+        each.name: _plain(each.name, values[each.name])
+        for each in fields(operation)
+        if values[each.name] != each.default
+    }
     if not settings:
-        return f"- {operation.command}\n"
-    value = settings[operation.short] if [*settings] == [operation.short] else settings
-    written = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, allow_unicode=True, width=float("inf"))
-    return f"- {operation.command}: {written.removesuffix('...' + chr(10)).strip()}\n"
+        return operation.command
+    return {operation.command: settings[operation.short] if [*settings] == [operation.short] else settings}
 
 
 def _plain(name: str, value: object) -> object:

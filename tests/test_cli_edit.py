@@ -101,7 +101,11 @@ net/Logits/biases         1          0
         "wrote out.npz, out.npz.provenance.json\n"
     )
     sidecar = json.loads((folder / "out.npz.provenance.json").read_text())
-    assert sidecar["recipe"] == "- keep: [Logits, '!Momentum']\n- cast: float16\n- head: {class_map: [2, null]}\n"
+    assert sidecar["recipe"] == [
+        {"keep": ["Logits", "!Momentum"]},
+        {"cast": "float16"},
+        {"head": {"class_map": [2, None]}},
+    ]
     assert sidecar["tensors"]["net/Logits/biases"] == "cast, head (1 of 3 classes kept, 1 new)"
     assert sidecar["left_out"]["global_step"] == "drop"
     assert sidecar["losses"] == [{"net/Logits/biases": {"overflow": 1, "underflow": 0}}]
@@ -110,7 +114,8 @@ net/Logits/biases         1          0
 
 def test_the_recipe_of_the_sidecar_does_the_same_again(folder):
     assert main(["model.npz", "-o", "a.npz", "--rename", "net=n", "--strip", "step", "--input-channels", "1"]) == 0
-    (folder / "again.yaml").write_text(json.loads((folder / "a.npz.provenance.json").read_text())["recipe"])
+    recipe = json.loads((folder / "a.npz.provenance.json").read_text())["recipe"]
+    (folder / "again.yaml").write_text(json.dumps(recipe))  # JSON is YAML
     assert main(["model.npz", "-o", "b.npz", "--recipe", "again.yaml"]) == 0
     assert (folder / "a.npz").read_bytes() == (folder / "b.npz").read_bytes()
 
@@ -121,7 +126,7 @@ def test_json(folder, capsys):
     assert told == {
         "source": "model.npz",
         "format": "npz",
-        "recipe": "- drop: [net/Logits]\n- rename: {global_step: step}\n",
+        "recipe": [{"drop": ["net/Logits"]}, {"rename": {"global_step": "step"}}],
         "rows": [
             {"name": "step", "action": "rename", "source": "global_step", "before": {"dtype": "int64", "shape": []},
              "after": {"dtype": "int64", "shape": []}, "detail": ""},

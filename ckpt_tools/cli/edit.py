@@ -13,7 +13,7 @@ from ..adaptation import CLASS_MAP_HELP, parse_class_map
 from ..errors import CheckpointError, RecipeError
 from ..formats import Checkpoint, open_checkpoint, save_checkpoint
 from ..formats.output import WRITERS, check_tensors, format_of
-from ..recipe import load_recipe, shipped_recipes, to_yaml
+from ..recipe import as_data, load_recipe, shipped_recipes
 from ..recipe_settings import read_labels, rename_rule
 from ..report import count, render, size
 from ..surgery import OPERATIONS, Operation, Row, Surgery, operate
@@ -110,7 +110,7 @@ def _write(
     provenance = {
         "source": source,
         "command": shlex.join(["ckpt-edit", *(sys.argv[1:] if argv is None else argv)]),
-        "recipe": to_yaml(surgery.operations),
+        "recipe": as_data(surgery.operations),
         "actions": {row.name: _sentence(row) for row in surgery.rows if row.after is not None},
         "left_out": {row.name: _sentence(row) for row in surgery.rows if row.after is None},
         # Filled while the values are written, and so before the sidecar is.
@@ -229,7 +229,7 @@ def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict
     return {
         "source": source.path,
         "format": source.format,
-        "recipe": to_yaml(surgery.operations),
+        "recipe": as_data(surgery.operations),
         "rows": [row._asdict() | {"before": _spec(row.before), "after": _spec(row.after)} for row in surgery.rows],
         "summary": surgery.summary,
         "losses": surgery.losses,
