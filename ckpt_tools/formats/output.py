@@ -22,6 +22,7 @@ WRITERS = {"v1": "v1", "v2": "v2", "npz": "npz", "safetensors": "safetensors_fil
 _ENDINGS = {".npz": "npz", ".safetensors": "safetensors", ".h5": "keras_h5", ".hdf5": "keras_h5", ".index": "v2"}
 _READ_ONLY = (".weights.h5", ".keras", ".pb", ".pbtxt", ".tar", ".tar.gz", ".tgz", ".pt", ".pth", ".onnx", ".tflite")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_SYNC_EVERY = 0.02  # seconds between two rounds of bringing to disk what is being written
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -157,8 +158,7 @@ def _finish(
     placing.sync_file(sidecar)
     with _undisturbed():
         if format == "v2":
-            count = sum(".data-" in entry for entry in entries)
-            placing.place_bundle(made, target, count, sidecar)
+            placing.place_bundle(made, target, sidecar)
         else:
             placing.place_file(made, target, sidecar)
     parent = os.path.dirname(target)
@@ -222,7 +222,7 @@ class _WriteBack:
 
     def _run(self) -> None:
         sync = getattr(os, "fdatasync", os.fsync)
-        while not self._done.wait(0.02) and self._error is None:
+        while not self._done.wait(_SYNC_EVERY) and self._error is None:
             for entry in os.scandir(self._folder):
                 if not entry.is_file() or entry.stat().st_nlink > 1:
                     continue

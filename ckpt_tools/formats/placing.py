@@ -21,18 +21,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
+from .bundle_index import shard_path
 from .proto import put_varint, varint
 from .sstable import Table, TableWriter, entries
 
 _SHARD = re.compile(r"\.data-(\d{5,})-of-(\d{5,})\Z")
-
-
-def shard_name(prefix: str, shard: int, count: int) -> str:
-    """
-    >>> shard_name("m.ckpt", 0, 1)
-    'm.ckpt.data-00000-of-00001'
-    """
-    return f"{prefix}.data-{shard:05d}-of-{count:05d}"
 
 
 def shards_beside(prefix: str) -> dict[str, tuple[int, int]]:
@@ -55,14 +48,14 @@ def place_file(made: str, target: str, sidecar: str) -> None:
         _remove(shards_beside(target))
 
 
-def place_bundle(made: str, prefix: str, count: int, sidecar: str) -> None:
-    """Puts a V2 checkpoint of `count` shards, complete at the prefix `made`, at `prefix`."""
+def place_bundle(made: str, prefix: str, sidecar: str) -> None:
+    """Puts a V2 checkpoint, complete at the prefix `made`, at `prefix`."""
     old = shards_beside(prefix)
-    names = {shard_name(made, k, count): shard_name(prefix, k, count) for k in range(count)}
-    names = {now: then for now, then in names.items() if os.path.exists(now)}
+    new = shards_beside(made)
+    names = {now: shard_path(prefix, *place) for now, place in new.items()}
     taken = [then for now, then in names.items() if os.path.exists(then) and not os.path.samefile(now, then)]
     if taken and os.path.exists(prefix + ".index"):
-        kept = _place_over(made, prefix, count, names, sidecar)
+        kept = _place_over(made, prefix, names, sidecar)
     else:
         kept = _place_beside(made, prefix, names, sidecar)
     _remove([path for path in old if path not in kept])
@@ -88,10 +81,11 @@ def _place_beside(made: str, prefix: str, names: Mapping[str, str], sidecar: str
     return set(names.values())
 
 
-def _place_over(made: str, prefix: str, count: int, names: Mapping[str, str], sidecar: str) -> set[str]:
+def _place_over(made: str, prefix: str, names: Mapping[str, str], sidecar: str) -> set[str]:
+    new = shards_beside(made)
     used = {number for _, number in shards_beside(prefix).values()}
-    free = next(number for number in range(count + 1, count + len(used) + 2) if number not in used)
-    passing = {now: shard_name(prefix, k, free) for k, now in _numbered(names)}
+    free = max(used) + 1
+    passing = {now: shard_path(prefix, shard, free) for now, (shard, _) in new.items()}
     can_link = _links_work(made)
     _write_index_of(made + ".index", free, made + ".passing")
     sync_file(made + ".passing")
@@ -132,10 +126,6 @@ def _header_of(value: bytes, count: int) -> bytes:
     """The header record with another number of shards, which is its first field."""
     _, end = varint(value, 1, len(value))
     return value[:1] + put_varint(count) + value[end:]
-
-
-def _numbered(names: Mapping[str, str]) -> list[tuple[int, str]]:
-    return [(int(_SHARD.search(now)[1]), now) for now in names]
 
 
 def _links_work(made: str) -> bool:
