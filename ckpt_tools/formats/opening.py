@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from ..errors import SelectionError, nearest
+from ..errors import NotACheckpointError, SelectionError, nearest
 from ..tensors import Tensors
 from . import reader
 from .checkpoint import Checkpoint
+from .detect import identify, refusal
 from .sources import is_shard_name, resolve, v1_shards
 
 
@@ -19,7 +20,7 @@ def open_source(source: str, names: str = "variable") -> Checkpoint:
     found = resolve(path)
     module = reader(found.format)
     if found.format == "v2":
-        opened = module.read(found.path, names=names)
+        opened = _open_v2(found.path, names)
     elif found.format == "v1":
         opened = module.read(found.path, files=found.files)
     else:
@@ -27,6 +28,14 @@ def open_source(source: str, names: str = "variable") -> Checkpoint:
     note = "; ".join(filter(None, [found.note, opened.note]))
     opened = opened._replace(note=note, holds=opened.holds + found.holds, format=found.shown_as or opened.format)
     return opened._replace(tensors=under_scope(opened.tensors, scope, path)) if scope else opened
+
+
+def _open_v2(prefix: str, names: str) -> Checkpoint:
+    try:
+        return reader("v2").read(prefix, names=names)
+    except NotACheckpointError:
+        kind = identify(prefix + ".index")
+        raise refusal(prefix + ".index", kind) from None
 
 
 def split_scope(source: str) -> tuple[str, str]:

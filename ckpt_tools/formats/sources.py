@@ -269,6 +269,8 @@ def _archive(path: str) -> Found:
     try:
         found = _only(holder.name, here)
     except NotACheckpointError as error:
-        raise NotACheckpointError(f"this archive {error.fact}", path=path, advice=error.advice) from None
+        raise NotACheckpointError(
+            error.fact.replace("the folder", "the archive"), path=path, advice=error.advice
+        ) from None
     name = os.path.relpath(found.path, holder.name)
     return found._replace(note=f"{name} of the archive {os.path.basename(path)}", holds=(holder,))
