@@ -98,6 +98,8 @@ def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequ
     print(f"{verb} {args.target} ({format}) from {source.path} ({source.format}): {_amount(source, total)}")
     if replaced:
         print(f"would replace {', '.join(replaced)}" + ("" if args.force else ", which needs --force"))
+    if args.link and files and all(Path(file).stat().st_nlink == 1 for file in files):
+        say("no hard links could be made here: the data was copied")
     if rows:
         print(render(rows, ["file", "bytes"]))
     return DONE
