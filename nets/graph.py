@@ -7,15 +7,18 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+import tensorflow
 import tensorflow.compat.v1 as tf
 import tf_slim
 from tf_slim.ops.variables import model_variable
 
 from ckpt_tools.errors import UnsupportedError
 
+from .head import LAST_LAYER, Dropout, Head, layer_scopes
 from .layers import Layers, inside
 from .net import Net
 
+OWN_HEAD = Head()
 _CLASS_END_POINTS = ("Logits", "Predictions", "predictions")  # slim makes them of whatever the last layer gives
 
 
@@ -45,43 +48,85 @@ def build_net(
     dropout_seed: tf.Tensor | None = None,
     weight_decay: float | None = None,
     aux: bool = False,
-    before_head: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    head: Head = OWN_HEAD,
 ) -> Built:
     """Builds `net` on preprocessed images of shape [batch, height, width, 3], height and width known.
 
-    With `num_classes` None the net ends with its features. Batch norm runs in inference mode, its statistics are not
-    updated, except in the scopes that `trains_batch_norm` says yes to; those put their updates into UPDATE_OPS.
-    There is no dropout with a `dropout_keep_prob` of 1; with a `dropout_seed` (integers, shape [2]; fed or computed
-    from the step) what is dropped depends on nothing else. `weight_decay` fills REGULARIZATION_LOSSES; None is slim's.
-    `before_head` puts layers between the features and the last layer: it maps [batch, 1, 1, channels] to the same.
+    With `num_classes` None the net ends with its features; `head` replaces the net's own. Images of float16 or
+    bfloat16 make the net compute in that type, its head excepted; variables are float32 always.
+    Batch norm runs in inference mode and its statistics are not updated, except in the scopes that `trains_batch_norm`
+    says yes to; those put their updates into UPDATE_OPS. `batch_norm_decay` is theirs; None is slim's own.
+    `dropout_seed` (integers, shape [2]; computed from the step) turns dropout on: what is dropped depends on nothing
+    else. `weight_decay` fills REGULARIZATION_LOSSES; None is slim's own.
     An auxiliary head is part of the graph only with `aux`. Without, its variables exist all the same, so that a saved
     file has them and slim's own code can load it.
 
     Raises UnsupportedError for images that are too small for the net.
     """
+    own_place = num_classes is not None and not head.scope
     layers = Layers(
         head_layer=net.head_layer,
-        has_head=num_classes is not None,
+        has_head=own_place,
         trains_batch_norm=trains_batch_norm,
         batch_norm_decay=batch_norm_decay,
         dropout_seed=dropout_seed,
-        before_head=before_head,
     )
-    aux = aux and bool(net.auxiliary) and num_classes is not None
-    with layers.in_place(), warnings.catch_warnings():
+    if own_place and head.layers:
+        place = inside(net.head_scope)
+        layers.before_head = lambda features: _hidden_layers(features, place, head, layers)
+    aux = aux and own_place and bool(net.auxiliary)
+    outer = tf.get_variable_scope()
+    with layers.in_place(), tf.variable_scope(outer, custom_getter=_float32_variable), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`layer.apply` is deprecated")  # slim's own calls
         logits, end_points = _call_slim(net, images, num_classes, weight_decay, dropout_keep_prob, aux)
-    auxiliary_logits = end_points.pop("AuxLogits", None)
-    if num_classes is None:
-        logits = None
-        end_points = {name: tensor for name, tensor in end_points.items() if name not in _CLASS_END_POINTS}
-    else:
-        logits = tf.reshape(logits, [-1, num_classes], name="logits")
-        if net.auxiliary and not aux:
+        auxiliary_logits = end_points.pop("AuxLogits", None)
+        if not own_place:
+            end_points = {name: tensor for name, tensor in end_points.items() if name not in _CLASS_END_POINTS}
+            logits = None
+        if own_place and net.auxiliary and not aux:
             _create_auxiliary_variables(net, num_classes)
-    scope = f"{inside(net.scope)}/"
-    variables = tuple(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES, scope))
-    return Built(logits, tf.squeeze(layers.features, [1, 2], name="features"), end_points, auxiliary_logits, variables)
+        if num_classes is not None and head.scope:
+            logits = _own_head(layers.features, head, layers, num_classes)
+    if logits is not None:
+        logits = tf.reshape(logits, [-1, num_classes], name="logits")
+    features = tf.squeeze(layers.features, [1, 2], name="features")
+    scopes = tuple(f"{inside(scope)}/" for scope in (net.scope, head.scope) if scope)
+    variables = tuple(v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES) if v.op.name.startswith(scopes))
+    return Built(logits, features, end_points, auxiliary_logits, variables)
+
+
+def _float32_variable(getter: Callable, name: str, *args: object, **how: object) -> tf.Variable | tf.Tensor:
+    """A custom getter: variables are kept in float32 and cast where a layer computes in less."""
+    dtype = tf.as_dtype(how.get("dtype") or tf.float32)
+    if dtype not in (tf.float16, tf.bfloat16):
+        return getter(name, *args, **how)
+    return tf.cast(getter(name, *args, **{**how, "dtype": tf.float32}), dtype)
+
+
+def _hidden_layers(features: tf.Tensor, place: str, head: Head, layers: Layers) -> tf.Tensor:
+    """The head's layers before its last one, under the scope `place`; [batch, 1, 1, channels] in and out."""
+    below = place.removeprefix(tf.get_variable_scope().name).strip("/")  # some of slim's scopes are open here
+    for name, layer in zip(layer_scopes(head.layers), head.layers, strict=True):
+        scope = f"{below}/{name}" if below else name
+        if isinstance(layer, Dropout):
+            features = layers.dropout(features, 1 - layer.rate, scope=scope)
+        else:
+            flat = tf.squeeze(features, [1, 2])
+            activation = _activation(layer.activation)
+            dense = tf_slim.fully_connected(flat, layer.units, activation_fn=activation, scope=scope)
+            features = dense[:, tf.newaxis, tf.newaxis, :]
+    return features
+
+
+def _own_head(features: tf.Tensor, head: Head, layers: Layers, num_classes: int) -> tf.Tensor:
+    """A whole head in a scope of its own, from the features to the logits."""
+    hidden = _hidden_layers(features, inside(head.scope), head, layers)
+    scope = f"{head.scope}/{LAST_LAYER}"
+    return tf_slim.fully_connected(tf.squeeze(hidden, [1, 2]), num_classes, activation_fn=None, scope=scope)
+
+
+def _activation(name: str) -> Callable | None:
+    return None if name == "linear" else getattr(tensorflow.nn, name)
 
 
 def _create_auxiliary_variables(net: Net, num_classes: int) -> None:
@@ -109,8 +154,8 @@ def _call_slim(
     # One arg_scope serves all ResNets, one all VGGs; the others have one each.
     family = next(f for f in (function, "resnet", "vgg") if hasattr(module, f"{f}_arg_scope"))
     arg_scope = getattr(module, f"{family}_arg_scope")
-    # Without a head, the last layer is passed over: any number of classes will do.
-    options: dict[str, object] = {"num_classes": num_classes or 1, "is_training": dropout_keep_prob < 1}
+    # Without a head, the last layer is passed over: any number of classes will do. Our layers know what trains.
+    options: dict[str, object] = {"num_classes": num_classes or 1, "is_training": True}
     if family == "resnet":
         options |= {"global_pool": True}
     else:

@@ -6,7 +6,8 @@ arguments of their arg_scopes. What differs from slim's own:
 
 - batch norm decides by scope whether it trains. Slim has one switch for the whole graph, and with it on, a frozen
   layer still normalises by the batch and lets its moving averages drift.
-- dropout can take its random numbers from a seed that is fed, so that a continued run repeats what was interrupted.
+- dropout takes its random numbers from a seed that the caller computes, so that a continued run repeats what was
+  interrupted.
 - a convolution whose kernel is larger than its input pads it with zeros, and the pooling before the classifier takes
   the mean of whatever there is: with these two every net takes images of other sizes.
 """
@@ -35,9 +36,10 @@ class Layers:
     """The layers of one build, and what they are told by whoever builds.
 
     `trains_batch_norm` gets the scope of a batch norm ("InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/BatchNorm").
-    `batch_norm_decay` wins over the arg_scope's. `dropout_seed` is an integer tensor of shape [2].
-    `head_layer` is the scope of the convolution that makes the logits: `before_head` maps the features that reach it,
-    and without `has_head` it is left out, so that the net returns its features. `features` is their tensor, once built.
+    `batch_norm_decay` wins over the arg_scope's. `dropout_seed` is an integer tensor of shape [2]; without it, nothing
+    is dropped. `head_layer` is the scope of the convolution that makes the logits: `before_head` maps the features
+    that reach it, and without `has_head` it is left out, so that the net returns its features. `features` is their
+    tensor, of shape [batch, 1, 1, channels], once it is built.
     """
 
     head_layer: str
@@ -101,16 +103,13 @@ class Layers:
             return activation_fn(outputs) if activation_fn else outputs
 
     def dropout(
-        self, inputs: tf.Tensor, keep_prob: float = 0.5, is_training: bool = True, scope: str | None = None
+        self, inputs: tf.Tensor, keep_prob: float = 0.5, is_training: object = None, scope: str | None = None
     ) -> tf.Tensor:
-        """Slim's `dropout`; with a `dropout_seed`, the layer's scope and the seed alone decide what is dropped."""
-        if not is_training or keep_prob >= 1:
+        """Slim's `dropout`; the seed and the layer's scope alone decide what is dropped."""
+        if self.dropout_seed is None or keep_prob >= 1:
             return inputs
         with tf.variable_scope(scope, "Dropout", [inputs]) as layer:
-            if self.dropout_seed is None:
-                return tf.nn.dropout(inputs, rate=1 - keep_prob)
-            salt = zlib.crc32(layer.name.encode()) & 0x7FFFFFFF
-            seed = tf.random.experimental.stateless_fold_in(self.dropout_seed, salt)
+            seed = tf.random.experimental.stateless_fold_in(self.dropout_seed, _number(layer.name))
             return tf.nn.experimental.stateless_dropout(inputs, rate=1 - keep_prob, seed=seed, rng_alg="philox")
 
     def conv2d(
@@ -120,7 +119,7 @@ class Layers:
         if inside(kwargs.get("scope")) == self.head_layer:
             if inputs.shape[1:3] != (1, 1):  # a larger image makes a fully convolutional net answer at several places
                 inputs = tf.reduce_mean(inputs, [1, 2], keepdims=True, name="global_pool")
-            self.features = inputs
+            self.features = inputs = tf.cast(inputs, tf.float32)  # a head computes in full precision
             if not self.has_head:
                 return inputs
             if self.before_head:
@@ -137,6 +136,11 @@ class Layers:
         if place == "AuxLogits" and inputs.shape[1:3] != _AUXILIARY_MAP:
             inputs = tf.raw_ops.ResizeBilinear(images=inputs, size=_AUXILIARY_MAP, half_pixel_centers=True)
         return _SLIM["avg_pool2d"](inputs, kernel_size, *args, **kwargs)
+
+
+def _number(scope: str) -> int:
+    """A number for a layer that is the same in every process."""
+    return zlib.crc32(scope.encode()) & 0x7FFFFFFF
 
 
 def _install(name: str, layer: Callable) -> None:

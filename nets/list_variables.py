@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tensorflow.compat.v1 as tf
 
-from .graph import Built, build_net
+from .graph import build_net
 from .net import CLASS_AXIS, Net
 from .registry import NETS
 
@@ -19,9 +19,11 @@ _CLASSES = 123457  # no layer of any net has so many channels
 
 
 def table(net: Net) -> str:
-    """The text of the net's table."""
-    built = built_for_table(net)
-    trainable = {variable.op.name for variable in tf.trainable_variables()}
+    """The text of the net's table, auxiliary head included, from a graph of its own."""
+    with tf.Graph().as_default():
+        images = tf.placeholder(tf.float32, [None, net.image_size, net.image_size, 3])
+        built = build_net(net, images, num_classes=_CLASSES, aux=True)
+        trainable = {variable.op.name for variable in tf.trainable_variables()}
     lines = [f"# {net.title}, as tf_slim builds it; written by python -m ckpt_tools.nets.list_variables"]
     for variable in built.variables:
         name = variable.op.name
@@ -31,19 +33,9 @@ def table(net: Net) -> str:
     return "\n".join(lines) + "\n"
 
 
-def built_for_table(net: Net) -> Built:
-    """The whole net, auxiliary head included, in a new default graph."""
-    tf.reset_default_graph()
-    images = tf.placeholder(tf.float32, [None, net.image_size, net.image_size, 3])
-    return build_net(net, images, num_classes=_CLASSES, aux=True)
-
-
 def main() -> None:
-    folder = Path(__file__).with_name("variables")
-    folder.mkdir(exist_ok=True)
-    tf.disable_eager_execution()
     for net in NETS.values():
-        (folder / f"{net.name}.txt").write_text(table(net))
+        Path(__file__).with_name("variables").joinpath(f"{net.name}.txt").write_text(table(net))
 
 
 if __name__ == "__main__":

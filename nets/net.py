@@ -104,13 +104,17 @@ class Net:
         return tuple(found)
 
 
+def table_text(name: str) -> str:
+    """The file with a net's table; see `list_variables.py` for its format."""
+    with open(os.path.join(_TABLES, f"{name}.txt")) as file:
+        return file.read()
+
+
 @functools.cache
 def _table(name: str) -> tuple[tuple[TableRow, ...], tuple[str, ...]]:
-    """The rows and the end points in a net's table; see `list_variables.py` for the format."""
+    """The rows and the end points in a net's table."""
     rows, end_points = [], []
-    with open(os.path.join(_TABLES, f"{name}.txt")) as file:
-        lines = file.read().splitlines()
-    for line in lines:
+    for line in table_text(name).splitlines():
         kind, *words = line.split()
         if kind in ("trainable", "statistic"):
             shape = tuple(-1 if word == CLASS_AXIS else int(word) for word in words[1].split("x"))

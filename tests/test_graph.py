@@ -1,0 +1,245 @@
+"""The nets in TensorFlow's graph: variables as the tables say, batch norm and dropout by scope, other image sizes."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow.compat.v1")
+pytest.importorskip("tf_slim")
+
+from ckpt_tools.errors import UnsupportedError  # noqa: E402
+from ckpt_tools.nets.graph import build_net  # noqa: E402
+from ckpt_tools.nets.head import Head, parse_layers, variables_with_head  # noqa: E402
+from ckpt_tools.nets.list_variables import table  # noqa: E402
+from ckpt_tools.nets.net import table_text  # noqa: E402
+from ckpt_tools.nets.registry import NETS, get_net  # noqa: E402
+
+SLOW = [name for name in NETS if name.endswith(("_101", "_152", "_200"))]
+
+
+@pytest.fixture(autouse=True)
+def graph():
+    with tf.Graph().as_default() as graph:
+        tf.set_random_seed(1)
+        yield graph
+
+
+def placeholder(size, dtype=tf.float32):
+    return tf.placeholder(dtype, [None, size, size, 3])
+
+
+def photos(count, size, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (count, size, size, 3)).astype("float32")
+
+
+def shapes(variables):
+    return {variable.op.name: tuple(variable.shape.as_list()) for variable in variables}
+
+
+def randomise(session, variables, seed=0):
+    """Gives every variable values with which a forward pass stays finite, the moving variances positive ones."""
+    rng = np.random.default_rng(seed)
+    feed = {}
+    for variable in variables:
+        values = rng.normal(size=variable.shape.as_list())
+        if variable.op.name.endswith("moving_variance"):
+            values = 0.5 + np.abs(values)
+        elif variable.op.name.endswith("weights"):
+            values /= np.sqrt(np.prod(variable.shape.as_list()[:-1]))
+        elif variable.op.name.endswith("gamma"):
+            values = 1 + 0.1 * values
+        else:
+            values *= 0.1
+        feed[variable.initializer.inputs[1]] = values
+    session.run([variable.initializer for variable in variables], feed)
+
+
+def operation(scope, kind):
+    """The one operation of this kind in a layer's scope."""
+    (found,) = [
+        op for op in tf.get_default_graph().get_operations() if op.type == kind and op.name.startswith(f"{scope}/")
+    ]
+    return found
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NETS])
+def test_table_is_what_the_graph_has(name):
+    assert table(get_net(name)) == table_text(name)
+
+
+@pytest.mark.parametrize(("name", "size"), [("inception_v1", 96), ("vgg_a", 64), ("vgg_a", 288)])
+def test_images_of_another_size(name, size):
+    images = placeholder(size)
+    net = get_net(name)
+    built = build_net(net, images, num_classes=5)
+    assert built.logits.shape.as_list() == [None, 5]
+    assert built.features.shape.as_list() == [None, net.feature_channels]
+    assert shapes(built.variables) == {variable.name: variable.spec.shape for variable in net.variables(5)}
+
+
+def test_too_small_images_are_said():
+    with pytest.raises(UnsupportedError, match="images of 32 x 32 pixels are too small for inception_v3.*size is 299"):
+        build_net(get_net("inception_v3"), placeholder(32), num_classes=5)
+
+
+def test_slims_layers_are_put_back_even_after_an_error():
+    import importlib
+
+    module = importlib.import_module("tf_slim.layers.layers")
+    before = {name: getattr(module, name) for name in ("avg_pool2d", "batch_norm", "conv2d", "dropout")}
+    with pytest.raises(UnsupportedError):
+        build_net(get_net("inception_v3"), placeholder(32), num_classes=5)
+    assert {name: getattr(module, name) for name in before} == before
+
+
+def test_frozen_batch_norm_updates_nothing():
+    build_net(get_net("inception_v1"), placeholder(96), num_classes=5)
+    assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == []
+
+
+def test_batch_norm_trains_by_scope():
+    built = build_net(
+        get_net("inception_v1"), placeholder(96), num_classes=5, trains_batch_norm=lambda scope: "/Mixed_5c/" in scope
+    )
+    updates = [operation.name for operation in tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
+    assert len(updates) == 2 * 6  # mean and variance of six convolutions
+    assert all("InceptionV1/Mixed_5c/" in name for name in updates)
+    assert [v for v in built.variables if "moving_" in v.op.name and v in tf.trainable_variables()] == []
+
+
+def test_batch_norm_follows_its_formulas():
+    """Training mode normalises by the batch, moves the averages by the decay asked for; inference mode by these."""
+    images = placeholder(64)
+    net = get_net("resnet_v2_50")
+    preact = "resnet_v2_50/block1/unit_1/bottleneck_v2/preact"
+    built = build_net(
+        net, images, num_classes=3, trains_batch_norm=lambda scope: scope == preact, batch_norm_decay=0.75
+    )
+    inputs = operation(preact, "FusedBatchNormV3").inputs[0]
+    outputs = operation(preact, "Relu").outputs[0]
+    by_name = {variable.op.name: variable for variable in built.variables}
+    with tf.Session() as session:
+        randomise(session, built.variables)
+        old = {name: by_name[f"{preact}/{name}"].eval() for name in ("beta", "gamma", "moving_mean", "moving_variance")}
+        updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+        x, y, *_ = session.run([inputs, outputs, *updates], {images: photos(4, 64)})
+        new_mean, new_variance = by_name[f"{preact}/moving_mean"].eval(), by_name[f"{preact}/moving_variance"].eval()
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    expected = (x - mean) / np.sqrt(variance + 1.001e-5) * old["gamma"] + old["beta"]
+    np.testing.assert_allclose(y, np.maximum(expected, 0), atol=2e-5)
+    np.testing.assert_allclose(new_mean, 0.75 * old["moving_mean"] + 0.25 * mean, atol=1e-5)
+    count = x[..., 0].size  # the average is of the unbiased estimate, as in slim's fused batch norm
+    np.testing.assert_allclose(
+        new_variance, 0.75 * old["moving_variance"] + 0.25 * variance * count / (count - 1), rtol=1e-5
+    )
+
+
+def test_frozen_batch_norm_follows_its_formula():
+    images = placeholder(75)
+    built = build_net(get_net("inception_v3"), images, num_classes=3)
+    scope = "InceptionV3/Conv2d_1a_3x3/BatchNorm"
+    normalised = operation("InceptionV3/InceptionV3/Conv2d_1a_3x3", "FusedBatchNormV3")
+    by_name = {variable.op.name: variable for variable in built.variables}
+    with tf.Session() as session:
+        randomise(session, built.variables)
+        x, y = session.run([normalised.inputs[0], normalised.outputs[0]], {images: photos(2, 75)})
+        beta, mean, variance = (by_name[f"{scope}/{n}"].eval() for n in ("beta", "moving_mean", "moving_variance"))
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-3) + beta, atol=1e-5)
+
+
+def test_dropout_depends_on_the_seed_alone():
+    images, seed = placeholder(32), tf.placeholder(tf.int64, [2])
+    net = get_net("vgg_a")
+    features = build_net(net, images, num_classes=None, dropout_keep_prob=0.5, dropout_seed=seed).features
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        first, again, other = (
+            session.run(features, {images: photos(2, 32), seed: s}) for s in ((1, 2), (1, 2), (1, 3))
+        )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (first == 0).mean() > 0.4
+
+
+def test_without_a_seed_nothing_is_dropped():
+    build_net(get_net("vgg_a"), placeholder(96), num_classes=None, dropout_keep_prob=0.5)
+    types = {operation.type for operation in tf.get_default_graph().get_operations()}
+    assert not any("Random" in kind and "Stateless" in kind for kind in types)
+
+
+def test_features_without_a_head():
+    net = get_net("inception_v1")
+    built = build_net(net, placeholder(96), num_classes=None)
+    assert built.logits is None
+    assert list(built.end_points)[-1] == "Mixed_5c"
+    assert shapes(built.variables) == {variable.name: variable.spec.shape for variable in net.variables(None)}
+
+
+def test_without_an_auxiliary_head_its_variables_are_there_untrained():
+    net = get_net("inception_v3")
+    built = build_net(net, placeholder(96), num_classes=4)
+    assert built.auxiliary_logits is None
+    assert not [variable for variable in tf.trainable_variables() if "AuxLogits" in variable.op.name]
+    assert shapes(built.variables) == {variable.name: variable.spec.shape for variable in net.variables(4)}
+    assert tuple(built.end_points) == net.end_points
+    assert built.end_points["Logits"].shape.as_list() == [None, 4]
+
+
+def test_auxiliary_head_is_built_when_asked_at_any_size():
+    net = get_net("inception_v3")
+    built = build_net(net, placeholder(96), num_classes=4, aux=True)
+    assert built.auxiliary_logits.shape.as_list() == [None, 4]
+    assert "AuxLogits" not in built.end_points
+    assert len([variable for variable in tf.trainable_variables() if "AuxLogits" in variable.op.name]) == 6
+    assert shapes(built.variables) == {variable.name: variable.spec.shape for variable in net.variables(4)}
+
+
+@pytest.mark.parametrize(
+    ("name", "scope"), [("inception_v1", None), ("resnet_v1_50", None), ("alexnet_v2", None), ("alexnet_v2", "Logits")]
+)
+def test_heads_have_the_variables_that_the_plan_is_told(name, scope):
+    net, head = get_net(name), Head(parse_layers("dense(16, relu)|dropout(0.5)|dense(8,linear)"), scope)
+    built = build_net(net, placeholder(net.image_size), num_classes=4, head=head)
+    assert built.logits.shape.as_list() == [None, 4]
+    wanted = {variable.name: variable.spec.shape for variable in variables_with_head(net, 4, head)}
+    assert shapes(built.variables) == wanted
+
+
+def test_a_head_computes_what_it_says():
+    images = placeholder(96)
+    head = Head(parse_layers("dense(16,relu)"), "Mine")
+    built = build_net(get_net("overfeat"), images, num_classes=4, head=head)
+    by_name = {variable.op.name: variable for variable in built.variables}
+    with tf.Session() as session:
+        randomise(session, built.variables)
+        features, logits = session.run([built.features, built.logits], {images: photos(2, 96)})
+        w1, b1, w2, b2 = (
+            by_name[f"Mine/{name}"].eval() for name in ("dense_1/weights", "dense_1/biases", "fc/weights", "fc/biases")
+        )
+    np.testing.assert_allclose(logits, np.maximum(features @ w1 + b1, 0) @ w2 + b2, rtol=1e-4, atol=1e-4)
+
+
+def test_two_towers_share_their_variables():
+    net = get_net("inception_v1")
+    first = build_net(net, placeholder(96), num_classes=4)
+    with tf.variable_scope(tf.get_variable_scope(), reuse=True), tf.name_scope("second"):
+        second = build_net(net, placeholder(96), num_classes=4)
+    assert first.variables == second.variables
+    assert len(tf.global_variables()) == len(first.variables)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_lower_precision_keeps_variables_and_head_in_float32(dtype):
+    images = placeholder(64)
+    net = get_net("resnet_v1_50")
+    built = build_net(net, tf.cast(images, dtype), num_classes=4)
+    assert {variable.dtype.base_dtype for variable in built.variables} == {tf.float32}
+    assert shapes(built.variables) == {variable.name: variable.spec.shape for variable in net.variables(4)}
+    assert built.end_points["resnet_v1_50/block4"].dtype == tf.as_dtype(dtype)
+    assert built.logits.dtype == tf.float32
+    with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+        full = build_net(net, images, num_classes=4)
+    with tf.Session() as session:
+        randomise(session, built.variables)
+        low, high = session.run([built.logits, full.logits], {images: photos(2, 64)})
+    assert np.abs(low - high).max() < 0.05 * np.abs(high).max()
+    assert (low != high).any()
