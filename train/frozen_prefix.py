@@ -1,0 +1,246 @@
+"""Finds the frozen prefix of a training graph: what can be computed once for each image and kept.
+
+An operation is *moving* when what it gives for an image can change during training: it reads a variable that
+training changes, draws random numbers, is fed, or mixes the images of a batch (training-mode batch norm, the mean
+over the batch). The tensors that divide the operations that do not move from those that do are the frontier. Feeding
+them leaves nothing of the prefix to be run, since a session runs only what a fetch needs.
+
+Of all frontiers the one with the fewest bytes an image is taken: a minimum cut, with the bytes of a tensor's row as
+its capacity (Ford and Fulkerson 1956). Tensors with little of the work behind them are not considered: see SAVED.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+SAVED = 0.9  # of the prefix's work must lie before a tensor; else a small picture would win over what costs to compute
+WORTH = 0.1  # of a step's work must be saved; else the prefix is not worth the disk that it takes
+_HANDLES = {"VarHandleOp", "VariableV2", "Variable"}
+_PURE = {"ReadVariableOp", "Const", "Shape", "NoOp", "Identity"}
+_SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
+_ENDLESS = math.inf
+
+
+class Frontier(NamedTuple):
+    """Tensors [batch, ...] that divide the frozen prefix from the rest, from the input to the output.
+
+    `work_left` is the share of a step's multiplications that remains when they are fed. `variables` are the names of
+    the variables that the prefix reads.
+    """
+
+    tensors: tuple[tf.Tensor, ...]
+    bytes_per_image: int
+    work_left: float
+    variables: tuple[str, ...]
+
+
+def find_frontier(
+    images: tf.Tensor, targets: Sequence[tf.Tensor | tf.Operation], moves: Callable[[str], bool]
+) -> Frontier | None:
+    """The frontier between `images` and `targets`, None where too little of the net is frozen.
+
+    `moves` says of a variable's name whether training changes it. `targets` are all that a step and an evaluation
+    fetch: the training operation, losses, predictions.
+    """
+    goals = [target if isinstance(target, tf.Operation) else target.op for target in targets]
+    needed = _upstream(goals)
+    found = _downstream([images], needed)
+    from_images = [op for op in images.graph.get_operations() if op in found]  # in the order in which they were made
+    moving = _moving(needed, set(from_images), images, moves)
+    prefix = [op for op in from_images if op not in moving]
+    if not prefix:
+        return None
+    tensors = _cut(images, prefix, moving, goals)
+    left = _downstream(tensors, needed)
+    kept = _without(_upstream([tensor.op for tensor in tensors]), images)
+    variables = tuple(sorted(op.name for op in kept if op.type in _HANDLES))
+    everything = sum(map(work, from_images)) or 1
+    share = sum(work(op) for op in from_images if op in left or op in moving) / everything
+    return Frontier(tensors, sum(map(row_bytes, tensors)), share, variables) if tensors and share < 1 - WORTH else None
+
+
+def row_bytes(tensor: tf.Tensor) -> float:
+    """Bytes of one image's row; infinite for what is not one row an image of a known shape."""
+    shape = tensor.shape
+    if shape.rank is None or shape.rank == 0 or shape[0] is not None or not shape[1:].is_fully_defined():
+        return _ENDLESS
+    return math.prod(shape[1:].as_list()) * tensor.dtype.size
+
+
+def work(op: tf.Operation) -> float:
+    """Multiplications that an operation takes an image: those of convolutions and matrix products, which are nearly
+    all; anything else counts as one for each value that it makes."""
+    sizes = [math.prod(length or 1 for length in out.shape.as_list()) if out.shape.rank else 1 for out in op.outputs]
+    if op.type in ("Conv2D", "DepthwiseConv2dNative"):
+        kernel = op.inputs[1].shape.as_list()
+        return sizes[0] * math.prod(kernel[:3] if op.type == "Conv2D" else kernel[:2])
+    if op.type == "Conv2DBackpropInput":
+        return math.prod(length or 1 for length in op.inputs[2].shape.as_list()) * math.prod(op.inputs[1].shape[:3])
+    if op.type == "Conv2DBackpropFilter":
+        gradient = [length or 1 for length in op.inputs[2].shape.as_list()]
+        return math.prod(gradient) * (sizes[0] / gradient[-1])
+    if op.type == "MatMul":
+        return sizes[0] * ((op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]) or 1)
+    return sum(sizes)
+
+
+# --- walks ---------------------------------------------------------------------------------------------------------
+
+
+def _inputs(op: tf.Operation) -> Iterable[tf.Operation]:
+    return (*(tensor.op for tensor in op.inputs), *op.control_inputs)
+
+
+def _upstream(ops: Iterable[tf.Operation]) -> set[tf.Operation]:
+    """The operations and all that they depend on."""
+    found, queue = set(ops), deque(ops)
+    while queue:
+        for before in _inputs(queue.popleft()):
+            if before not in found:
+                found.add(before)
+                queue.append(before)
+    return found
+
+
+def _downstream(tensors: Iterable[tf.Tensor], needed: Collection[tf.Operation]) -> set[tf.Operation]:
+    """The needed operations that depend on the tensors' values."""
+    found: set[tf.Operation] = set()
+    queue = deque(op for tensor in tensors for op in tensor.consumers() if op in needed)
+    while queue:
+        op = queue.popleft()
+        if op in found:
+            continue
+        found.add(op)
+        queue.extend(after for out in op.outputs for after in out.consumers() if after in needed)
+    return found
+
+
+def _without(ops: set[tf.Operation], images: tf.Tensor) -> set[tf.Operation]:
+    """Those that are not needed to make the images."""
+    return ops - _upstream([images.op])
+
+
+def _moving(
+    needed: set[tf.Operation], from_images: Collection[tf.Operation], images: tf.Tensor, moves: Callable[[str], bool]
+) -> set[tf.Operation]:
+    """The needed operations whose result for an image can change."""
+    begins = [op for op in _without(needed, images) if _moves(op, moves) or (op in from_images and _mixes(op, needed))]
+    moving = set(begins)
+    queue = deque(begins)
+    while queue:
+        op = queue.popleft()
+        after = [each for out in op.outputs for each in out.consumers()] + list(op._control_outputs)
+        for each in after:
+            if each in needed and each not in moving:
+                moving.add(each)
+                queue.append(each)
+    return moving
+
+
+def _moves(op: tf.Operation, moves: Callable[[str], bool]) -> bool:
+    """Whether an operation is moved by something else than its inputs."""
+    if op.type in _HANDLES:
+        return moves(op.name)
+    if op.type in ("Placeholder", "PlaceholderWithDefault"):
+        return True
+    if op.op_def.is_stateful and op.type not in _PURE:
+        return True
+    return op.type.startswith("FusedBatchNorm") and op.get_attr("is_training")
+
+
+def _mixes(op: tf.Operation, needed: Collection[tf.Operation]) -> bool:
+    """Whether one image's result depends on the other images of its batch: a row an image goes in, something else
+    comes out. An inference-mode batch norm has such outputs too, but nothing needs them."""
+    if op.type in _SHAPES or not any(row_bytes(tensor) < _ENDLESS for tensor in op.inputs):
+        return False
+    used = (out for out in op.outputs if any(after in needed for after in out.consumers()))
+    return any(row_bytes(out) == _ENDLESS for out in used)
+
+
+# --- the minimum cut -----------------------------------------------------------------------------------------------
+
+
+def _cut(
+    images: tf.Tensor, prefix: Sequence[tf.Operation], moving: Collection[tf.Operation], goals: Collection[tf.Operation]
+) -> tuple[tf.Tensor, ...]:
+    """The tensors of the minimum cut that lies nearest to the moving part.
+
+    Each tensor is two nodes, joined by an edge of its capacity; an operation joins its inputs to its outputs.
+    """
+    tensors = [images, *(out for op in prefix for out in op.outputs)]
+    number = {id(tensor): i for i, tensor in enumerate(tensors)}
+    sink = 2 * len(tensors)
+    capacity: list[dict[int, float]] = [{} for _ in range(sink + 1)]
+
+    def join(a: int, b: int, amount: float) -> None:
+        capacity[a][b] = amount
+        capacity[b].setdefault(a, 0)
+
+    capacities = _capacities(images, prefix)
+    inside = set(prefix)
+    for tensor, i in zip(tensors, number.values(), strict=True):
+        join(2 * i, 2 * i + 1, capacities[id(tensor)])
+        for op in tensor.consumers():
+            if op in moving or op in goals:
+                join(2 * i + 1, sink, _ENDLESS)
+            elif op in inside:
+                for out in op.outputs:
+                    join(2 * i + 1, 2 * number[id(out)], _ENDLESS)
+        if tensor.op in goals:
+            join(2 * i + 1, sink, _ENDLESS)
+    after = _sink_side(capacity, 0, sink)
+    return tuple(tensor for i, tensor in enumerate(tensors) if 2 * i not in after and 2 * i + 1 in after)
+
+
+def _capacities(images: tf.Tensor, prefix: Sequence[tf.Operation]) -> dict[int, float]:
+    """Bytes of each tensor's row; endless for those with less than SAVED of the prefix's work before them."""
+    number = {op: i for i, op in enumerate(prefix)}
+    costs = np.array([work(op) for op in prefix])
+    before = np.eye(len(prefix), dtype=bool)  # [operation, operation that it depends on]
+    found = {id(images): _ENDLESS}
+    for i, op in enumerate(prefix):
+        for tensor in op.inputs:
+            if tensor.op in number:
+                before[i] |= before[number[tensor.op]]
+        enough = costs[before[i]].sum() >= SAVED * costs.sum()
+        found |= {id(out): row_bytes(out) if enough else _ENDLESS for out in op.outputs}
+    return found
+
+
+def _sink_side(capacity: list[dict[int, float]], source: int, sink: int) -> set[int]:
+    """Pushes flow along shortest paths until none is left; returns the nodes from which the sink can be reached."""
+    while True:
+        came = {source: source}
+        queue = deque([source])
+        while queue and sink not in came:
+            node = queue.popleft()
+            for after, left in capacity[node].items():
+                if left > 0 and after not in came:
+                    came[after] = node
+                    queue.append(after)
+        if sink not in came:
+            break
+        path = [sink]
+        while path[-1] != source:
+            path.append(came[path[-1]])
+        edges = list(zip(path[1:], path[:-1], strict=True))
+        amount = min(capacity[a][b] for a, b in edges)
+        if amount == _ENDLESS:  # no row an image lies on this path: nothing can be cut
+            return set(range(len(capacity)))
+        for a, b in edges:
+            capacity[a][b] -= amount
+            capacity[b][a] += amount
+    reaches, queue = {sink}, deque([sink])
+    while queue:
+        node = queue.popleft()
+        for before in capacity[node]:  # every edge has its reverse, so that these are all neighbours
+            if capacity[before].get(node, 0) > 0 and before not in reaches:
+                reaches.add(before)
+                queue.append(before)
+    return reaches
