@@ -37,6 +37,7 @@ class Bundle:
         self._values: dict[str, bytes] = {}
         self._report = report or _raise
         self._files: dict[int, MappedFile] = {}
+        self._needed: dict[int, int] | None = None
         try:
             self.header = self._read_index()
         except CheckpointError as error:
@@ -204,7 +205,9 @@ class Bundle:
         return self._files[shard]
 
     def needed(self) -> dict[int, int]:
-        """Shard -> bytes that its file must have at least. Reads every entry."""
+        """Shard -> bytes that its file must have at least. Reads every entry, once."""
+        if self._needed is not None:
+            return self._needed
         sizes: dict[int, int] = {}
         for key in self._values:
             try:
@@ -213,6 +216,7 @@ class Bundle:
                 continue
             if not entry.slices and 0 <= entry.shard < self.header.num_shards:
                 sizes[entry.shard] = max(sizes.get(entry.shard, 0), entry.offset + entry.size)
+        self._needed = sizes
         return sizes
 
     def shards(self) -> list[str]:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from struct import unpack_from
 
 from ..errors import CheckpointError, DamagedError
+from ..tensors import Spec
 from .mapped import MappedFile
 from .proto import varint
+from .slices import Extents
 from .sstable import TRAILER, Block, Handle, Table, entries_end, spans
 from .v1 import TableFile
 
@@ -47,6 +49,11 @@ class WalkedFile(TableFile):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, WalkedTable(path))
+
+    def listing(self) -> Iterator[tuple[str, Spec, tuple[Extents, ...]]]:
+        if not self.table.blocks:
+            raise DamagedError("its first block, which lists the tensors, is not whole: none of them can be reached")
+        return super().listing()
 
 
 def _block_size(data: memoryview, start: int) -> int:

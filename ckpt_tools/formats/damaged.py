@@ -1,0 +1,118 @@
+"""Opening what is left of a damaged checkpoint, for `verify`: whatever can be reached is, the rest is reported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ..errors import CheckpointError, DamagedError
+from ..tensors import Tensors
+from . import reader, slices, v1, v2
+from .bundle import Bundle
+from .bundle_index import shard_path
+from .checkpoint import Checkpoint
+from .detect import identify, refusal
+from .placing import shards_beside
+from .proto import raw
+from .sources import Found, resolve, v1_shards
+from .walk import WalkedFile
+
+Report = Callable[[CheckpointError], None]
+
+
+class DataFile(NamedTuple):
+    """A data file of a V2 checkpoint: its size (None where it is missing), and the size that the index asks for."""
+
+    path: str
+    size: int | None
+    needed: int
+
+
+def open_damaged(source: str, report: Report) -> Checkpoint:
+    """As `open_checkpoint`, with stored names, but a damaged part is handed to `report` and left out.
+
+    Where nothing can be reached, the checkpoint has no tensors.
+    Raises NotACheckpointError where nothing of a checkpoint is there.
+    """
+    try:
+        found = resolve(source)
+    except CheckpointError as error:
+        found = _what_is_left(source, error)
+        if found.files:
+            report(error)  # of a single file, opening it says more
+    try:
+        return _open(found, report)._replace(holds=found.holds)
+    except DamagedError as error:
+        report(error.at(path=found.path))
+        return Checkpoint(Tensors(), found.format, found.path, found.files, holds=found.holds)
+
+
+def _open(found: Found, report: Report) -> Checkpoint:
+    if found.format == "v2":
+        return v2.read(found.path, names="stored", report=report)
+    if found.format == "v1":
+        return v1.of_files(found.path, [_table_file(path, report) for path in found.files or (found.path,)])
+    return reader(found.format).read(found.path)
+
+
+def _what_is_left(source: str, error: CheckpointError) -> Found:
+    """The part of a checkpoint that `resolve` refuses as a whole; the error itself where there is none."""
+    if os.path.isfile(source) and identify(source).name == "cut_index":
+        return Found("v2", source.removesuffix(".index"))
+    if os.path.isfile(source) and identify(source).name == "cut_v1":
+        return Found("v1", source)
+    shards = v1_shards(source)
+    files = tuple(f"{source}-{shard:05d}-of-{shards:05d}" for shard in range(shards))
+    there = tuple(path for path in files if os.path.isfile(path))
+    if not there:
+        raise error
+    return Found("v1", source, there)
+
+
+def _table_file(path: str, report: Report) -> v1.TableFile:
+    try:
+        return v1.TableFile(path)
+    except CheckpointError as error:
+        kind = identify(path)
+        report(refusal(path, kind) if kind.name == "cut_v1" else error.at(path=path))
+        return WalkedFile(path)
+
+
+def unlisted_blocks(path: str) -> Iterator[CheckpointError]:
+    """What is wrong with the blocks of a V1 file that hold no tensor of its list: no `load` comes across them."""
+    try:
+        file = v1.TableFile(path)
+        listed = {file.table.position(b"")}
+        for name, _, parts in file.listing():
+            listed |= {file.table.position(slices.slice_key(raw(name), extents)) for extents in parts}
+    except CheckpointError:
+        return  # said already
+    for position, block in enumerate(file.table.blocks):
+        if position not in listed:
+            try:
+                file.table.read(block.handle)
+            except CheckpointError as error:
+                yield error.at(path=path)
+
+
+def data_files(prefix: str) -> list[DataFile]:
+    """The data files that a V2 index names, in order."""
+    found: list[DataFile] = []
+    try:
+        bundle = Bundle(prefix, lambda error: None)
+    except CheckpointError:
+        return found  # said already
+    for shard, needed in sorted(bundle.needed().items()):
+        path = shard_path(prefix, shard, bundle.header.num_shards)
+        found.append(DataFile(path, os.path.getsize(path) if os.path.isfile(path) else None, needed))
+    return found
+
+
+def stale_files(prefix: str) -> list[str]:
+    """Data files of another number of shards beside a V2 checkpoint: left by an earlier save under the same name."""
+    try:
+        count = Bundle(prefix, lambda error: None).header.num_shards
+    except CheckpointError:
+        return []
+    return sorted(path for path in shards_beside(prefix) if not path.endswith(f"-of-{count:05d}"))
