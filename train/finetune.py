@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -25,7 +25,7 @@ from .pipeline import Unreadable, make_batches
 from .progress import Progress, StopRequest
 from .restore import assign, audit, changed_tensors, planned_tensors, read
 from .run_directory import RunDirectory, open_run, read_tensors, write_text
-from .schedule import rate_at
+from .schedule import batch_norm_decay, rate_at
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
@@ -88,9 +88,8 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
         unreadable = Unreadable()
         training, validation = pipelines(job, resumed or 0, unreadable)
         weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
-        model = build_model(
-            job.net, job.plan, job.options, num_classes=job.classes, like=validation, class_weights=weights
-        )
+        settled = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, job.total))
+        model = build_model(job.net, job.plan, settled, num_classes=job.classes, like=validation, class_weights=weights)
         training_batches = Pipeline(training, model.training_handle)
         validation_batches = Pipeline(validation, model.inference_handle)
 

@@ -10,7 +10,7 @@ from ..errors import RecipeError, TrainingError
 from ..formats import Checkpoint, open_checkpoint
 from ..nets.registry import NETS, Net, get_net, recognise
 from ..plan import Plan, make_plan
-from ..tensors import Spec
+from ..tensors import Spec, Tensors
 from .data import load_data_set
 from .examples import DataSet, steps_per_epoch
 from .options import Options
@@ -18,6 +18,7 @@ from .preprocess import Preprocessing
 from .schedule import base_rate, total_steps
 
 BATCH_NORM_MODES = ("frozen", "stats", "train")
+NO_SOURCE = Checkpoint(Tensors(), "no checkpoint", "none")
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,14 @@ def _statistic_of(name: str) -> str | None:
 def make_job(options: Options) -> Job:
     """Opens the source, finds the net, lists the data and makes the plan.
 
+    Without a checkpoint the net is trained from nothing: it must be named, and every variable is initialised.
     Raises the error of whichever of them fails, and PlanError with every conflict when the plan has any.
     """
-    options.require("checkpoint", "data", "train_dir")
+    options.require(*(() if options.net else ("checkpoint",)), "data", "train_dir")
     # abspath, not Path.resolve: the folder in front of a link is the name that the user knows, and SRC:scope stays.
-    paths = {name: os.path.abspath(getattr(options, name)) for name in ("checkpoint", "data")}  # noqa: PTH100
-    options = replace(options, **paths)
-    source = open_checkpoint(options.checkpoint)
+    given = [name for name in ("checkpoint", "data") if getattr(options, name)]
+    options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
+    source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
     net = find_net(options.net, specs, source.path)
     data = load_data_set(
@@ -94,7 +96,7 @@ def make_job(options: Options) -> Job:
     plan = make_plan(
         specs,
         net.variables(len(data.labels)),
-        exclude=options.exclude,
+        exclude=options.exclude if options.checkpoint else ("**",),
         trainable=options.trainable,
         renames=options.map,
         cast=options.cast,

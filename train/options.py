@@ -41,7 +41,12 @@ def option(
 class Options:
     """What `ckpt-finetune` was asked to do. `None` means that the program chooses, as the help text says."""
 
-    checkpoint: str = option("", "source of the weights: any checkpoint, or SRC:scope", group="source", metavar="SRC")
+    checkpoint: str = option(
+        "",
+        "source of the weights: any checkpoint, or SRC:scope; left out, --net is trained from nothing",
+        group="source",
+        metavar="SRC",
+    )
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     exclude: tuple[str, ...] = option(
         (), "scopes that are not restored but initialised afresh", group="source", metavar="PATTERN"
@@ -119,8 +124,8 @@ class Options:
     early_stop: int | None = option(
         None, "stop after so many evaluations without a better one", group="training", least=1, same_run=True
     )
-    batch_norm_decay: float = option(
-        0.99, "of the moving statistics where batch norm trains (slim's 0.9997 is for long runs)",
+    batch_norm_decay: float | None = option(
+        None, "of the moving statistics where batch norm trains; suits the length of the run by default",
         group="training", above=0.0,
     )  # fmt: skip
     seed: int = option(0, "of initial values, the order of images, dropout and augmentation", group="training", least=0)

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             hush_tensorflow()
             from ..train.finetune import finetune
 
-            result = finetune(from_arguments(Options, args).require("checkpoint", "data", "train_dir"), say)
+            result = finetune(from_arguments(Options, args), say)
         except PlanError as error:
             say(f"{made.prog}: {error}")
             return FOUND
