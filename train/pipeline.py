@@ -27,16 +27,20 @@ ENDLESS = 1 << 40
 
 
 class Unreadable:
-    """The examples that could not be decoded while a pipeline ran: name -> reason, and `error` once it is too many."""
+    """The examples that could not be decoded while a pipeline ran: name -> reason, and `error` once it is too many.
 
-    def __init__(self) -> None:
+    `limit` is the share of all examples that may be like that.
+    """
+
+    def __init__(self, limit: float = TOO_MANY) -> None:
         self.reasons: dict[str, str] = {}
         self.error: DataError | None = None
+        self._limit = limit
 
     def add(self, name: str, reason: str, total: int) -> None:
-        """Notes one example. Raises DataError when more than a twentieth of `total`, or all, are like it."""
+        """Notes one example. Raises DataError when it is one too many, or when no example is left."""
         self.reasons[name] = reason
-        if len(self.reasons) > max(1, TOO_MANY * total) or len(self.reasons) == total:
+        if len(self.reasons) > max(1, self._limit * total) or len(self.reasons) == total:
             lines = "; ".join(f"{name}: {reason}" for name, reason in list(self.reasons.items())[:3])
             self.error = DataError(f"{len(self.reasons):,} of {total:,} images cannot be decoded: {lines}")
             raise self.error

@@ -94,7 +94,9 @@ def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) ->
     """TensorFlow 1's bilinear resize (corners of pixels, no antialiasing), which slim's nets were trained with."""
     import tensorflow as tf
 
-    return tf.compat.v1.image.resize_bilinear(image[tf.newaxis], tf.stack([height, width]), align_corners=False)[0]
+    size = tf.stack([height, width])
+    batch = image[tf.newaxis]
+    return tf.raw_ops.ResizeBilinear(images=batch, size=size, align_corners=False, half_pixel_centers=False)[0]
 
 
 def _fitted(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:

@@ -34,11 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         from ..train.evaluate import EvaluateOptions, evaluate, write_evaluation
         from ..train.options import from_arguments
+        from ..train.quiet import hush_tensorflow
 
         options = from_arguments(EvaluateOptions, args)
         try:
+            hush_tensorflow()
             evaluation = evaluate(options, say)
         except ModuleNotFoundError as error:
+            if (error.name or "").startswith("ckpt_tools"):
+                raise
             raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
         if options.output:
             say(f"wrote          {', '.join(write_evaluation(evaluation, options.output))}")

@@ -1,0 +1,69 @@
+"""ckpt-predict: labels with probabilities for images."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..errors import UnsupportedError
+from ..report import render
+from . import DONE, FOUND, parser, print_json, run, say
+
+EXAMPLES = """\
+  ckpt-predict --train-dir run photo.jpg more_photos
+  ckpt-predict --train-dir run 'holiday/*.jpg' --top 1 --json
+  ckpt-predict --checkpoint inception_v3.ckpt --labels imagenet_labels.txt photo.jpg"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; its options are the images and the fields of `train.predict.PredictOptions`."""
+    from ..train.options import add_arguments
+    from ..train.predict import PredictOptions
+
+    made = parser("ckpt-predict", "Says what is seen in images, with probabilities.", EXAMPLES)
+    made.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders, or patterns such as 'a/*.jpg'")
+    add_arguments(made, PredictOptions)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 1 when some of the images could not be decoded."""
+    made = make_parser()
+
+    def command(args: argparse.Namespace) -> int:
+        from ..train.options import from_arguments
+        from ..train.predict import PredictOptions, predict
+        from ..train.quiet import hush_tensorflow
+
+        options = from_arguments(PredictOptions, args)
+        try:
+            hush_tensorflow()
+            found = predict(options, args.images)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("ckpt_tools"):
+                raise
+            raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
+        for name, reason in found.unreadable.items():
+            say(f"{made.prog}: {name}: cannot be decoded: {reason}")
+        if args.json:
+            summary = {"source": found.source, "images": len(found.rows), "unreadable": found.unreadable}
+            print_json({"rows": found.rows, "summary": summary})
+        else:
+            print(text_of(found.rows))
+        return FOUND if found.unreadable else DONE
+
+    return run(made, command, argv)
+
+
+def text_of(rows: Sequence[dict]) -> str:
+    """A table with one line an image: the likeliest labels from left to right."""
+    most = max(len(row["predictions"]) for row in rows)
+    columns = [
+        "file",
+        *(f"{word} {i + 1}" if most > 1 else word for i in range(most) for word in ("label", "probability")),
+    ]
+    lines = []
+    for row in rows:
+        cells = [cell for guess in row["predictions"] for cell in (guess["label"], f"{guess['probability']:.3f}")]
+        lines.append(dict(zip(columns, [row["file"], *cells], strict=True)))
+    return render(lines, columns)

@@ -1,0 +1,117 @@
+"""Labels with probabilities for images.
+
+predictions = predict(PredictOptions(train_dir="run"), ["photos/1.jpg", "more_photos"])
+predictions.rows[0]["predictions"][0]    {"label": "cat", "probability": 0.93}
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, RecipeError, nearest
+from .data import is_image
+from .examples import Examples
+from .inference import open_classifier, run_on
+from .metrics import softmax
+from .options import option
+from .pipeline import Unreadable
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What `ckpt-predict` was asked to do, besides the images."""
+
+    train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
+    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
+    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
+
+    top: int = option(3, "labels shown for an image", group="run", least=1)
+    image_size: int | None = option(None, "height and width in pixels", group="run", least=1)
+    preprocessing: str | None = option(None, "inception or vgg", group="run", choices=("inception", "vgg"))
+    batch_size: int = option(32, "images a step", group="run", least=1)
+    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+
+    def __post_init__(self) -> None:
+        if bool(self.train_dir) == bool(self.checkpoint):
+            raise RecipeError("--train-dir or --checkpoint must be given, not both")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; `unreadable`: file ->
+    why it could not be decoded; `source` is the checkpoint.
+    """
+
+    rows: list[dict[str, object]]
+    unreadable: dict[str, str]
+    source: str
+
+
+def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
+    """Runs the net on image files, folders of them and glob patterns.
+
+    Raises DataError where there is no image at all.
+    """
+    files = find_images(images)
+    classifier = open_classifier(
+        options.train_dir or options.checkpoint,
+        net=options.net,
+        labels=options.labels,
+        image_size=options.image_size,
+        preprocessing=options.preprocessing,
+        use=options.use,
+    )
+    examples = Examples(
+        np.zeros(len(files), np.int32),
+        tuple(files),
+        tuple(os.stat(file).st_size for file in files),  # noqa: PTH116 - the user's own spelling of the path
+        lambda i: Path(files[i]).read_bytes(),
+    )
+    unreadable, rows = Unreadable(limit=1.0), []
+    parts = run_on(
+        classifier,
+        examples,
+        lambda tower: {"logits": tower.logits},
+        title="predicting",
+        batch_size=min(options.batch_size, len(files)),
+        device=options.device,
+        unreadable=unreadable,
+    )
+    for part in parts:
+        for number, chances in zip(part["index"], softmax(part["logits"]), strict=True):
+            likeliest = np.argsort(-chances, kind="stable")[: options.top]
+            found = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in likeliest]
+            rows.append({"file": files[number], "predictions": found})
+    return Predictions(rows, dict(unreadable.reasons), classifier.path)
+
+
+def find_images(given: Sequence[str]) -> list[str]:
+    """The files that paths, folders (all images below them) and glob patterns mean, in order, each once.
+
+    Raises DataError naming every one that means nothing.
+    """
+    found: dict[str, None] = {}
+    wrong = []
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            inside = [str(file) for file in sorted(path.rglob("*")) if file.is_file() and is_image(file)]
+        elif path.is_file():  # a name with brackets that exists is that file, not a pattern
+            inside = [text]
+        else:
+            inside = [name for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
+        if not inside:
+            siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
+            wrong.append("no images in " + text if path.is_dir() else f"no file {text}{nearest(path.name, siblings)}")
+        found.update(dict.fromkeys(inside))
+    if wrong or not found:
+        raise DataError("; ".join(wrong) or "no images were named")
+    return list(found)
