@@ -210,7 +210,7 @@ def _only(path: str, here: dict[str, Found]) -> Found:
     if checkpoints:
         listed = ", ".join(list(checkpoints)[:6]) + (", ..." if len(checkpoints) > 6 else "")
         raise NotACheckpointError(
-            f"holds {len(checkpoints)} checkpoints: {listed}", path=path, advice="Give one of them."
+            f"the folder holds {len(checkpoints)} checkpoints: {listed}", path=path, advice="Give one of them."
         )
     for name in sorted(os.listdir(path)):  # a single thing that looks like one, but is not, is worth naming
         kind = identify(os.path.join(path, name)) if os.path.isfile(os.path.join(path, name)) else None
