@@ -1,0 +1,169 @@
+"""ckpt-evaluate on a tiny net: figures, pictures, labels that do not fit, batch norm that was never warmed up."""
+
+import json
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+import tiny_net  # noqa: E402
+
+from ckpt_tools import open_checkpoint, save_checkpoint  # noqa: E402
+from ckpt_tools.cli import evaluate as command  # noqa: E402
+from ckpt_tools.errors import DataError, RecipeError, TrainingError  # noqa: E402
+from ckpt_tools.tensors import from_array  # noqa: E402
+from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
+from ckpt_tools.train.finetune import finetune  # noqa: E402
+from ckpt_tools.train.inference import open_classifier  # noqa: E402
+from ckpt_tools.train.options import Options  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of the tiny net on photos of three colours: (train directory, data, result)."""
+    root = tmp_path_factory.mktemp("run")
+    data = tiny_net.write_photos(root / "photos")
+    source = tiny_net.write_source(root / "tiny.ckpt")
+    options = Options(
+        checkpoint=source, data=data, train_dir=str(root / "run"), exclude=("Logits",), steps=60, learning_rate=0.01
+    )
+    return root / "run", data, finetune(options)
+
+
+def test_a_run_is_evaluated_as_it_evaluated_itself(run):
+    folder, _, result = run
+    evaluation = evaluate(EvaluateOptions(train_dir=str(folder)))
+    summary = evaluation.summary
+    assert summary["accuracy"] == pytest.approx(result.best["validation_accuracy"])
+    assert summary["loss"] == pytest.approx(result.best["validation_loss"], rel=1e-4)
+    assert (summary["images"], summary["classes"], summary["labels"]) == (18, 3, ["cat", "dog", "frog"])
+    assert [row["images"] for row in evaluation.rows] == [6, 6, 6]
+    assert np.array(summary["confusion"]).sum() == 18
+    assert sum(row["correct"] for row in evaluation.rows) == round(summary["accuracy"] * 18)
+
+
+def test_any_checkpoint_of_the_run_and_any_split(run):
+    folder, data, _ = run
+    last = evaluate(EvaluateOptions(train_dir=str(folder), use="last", split="all"))
+    assert last.summary["images"] == 60
+    assert last.summary["source"].endswith("model.ckpt-60")
+    named = evaluate(EvaluateOptions(checkpoint=str(folder / "model.ckpt-60"), data=data, split="all"))
+    assert named.summary["accuracy"] == last.summary["accuracy"]
+    assert named.labels == ("cat", "dog", "frog")
+    with pytest.raises(TrainingError, match="no checkpoint of step 7; there are 60"):
+        open_classifier(str(folder), use="7")
+
+
+def test_labels_are_compared_by_name(run, tmp_path):
+    folder, _, _ = run
+    data = tiny_net.write_photos(tmp_path / "two", classes=("frog", "cat"))  # colours of cat and dog
+    summary = evaluate(EvaluateOptions(train_dir=str(folder), data=data)).summary
+    confusion = np.array(summary["confusion"])
+    assert confusion.sum(axis=1).tolist() == [6, 0, 6]
+    assert summary["accuracy"] < 0.5  # frogs with the colour of cats
+    strange = tiny_net.write_photos(tmp_path / "strange", classes=("cat", "horse"))
+    with pytest.raises(DataError, match="the net has no class horse"):
+        evaluate(EvaluateOptions(train_dir=str(folder), data=strange))
+
+
+def test_json_and_files_of_the_command(run, tmp_path, capsys):
+    folder, _, _ = run
+    assert command.main(["--train-dir", str(folder), "--json", "--output", str(tmp_path / "out"), "--use", "last"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown) == {"rows", "summary"}
+    assert set(shown["rows"][0]) == {"label", "images", "correct", "precision", "recall", "f1"}
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == shown
+    lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert lines[0] == "file,true,predicted,probability"
+    assert len(lines) == 19
+    assert (tmp_path / "out" / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_ends_with_the_accuracy(run, capsys):
+    folder, _, _ = run
+    assert command.main(["--train-dir", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].split() == ["label", "images", "correct", "precision", "recall", "f1"]
+    assert "(2) frog" in out
+    assert out.rstrip().endswith("on 18 images")
+    assert "net            Tiny, 3 classes" in err
+
+
+def test_surest_errors_come_first_with_their_photos(run, tmp_path, capsys):
+    folder, _, _ = run
+    data = tiny_net.write_photos(tmp_path / "swapped", classes=("dog", "frog", "cat"))  # each with another's colour
+    out = tmp_path / "out"
+    assert (
+        command.main(["--train-dir", str(folder), "--data", data, "--json", "--output", str(out), "--worst", "4"]) == 0
+    )
+    worst = json.loads(capsys.readouterr().out)["summary"]["worst"]
+    chances = [error["probability"] for error in worst]
+    assert len(worst) == 4
+    assert chances == sorted(chances, reverse=True)
+    assert all(error["true"] != error["predicted"] for error in worst)
+    assert all(error["file"].startswith("validation/" + error["true"]) for error in worst)
+    assert (out / "worst.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_statistics_that_were_never_updated_are_noticed(run, tmp_path):
+    folder, data, _ = run
+    tensors = dict(open_checkpoint(folder / "best.ckpt").tensors)
+    lines = []
+    for name, tensor in tensors.items():
+        if name.endswith("/moving_mean"):
+            tensors[name] = from_array(np.zeros(tensor.spec.shape, np.float32))
+        if name.endswith("/moving_variance"):
+            tensors[name] = from_array(np.ones(tensor.spec.shape, np.float32))
+    from ckpt_tools import Tensors
+
+    save_checkpoint(Tensors(tensors), tmp_path / "stale.ckpt")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\nfrog\n")
+    options = EvaluateOptions(
+        checkpoint=str(tmp_path / "stale.ckpt"), data=data, labels=str(labels), batch_norm_gap=True
+    )
+    evaluation = evaluate(options, lines.append)
+    assert any("moving statistics of 3 batch norms (Tiny/Conv_1/BatchNorm, ...) were never updated" in x for x in lines)
+    gap = evaluation.summary["batch_norm_gap"]
+    assert gap["stored"] == evaluation.summary["accuracy"]
+    assert 0 <= gap["batch"] <= 1
+    fine: list[str] = []
+    evaluate(EvaluateOptions(train_dir=str(folder)), fine.append)
+    assert not any("never updated" in line for line in fine)
+
+
+def test_a_broken_photo_is_named_and_left_out(run, tmp_path):
+    folder, _, _ = run
+    data = tiny_net.write_photos(tmp_path / "photos", validation=20)
+    broken = tmp_path / "photos" / "validation" / "dog" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    lines: list[str] = []
+    summary = evaluate(EvaluateOptions(train_dir=str(folder), data=data), lines.append).summary
+    assert summary["images"] == 59
+    assert list(summary["unreadable"]) == ["validation/dog/3.png"]
+    assert any("could not be decoded and were left out: image validation/dog/3.png" in line for line in lines)
+
+
+def test_a_net_with_a_background_class(tmp_path):
+    data = tiny_net.write_photos(tmp_path / "photos")
+    source = tiny_net.write_source(tmp_path / "four.ckpt", classes=4)
+    lines: list[str] = []
+    evaluation = evaluate(EvaluateOptions(checkpoint=source, data=data), lines.append)
+    assert sorted(set(evaluation.true.tolist())) == [1, 2, 3]
+    assert any("background" in line for line in lines)
+    other = tiny_net.write_source(tmp_path / "nine.ckpt", classes=9)
+    with pytest.raises(DataError, match="the data has 3 classes, the net 9"):
+        evaluate(EvaluateOptions(checkpoint=other, data=data))
+
+
+def test_what_cannot_be_evaluated(tmp_path, capsys):
+    with pytest.raises(RecipeError, match="must be given"):
+        EvaluateOptions()
+    with pytest.raises(RecipeError, match="exclude each other"):
+        EvaluateOptions(train_dir="a", checkpoint="b")
+    np.savez(tmp_path / "other.npz", w=np.zeros(3, np.float32))
+    with pytest.raises(TrainingError, match="cannot tell which net this is"):
+        open_classifier(str(tmp_path / "other.npz"))
+    assert command.main(["--checkpoint", str(tmp_path / "other.npz"), "--data", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("ckpt-evaluate: ")
