@@ -1,0 +1,223 @@
+"""Whether a checkpoint is whole: its structure, every checksum, the sizes of its files; and saving what still is.
+
+Values are read once, in the order in which they lie, by several threads: computing a checksum releases Python's lock.
+Memory stays flat: numbers are looked at through a window on their file, other tensors one by one.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from threading import Lock, Thread
+from typing import BinaryIO, NamedTuple
+
+from .errors import CheckpointError, UnsupportedError
+from .formats import damaged
+from .formats.checkpoint import Checkpoint
+from .formats.checksum import crc32c, mask
+from .tensors import Stored, Tensor, Tensors
+
+_WINDOW = 16 << 20  # bytes of a file that a thread looks at at a time
+_TASK = 32 << 20  # bytes that a thread takes at a time
+_TASK_TENSORS = 1000
+_MIXED_SHARE = 0.5  # of a data file's tensors: so many wrong checksums are no accident of a disk or a network
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong: in which file, with which tensor (None: with the file as a whole), and what."""
+
+    file: str
+    tensor: str | None
+    what: str
+
+
+class Verification(NamedTuple):
+    """What `verify` found. `good` and `lost` are names of tensors; `notes` are sentences on what does no harm.
+
+    `checkpoint` holds what could be opened, with the names in the file.
+    """
+
+    path: str
+    findings: tuple[Finding, ...]
+    good: tuple[str, ...]
+    lost: tuple[str, ...]
+    notes: tuple[str, ...]
+    checkpoint: Checkpoint
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """Format, number of tensors, of those that are good and lost, bytes of the good ones, findings."""
+        specs = self.checkpoint.tensors.specs()
+        return {
+            "path": self.path,
+            "format": self.checkpoint.format,
+            "tensors": len(self.good) + len(self.lost),
+            "good": len(self.good),
+            "lost": len(self.lost),
+            "bytes": sum(specs[name].nbytes or 0 for name in self.good),
+            "findings": len(self.findings),
+        }
+
+    def salvage(self, path: str | os.PathLike[str], *, format: str = "v2", force: bool = False) -> tuple[str, ...]:
+        """Writes every tensor that is good to a new checkpoint, and returns its files.
+
+        Raises OutputError as `save_checkpoint` does, and UnsupportedError when no tensor is good.
+        """
+        if not self.good:
+            raise UnsupportedError("no tensor is good, so there is nothing to save", path=self.path)
+        from .formats.output import save_checkpoint
+
+        kept = Tensors((name, self.checkpoint.tensors[name]) for name in self.good)
+        provenance = {"source": self.checkpoint, "command": "salvage"}
+        return save_checkpoint(kept, path, format=format, force=force, provenance=provenance)
+
+
+def verify(source: str | os.PathLike[str], *, threads: int | None = None) -> Verification:
+    """Checks the structure and every checksum of a source.
+
+    Opens also what `open_checkpoint` refuses as a whole: a V1 file or a V2 index without its end, a checkpoint of
+    which a shard is missing. `threads` is the number of processors, 8 at most, by default.
+    Raises NotACheckpointError where nothing of a checkpoint is there.
+    """
+    damage: list[CheckpointError] = []
+    checkpoint = damaged.open_damaged(os.fspath(source), damage.append)
+    if checkpoint.format == "v1":
+        damage += [error for path in checkpoint.files for error in damaged.unlisted_blocks(path)]
+    problems = check_tensors(checkpoint.tensors, threads or min(8, os.cpu_count() or 1))
+    whole_files, notes = _data_files(checkpoint, problems) if checkpoint.format == "v2" else ([], [])
+    if checkpoint.format not in ("v1", "v2", "npz", "keras"):
+        notes.append(f"files of the format {checkpoint.format} have no checksums: only the structure was checked")
+    return Verification(
+        path=checkpoint.path,
+        findings=(*(_finding(error, checkpoint) for error in damage), *whole_files,
+                  *(_finding(error, checkpoint, name) for name, error in problems.items())),
+        good=tuple(name for name in checkpoint.tensors if name not in problems),
+        lost=tuple(problems),
+        notes=tuple(notes),
+        checkpoint=checkpoint,
+    )  # fmt: skip
+
+
+def check_tensors(tensors: Mapping[str, Tensor], threads: int = 1) -> dict[str, CheckpointError]:
+    """Name -> what is wrong with the tensor's bytes, for those with which something is."""
+    tasks, lock = _tasks(tensors), Lock()
+    problems: dict[str, CheckpointError] = {}
+    failures: list[BaseException] = []
+
+    def work() -> None:  # plain threads: importing concurrent.futures takes longer than checking a small file
+        try:
+            while not failures:
+                with lock:
+                    task = next(tasks, None)
+                if task is None:
+                    return
+                problems.update(_check(task, tensors))
+        except BaseException as error:  # raised again by the caller's thread
+            failures.append(error)
+
+    workers = [Thread(target=work) for _ in range(threads - 1)]
+    for worker in workers:
+        worker.start()
+    work()
+    for worker in workers:
+        worker.join()
+    if failures:
+        raise failures[0]
+    return {name: problems[name] for name in tensors if name in problems} if problems else {}
+
+
+def _tasks(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
+    """The names in groups for one thread each, in the order in which the bytes lie."""
+    places = []
+    for number, name in enumerate(tensors):
+        tensor = tensors[name]
+        first = _parts(tensor)[0]
+        place = (first.stored.path, first.stored.offset) if first.stored else ("", number)
+        places.append((place, name, tensor.spec.nbytes or 0))
+    places.sort()
+    task: list[str] = []
+    size = 0
+    for _, name, nbytes in places:
+        task.append(name)
+        size += nbytes
+        if size >= _TASK or len(task) >= _TASK_TENSORS:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
+
+
+def _check(names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, CheckpointError]:
+    problems = {}
+    opened: dict[str, BinaryIO] = {}
+    try:
+        for name in names:
+            try:
+                for part in _parts(tensors[name]):
+                    stored = part.stored
+                    if stored and stored.path not in opened:
+                        opened[stored.path] = open(stored.path, "rb", buffering=0)  # noqa: SIM115, PTH123
+                    if not stored or part.spec.nbytes is None or not _is_good(stored, opened[stored.path]):
+                        part.load()  # raises what is wrong, with its file and tensor
+            except CheckpointError as error:
+                problems[name] = error.at(tensor=name)
+    finally:
+        for file in opened.values():
+            file.close()
+    return problems
+
+
+def _is_good(stored: Stored, file: BinaryIO) -> bool:
+    """Whether the checksum of the bytes in the file is the one that the index gives."""
+    crc, offset, end = 0, stored.offset, stored.offset + stored.size
+    while offset < end:
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        length = min(end - start, _WINDOW)
+        with (
+            mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start) as window,
+            memoryview(window) as view,
+            view[offset - start :] as part,
+        ):
+            crc = crc32c(part, crc)
+        offset = start + length
+    return mask(crc) == stored.crc32c
+
+
+def _finding(error: CheckpointError, checkpoint: Checkpoint, tensor: str | None = None) -> Finding:
+    what = f"{error.fact}. {error.advice}" if error.advice and tensor is None else error.fact
+    return Finding(error.path or checkpoint.path, tensor or error.tensor, what)
+
+
+def _data_files(checkpoint: Checkpoint, problems: Mapping[str, CheckpointError]) -> tuple[list[Finding], list[str]]:
+    """What is wrong with the data files of a V2 checkpoint as a whole, and what is odd but does no harm."""
+    findings, notes = [], []
+    for path, size, needed in damaged.data_files(checkpoint.path):
+        advices = [error.advice for error in problems.values() if error.path == path and error.advice]
+        if size is None:
+            findings.append(Finding(path, None, "is missing; the tensors in it are lost"))
+        elif advices:
+            findings.append(Finding(path, None, advices[0].rstrip(".")))
+        elif _is_of_another_save(path, checkpoint, problems):
+            what = "most checksums differ although the size fits: the index and this file are of different saves"
+            findings.append(Finding(path, None, f"{what}; put the two of one step together"))
+        elif size > needed:
+            notes.append(f"{path} has {size - needed:,} bytes more than the index accounts for, which does no harm")
+    for path in damaged.stale_files(checkpoint.path):
+        notes.append(f"{path} is of an earlier save with another number of data files; nothing refers to it")
+    return findings, notes
+
+
+def _is_of_another_save(path: str, checkpoint: Checkpoint, problems: Mapping[str, CheckpointError]) -> bool:
+    """Whether most tensors of a data file are wrong, as when the index is of another step."""
+    bad = sum(error.path == path for error in problems.values())
+    if bad < 2:
+        return False
+    parts = (part for tensor in checkpoint.tensors.values() for part in _parts(tensor))
+    inside = sum(part.stored is not None and part.stored.path == path for part in parts)
+    return bad > _MIXED_SHARE * inside
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """The tensors that have bytes: the slices of a partitioned variable, or the tensor itself."""
+    return [each.tensor for each in tensor.slices] or [tensor]
