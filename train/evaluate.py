@@ -17,7 +17,7 @@ from ..errors import OutputError, RecipeError
 from . import metrics
 from .data import load_data_set
 from .examples import Examples
-from .inference import Classifier, class_of_label, open_classifier, run_on
+from .inference import Classifier, class_of_label, logits_of, open_classifier, run_on
 from .options import option
 from .pipeline import Unreadable, decode
 
@@ -98,7 +98,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     # --- logits of all of them ---
     unreadable = Unreadable()
     how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
-    parts = list(run_on(classifier, examples, lambda tower: {"logits": tower.logits}, title="evaluating", **how))
+    parts = list(run_on(classifier, examples, lambda images: logits_of(classifier, images), title="evaluating", **how))
     logits = np.concatenate([part["logits"] for part in parts])
     index = np.concatenate([part["index"] for part in parts])
     if unreadable.reasons:
@@ -184,9 +184,9 @@ def batch_norm_gap(
     """Accuracy of up to four batches of images, drawn at random, with stored and with batch statistics."""
     order = np.random.default_rng(0).permutation(len(true))[: 4 * options.batch_size]
     chosen = examples.take(order)
-    fetch = {"title": "batch statistics", "batch_size": options.batch_size, "device": options.device}
-    parts = run_on(classifier, chosen, lambda tower: {"guess": tower.predictions}, training_batch_norm=True, **fetch)
-    guesses = np.concatenate([part["guess"] for part in parts])
+    how = {"title": "batch statistics", "batch_size": options.batch_size, "device": options.device}
+    parts = run_on(classifier, chosen, lambda images: logits_of(classifier, images, training_batch_norm=True), **how)
+    guesses = np.concatenate([part["logits"].argmax(axis=1) for part in parts])
     stored = float((logits[order].argmax(axis=1) == true[order]).mean())
     batch = float((guesses == true[order]).mean())
     text = f"accuracy on {len(order):,} images {stored:.3f} with stored statistics, {batch:.3f} with those of the batch"

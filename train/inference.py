@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DataError, TrainingError
 from ..formats import open_checkpoint
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow.compat.v1 as tf
 
-    from .model import Tower
     from .pipeline import Unreadable
 
 
@@ -56,14 +55,17 @@ def open_classifier(
     image_size: int | None = None,
     preprocessing: str | None = None,
     use: str = "best",
+    head: bool = True,
 ) -> Classifier:
     """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
+
+    With `head` False a checkpoint without a last layer will do, and of others the last layer is left out.
 
     `use` says which checkpoint of a train directory: "best", "last" or a step. What is given wins over what the run
     recorded. Raises TrainingError where it cannot be told what the net or its classes are.
     """
     run, prefix = _find_run(source, use)
-    found = _from_run(run, prefix) if run else _from_checkpoint(source, net)
+    found = _from_run(run, prefix) if run else _from_checkpoint(source, net, head)
     names = found.labels
     if labels is not None:
         listed = read_labels(labels)
@@ -110,7 +112,7 @@ def _from_run(run: Path, prefix: str) -> Classifier:
     return Classifier(net, tensors, labels, True, how, prefix, options, Plan.from_json(record))
 
 
-def _from_checkpoint(source: str, name: str | None) -> Classifier:
+def _from_checkpoint(source: str, name: str | None, head: bool) -> Classifier:
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
     from .restore import planned_tensors
 
@@ -122,7 +124,8 @@ def _from_checkpoint(source: str, name: str | None) -> Classifier:
         raise TrainingError(f"cannot tell which net this is{f': {found}' if found else ''}", path=source, advice=advice)
     net = get_net(name) if name else found.net
     classes = found.classes if found and found.net == net else _classes(net, specs)
-    if classes is None:
+    classes = classes if head else None
+    if classes is None and head:
         raise TrainingError(f"no last layer {net.head_layer}, so it classifies nothing", path=source)
     variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
     scope = found.scope if found and found.net == net else net.scope
@@ -130,7 +133,7 @@ def _from_checkpoint(source: str, name: str | None) -> Classifier:
     plan = make_plan(specs, variables, renames=renames).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
     how = Preprocessing(net.preprocessing, net.image_size)
-    return Classifier(net, tensors, tuple(map(str, range(classes))), False, how, checkpoint.path, Options(), plan)
+    return Classifier(net, tensors, tuple(map(str, range(classes or 0))), False, how, checkpoint.path, Options(), plan)
 
 
 def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
@@ -159,22 +162,27 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
     raise DataError(fact, advice="Give --labels, a file that names the net's classes in order.")
 
 
+class Wanted(NamedTuple):
+    """What a graph is run for: tensors by name, and the variables that they depend on (None: all of the graph)."""
+
+    tensors: Mapping[str, tf.Tensor]
+    variables: Collection[str] | None = None
+
+
 def run_on(
     classifier: Classifier,
     examples: Examples,
-    fetch: Callable[[Tower], Mapping[str, tf.Tensor]],
+    make: Callable[[tf.Tensor], Wanted],
     *,
     title: str,
     batch_size: int = 32,
     device: str = "auto",
     unreadable: Unreadable | None = None,
-    training_batch_norm: bool = False,
-    most: int | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Runs the net on the examples, in order; yields for each batch what `fetch` names of the tower, and "index".
+    """Runs a graph on the examples, in order; yields what `make(images)` wants, and "index", for each batch.
 
-    Images are decoded while the net works on those before them. `training_batch_norm` normalises by each batch's own
-    statistics instead of the stored ones. `most` ends after so many batches. A bar on stderr shows images a second.
+    `make` builds the graph on `images` float32 [batch, s, s, 3]. Images are decoded while the net works on those
+    before them. A bar on stderr shows images a second.
     """
     import tensorflow.compat.v1 as tf
 
@@ -188,12 +196,11 @@ def run_on(
                 examples, classifier.preprocessing, batch_size=batch_size, training=False, unreadable=unreadable
             )
             batch = tf.data.make_one_shot_iterator(batches).get_next()
-        tower = build(classifier, batch["image"], training_batch_norm=training_batch_norm)
-        wanted = {**fetch(tower), "index": batch["index"]}
-        steps = min(steps_per_epoch(len(examples), batch_size), most or len(examples))
+        wanted = make(batch["image"])
+        steps = steps_per_epoch(len(examples), batch_size)
         with tf.Session(config=session_config(device)[0]) as session, Progress(title, total=steps, unit="batch") as bar:
-            restore(session, classifier)
-            run = session.make_callable(wanted)
+            restore(session, classifier, wanted.variables)
+            run = session.make_callable({**wanted.tensors, "index": batch["index"]})
             for _ in range(steps):
                 try:
                     with unreadable.raised():
@@ -204,14 +211,17 @@ def run_on(
                 bar.step(len(got["index"]))
 
 
-def build(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: bool = False) -> Tower:
-    """The net on `images` float32 [batch, s, s, 3] in the current graph."""
+def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: bool = False) -> Wanted:
+    """The net in the current graph, with the head that it was trained with: "logits" float32 [batch, classes].
+
+    `training_batch_norm` normalises by each batch's own statistics instead of the stored ones.
+    """
     import tensorflow.compat.v1 as tf
 
     from .model import Variables, build_tower
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
-    return build_tower(
+    tower = build_tower(
         classifier.net,
         {"image": images, "label": tf.zeros(tf.shape(images)[:1], tf.int32)},
         replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
@@ -221,18 +231,21 @@ def build(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: boo
         variables=Variables(),
         step=tf.train.get_or_create_global_step(),
     )
+    return Wanted({"logits": tower.logits})
 
 
-def restore(session: tf.Session, classifier: Classifier) -> None:
-    """Gives the variables of the current graph their values. Raises TrainingError for one that has none."""
+def restore(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:
+    """Gives the variables of the current graph (or those of `names`) their values.
+
+    Raises TrainingError for one that has none. An auxiliary head is left alone: nothing that is run depends on it.
+    """
     import tensorflow.compat.v1 as tf
 
     from .restore import assign
 
     step = tf.train.get_or_create_global_step()
     session.run(step.initializer)
-    wanted = {variable.op.name: variable for variable in tf.global_variables() if variable is not step}
-    auxiliary = tuple(
-        f"{classifier.net.scope}/{part}/" for part in classifier.net.auxiliary
-    )  # never part of the logits
-    assign(session, {n: v for n, v in wanted.items() if not n.startswith(auxiliary)}, classifier.tensors)
+    auxiliary = tuple(f"{classifier.net.scope}/{part}/" for part in classifier.net.auxiliary)
+    variables = {variable.op.name: variable for variable in tf.global_variables() if variable is not step}
+    wanted = [name for name in variables if not name.startswith(auxiliary)] if names is None else names
+    assign(session, {name: variables[name] for name in wanted}, classifier.tensors)

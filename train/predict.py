@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import DataError, RecipeError, nearest
 from .data import is_image
 from .examples import Examples
-from .inference import open_classifier, run_on
+from .inference import logits_of, open_classifier, run_on
 from .metrics import softmax
 from .options import option
 from .pipeline import Unreadable
@@ -79,7 +79,7 @@ def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
     parts = run_on(
         classifier,
         examples,
-        lambda tower: {"logits": tower.logits},
+        lambda images: logits_of(classifier, images),
         title="predicting",
         batch_size=min(options.batch_size, len(files)),
         device=options.device,
