@@ -91,9 +91,9 @@ tensors     5          2
 parameters  67         6
 bytes       272 bytes  12 bytes
 
-name               overflow  underflow
------------------  --------  ---------
-net/Logits/biases         1          0
+name               values  overflow  underflow
+-----------------  ------  --------  ---------
+net/Logits/biases       2         1          0
 """
     )
     assert err == (
@@ -228,6 +228,17 @@ def test_average_and_graft_of_files(folder):
     mixed = values("mixed.npz")
     np.testing.assert_array_equal(mixed["net/Logits/weights"], other["net/Logits/weights"])
     np.testing.assert_array_equal(mixed["net/conv1/weights"], ARRAYS["net/conv1/weights"])
+
+
+def test_only_the_worst_losses_are_listed(folder, capsys):
+    arrays = {f"layer{place}": np.full(place, 1e9, "float32") for place in range(1, 15)}
+    save_checkpoint(from_arrays(arrays), "many.npz", format="npz")
+    assert main(["many.npz", "-o", "half.npz", "--cast", "float16"]) == 0
+    out, err = capsys.readouterr()
+    listed = out.partition("underflow\n")[2].splitlines()[1:]
+    assert [line.split()[0] for line in listed[:-1]] == [f"layer{place}" for place in range(14, 4, -1)]
+    assert listed[-1] == "... and 4 tensors with fewer"
+    assert err.startswith("14 tensors not cast whole")
 
 
 def test_part_of_a_source(folder):

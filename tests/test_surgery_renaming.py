@@ -65,6 +65,11 @@ def test_all_collisions_and_all_idle_rules_are_named_at_once():
     assert "net/conv1/biases and net/Logits/biases would both be net/Logits/biases" in text
 
 
+def test_a_rule_that_comes_too_late_is_said():
+    with pytest.raises(SelectionError, match="an earlier rule takes every name that net/conv1 fits"):
+        Rename((("net", "n"), ("net/conv1", "first")))(unread(*NET))
+
+
 def test_a_name_must_not_vanish():
     with pytest.raises(SelectionError, match="nothing is left of the name net"):
         Rename((("net", ""),))(unread("net", "net/a"))

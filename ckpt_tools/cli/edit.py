@@ -29,6 +29,9 @@ EXAMPLES = """\
   ckpt-edit model.ckpt -o half.ckpt --recipe half-precision"""
 
 
+_WORST = 10  # tensors that the report of a cast lists
+
+
 class Step(argparse.Action):
     """Notes operations in the order in which they were typed."""
 
@@ -252,12 +255,23 @@ def _show(source: Checkpoint, surgery: Surgery, files: Sequence[str], dry: bool)
     done = Counter(row.action for row in surgery.rows)
     print("\n".join(f"{action:<16}{count(number, 'tensor')}" for action, number in done.items()) or "nothing changes")
     print(f"\n{render(summary_rows(surgery), ['', 'before', 'after'])}")
-    losses = [{"name": name, **loss} for name, loss in surgery.losses.items()]
-    if losses:
-        print(f"\n{render(losses, ['name', 'overflow', 'underflow'])}")
-        say(f"{count(len(losses), 'tensor')} not cast whole: values became infinite (overflow) or 0 (underflow)")
+    _show_losses(surgery)
     if files:
         say(f"wrote {', '.join(files)}")
+
+
+def _show_losses(surgery: Surgery) -> None:
+    """The tensors that a cast hurt most, and how many others."""
+    rows = [
+        {"name": name, "values": surgery.tensors[name].spec.parameters, **loss} for name, loss in surgery.losses.items()
+    ]
+    if not rows:
+        return
+    worst = sorted(rows, key=lambda row: (-row["overflow"], -row["underflow"]))[:_WORST]
+    print(f"\n{render(worst, ['name', 'values', 'overflow', 'underflow'])}")
+    if len(rows) > len(worst):
+        print(f"... and {count(len(rows) - len(worst), 'tensor')} with fewer")
+    say(f"{count(len(rows), 'tensor')} not cast whole: values became infinite (overflow) or 0 (underflow)")
 
 
 def _row(row: Row) -> dict[str, object]:

@@ -45,14 +45,15 @@ class Rename(Operation):
             _check_rule(old, new)
 
     def edit(self, tensors: Tensors) -> Edit:
-        fits: dict[str, int] = dict.fromkeys((old for old, _ in self.rules), 0)
+        rules = [Rule(old, new) for old, new in self.rules]
+        fits = dict.fromkeys((rule.old for rule in rules), 0)
         new_names = {}
         for name in tensors:
             new_names[name] = name
-            for old, new in self.rules:
-                renamed = Rule(old, new)(name)
+            for rule in rules:
+                renamed = rule(name)
                 if renamed is not None:
-                    fits[old] += 1
+                    fits[rule.old] += 1
                     new_names[name] = renamed
                     break
         problems = [_fits_nothing(old, tensors) for old, count in fits.items() if not count]
@@ -82,6 +83,8 @@ def _check_rule(old: str, new: str) -> None:
 
 
 def _fits_nothing(old: str, tensors: Tensors) -> str:
+    if any(Rule(old, "")(name) is not None for name in tensors):
+        return f"rename: an earlier rule takes every name that {old} fits; put the narrower rule first"
     what = "no name" if old.startswith("re:") else "no tensor and no scope"
     return f"rename: {old} fits {what}{did_you_mean(old, list(tensors))}"
 
