@@ -5,7 +5,7 @@ Only `statistics` reads values, one tensor at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import SelectionError, nearest
@@ -150,28 +150,34 @@ def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def statistics(tensor: Tensor) -> Statistics:
-    """Reads one tensor and accumulates in float64, a piece at a time.
+    """Reads one tensor; raises DamagedError as `load()` does. Of strings only `zeros` is counted: the empty ones."""
+    return statistics_of(tensor.load())
 
-    Of strings and variants only `zeros` is counted: the empty ones. Raises DamagedError as `load()` does.
-    """
+
+def statistics_of(values: np.ndarray) -> Statistics:
+    """Accumulates in float64, a piece at a time, so that a large tensor is not copied whole."""
     import numpy as np
 
-    array = np.asarray(tensor.load()).reshape(-1)
-    if array.dtype.kind in "OSU":
-        return Statistics(zeros=int(sum(not each for each in array)))
-    pieces = [array[start : start + _CHUNK] for start in range(0, array.size, _CHUNK)]
+    flat = np.asarray(values).reshape(-1)
+    if flat.dtype.kind in "OSU":
+        return Statistics(zeros=int(sum(not each for each in flat)))
     with np.errstate(all="ignore"):
-        return _of_numbers(pieces)
+        return _of_numbers(list(pieces(flat)))
 
 
-def _of_numbers(pieces: Sequence[np.ndarray]) -> Statistics:
+def pieces(flat: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of a flat array that fit the processor's cache when they are widened."""
+    return (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
+
+
+def _of_numbers(parts: Sequence[np.ndarray]) -> Statistics:
     import numpy as np
 
     low, high, total, finite_count, zeros, nan, inf = None, None, 0.0, 0, 0, 0, 0
-    for piece in pieces:
-        exact = _plain(piece)
+    for piece in parts:
+        exact = plain(piece)
         zeros += exact.size - int(np.count_nonzero(exact))
-        kept = _finite(exact)
+        kept = finite(exact)
         if kept.size < exact.size:
             not_numbers = int(np.isnan(exact).sum())
             nan, inf = nan + not_numbers, inf + exact.size - kept.size - not_numbers
@@ -184,12 +190,12 @@ def _of_numbers(pieces: Sequence[np.ndarray]) -> Statistics:
     if not finite_count:
         return Statistics(zeros=zeros, nan=nan, inf=inf)
     mean = total / finite_count
-    squares = sum(float(np.square(_finite(_plain(piece)) - mean, dtype="float64").sum()) for piece in pieces)
+    squares = sum(float(np.square(finite(plain(piece)) - mean, dtype="float64").sum()) for piece in parts)
     std = (squares / finite_count) ** 0.5
     return Statistics(low.item(), high.item(), mean, std, zeros, nan, inf)
 
 
-def _plain(piece: np.ndarray) -> np.ndarray:
+def plain(piece: np.ndarray) -> np.ndarray:
     """Values of a type that numpy computes with: magnitudes of complex ones, floats widened, integers exact."""
     if piece.dtype.kind == "c":
         return abs(piece.astype("complex128"))
@@ -200,10 +206,10 @@ def _plain(piece: np.ndarray) -> np.ndarray:
     return piece.astype("float64")
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
+def finite(values: np.ndarray) -> np.ndarray:
     import numpy as np
 
     if values.dtype.kind != "f":
         return values
-    finite = np.isfinite(values)
-    return values if finite.all() else values[finite]
+    mask = np.isfinite(values)
+    return values if mask.all() else values[mask]

@@ -34,7 +34,8 @@ EXAMPLES = """\
   ckpt-inspect model.ckpt --tensor net/Logits/biases
   ckpt-inspect model.ckpt --scope 're:weights$' --names | wc -l
   ckpt-inspect model.ckpt --fail-on nan,inf > /dev/null || echo broken
-  ckpt-inspect model.ckpt --json | jq .totals"""
+  ckpt-inspect model.ckpt --json | jq .totals
+  ckpt-inspect model.ckpt --html model.html   a page to explore it in the browser"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -60,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if a tensor holds such values"
     )
+    made.add_argument("--html", metavar="FILE", help="write one self-contained page to explore the checkpoint")
     made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: the keys as in the file")
     return made
 
@@ -77,6 +79,8 @@ def inspect(args: argparse.Namespace) -> int:
     if args.scope:
         chosen = set(select([row.name for row in rows], args.scope, option="--scope", of="tensors"))
         shown = [row for row in rows if row.name in chosen]
+    if args.html:
+        return write_html(args, checkpoint, shown)
     if args.sort:
         shown = sort_rows(shown, args.sort, checkpoint.tensors)
     values = read_statistics(checkpoint, shown) if args.stats or args.fail_on else {}
@@ -120,6 +124,15 @@ def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: l
     print()
     sums = [total._asdict() | {"size": size(total.bytes)} for total in totals(shown)]
     print(render(sums, ["kind", "tensors", "parameters", "bytes", "size"]))
+
+
+def write_html(args: argparse.Namespace, checkpoint, shown: list[Row]) -> int:
+    from ..explorer import explore, write_page
+
+    title, _, facts = headline(args.source, checkpoint, shown).partition(": ")
+    page = explore(checkpoint.tensors, shown, title, facts)
+    say(f"ckpt-inspect: {args.html} is written, {size(write_page(page, args.html))}")
+    return DONE if shown else FOUND
 
 
 def headline(source: str, checkpoint, rows: list[Row]) -> str:

@@ -1,0 +1,166 @@
+"""One self-contained page to explore a checkpoint in the browser: tree, treemap, statistics, histograms, filters.
+
+All that the page shows is computed when it is written, in a bounded size: a histogram has 40 bins, a picture shows 64
+filters, and of a checkpoint with more than 20,000 tensors only the values of the largest are read.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import CheckpointError, OutputError
+from .overview import Row, finite, pieces, plain, statistics_of, totals
+from .tensors import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BINS = 40
+FILTERS = 64  # pictures of one tensor
+SPELT_OUT = 64  # a tensor with so many values or fewer is printed instead
+READ = 20_000  # tensors whose values are read
+_TEMPLATES = Path(__file__).with_name("templates")
+_SCRIPTS = ("tree.js", "treemap.js", "tensor.js", "explorer.js")
+_MARK = b"<!doctype html>"
+
+
+def explore(
+    tensors: Mapping[str, Tensor],
+    rows: Sequence[Row],
+    title: str,
+    facts: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> str:
+    """The page as HTML. `title` heads it, `facts` is the line below. Reads the values, one tensor at a time.
+
+    `progress` is called with the number of tensors that are done and their total.
+    Raises DamagedError, naming the tensor, when bytes are not what their checksum says.
+    """
+    largest = sorted(rows, key=lambda row: -(row.bytes or 0))[:READ]
+    read = {row.name for row in largest}
+    described = []
+    for done, row in enumerate(rows):
+        about = {key: value for key, value in row._asdict().items() if value is not None or key == "bytes"}
+        if row.name in read:
+            try:
+                about |= _values(row, tensors[row.name].load())
+            except CheckpointError as error:
+                raise error.at(tensor=row.name) from None
+        described.append(about)
+        if progress:
+            progress(done + 1, len(rows))
+    document = {
+        "facts": facts,
+        "totals": {total.kind: total._asdict() for total in totals(rows)},
+        "unread": f"Its values were not read: only those of the {READ:,} largest tensors were.",
+        "tensors": described,
+    }
+    return _filled(title, document)
+
+
+def write_page(page: str, path: str) -> int:
+    """Writes the page, moving it into place when it is whole. Returns its size in bytes.
+
+    Raises OutputError when `path` exists and holds anything but a page.
+    """
+    target = Path(path)
+    if target.exists():
+        with target.open("rb") as file:
+            if file.read(len(_MARK)).lower() != _MARK:
+                raise OutputError("exists and is not a page", path=path, advice="Choose another name for --html.")
+    content = page.encode()
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
+    return len(content)
+
+
+def histogram(values: np.ndarray, low: float, high: float) -> list[int]:
+    """Counts of the finite values in BINS bins of equal width from `low`, their minimum, to `high`."""
+    import numpy as np
+
+    counts = np.zeros(BINS, "int64")
+    for piece in pieces(values.reshape(-1)):
+        kept = finite(plain(piece))
+        counts += np.histogram(kept.astype("float64", copy=False), BINS, (float(low), float(high)))[0]
+    return counts.tolist()
+
+
+def picture(row: Row, values: np.ndarray) -> dict | None:
+    """The filters of a convolution as bytes of grey or RGB pixels; None for what is not one.
+
+    A kernel `[height, width, in, out]` that sees up to 4 channels is a first convolution, and is shown in colour where
+    there are 3. Of the others, the first input channel is shown. Grey 128 is the weight 0, and one scale holds for
+    the whole picture, so that weak filters look weak.
+    """
+    import numpy as np
+
+    if row.kind != "weight" or len(row.shape) != 4 or not 1 < max(row.shape[:2]) <= 16 or not row.parameters:
+        return None
+    height, width, channels, count = row.shape
+    if max(row.shape[:2]) < 3 or values.dtype.kind in "OcV" and values.dtype.name not in ("bfloat16",):
+        return None
+    first = channels <= 4
+    shown = 3 if channels == 3 else 1
+    kernel = np.nan_to_num(values[:, :, :shown, :FILTERS].astype("float64"), posinf=0, neginf=0)
+    scale = np.abs(kernel).max() or 1.0
+    pixels = np.clip(128 + 127 * kernel / scale, 0, 255).astype("uint8").transpose(3, 0, 1, 2)
+    of_all = f"the first {FILTERS} of {count}" if count > FILTERS else f"all {count}"
+    of_input = "" if channels == shown else f", input channel 0 of {channels}"
+    return {
+        "height": height,
+        "width": width,
+        "channels": shown,
+        "count": len(pixels),
+        "first": first,
+        "pixels": base64.b64encode(pixels.tobytes()).decode(),
+        "note": f"{of_all} filters{of_input}; grey is 0, black and white are ±{scale:.3g}",
+    }
+
+
+def _values(row: Row, values: np.ndarray) -> dict[str, object]:
+    """What the page tells of one tensor's values."""
+    import numpy as np
+
+    found = statistics_of(values)
+    about: dict[str, object] = {"statistics": {key: _short(value) for key, value in found._asdict().items()}}
+    if row.parameters <= SPELT_OUT:
+        about["values"] = np.array2string(values, max_line_width=100, separator=", ", threshold=SPELT_OUT)
+    elif found.min is not None and found.min < found.max:
+        about["counts"] = histogram(values, found.min, found.max)
+    drawn = picture(row, values)
+    return about | ({"picture": drawn} if drawn else {})
+
+
+def _short(value: float | int | None) -> float | int | None:
+    return float(f"{value:.7g}") if isinstance(value, float) else value
+
+
+def _filled(title: str, document: dict) -> str:
+    """The template with its parts. In JSON inside HTML "<" is written so that no name can end the script."""
+    parts = {
+        "title": html.escape(title),
+        "style": _template("explorer.css"),
+        "script": "\n".join(map(_template, _SCRIPTS)),
+        "data": json.dumps(document, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    pieces_of_page = _template("explorer.html").split("{{")
+    filled = [pieces_of_page[0]]
+    for piece in pieces_of_page[1:]:
+        word, _, rest = piece.partition("}}")
+        filled += [parts[word], rest]
+    return "".join(filled)
+
+
+def _template(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
