@@ -1,0 +1,104 @@
+"""A run that is killed and continued ends with the weights of one that was not, bit for bit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_net
+
+from ckpt_tools import open_checkpoint
+from ckpt_tools.train.finetune import finetune
+from ckpt_tools.train.options import Options
+from ckpt_tools.train.restore import changed_tensors
+from ckpt_tools.train.run_directory import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    return {
+        "net": "tiny",
+        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
+        "data": tiny_net.write_photos(folder / "photos"),
+        "exclude": ("Logits",),
+        "batch_size": 8,
+        "device": "cpu",
+    }
+
+
+# Everything that could have a state of its own: slots, moving statistics, dropout, augmentation, a warm-up.
+EVERYTHING = {"dropout": 0.3, "augment": ("flip", "crop(0.6)"), "warmup_steps": 9, "learning_rate": 0.01}
+CASES = {
+    "all layers, adam": {**EVERYTHING, "optimizer": "adam"},
+    "upper layers, momentum": {**EVERYTHING, "optimizer": "momentum", "trainable": ("Conv_3,Logits",)},
+    "head, rmsprop": {"optimizer": "rmsprop", "trainable": ("Logits",)},
+    "head, adagrad, exponential": {"optimizer": "adagrad", "trainable": ("Logits",), "schedule": "exponential"},
+}
+
+
+def differing(a, b):
+    """Names of the tensors in which two checkpoints differ, slots and step included."""
+    return changed_tensors(open_checkpoint(a).tensors, open_checkpoint(b).tensors)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stopped_and_continued_is_the_same_as_uninterrupted(job, tmp_path, case):
+    at_once, in_parts = tmp_path / "at_once", tmp_path / "in_parts"
+    finetune(Options(**job, **CASES[case], train_dir=str(at_once), steps=17))
+    finetune(Options(**job, **CASES[case], train_dir=str(in_parts), steps=10))
+    assert "Tiny/Logits/Conv2d_1c_1x1/weights" in differing(in_parts / "model.ckpt-10", at_once / "model.ckpt-17")
+    finetune(Options(**job, **CASES[case], train_dir=str(in_parts), steps=17))
+    assert differing(in_parts / "model.ckpt-17", at_once / "model.ckpt-17") == []
+    assert differing(in_parts / "best.ckpt", at_once / "best.ckpt") == []
+
+
+def test_killed_and_continued_is_the_same_as_uninterrupted(job, tmp_path):
+    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+    options = {**job, **EVERYTHING, "steps": 16, "save_steps": 4, "log_steps": 1}
+    argv = [
+        *("--net", "tiny", "--checkpoint", job["checkpoint"], "--data", job["data"], "--exclude", "Logits"),
+        *(
+            "--batch-size",
+            "8",
+            "--dropout",
+            "0.3",
+            "--augment",
+            "flip",
+            "--augment",
+            "crop(0.6)",
+            "--warmup-steps",
+            "9",
+        ),
+        *("--learning-rate", "0.01", "--steps", "16", "--save-steps", "4", "--log-steps", "1", "--device", "cpu"),
+    ]
+    killed = subprocess.run(
+        [sys.executable, tiny_net.__file__, *argv, "--train-dir", str(run)],
+        env={**os.environ, "KILL_AT": "10"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    assert RunDirectory(run).steps() == [4, 8]
+    assert [row["step"] for row in RunDirectory(run).metrics()][-1] == "10"  # two more than were saved
+    said = []
+    result = finetune(Options(**options, train_dir=str(run)), said.append)
+    assert "continuing     after step 8 of 16" in said
+    assert (result.step, result.stopped) == (16, "")
+    finetune(Options(**options, train_dir=str(undisturbed)))
+    assert differing(run / "model.ckpt-16", undisturbed / "model.ckpt-16") == []
+    shown = ("step", "epoch", "learning_rate", "loss", "accuracy", "validation_loss", "validation_accuracy")
+    continued, whole = (
+        [[row[key] for key in shown] for row in RunDirectory(path).metrics()] for path in (run, undisturbed)
+    )
+    assert continued == whole
+    assert [row[0] for row in whole] == [str(step) for step in range(1, 17)]
+
+
+def test_no_half_written_checkpoint_is_continued_from(job, tmp_path):
+    run = tmp_path / "run"
+    options = Options(**job, trainable=("Logits",), train_dir=str(run), steps=6)
+    finetune(options)
+    Path(run / "model.ckpt-9.data-00000-of-00001").write_bytes(b"cut short")  # its index was never written
+    said = []
+    finetune(options, said.append)
+    assert "continuing     after step 6 of 6" in said
