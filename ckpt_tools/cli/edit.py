@@ -253,7 +253,9 @@ def _show(source: Checkpoint, surgery: Surgery, files: Sequence[str], dry: bool)
         rows = [_row(row) for row in surgery.rows]
         print(render(rows, [column for column in rows[0] if any(row[column] for row in rows)]), end="\n\n")
     done = Counter(row.action for row in surgery.rows)
-    print("\n".join(f"{action:<16}{count(number, 'tensor')}" for action, number in done.items()) or "nothing changes")
+    width = max([14, *map(len, done)]) + 2
+    lines = [f"{action:<{width}}{count(number, 'tensor')}" for action, number in done.items()]
+    print("\n".join(lines) or "nothing changes")
     print(f"\n{render(summary_rows(surgery), ['', 'before', 'after'])}")
     _show_losses(surgery)
     if files:
