@@ -38,15 +38,19 @@ class RangeCopier:
             self._path, self._start = path, offset
         self._end = offset + size
 
+    def source(self, path: str) -> int:
+        """The descriptor of a source, opened once."""
+        if path not in self._sources:
+            self._sources[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        return self._sources[path]
+
     def flush(self) -> None:
         """Copies what has been merged so far."""
         path, offset, end = self._path, self._start, self._end
         self._path, self._start, self._end = "", 0, 0
         if offset == end:
             return
-        if path not in self._sources:
-            self._sources[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        source = self._sources[path]
+        source = self.source(path)
         while offset < end:
             copied = _copy_some(source, self._out, offset, min(CHUNK, end - offset))
             if not copied:
@@ -89,10 +93,11 @@ def _copy_some(source: int, out: int, offset: int, size: int) -> int:
         except OSError as error:
             if error.errno not in _CANNOT | {errno.ENOTSOCK}:
                 raise
-    return _write_all(out, os.pread(source, min(size, 1 << 20), offset))
+    return write_all(out, os.pread(source, min(size, 1 << 20), offset))
 
 
-def _write_all(out: int, block: bytes) -> int:
+def write_all(out: int, block: bytes | memoryview) -> int:
+    """Writes all of `block` at the position of `out`, however many calls it takes."""
     rest = memoryview(block)
     while rest:
         rest = rest[os.write(out, rest) :]

@@ -22,7 +22,7 @@ WRITERS = {"v1": "v1", "v2": "v2", "npz": "npz", "safetensors": "safetensors_fil
 _ENDINGS = {".npz": "npz", ".safetensors": "safetensors", ".h5": "keras_h5", ".hdf5": "keras_h5", ".index": "v2"}
 _READ_ONLY = (".weights.h5", ".keras", ".pb", ".pbtxt", ".tar", ".tar.gz", ".tgz", ".pt", ".pth", ".onnx", ".tflite")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-_SYNC_EVERY = 0.02  # seconds between two rounds of bringing to disk what is being written
+_SYNC_EVERY = 0.25  # seconds between two rounds of bringing to disk what is being written
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ..errors import CheckpointError, UnsupportedError
 from ..tensors import Tensor
@@ -20,7 +20,7 @@ from . import elements, slices
 from .bundle import Bundle, Report
 from .bundle_index import Entry, Header, encode_entry, encode_header, shard_path
 from .checkpoint import Checkpoint
-from .copying import RangeCopier
+from .data_file import DataFile
 from .lazy import LazyTensors
 from .object_graph import GRAPH_KEY
 from .proto import raw
@@ -158,35 +158,28 @@ def _write_shard(path: str, shard: int, pieces: Sequence[Piece], progress: Progr
     """Writes one data file, with one tensor in memory at a time, and returns its entries."""
     rows: Rows = []
     offset = 0
-    with open(path, "wb", buffering=0) as file, RangeCopier(file.fileno(), progress) as copier:
+    with DataFile(path, sum(map(_size, pieces)), progress) as file:
         for key, name, tensor in pieces:
             if tensor.stored:
-                copier.append(tensor.stored.path, tensor.stored.offset, tensor.stored.size)
+                file.copy(tensor.stored.path, tensor.stored.offset, tensor.stored.size)
                 size, crc = tensor.stored.size, tensor.stored.crc32c
             else:
-                copier.flush()
-                size, crc = _write_values(file, name, tensor, progress)
+                size, crc = _write_values(file, name, tensor)
             rows.append((key, Entry(tensor.spec, shard, offset, size, crc)))
             offset += size
     return rows
 
 
-def _write_values(file: BinaryIO, name: str, tensor: Tensor, progress: Progress) -> tuple[int, int]:
+def _write_values(file: DataFile, name: str, tensor: Tensor) -> tuple[int, int]:
     try:
         array = tensor.load()
         elements.check_array(array, tensor.spec)
         parts, crc = elements.encode(array, tensor.spec.dtype)
     except CheckpointError as error:
         raise error.at(tensor=name) from None
-    size = 0
-    for part in parts if len(parts) == 1 else [b"".join(parts)]:
-        left = memoryview(part)
-        size += len(left)
-        while left:
-            left = left[file.write(left) :]
-    if progress is not None:
-        progress(size)
-    return size, crc
+    for part in parts:
+        file.write(part)
+    return sum(map(len, parts)), crc
 
 
 def _write_index(path: str, rows: Rows, num_shards: int) -> None:
