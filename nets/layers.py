@@ -88,8 +88,8 @@ class Layers:
                 )
 
             zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
-            beta = variable("beta", zeros, True) if center else tf.zeros([channels])
             gamma = variable("gamma", ones, True) if scale else tf.ones([channels])
+            beta = variable("beta", zeros, True) if center else tf.zeros([channels])
             mean, variance = variable("moving_mean", zeros, False), variable("moving_variance", ones, False)
             if self.trains_batch_norm(layer.name):
                 outputs, batch_mean, batch_variance = tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=epsilon)
