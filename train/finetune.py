@@ -89,7 +89,9 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
         training, validation = pipelines(job, resumed or 0, unreadable)
         weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
         settled = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, job.total))
-        model = build_model(job.net, job.plan, settled, num_classes=job.classes, like=validation, class_weights=weights)
+        model = build_model(
+            job.net, job.plan, settled, num_classes=job.classes, head=job.head, like=validation, class_weights=weights
+        )
         training_batches = Pipeline(training, model.training_handle)
         validation_batches = Pipeline(validation, model.inference_handle)
 
@@ -313,6 +315,7 @@ def facts(job: Job) -> dict[str, object]:
         "net": job.net.name,
         "classes": job.classes,
         "labels": list(job.data.labels),
+        "head": {"layers": job.options.head, "scope": job.options.head_scope},
         "preprocessing": job.preprocessing.as_dict(),
     }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import RecipeError, TrainingError
 from ..formats import Checkpoint, open_checkpoint
+from ..nets.head import Dense, Dropout, Head, head_variables, parse_layers, variables_with_head
 from ..nets.registry import NETS, Net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
@@ -30,6 +31,7 @@ class Job:
     net: Net
     data: DataSet
     preprocessing: Preprocessing
+    head: Head
     plan: Plan
 
     @property
@@ -93,16 +95,36 @@ def make_job(options: Options) -> Job:
     preprocessing = Preprocessing(
         options.preprocessing or net.preprocessing, options.image_size or net.image_size, augment=options.augment
     )
+    head = make_head(options)
     plan = make_plan(
         specs,
-        net.variables(len(data.labels)),
+        variables_with_head(net, len(data.labels), head),
         exclude=options.exclude if options.checkpoint else ("**",),
         trainable=options.trainable,
         renames=options.map,
         cast=options.cast,
         batch_norm=batch_norm_modes(options),
+        new=new_variables(options, net, len(data.labels), head),
     )
-    return Job(options, source, net, data, preprocessing, plan.checked())
+    return Job(options, source, net, data, preprocessing, head, plan.checked())
+
+
+def make_head(options: Options) -> Head:
+    """The head that --head, --head-scope and --dropout describe; dropout stands right before the last layer."""
+    layers = parse_layers(options.head) if options.head else ()
+    last = (Dropout(options.dropout),) if options.dropout else ()
+    return Head((*layers, *last), options.head_scope)
+
+
+def new_variables(options: Options, net: Net, classes: int, head: Head) -> dict[str, str]:
+    """Variables that the source cannot have -> the option that made them."""
+    if head.scope:
+        rule = f"--head-scope {head.scope}"
+    elif any(isinstance(layer, Dense) for layer in head.layers):
+        rule = f"--head {options.head}"
+    else:
+        return {}
+    return {variable.name: rule for variable in head_variables(net, classes, head)}
 
 
 def find_net(name: str | None, specs: Mapping[str, Spec], path: str) -> Net:

@@ -15,7 +15,8 @@ import tensorflow.compat.v1 as tf
 
 from ..errors import TrainingError
 from ..nets.graph import build_net
-from ..nets.registry import Net
+from ..nets.head import Dropout, Head
+from ..nets.net import Net
 from ..plan import Plan
 from .batches import read_batch
 from .objective import image_losses
@@ -63,23 +64,23 @@ class Variables:
 
 
 def build_tower(
-    net: Net, batch: Mapping[str, tf.Tensor], plan: Plan, options: Options, *, num_classes: int, training: bool,
-    variables: Variables, step: tf.Variable,
+    net: Net, batch: Mapping[str, tf.Tensor], plan: Plan, options: Options, *, num_classes: int, head: Head,
+    training: bool, variables: Variables, step: tf.Variable,
 ) -> Tower:  # fmt: skip
     """Builds the net on `batch` ("image", "label"); a second tower takes the variables of the first."""
     name = TRAINING if training else INFERENCE
     exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
     scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=variables.remember)
     with tf.name_scope(name), scope:
-        drops = training and options.dropout > 0
+        drops = training and has_dropout(head)
         built = build_net(
             net, batch["image"],
             num_classes=num_classes,
             trains_batch_norm=lambda layer: training and plan.batch_norm.get(layer, "frozen") != "frozen",
             batch_norm_decay=options.batch_norm_decay,
-            dropout_keep_prob=1.0 - options.dropout if drops else 1.0,
             dropout_seed=tf.stack([tf.constant(options.seed, tf.int64), step.read_value()]) if drops else None,
             weight_decay=0.0,
+            head=head,
         )  # fmt: skip
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=built.logits)
         predictions = tf.argmax(built.logits, axis=1, output_type=tf.int32)
@@ -108,6 +109,11 @@ def build_step(
         factors = rate_factors(options, net, [variable.op.name for variable in trainable])
         update = apply_gradients(gradients, options, factors, learning_rate, step)
     return Step(update.operation, loss, accuracy, learning_rate, step, update.gradient_norms, tuple(trainable))
+
+
+def has_dropout(head: Head) -> bool:
+    """Whether the head drops anything while it trains."""
+    return any(isinstance(layer, Dropout) and layer.rate > 0 for layer in head.layers)
 
 
 def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
@@ -157,20 +163,21 @@ def build_model(
     options: Options,
     *,
     num_classes: int,
+    head: Head,
     like: tf.data.Dataset,
     class_weights: Sequence[float] | None = None,
 ) -> Model:
     """Builds both towers and the step in the current graph. `like` is a pipeline whose batches look as all will."""
     variables, global_step = Variables(), tf.train.get_or_create_global_step()
     towers, handles = [], []
-    differ = options.dropout > 0 or any(mode != "frozen" for mode in plan.batch_norm.values())
+    differ = has_dropout(head) or any(mode != "frozen" for mode in plan.batch_norm.values())
     for training in (True, False) if differ else (True,):
         handle, batch = read_batch(like)
         handles.append(handle)
         towers.append(
             build_tower(
-                net, batch, plan, options, num_classes=num_classes, training=training, variables=variables,
-                step=global_step,
+                net, batch, plan, options, num_classes=num_classes, head=head, training=training,
+                variables=variables, step=global_step,
             )
         )  # fmt: skip
     step = build_step(towers[0], net, plan, options, global_step, class_weights)
