@@ -267,3 +267,53 @@ def test_the_trained_inception_v3(capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["net"] == "inception_v3"
     assert [each["shape"] for each in found["tensors"]] == [[1001], [1, 1, 2048, 1001]]
+
+
+TRAINED = """\
+model.ckpt-2: V1 checkpoint, 17 tensors, 73 parameters, 296 bytes
+
+name                                  dtype    shape  parameters  bytes  kind     of
+------------------------------------  -------  -----  ----------  -----  -------  -----------
+beta1_power                           float32  []              1      4  slot
+beta2_power                           float32  []              1      4  slot
+global_step                           int64    []              1      8  step
+net/biases                            float32  [2]             2      8  weight
+net/biases/Adam                       float32  [2]             2      8  slot     net/biases
+net/biases/Adam_1                     float32  [2]             2      8  slot     net/biases
+net/biases/ExponentialMovingAverage   float32  [2]             2      8  average  net/biases
+net/biases/Momentum                   float32  [2]             2      8  slot     net/biases
+net/biases/RMSProp                    float32  [2]             2      8  slot     net/biases
+net/biases/RMSProp_1                  float32  [2]             2      8  slot     net/biases
+net/weights                           float32  [4,2]           8     32  weight
+net/weights/Adam                      float32  [4,2]           8     32  slot     net/weights
+net/weights/Adam_1                    float32  [4,2]           8     32  slot     net/weights
+net/weights/ExponentialMovingAverage  float32  [4,2]           8     32  average  net/weights
+net/weights/Momentum                  float32  [4,2]           8     32  slot     net/weights
+net/weights/RMSProp                   float32  [4,2]           8     32  slot     net/weights
+net/weights/RMSProp_1                 float32  [4,2]           8     32  slot     net/weights
+
+kind     tensors  parameters  bytes       size
+-------  -------  ----------  -----  ---------
+weight         2          10     40   40 bytes
+slot          12          52    208  208 bytes
+average        2          10     40   40 bytes
+step           1           1      8    8 bytes
+total         17          73    296  296 bytes
+"""
+
+
+@pytest.mark.parametrize("version", ["tf012_v1", "tf115_v1", "tf221_v1", "tf012_v2", "tf115_v2", "tf221_v2"])
+def test_what_every_tensorflow_writes_is_listed_alike(capsys, monkeypatch, GOLDEN, version):
+    monkeypatch.chdir(GOLDEN / f"{version}_training")
+    assert main(["model.ckpt-2"]) == 0
+    assert capsys.readouterr().out == TRAINED.replace("V1", version[-2:].upper())
+
+
+def test_object_based_names_and_stored_keys(capsys, monkeypatch, GOLDEN):
+    monkeypatch.chdir(GOLDEN / "tf221_object")
+    assert main(["ckpt-1", "--names"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == ["model/blocks/0/b", "model/blocks/0/w"]
+    assert main(["ckpt-1", "--names", "--stored-names", "--scope", "re:^model/blocks/0/b"]) == 0
+    assert capsys.readouterr().out == "model/blocks/0/b/.ATTRIBUTES/VARIABLE_VALUE\n"
+    assert main(["ckpt-1"]) == 0
+    assert capsys.readouterr().out.startswith("ckpt-1: object-based V2 checkpoint, 9 tensors, ")
