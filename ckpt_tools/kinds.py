@@ -70,15 +70,27 @@ _OBJECT_SLOT, _OBJECT_VALUE = "/.OPTIMIZER_SLOT/", "/.ATTRIBUTES/VARIABLE_VALUE"
 _DEEPEST = 12  # components of an optimizer's own scope that are tried before a variable's name
 
 
-def kinds(specs: Mapping[str, Spec]) -> dict[str, Kind]:
+def kinds(specs: Mapping[str, Spec], stored_names: Mapping[str, str] | None = None) -> dict[str, Kind]:
     """The kind of every tensor of one file, in the order of `specs`.
+
+    `stored_names` gives the keys of object-based checkpoints, as `Tensors.stored_names`: a counter whose variable
+    has no name of its own, "Variable", is kept under the key "step/.ATTRIBUTES/VARIABLE_VALUE".
 
     >>> f, s = "float32", (3, 3)
     >>> found = kinds({"net/w": Spec(f, s), "net/w/Adam_1": Spec(f, s), "global_step": Spec("int64", ())})
     >>> found["net/w/Adam_1"]
     Kind(kind='slot', of='net/w', slot='Adam_1')
     """
-    return _Kinds(specs).all()
+    found = _Kinds(specs).all()
+    if not stored_names:
+        return found
+    shown = {key: name for name, key in stored_names.items()}
+    by_key = _Kinds({stored_names.get(name, name): spec for name, spec in specs.items()}).all()
+    for name, told in found.items():
+        better = by_key[stored_names.get(name, name)]
+        if told.kind in ("weight", "other") and better.kind not in ("weight", "other"):
+            found[name] = better._replace(of=shown.get(better.of, better.of))
+    return found
 
 
 class _Kinds:

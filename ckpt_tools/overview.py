@@ -77,7 +77,7 @@ def overview(tensors: Mapping[str, Tensor]) -> list[Row]:
     """
     specs = tensors.specs() if isinstance(tensors, Tensors) else {name: each.spec for name, each in tensors.items()}
     rows = []
-    for name, kind in kinds(specs).items():
+    for name, kind in kinds(specs, getattr(tensors, "stored_names", None)).items():
         spec = specs[name]
         nbytes = spec.nbytes
         if nbytes is None and tensors[name].stored:

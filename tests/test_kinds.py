@@ -131,6 +131,14 @@ def test_object_based_names():
     ]
 
 
+def test_stored_keys_tell_what_names_do_not():
+    keys = {"Variable": "step/.ATTRIBUTES/VARIABLE_VALUE", "w": "w/.ATTRIBUTES/VARIABLE_VALUE"}
+    keys["Variable_1"] = "w/.OPTIMIZER_SLOT/opt/m/.ATTRIBUTES/VARIABLE_VALUE"
+    specs = {"Variable": Spec(INT, ()), "w": Spec(F, (2,)), "Variable_1": Spec(F, (2,)), "other": Spec(INT, ())}
+    assert list(kinds(specs, keys).values()) == [STEP, WEIGHT, slot("w", "m"), OTHER]
+    assert kinds(specs)["Variable"] == OTHER
+
+
 def test_keras_names_end_in_an_output_number():
     found = kinds({"dense/kernel:0": Spec(F, (4, 2)), "training/Adam/dense/kernel/m:0": Spec(F, (4, 2))})
     assert list(found.values()) == [WEIGHT, slot("dense/kernel:0", "m")]
