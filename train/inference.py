@@ -218,6 +218,7 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
     """
     import tensorflow.compat.v1 as tf
 
+    from .job import make_head
     from .model import Variables, build_tower
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
@@ -225,8 +226,9 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
         classifier.net,
         {"image": images, "label": tf.zeros(tf.shape(images)[:1], tf.int32)},
         replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
-        replace(classifier.options, dropout=0.0),
+        classifier.options,
         num_classes=classifier.classes,
+        head=make_head(replace(classifier.options, dropout=0.0)),
         training=training_batch_norm,
         variables=Variables(),
         step=tf.train.get_or_create_global_step(),
