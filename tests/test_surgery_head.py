@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from ckpt_tools.nets.registry import NETS
 
 from ckpt_tools.errors import RecipeError, SelectionError
-from ckpt_tools.surgery import Background, HeadResize, InputChannels
-from ckpt_tools.tensors import Tensors, from_arrays
+from ckpt_tools.recipe import load_recipe
+from ckpt_tools.surgery import Background, HeadResize, InputChannels, operate
+from ckpt_tools.tensors import Tensor, Tensors, from_arrays
 
 
 def trained(classes: int = 4) -> dict[str, np.ndarray]:
@@ -193,3 +195,40 @@ def test_more_channels_repeat_the_old_ones_and_keep_the_sum(channels):
 def test_the_first_convolution_must_be_clear(operation, arrays, reason):
     with pytest.raises(SelectionError, match=reason):
         operation(from_arrays(arrays))
+
+
+def published(net) -> Tensors:
+    """The net's checkpoint as slim published it, values left out."""
+    return Tensors((variable.name, Tensor(variable.spec, None)) for variable in net.variables(net.classes))
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_every_net_of_slims_can_be_resized(net):
+    source = published(net)
+    for operation, classes in [(HeadResize(7), 7), (Background("drop"), net.classes - 1)]:
+        wanted = {variable.name: variable.spec for variable in net.variables(classes)}
+        assert operation(source).specs() == {name: wanted[name] for name in source}
+        assert wanted.keys() == source.keys()
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_drop_head_leaves_the_backbone_of_every_net(net):
+    left = operate(published(net), load_recipe("drop-head")).tensors
+    kept = [each.name for each in net.variables(net.classes) if each.role not in ("head", "auxiliary")]
+    assert list(left) == [name for name in published(net) if name in kept]
+
+
+@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+def test_the_first_convolution_of_every_net_is_found(net):
+    edit = InputChannels(1).edit(published(net))
+    if net.name == "inception_v2":
+        assert edit.problems == (
+            "input_channels: InceptionV2/Conv2d_1a_7x7/depthwise_weights is a depthwise convolution, "
+            "whose channels do not add up",
+        )
+    else:
+        assert [row.name for row in edit.rows] == [next(iter(each.name for each in net.variables(5) if stem(each)))]
+
+
+def stem(variable) -> bool:
+    return len(variable.spec.shape) == 4 and variable.spec.shape[2] == 3

@@ -164,6 +164,9 @@ class InputChannels(Operation):
             what = "with 3 input channels" if not self.select else f"in {','.join(self.select)}"
             many = f"{len(stems)} convolutions {what}: {', '.join(stems[:5])}" if stems else f"no convolution {what}"
             problems = (f"input_channels: {many}; `select` names the one to adapt",)
+        elif not problems and stems[0].rpartition("/")[2].startswith("depthwise"):
+            # Each of its channels has outputs of its own, which the pointwise convolution behind it counts on.
+            problems = (f"input_channels: {stems[0]} is a depthwise convolution, whose channels do not add up",)
         elif not problems and specs[stems[0]].shape[2] == self.channels:
             problems = (f"input_channels: {stems[0]} has {self.channels} input channels already",)
         if problems:
