@@ -63,6 +63,7 @@ def _small_resnet() -> Net:
         title="small slim ResNet-14 v1",
         builder="ckpt_tools.nets.small_resnet.resnet_v1_14",
         image_size=64,
+        preprocessing="inception",
     )
 
 
