@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from ckpt_tools.nets.registry import NETS
 
 from ckpt_tools.errors import RecipeError, SelectionError
+from ckpt_tools.nets.registry import NETS
 from ckpt_tools.recipe import load_recipe
 from ckpt_tools.surgery import Background, HeadResize, InputChannels, operate
 from ckpt_tools.tensors import Tensor, Tensors, from_arrays
