@@ -43,7 +43,8 @@ def raw_table(
     for contents in blocks:
         found.append((len(data), len(contents)))
         data += seal(contents, kind)
-    rows = [(0, bytes((0xF0 + i,)), put_varint(a) + put_varint(b)) for i, (a, b) in enumerate(handles or found)]
+    keys = (b"\xff" * (i // 15) + bytes((0xF0 + i % 15,)) for i in range(len(handles or found)))
+    rows = [(0, key, put_varint(a) + put_varint(b)) for key, (a, b) in zip(keys, handles or found, strict=True)]
     positions = tuple(sum(len(block([row])) - 8 for row in rows[:i]) for i in range(len(rows))) or (0,)
     meta_at = len(data)
     data += seal(EMPTY_BLOCK)
