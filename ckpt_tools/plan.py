@@ -66,8 +66,8 @@ def make_plan(
     them. class_map: new class i takes the old class class_map[i], or is initialised afresh where that is None.
     cast: other element types are converted. aux: the auxiliary head is trained as well. adapt_input: a convolution
     that has another number of input channels is adapted. batch_norm: pattern -> "train", "frozen" or "stats", over
-    the default that a batch norm trains where its layer does. new: name -> rule, for variables that need no source,
-    as those of a head that was put in the place of the net's own.
+    the default that a batch norm trains where its layer does. new: name -> rule, for variables that need no source
+    of their shape, as those of a head that was put in the place of the net's own.
 
     What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
     Raises SelectionError and RecipeError for patterns and renames that are malformed.
@@ -140,9 +140,9 @@ def _decide(
     if len(found) > 1:
         return misfit("two sources", f"both {' and '.join(name for name, _ in found)} are mapped to it")
     idle_aux = variable.role == "auxiliary" and not rules.aux
+    if variable.name in rules.new and (spec is None or spec.shape != variable.spec.shape):
+        return _Decision(row("init", rules.new[variable.name], "new in this net: initialised"))
     if spec is None:
-        if variable.name in rules.new:
-            return _Decision(row("init", rules.new[variable.name], "new in this net: initialised"))
         if idle_aux:
             return _Decision(row("init", "auxiliary head", f"not in the checkpoint; {_WHY_AUXILIARY}"))
         return misfit("missing", "not in the checkpoint")

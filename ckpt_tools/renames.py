@@ -22,7 +22,7 @@ class Rename(NamedTuple):
         return f"{self.old}={self.new}"
 
     def __call__(self, name: str) -> str | None:
-        """The new name, or None where the rule does not match.
+        """The new name, empty where nothing is left of it; None where the rule does not match.
 
         >>> Rename("model", "")("model/conv1/weights"), Rename("", "net")("conv1/weights")
         ('conv1/weights', 'net/conv1/weights')

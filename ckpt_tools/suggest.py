@@ -25,7 +25,13 @@ class Suggestion(NamedTuple):
         return {key: list(values) for key, values in lists.items() if values}
 
 
-def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], *, aux: bool = False) -> Suggestion:
+def suggest(
+    source: Mapping[str, Spec],
+    variables: Sequence[Variable],
+    *,
+    aux: bool = False,
+    new: Mapping[str, str] | None = None,
+) -> Suggestion:
     """Looks for the renames first, then for what is left without a source or has another shape.
 
     The head is what is proposed to be trained, with everything else that is initialised afresh.
@@ -37,7 +43,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], *, aux: b
     {'exclude': ['net/logits'], 'trainable': ['net/logits'], 'map': ['m/net=net']}
     """
     net = {each.name: each for each in variables}
-    first = make_plan(source, variables, aux=aux)
+    first = make_plan(source, variables, aux=aux, new=new)
     missing = [row.name for row in first.rows if row.action == "conflict" and row.source is None]
     unused = [row.name for row in first.rows if row.action == "unused"]
     causes = explain_missing(missing, View(net, source, unused))
@@ -45,12 +51,12 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], *, aux: b
     for cause in causes:
         renames |= cause.renames
     exclude = list(dict.fromkeys(pattern for cause in causes for pattern in cause.exclude))
-    plan = make_plan(source, variables, renames=renames, exclude=exclude, aux=aux)
+    plan = make_plan(source, variables, renames=renames, exclude=exclude, aux=aux, new=new)
     reasons = ("other number of classes", "other shape", "no source")
     unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]
     exclude = [*exclude, *(scope for scope in covering(unfit, net) if scope not in exclude)]
-    trainable = _to_train(make_plan(source, variables, renames=renames, exclude=exclude, aux=aux), net)
-    plan = make_plan(source, variables, renames=renames, exclude=exclude, trainable=trainable, aux=aux)
+    trainable = _to_train(make_plan(source, variables, renames=renames, exclude=exclude, aux=aux, new=new), net)
+    plan = make_plan(source, variables, renames=renames, exclude=exclude, trainable=trainable, aux=aux, new=new)
     texts = tuple(f"{old}={new}" for old, new in renames.items())
     parse_renames(texts)  # what is proposed can be typed
     return Suggestion(tuple(exclude), tuple(trainable), texts, plan)

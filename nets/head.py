@@ -131,6 +131,19 @@ def head_variables(net: Net, num_classes: int, head: Head) -> tuple[Variable, ..
     return tuple(found)
 
 
+def new_variables(net: Net, num_classes: int, head: Head) -> dict[str, str]:
+    """Name -> option that asks for it, of what a head adds or changes: `make_plan(new=...)` needs no source for those.
+
+    >>> from ckpt_tools.nets.registry import get_net
+    >>> new_variables(get_net("vgg_16"), 5, Head(scope="Logits"))
+    {'Logits/fc/weights': '--head-scope Logits', 'Logits/fc/biases': '--head-scope Logits'}
+    """
+    if not head.scope and not head.layers:
+        return {}
+    rule = f"--head-scope {head.scope}" if head.scope else "--head"
+    return {variable.name: rule for variable in head_variables(net, num_classes, head)}
+
+
 def variables_with_head(net: Net, num_classes: int, head: Head) -> tuple[Variable, ...]:
     """All variables of the net with this head.
 

@@ -138,3 +138,23 @@ def test_unknown_net(source, capsys):
 def test_number_of_classes_must_be_positive(source, capsys):
     assert main([source, "--num-classes", "-1"]) == 2
     assert capsys.readouterr().err == "ckpt-plan: --num-classes -1: a net has at least one class\n"
+
+
+def test_a_head_of_its_own_needs_no_source(source, capsys):
+    assert main([source, "--num-classes", "5", "--head-scope", "Logits", "--trainable", "Logits"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "initialised  2 variables" in lines
+    assert lines[-2].split() == ["Logits/fc", "2", "init", "2", "--head-scope", "Logits"]
+    assert lines[-1].split() == ["alexnet_v2/fc8", "2", "unused", "0", "no", "such", "variable"]
+
+
+def test_layers_before_the_last_one(source, capsys):
+    assert main([source, "--num-classes", "5", "--head", "dense(64)|dropout(0.5)", "--trainable", "fc8", "--all"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if " init " in line]
+    assert [row[0] for row in rows] == [
+        "alexnet_v2/fc8/dense_1/weights",
+        "alexnet_v2/fc8/dense_1/biases",
+        "alexnet_v2/fc8/weights",
+        "alexnet_v2/fc8/biases",
+    ]
+    assert all(row[-1] == "--head" for row in rows)

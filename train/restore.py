@@ -57,21 +57,8 @@ def convert(
     array: np.ndarray, spec: Spec, adaptation: Adaptation | None, fresh: Callable[[], np.ndarray]
 ) -> np.ndarray:
     """`array` with its classes or input channels taken as the adaptation says, in the type of `spec`."""
-    import numpy as np
-
-    if adaptation is not None and adaptation.kind == "channels":
-        old, new = array.shape[adaptation.axis], len(adaptation.take)
-        if new == 1:
-            array = array.sum(axis=adaptation.axis, keepdims=True)
-        else:
-            array = np.take(array, adaptation.take, axis=adaptation.axis) * np.asarray(old / new, array.dtype)
-    elif adaptation is not None:
-        made = np.moveaxis(fresh().astype(array.dtype), adaptation.axis, 0)
-        rows = np.moveaxis(array, adaptation.axis, 0)
-        for new, old in enumerate(adaptation.take):
-            if old is not None:
-                made[new] = rows[old]
-        array = np.moveaxis(made, 0, adaptation.axis)
+    if adaptation is not None:
+        array = adaptation.apply(array, fresh())
     if array.shape != spec.shape:
         raise TrainingError(f"has shape {list(array.shape)}, the plan wants {list(spec.shape)}")
     return array.astype(numpy_dtype(spec.dtype))

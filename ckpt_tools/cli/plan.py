@@ -10,6 +10,8 @@ from pathlib import Path
 from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, parse_class_map
 from ..errors import OutputError, RecipeError, SelectionError
 from ..formats import open_checkpoint
+from ..nets.head import Head, new_variables, parse_layers, variables_with_head
+from ..nets.net import Net
 from ..nets.registry import NETS, get_net, recognise
 from ..plan import Plan, Variable, make_plan
 from ..plan_text import overview, scope_rows, variable_rows
@@ -35,7 +37,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--exclude", action="append", default=[], metavar="PATTERN", help="scopes to initialise afresh")
     add("--trainable", action="append", default=[], metavar="PATTERN", help="the only scopes to train")
     add("--map", action="append", default=[], metavar="OLD=NEW", help="a scope of SRC and what the net calls it")
-    add("--class-map", metavar="MAP", help=f"keep classes: {CLASS_MAP_HELP}, or NEW.txt=OLD.txt, files of labels")
+    add("--head-scope", metavar="SCOPE", help="put the new last layer in a scope of its own")
+    add("--head", default="", metavar="LAYERS", help='layers before the last one: "dense(64,relu)|dropout(0.5)"')
+    add(
+        "--class-map",
+        metavar="MAP",
+        help=f"keep classes: {CLASS_MAP_HELP}, a file of it, or NEW.txt=OLD.txt, files of labels",
+    )
     add("--cast", action="store_true", help="convert other element types")
     add("--aux", action="store_true", help="train the auxiliary head as well")
     add("--adapt-input", action="store_true", help="adapt a first layer that has other input channels")
@@ -50,14 +58,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command(args: argparse.Namespace) -> int:
         source = open_checkpoint(args.source).tensors.specs()
-        title, variables = find_variables(args.net, args.num_classes, source)
-        proposal = suggest(source, variables, aux=args.aux) if args.suggest else None
-        plan = proposal.plan if proposal else plan_of(args, source, variables)
+        net, classes = find_net(args.net, args.num_classes, source)
+        head = Head(parse_layers(args.head), args.head_scope)
+        variables = variables_with_head(net, classes, head)
+        new = new_variables(net, classes, head)
+        proposal = suggest(source, variables, aux=args.aux, new=new) if args.suggest else None
+        plan = proposal.plan if proposal else plan_of(args, source, variables, new)
         if args.json:
             value = plan.to_json()
             print_json({key: value[key] for key in ("rows", "conflicts", "summary")})
         else:
-            print("\n\n".join([*([proposal_text(proposal)] if proposal else []), plan_text(title, plan, args.all)]))
+            print(
+                "\n\n".join(
+                    [
+                        *([proposal_text(proposal)] if proposal else []),
+                        plan_text(f"{net.title}, {classes} classes", plan, args.all),
+                    ]
+                )
+            )
         if args.output:
             write(args.output, proposal, plan)
         return FOUND if plan.conflicts else DONE
@@ -65,20 +83,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(make_parser(), command, argv)
 
 
-def find_variables(name: str | None, classes: int | None, source: Mapping[str, Spec]) -> tuple[str, Sequence[Variable]]:
-    """A title and the variables of the net that is named, or that the source is recognised as."""
+def find_net(name: str | None, classes: int | None, source: Mapping[str, Spec]) -> tuple[Net, int]:
+    """The net that is named, or that the source is recognised as, and its number of classes."""
     found = recognise(source)
     if name is None and (found is None or found.net is None):
         raise SelectionError("cannot tell which net this is", advice=f"Give --net: {', '.join(NETS)}.")
     net = get_net(name) if name else found.net
     known = found.classes if found and found.net == net else None
-    number = classes or known or net.classes
+    number = classes if classes is not None else known or net.classes
     if number < 1:
         raise RecipeError(f"--num-classes {number}: a net has at least one class")
-    return f"{net.title}, {number} classes", net.variables(number)
+    return net, number
 
 
-def plan_of(args: argparse.Namespace, source: Mapping[str, Spec], variables: Sequence[Variable]) -> Plan:
+def plan_of(
+    args: argparse.Namespace, source: Mapping[str, Spec], variables: Sequence[Variable], new: Mapping[str, str]
+) -> Plan:
     """The plan that the options ask for."""
     return make_plan(
         source,
@@ -90,16 +110,18 @@ def plan_of(args: argparse.Namespace, source: Mapping[str, Spec], variables: Seq
         cast=args.cast,
         aux=args.aux,
         adapt_input=args.adapt_input,
+        new=new,
     )
 
 
 def read_class_map(text: str | None) -> tuple[int | None, ...] | None:
-    """A list of indices, or two files with one label a line: NEW.txt=OLD.txt."""
+    """A list of indices, a file of it, or two files with one label a line: NEW.txt=OLD.txt."""
     if text is None:
         return None
     new, equals, old = text.partition("=")
     if not equals:
-        return parse_class_map(text)
+        file = Path(text)
+        return parse_class_map(file.read_text(encoding="utf-8") if file.is_file() else text)
     labels = [Path(path).read_text(encoding="utf-8").splitlines() for path in (new, old)]
     return class_map_of_labels(*([line.strip() for line in lines if line.strip()] for lines in labels))
 
