@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os.path
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ckpt_tools.tensors import Spec
@@ -35,8 +34,7 @@ class TableRow(NamedTuple):
         return len(shape) == len(self.shape) and all(a in (-1, b) for a, b in zip(self.shape, shape, strict=True))
 
 
-@dataclass(frozen=True)
-class Net:
+class Net(NamedTuple):  # not a dataclass, whose import takes longer than all else that ckpt-inspect imports
     """One net. Scopes of parts are relative to `scope`; the published facts are those of slim's model page.
 
     `landmark` is a variable, relative to `scope`, that a checkpoint of this net has and few others have.

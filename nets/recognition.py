@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ckpt_tools.tensors import Spec
@@ -16,8 +15,7 @@ _PART = 0.3  # share that is worth naming, under the net's own scope only
 _AVERAGE = "/ExponentialMovingAverage"
 
 
-@dataclass(frozen=True)
-class Recognised:
+class Recognised(NamedTuple):
     """What a checkpoint looks like; `str()` is a phrase for people.
 
     `net` is None where none of the nets here can take the tensors (another library's names, other widths).
@@ -130,7 +128,7 @@ def _described(specs: Mapping[str, Spec], match: _Match) -> Recognised:
         words.append("moving averages only")
     if match.scope != net.scope:
         words.append(f"under {match.scope}" if match.scope else "without its scope")
-    return replace(recognised, net=None if match.other_widths else net, phrase=", ".join(words))
+    return recognised._replace(net=None if match.other_widths else net, phrase=", ".join(words))
 
 
 def _title(match: _Match) -> str:

@@ -10,7 +10,6 @@ Spec(dtype='float32', shape=(10,))
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ckpt_tools.errors import SelectionError, nearest
 from ckpt_tools.tensors import Spec
@@ -58,8 +57,7 @@ def _resnet(version: int, depth: int) -> Net:
 
 def _small_resnet() -> Net:
     """Ours, never published: as many classes as it is trained on."""
-    return replace(
-        _resnet(1, 14),
+    return _resnet(1, 14)._replace(
         title="small slim ResNet-14 v1",
         builder="ckpt_tools.nets.small_resnet.resnet_v1_14",
         image_size=64,
