@@ -95,17 +95,16 @@ def share(part: float, whole: float) -> str:
 def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
     laid_out = []
     for column in columns:
-        texts = [cell(row.get(column)) for row in rows]
-        width = max(map(_width, [column, *texts]))
-        right = _is_numeric(rows, column)
-        laid_out.append([_pad(text, width, right) for text in (column, "-" * width, *texts)])
-    return "\n".join(line.rstrip() for line in map("  ".join, zip(*laid_out, strict=True)))
-
-
-def _pad(text: str, width: int, right: bool) -> str:
-    if not text.isascii():
-        width -= _width(text) - len(text)
-    return text.rjust(width) if right else text.ljust(width)
+        texts = [column, *[cell(row.get(column)) for row in rows]]
+        plain = "".join(texts).isascii()
+        width = max(map(len if plain else _width, texts))
+        texts.insert(1, "-" * width)
+        pad = str.rjust if _is_numeric(rows, column) else str.ljust
+        if plain:
+            laid_out.append([pad(text, width) for text in texts])
+        else:
+            laid_out.append([pad(text, width - _width(text) + len(text)) for text in texts])
+    return "\n".join([line.rstrip() for line in map("  ".join, zip(*laid_out, strict=True))])
 
 
 def _width(text: str) -> int:
