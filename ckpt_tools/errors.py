@@ -14,7 +14,6 @@ CheckpointError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -98,6 +97,8 @@ def nearest(wrong: str, known: Iterable[str], count: int = 3) -> str:
     >>> nearest("Logitz", ["Logits", "Conv2d_1a_3x3"])
     '; did you mean Logits?'
     """
+    import difflib  # only when something is wrong: a listing need not wait for it
+
     by_lower: dict[str, str] = {}
     for word in known:
         by_lower.setdefault(word.lower(), word)
