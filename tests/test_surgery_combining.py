@@ -49,9 +49,20 @@ def test_everything_that_differs_is_named():
         Average((other,))(checkpoint(1))
     assert str(caught.value).splitlines() == [
         "3 problems:",
-        "  average: step is not in the other checkpoint",
-        "  average: extra is in the other checkpoint alone",
+        "  average: 1 tensor not in the other checkpoint: step",
+        "  average: 1 tensor in the other checkpoint alone: extra",
         "  average: w is float32[2] here and float32[3] in the other checkpoint",
+    ]
+
+
+def test_many_names_are_counted():
+    here = from_arrays({f"net/{place}": np.float32(1) for place in range(1000)})
+    there = from_arrays({f"{place}": np.float32(1) for place in range(1000)})
+    with pytest.raises(SelectionError) as caught:
+        Average((there,))(here)
+    assert str(caught.value).splitlines()[1:] == [
+        "  average: 1,000 tensors not in the other checkpoint: net/0, net/1, net/2, net/3, net/4 and 995 more",
+        "  average: 1,000 tensors in the other checkpoint alone: 0, 1, 2, 3, 4 and 995 more",
     ]
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_SHOWN = 5  # names that a sentence lists
+
+
 @dataclass(frozen=True)
 class Average(Operation):
     """The mean of this checkpoint and the `others`, tensor by tensor: for instance the last checkpoints of a run.
@@ -115,9 +118,17 @@ def _called(source: object) -> str:
 
 
 def _differences(here: Tensors, there: Tensors, where: str) -> list[str]:
-    """A sentence for each tensor that only one of the two has, or that is not the same in both."""
-    found = [f"average: {name} is not in {where}" for name in here if name not in there]
-    found += [f"average: {name} is in {where} alone" for name in there if name not in here]
+    """What keeps the two from being averaged: names that only one has, and each tensor that is not the same in both."""
+    found = []
+    for only, said in (
+        ([name for name in here if name not in there], f"not in {where}"),
+        ([name for name in there if name not in here], f"in {where} alone"),
+    ):
+        if only:
+            more = f" and {len(only) - _SHOWN:,} more" if len(only) > _SHOWN else ""
+            found.append(
+                f"average: {len(only):,} tensor{'s' if len(only) > 1 else ''} {said}: {', '.join(only[:_SHOWN])}{more}"
+            )
     found += [
         f"average: {name} is {tensor.spec} here and {there[name].spec} in {where}"
         for name, tensor in here.items()

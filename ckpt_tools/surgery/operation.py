@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_SCREENFUL = 40
+
+
 class Row(NamedTuple):
     """What one operation, or a chain of them, does to one tensor. A tensor that it leaves alone has no row."""
 
@@ -70,10 +73,13 @@ class Operation:
 
 
 def all_wrong(problems: Sequence[str]) -> SelectionError:
-    """One error for any number of problems, one line each where there are several."""
+    """One error for any number of problems, a line each where there are several, and not more than a screenful."""
     if len(problems) == 1:
         return SelectionError(problems[0])
-    return SelectionError(f"{len(problems)} problems:\n" + "\n".join(f"  {problem}" for problem in problems))
+    lines = [f"{len(problems):,} problems:", *(f"  {problem}" for problem in problems[:_SCREENFUL])]
+    if len(problems) > _SCREENFUL:
+        lines.append(f"  and {len(problems) - _SCREENFUL:,} more")
+    return SelectionError("\n".join(lines))
 
 
 def chosen(names: Iterable[str], patterns: Sequence[str], command: str) -> tuple[list[str], tuple[str, ...]]:
