@@ -15,13 +15,32 @@ from ..errors import CheckpointError
 DONE, FOUND, CANNOT = 0, 1, 2
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse makes one for every option; told the width, it need not import shutil to ask for it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """Width of the terminal, as shutil.get_terminal_size finds it."""
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size().columns or 80
+    except OSError:  # not a terminal
+        return 80
+
+
 def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A parser with the options that every command has; `examples` is shown at the end of --help."""
     made = argparse.ArgumentParser(
         prog=prog,
         description=description,
         epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of tables")
