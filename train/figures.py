@@ -75,6 +75,13 @@ def draw_points(points: np.ndarray, label_ids: np.ndarray, labels: Sequence[str]
     for number, label in enumerate(labels):
         chosen = points[label_ids == number]
         axes.scatter(chosen[:, 0], chosen[:, 1], s=9, alpha=0.75, color=colours[number], label=short(label), lw=0)
+    low, high = np.percentile(points, [2, 98], axis=0)
+    margin = 0.2 * (high - low) + 1e-9
+    outside = int(((points < low - margin) | (points > high + margin)).any(axis=1).sum())
+    if outside:  # a few far points would squeeze all the others together
+        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
+        title += f"; {outside} far points are outside"
     axes.set_title(title)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -1,0 +1,85 @@
+"""ckpt-features: transfer values of a data set to disk, pictures of them, files for TensorBoard's projector."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..errors import UnsupportedError
+from . import DONE, parser, print_json, run, say
+
+EXAMPLES = """\
+  ckpt-features --checkpoint inception_v3.ckpt --data photos --output features --plot
+  ckpt-features --checkpoint inception_v3.ckpt --data photos --end-point Mixed_6e --output features_6e
+  ckpt-features --checkpoint inception_v3.ckpt --data photos --output f --shards 2 --shard 0     on one machine,
+  ckpt-features --checkpoint inception_v3.ckpt --data photos --output f --shards 2 --shard 1     on another, then
+  ckpt-features --merge 2 --output f
+  ckpt-finetune --data features.npz --train-dir run --head "dense(1024,relu)"     trains on them, without images"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; its options are the fields of `train.features.FeatureOptions` and what to draw."""
+    from ..train.features import FeatureOptions
+    from ..train.options import add_arguments
+
+    made = parser("ckpt-features", "Writes what a net makes of each image of a data set.", EXAMPLES)
+    add_arguments(made, FeatureOptions)
+    made.add_argument("--plot", action="store_true", help="draw PCA, t-SNE, and the values of single images")
+    made.add_argument("--projector", metavar="DIR", help="write what TensorBoard's embedding projector opens")
+    made.add_argument("--merge", metavar="N", type=int, help="put the N parts of --output together instead")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    made = make_parser()
+
+    def command(args: argparse.Namespace) -> int:
+        from ..train.feature_files import ENDINGS
+
+        try:
+            prefix, features, examples = merged(args) if args.merge else computed(args)
+            written = [prefix + ending for ending in ENDINGS]
+            if args.plot or args.projector:
+                from ..train.projection import write_plots, write_projector
+
+                written += write_plots(features, examples, prefix) if args.plot else []
+                written += write_projector(features, examples, args.projector) if args.projector else []
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("ckpt_tools"):
+                raise
+            raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
+        facts = {**features.facts, "shape": list(features.values.shape), "type": str(features.values.dtype)}
+        if args.json:
+            print_json({**facts, "files": written})
+        else:
+            shape = " x ".join(map(str, features.values.shape[1:]))
+            print(f"{len(features.values):,} images, {shape} values each, {facts['layer']} of {facts['net']}")
+            print("\n".join(written))
+        return DONE
+
+    return run(made, command, argv)
+
+
+def computed(args: argparse.Namespace) -> tuple:
+    """Prefix, features, and the examples that `features.position` counts in."""
+    from ..train.data import load_data_set
+    from ..train.features import FeatureOptions, chosen, write_features
+    from ..train.options import from_arguments
+    from ..train.quiet import hush_tensorflow
+
+    options = from_arguments(FeatureOptions, args)
+    hush_tensorflow()
+    prefix, features = write_features(options, say)
+    data = load_data_set(features.facts["data"], validation_fraction=options.validation_fraction, seed=options.seed)
+    return prefix, features, chosen(data, options.split)[0]
+
+
+def merged(args: argparse.Namespace) -> tuple:
+    """The same for parts that are put together; the photos need not be here."""
+    from ..errors import RecipeError
+    from ..train.feature_files import merge_features
+
+    if "output" not in args:
+        raise RecipeError("--output must be given: the prefix that the parts have in common")
+    return args.output, merge_features(args.output, args.merge), None

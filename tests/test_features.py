@@ -1,0 +1,174 @@
+"""ckpt-features on a tiny net: values, parts that merge, frontiers, pictures, TensorBoard's projector."""
+
+import doctest
+import json
+import re
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+import tiny_net  # noqa: E402
+
+from ckpt_tools import open_checkpoint  # noqa: E402
+from ckpt_tools.cli import features as command  # noqa: E402
+from ckpt_tools.errors import DataError, RecipeError, SelectionError  # noqa: E402
+from ckpt_tools.train import feature_files, projection  # noqa: E402
+from ckpt_tools.train.data import load_data_set  # noqa: E402
+from ckpt_tools.train.feature_files import merge_features, read_features  # noqa: E402
+from ckpt_tools.train.features import FeatureOptions, write_features  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with tiny.ckpt, photos, and whole.npy ...: the transfer values of all photos."""
+    root = tmp_path_factory.mktemp("features")
+    tiny_net.write_source(root / "tiny.ckpt", classes=7)
+    tiny_net.write_photos(root / "photos", train=5, validation=2)
+    write_features(options(root, "whole"))
+    return root
+
+
+def options(home, prefix, **more):
+    return FeatureOptions(
+        checkpoint=str(home / "tiny.ckpt"), data=str(home / "photos"), output=str(home / prefix), batch_size=4, **more
+    )
+
+
+def test_examples_in_the_docstrings():
+    assert doctest.testmod(feature_files).failed == 0
+    assert doctest.testmod(projection).failed == 0
+
+
+def test_values_with_labels_names_and_splits(home):
+    features = read_features(str(home / "whole"))
+    assert features.values.shape == (21, 16)
+    assert features.values.dtype == np.float32
+    assert features.labels == ("cat", "dog", "frog")
+    assert features.split == ("train",) * 15 + ("validation",) * 6
+    assert features.names[0] == "train/cat/0.png"
+    assert features.label_ids.tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [0, 0, 1, 1, 2, 2]
+    lines = (home / "whole.tsv").read_text().splitlines()
+    assert (lines[0], lines[21]) == ("label\tname\tsplit", "frog\tvalidation/frog/1.png\tvalidation")
+    record = json.loads((home / "whole.json").read_text())
+    assert (record["layer"], record["net"], record["shape"]) == ("features", "tiny", [21, 16])
+
+
+def test_the_head_makes_its_logits_of_them(home):
+    """features @ weights + biases are the logits that the whole net gives, which test_predict writes out by hand."""
+    from ckpt_tools.train.metrics import softmax
+    from ckpt_tools.train.predict import PredictOptions, predict
+
+    tensors = open_checkpoint(home / "tiny.ckpt").tensors
+    weights = tensors["Tiny/Logits/Conv2d_1c_1x1/weights"].load()[0, 0]
+    logits = read_features(str(home / "whole")).values @ weights + tensors["Tiny/Logits/Conv2d_1c_1x1/biases"].load()
+    chosen = PredictOptions(checkpoint=str(home / "tiny.ckpt"), top=1)
+    found = predict(chosen, [str(home / "photos" / "train" / "dog" / "3.png")]).rows[0]["predictions"][0]
+    assert found["label"] == str(logits[8].argmax())
+    assert found["probability"] == pytest.approx(softmax(logits)[8].max(), abs=1e-5)
+
+
+def test_they_are_a_data_set(home):
+    for name in ("whole.npz", "whole.npy"):
+        data = load_data_set(home / name)
+        assert (data.kind, len(data.train), len(data.validation)) == ("vectors", 15, 6)
+        np.testing.assert_array_equal(data.train.read(3), read_features(str(home / "whole")).values[3])
+
+
+def test_parts_merge_to_what_one_machine_writes(home):
+    for shard in range(3):
+        prefix, part = write_features(options(home, "part", shards=3, shard=shard))
+        assert prefix.endswith(f"part-{shard:05d}-of-00003")
+        assert part.position.tolist() == list(range(shard, 21, 3))
+    merged = merge_features(str(home / "part"), 3)
+    np.testing.assert_allclose(merged.values, read_features(str(home / "whole")).values, atol=1e-6)
+    assert merged.names == read_features(str(home / "whole")).names
+    assert merged.split == read_features(str(home / "whole")).split
+    with pytest.raises(DataError, match="parts are missing: part-00000-of-00004, part-00001"):
+        merge_features(str(home / "part"), 4)
+
+
+def test_parts_of_different_layers_do_not_merge(home):
+    write_features(options(home, "mixed", shards=2, shard=0))
+    write_features(options(home, "mixed", shards=2, shard=1, end_point="Conv_2"))
+    with pytest.raises(DataError, match="layer differ from those of"):
+        merge_features(str(home / "mixed"), 2)
+
+
+@pytest.mark.parametrize(("pool", "shape"), [("mean", (16,)), ("max", (16,)), ("none", (8, 8, 16))])
+def test_end_points(home, pool, shape):
+    _, whole = write_features(options(home, "map", end_point="Conv_2", pool="none"))
+    _, features = write_features(options(home, "end", end_point="Conv_2", pool=pool, type="float16"))
+    assert features.values.shape == (21, *shape)
+    assert features.values.dtype == np.float16
+    expected = {"mean": whole.values.mean((1, 2)), "max": whole.values.max((1, 2)), "none": whole.values}[pool]
+    np.testing.assert_allclose(features.values, expected, rtol=2e-3, atol=1e-3)
+
+
+def test_the_frontier_of_a_trainable_list(home):
+    _, features = write_features(options(home, "frontier", trainable=("Conv_3,Logits",)))
+    _, before = write_features(options(home, "before", end_point="Conv_2", pool="none"))
+    np.testing.assert_allclose(features.values.reshape(21, -1), before.values.reshape(21, -1), atol=1e-5)
+    with pytest.raises(SelectionError, match="Logits"):
+        write_features(options(home, "wrong", trainable=("Logitz",)))
+    with pytest.raises(DataError, match="too little of the net is frozen"):
+        write_features(options(home, "wrong", trainable=("Conv_1,Conv_2,Conv_3,Logits",)))
+
+
+def test_a_broken_photo_has_no_row(home, tmp_path):
+    data = tiny_net.write_photos(tmp_path / "photos", train=14, validation=6)
+    broken = tmp_path / "photos" / "train" / "dog" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:70])
+    lines: list[str] = []
+    out = FeatureOptions(checkpoint=str(home / "tiny.ckpt"), data=data, output=str(tmp_path / "f"), batch_size=8)
+    _, features = write_features(out, lines.append)
+    assert features.values.shape == (59, 16)
+    assert "train/dog/2.png" not in features.names
+    assert 20 not in features.position  # cat: 14 photos, then 0, 1, 10, 11, 12, 13, 2 of dog
+    assert any("train/dog/2.png" in line for line in lines)
+    assert sorted(path.name for path in tmp_path.glob("f*")) == ["f.json", "f.npy", "f.npz", "f.tsv"]
+
+
+def test_the_command_draws_and_writes_projector_files(home, capsys):
+    pytest.importorskip("sklearn")
+    flags = ["--checkpoint", str(home / "tiny.ckpt"), "--data", str(home / "photos"), "--output", str(home / "drawn")]
+    assert command.main([*flags, "--plot", "--projector", str(home / "projector")]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "21 images, 16 values each, features of tiny"
+    for ending in ("pca", "tsne", "values"):
+        assert (home / f"drawn.{ending}.png").read_bytes().startswith(b"\x89PNG")
+    config = (home / "projector" / "projector_config.pbtxt").read_text()
+    assert "tensor_shape: 21\n  tensor_shape: 16\n" in config
+    named = dict(re.findall(r'(\w+_path): "(.*)"', config))
+    tensor = np.loadtxt(home / "projector" / named["tensor_path"], delimiter="\t")
+    np.testing.assert_allclose(tensor, read_features(str(home / "drawn")).values, rtol=1e-4, atol=1e-5)
+    metadata = (home / "projector" / named["metadata_path"]).read_text().splitlines()
+    assert (len(metadata), metadata[1]) == (22, "cat\ttrain/cat/0.png")
+    from PIL import Image
+
+    sprite = np.asarray(Image.open(home / "projector" / named["image_path"]))
+    photo = np.asarray(Image.open(home / "photos" / "train" / "dog" / "1.png"))
+    np.testing.assert_array_equal(sprite[32:64, 32:64], photo)  # the seventh of five in a row
+
+
+def test_the_command_merges(home, capsys):
+    for shard in "01":
+        flags = ["--checkpoint", str(home / "tiny.ckpt"), "--data", str(home / "photos"), "--output", str(home / "two")]
+        assert command.main([*flags, "--shards", "2", "--shard", shard]) == 0
+    capsys.readouterr()
+    assert command.main(["--merge", "2", "--output", str(home / "two"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["shape"], shown["layer"]) == ([21, 16], "features")
+    assert command.main(["--merge", "2"]) == 2
+    assert "--output must be given" in capsys.readouterr().err
+
+
+def test_wrong_options(home):
+    with pytest.raises(RecipeError, match="--data must be given; --output must be given; --shard 2: 2 shards"):
+        FeatureOptions(checkpoint="x", shards=2, shard=2)
+    with pytest.raises(DataError, match="no end point 'Conv_9'; did you mean Conv_"):
+        write_features(options(home, "wrong", end_point="Conv_9"))
+    (home / "bad.npz").write_bytes(b"hello")
+    with pytest.raises(DataError, match="not what ckpt-features writes"):
+        read_features(str(home / "bad"))

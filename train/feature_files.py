@@ -1,0 +1,122 @@
+"""Transfer values on disk: PREFIX.npy and what lies beside it, and the parts of several machines put together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, OutputError
+
+ENDINGS = (".npy", ".npz", ".tsv", ".json")
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Transfer values with what they belong to, in the order of the rows."""
+
+    values: np.ndarray  # [images, ...], usually memory-mapped
+    label_ids: np.ndarray  # int32 [images]
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    split: tuple[str, ...]  # "train", "validation" or "test" for each row
+    position: np.ndarray  # int64 [images], number of the image in the whole data set
+    facts: dict[str, object]  # net, source, layer, preprocessing
+
+
+def write_companions(features: Features, prefix: str) -> None:
+    """Writes the .npz, .tsv and .json beside PREFIX.npy."""
+    lines = ["label\tname\tsplit"]
+    for number, name, split in zip(features.label_ids, features.names, features.split, strict=True):
+        lines.append(f"{features.labels[number]}\t{name}\t{split}")
+    record = {**features.facts, "shape": list(features.values.shape), "type": str(features.values.dtype)}
+    try:
+        whole = Path(f"{prefix}.npz")
+        with whole.with_name(whole.name + ".writing").open("wb") as file:
+            np.savez(
+                file,
+                features=features.values,
+                labels=features.label_ids,
+                label_names=np.array(features.labels),
+                names=np.array(features.names),
+                split=np.array(features.split),
+                position=features.position,
+                facts=np.array(json.dumps(features.facts)),
+            )
+        whole.with_name(whole.name + ".writing").replace(whole)
+        Path(f"{prefix}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        Path(f"{prefix}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write ({error.strerror})", path=prefix) from error
+
+
+def read_features(prefix: str) -> Features:
+    """Reads what `write_features` wrote; the values stay on disk until they are used."""
+    path = Path(f"{prefix}.npz")
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            part = {key: held[key] for key in held.files if key != "features"}
+        values = np.load(f"{prefix}.npy", mmap_mode="r", allow_pickle=False)
+        facts = json.loads(str(part["facts"]))
+        return Features(
+            values,
+            part["labels"],
+            tuple(part["label_names"].tolist()),
+            tuple(part["names"].tolist()),
+            tuple(part["split"].tolist()),
+            part["position"],
+            facts,
+        )
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(f"not what ckpt-features writes ({error})", path=path) from None
+
+
+def shard_prefix(prefix: str, shard: int, shards: int) -> str:
+    """The prefix of one part, as TensorFlow numbers the parts of a file.
+
+    >>> shard_prefix("features", 1, 4)
+    'features-00001-of-00004'
+    """
+    return f"{prefix}-{shard:05d}-of-{shards:05d}"
+
+
+def merge_features(prefix: str, shards: int) -> Features:
+    """Puts the parts PREFIX-00000-of-N ... together and writes them as PREFIX; the parts stay.
+
+    Raises DataError naming the parts that are missing or that come from another net, layer or data set.
+    """
+    prefixes = [shard_prefix(prefix, shard, shards) for shard in range(shards)]
+    missing = [part for part in prefixes if not Path(f"{part}.npz").is_file()]
+    if missing:
+        raise DataError(f"parts are missing: {', '.join(Path(part).name for part in missing)}", path=prefix)
+    parts = [read_features(part) for part in prefixes]
+    for part, name in zip(parts, prefixes, strict=True):
+        other = [key for key in part.facts if part.facts[key] != parts[0].facts[key]]
+        if other:
+            raise DataError(f"{' and '.join(other)} differ from those of {prefixes[0]}", path=name)
+    position = np.concatenate([part.position for part in parts])
+    order = np.argsort(position, kind="stable")
+    values = np.lib.format.open_memmap(
+        f"{prefix}.npy", "w+", parts[0].values.dtype, (len(order), *parts[0].values.shape[1:])
+    )
+    target = np.empty(len(order), np.int64)
+    target[order] = np.arange(len(order))
+    start = 0
+    for part in parts:
+        values[target[start : start + len(part.values)]] = part.values
+        start += len(part.values)
+    values.flush()
+    names, split = ([x for part in parts for x in getattr(part, key)] for key in ("names", "split"))
+    merged = Features(
+        values,
+        np.concatenate([part.label_ids for part in parts])[order],
+        parts[0].labels,
+        tuple(names[i] for i in order),
+        tuple(split[i] for i in order),
+        position[order],
+        {**parts[0].facts, "shards": 1},
+    )
+    write_companions(merged, prefix)
+    return merged

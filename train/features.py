@@ -1,0 +1,226 @@
+"""Transfer values of a data set: what the net makes of each image at one of its layers, computed once and kept.
+
+    write_features(FeatureOptions(checkpoint="inception_v3.ckpt", data="photos", output="features"))
+
+    features.npy    the values, float32 or float16 [images, ...], to be memory-mapped
+    features.npz    the same with labels, label_names, names and split: a data set of its own for `ckpt-finetune`
+    features.tsv    label, name and split of each row, for people and for TensorBoard's projector
+    features.json   where the values come from
+
+`shards` and `shard` split the images between machines; `feature_files.merge_features` puts the parts together in the
+order that one machine would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, OutputError, RecipeError, nearest
+from ..names import select
+from ..plan import make_plan
+from .data import load_data_set
+from .examples import DataSet, Examples
+from .feature_files import Features, shard_prefix, write_companions
+from .inference import Classifier, Wanted, open_classifier, run_on
+from .options import option
+from .pipeline import Unreadable
+
+SPLITS = ("all", "train", "validation", "test")
+POOLS = ("mean", "max", "none")
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """What `ckpt-features` was asked to do."""
+
+    train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
+    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
+    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    end_point: str | None = option(
+        None, "layer whose output is kept; what reaches the last layer by default", group="source", metavar="NAME"
+    )
+    trainable: tuple[str, ...] = option(
+        (), "keep what --trainable of ckpt-finetune would leave frozen, instead", group="source", metavar="PATTERN"
+    )
+    pool: str = option(
+        "mean", "what is kept of a map of an end point: its mean, max, or all", group="source", choices=POOLS
+    )
+
+    data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
+    split: str = option("all", "which of its images", group="data", choices=SPLITS)
+    validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
+    seed: int = option(0, "of that choice", group="data", least=0)
+    image_size: int | None = option(None, "height and width in pixels", group="data", least=1)
+    preprocessing: str | None = option(None, "inception or vgg", group="data", choices=("inception", "vgg"))
+
+    output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
+    type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))
+    shards: int = option(1, "number of machines that share the work", group="run", least=1)
+    shard: int = option(0, "which of them this is, from 0", group="run", least=0)
+    batch_size: int = option(32, "images a step", group="run", least=1)
+    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+
+    def __post_init__(self) -> None:
+        problems = []
+        if bool(self.train_dir) == bool(self.checkpoint):
+            problems.append("--train-dir or --checkpoint must be given, not both")
+        if self.checkpoint and not self.data:
+            problems.append("--data must be given")
+        if not self.output:
+            problems.append("--output must be given")
+        if self.end_point and self.trainable:
+            problems.append("--end-point and --trainable exclude each other")
+        if self.shard >= self.shards:
+            problems.append(f"--shard {self.shard}: {self.shards} shards are numbered from 0 to {self.shards - 1}")
+        if problems:
+            raise RecipeError("; ".join(problems))
+
+
+def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda line: None) -> tuple[str, Features]:
+    """Computes the values and writes the files; returns their prefix and what they hold.
+
+    Raises DataError for an end point that the net does not have, OutputError where the files cannot be written.
+    """
+    classifier = open_classifier(
+        options.train_dir or options.checkpoint,
+        net=options.net,
+        image_size=options.image_size,
+        preprocessing=options.preprocessing,
+        use=options.use,
+        head=False,
+    )
+    data = load_data_set(
+        options.data or classifier.options.data, validation_fraction=options.validation_fraction, seed=options.seed
+    )
+    examples, split = chosen(data, options.split)
+    position = np.arange(options.shard, len(examples), options.shards)
+    prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)
+    say(f"net            {classifier.net.title} from {classifier.path}")
+    say(f"images         {len(position):,} of {len(examples):,}, {classifier.preprocessing.image_size} pixels")
+
+    unreadable = Unreadable()
+    part = examples.take(position)
+    values, kept, layer = computed(classifier, part, options, prefix, unreadable)
+    if unreadable.reasons:
+        say(f"note           {unreadable.note()}")
+    facts = {
+        "net": classifier.net.name,
+        "source": classifier.path,
+        "layer": layer,
+        "preprocessing": classifier.preprocessing.as_dict(),
+        "data": data.path,
+        "images": len(examples),
+        "shards": options.shards,
+    }
+    position = position[kept]
+    features = Features(
+        values,
+        examples.label_ids[position],
+        data.labels,
+        tuple(examples.names[i] for i in position),
+        tuple(split[i] for i in position),
+        position,
+        facts,
+    )
+    write_companions(features, prefix)
+    return prefix, features
+
+
+def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
+    """The examples of a split, or of all, and for each the split that it is from."""
+    names = [name for name in ("train", "validation", "test") if getattr(data, name) is not None]
+    each = [name for name in names if split in ("all", name) for _ in range(len(getattr(data, name)))]
+    return data.split(split), each
+
+
+def computed(
+    classifier: Classifier, examples: Examples, options: FeatureOptions, prefix: str, unreadable: Unreadable
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Writes PREFIX.npy row by row. Returns the values, the numbers of the examples that have a row, and the layer."""
+    layers = []
+
+    def make(images: object) -> Wanted:
+        wanted, layer = layer_of(classifier, images, options)
+        layers.append(layer)
+        return wanted
+
+    rows, kept, array = 0, [], None
+    path = Path(f"{prefix}.npy")
+    writing = path.with_name(path.name + ".writing")
+    how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for part in run_on(classifier, examples, make, title="transfer values", **how):
+            if array is None:
+                shape = (len(examples), *part["values"].shape[1:])
+                array = np.lib.format.open_memmap(writing, "w+", np.dtype(options.type), shape)
+            count = len(part["index"])
+            array[rows : rows + count] = part["values"]
+            rows += count
+            kept.append(part["index"])
+        array.flush()
+        if rows < len(examples):  # some could not be decoded: the file gets a header with fewer rows
+            np.save(path.with_name(path.name + ".shorter.npy"), array[:rows])
+            path.with_name(path.name + ".shorter.npy").replace(writing)
+        writing.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write ({error.strerror})", path=path) from error
+    finally:
+        writing.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r"), np.concatenate(kept), layers[0]
+
+
+def layer_of(classifier: Classifier, images: object, options: FeatureOptions) -> tuple[Wanted, str]:
+    """Builds the net as far as it is needed: "values" [batch, ...], and the layer's name."""
+    import tensorflow.compat.v1 as tf
+
+    from ..nets.graph import build_net
+
+    net = classifier.net
+    if options.trainable:
+        return frontier_of(classifier, images, options.trainable)
+    built = build_net(net, images, num_classes=None)
+    if options.end_point is None:
+        return Wanted({"values": built.features}), "features"
+    if options.end_point not in built.end_points:
+        known = list(built.end_points)
+        advice = f"From input to output: {', '.join(known)}."
+        raise DataError(f"no end point {options.end_point!r}{nearest(options.end_point, known)}", advice=advice)
+    values = built.end_points[options.end_point]
+    if values.shape.rank == 4 and options.pool != "none":
+        values = (tf.reduce_mean if options.pool == "mean" else tf.reduce_max)(values, [1, 2])
+    return Wanted({"values": values}), options.end_point
+
+
+def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]) -> tuple[Wanted, str]:
+    """What divides the frozen part of the net from the part that `trainable` would train, as rows of bytes an image.
+
+    Raises DataError where nothing worth keeping is frozen, or where more than one tensor divides the two.
+    """
+    from ..nets.graph import build_net
+    from .frozen_prefix import find_frontier
+
+    classes = classifier.classes or 2  # any number: the head is not kept
+    variables = classifier.net.variables(classes)
+    select([variable.name for variable in variables if variable.trainable], trainable)  # nearest names when wrong
+    plan = make_plan({variable.name: variable.spec for variable in variables}, variables, trainable=trainable).checked()
+    moving = {row.name for row in plan.rows if row.trainable}
+    built = build_net(
+        classifier.net,
+        images,
+        num_classes=classes,
+        trains_batch_norm=lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen",
+    )
+    frontier = find_frontier(images, [built.logits], lambda name: name in moving)
+    if frontier is None:
+        raise DataError(f"too little of the net is frozen with --trainable {','.join(trainable)}")
+    if len(frontier.tensors) > 1:
+        names = ", ".join(tensor.op.name for tensor in frontier.tensors)
+        raise DataError(f"several tensors divide the frozen part from the rest: {names}", advice="Give --end-point.")
+    tensor = frontier.tensors[0]
+    return Wanted({"values": tensor}, frontier.variables), tensor.op.name

@@ -1,0 +1,149 @@
+"""Transfer values to look at: PCA and t-SNE in a plane, values of single images, TensorBoard's embedding projector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError, OutputError, UnsupportedError
+from .examples import Examples
+from .feature_files import Features
+from .figures import draw_points, new_figure, short, write_png
+from .pipeline import decode
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POINTS = 3000  # t-SNE takes minutes for more; they are drawn at random
+BEFORE_TSNE = 50  # dimensions that PCA leaves for t-SNE, as its authors advise (van der Maaten and Hinton 2008)
+THUMBNAIL = 32  # pixels of a sprite's picture
+SPRITE = 8192 // THUMBNAIL  # pictures in a row that browsers still draw
+
+
+def points_of(features: Features, method: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Points float [n, 2] of "pca" or "tsne", and the rows that they stand for (all, or POINTS of them)."""
+    try:
+        from sklearn.decomposition import PCA
+        from sklearn.manifold import TSNE
+    except ImportError:
+        raise UnsupportedError("PCA and t-SNE need scikit-learn", advice='pip install "ckpt-tools[plots]"') from None
+    count = len(features.values)
+    if count < 3:
+        raise DataError(f"{count} images are too few for a picture of their transfer values")
+    rows = np.arange(count)
+    if method == "tsne" and count > POINTS:
+        rows = np.sort(np.random.default_rng(seed).permutation(count)[:POINTS])
+    values = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
+    if method == "pca":
+        return PCA(2, svd_solver="auto", random_state=seed).fit_transform(values), rows
+    most = min(BEFORE_TSNE, *values.shape)
+    fewer = PCA(most, random_state=seed).fit_transform(values) if values.shape[1] > most else values
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(fewer), rows
+
+
+def write_plots(features: Features, examples: Examples | None, prefix: str) -> list[str]:
+    """PREFIX.pca.png, PREFIX.tsne.png, and PREFIX.values.png for one image of each of six classes."""
+    written = []
+    for method, title in (("pca", "PCA of the transfer values"), ("tsne", "t-SNE of the transfer values")):
+        points, rows = points_of(features, method)
+        title += "" if len(rows) == len(features.values) else f" ({len(rows):,} of {len(features.values):,} images)"
+        figure = draw_points(points, features.label_ids[rows], features.labels, title)
+        written.append(_write(figure, f"{prefix}.{method}.png"))
+    if examples is not None:
+        written.append(_write(draw_values(features, examples), f"{prefix}.values.png"))
+    return written
+
+
+def draw_values(features: Features, examples: Examples, most: int = 6) -> Figure:
+    """Single images beside their transfer values drawn as a picture, one of each class up to `most`.
+
+    `examples` are those of `features.position`.
+    """
+    rows = [int(np.flatnonzero(features.label_ids == number)[0]) for number in np.unique(features.label_ids)[:most]]
+    figure = new_figure(7.2, 1.75 * len(rows))
+    low, high = np.percentile(np.asarray(features.values[rows], np.float32), [0, 99.5])
+    grid = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 3])
+    for line, row in enumerate(rows):
+        photo, values = grid[line]
+        photo.imshow(decode(examples.read(int(features.position[row]))))
+        photo.set_title(short(features.labels[features.label_ids[row]]), fontsize=8)
+        values.imshow(as_rectangle(features.values[row]), cmap="Reds", vmin=low, vmax=high, interpolation="nearest")
+        values.set_title(f"{np.size(features.values[row]):,} transfer values", fontsize=8)
+        photo.set_axis_off()
+        values.set_axis_off()
+    return figure
+
+
+def as_rectangle(values: np.ndarray) -> np.ndarray:
+    """One image's values, in their order, as a picture about twice as wide as high; the rest is NaN.
+
+    >>> as_rectangle(np.arange(2048)).shape
+    (32, 64)
+    """
+    flat = np.asarray(values, np.float32).ravel()
+    height = max(1, round(math.sqrt(flat.size / 2)))
+    width = -(-flat.size // height)
+    padded = np.full(height * width, np.nan, np.float32)
+    padded[: flat.size] = flat
+    return padded.reshape(height, width)
+
+
+def write_projector(features: Features, examples: Examples | None, folder: str) -> list[str]:
+    """Files that `tensorboard --logdir FOLDER` shows in its projector tab, photos included.
+
+    tensors.tsv and metadata.tsv can also be loaded at projector.tensorflow.org. The rows of metadata.tsv are in the
+    order of the features; the format of projector_config.pbtxt is that of TensorBoard's projector plugin.
+    """
+    root = Path(folder)
+    flat = np.asarray(features.values, np.float32).reshape(len(features.values), -1)
+    lines = [f"{features.labels[n]}\t{name}" for n, name in zip(features.label_ids, features.names, strict=True)]
+    config = [
+        "embeddings {",
+        '  tensor_name: "transfer values"',
+        f"  tensor_shape: {flat.shape[0]}",
+        f"  tensor_shape: {flat.shape[1]}",
+        '  tensor_path: "tensors.tsv"',
+        '  metadata_path: "metadata.tsv"',
+    ]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        np.savetxt(root / "tensors.tsv", flat, fmt="%.6g", delimiter="\t")
+        (root / "metadata.tsv").write_text("\n".join(["label\tname", *lines]) + "\n", encoding="utf-8")
+        if examples is not None and len(flat) <= SPRITE**2:
+            sprite(examples, features.position).save(root / "sprite.png")
+            config += [
+                "  sprite {",
+                '    image_path: "sprite.png"',
+                f"    single_image_dim: {THUMBNAIL}",
+                f"    single_image_dim: {THUMBNAIL}",
+                "  }",
+            ]
+        (root / "projector_config.pbtxt").write_text("\n".join([*config, "}"]) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write here ({error.strerror})", path=root) from error
+    return sorted(str(path) for path in root.iterdir())
+
+
+def sprite(examples: Examples, position: Sequence[int]):  # noqa: ANN201 - a PIL image, named only where it is used
+    """The photos of these positions as one square picture, row by row."""
+    from PIL import Image
+
+    side = math.ceil(math.sqrt(len(position)))
+    whole = Image.new("RGB", (side * THUMBNAIL, side * THUMBNAIL))
+    for i, number in enumerate(position):
+        small = Image.fromarray(decode(examples.read(int(number)))).resize((THUMBNAIL, THUMBNAIL))
+        whole.paste(small, (i % side * THUMBNAIL, i // side * THUMBNAIL))
+    return whole
+
+
+def _write(figure: Figure, path: str) -> str:
+    try:
+        write_png(figure, path)
+    except OSError as error:
+        raise OutputError(f"cannot write ({error.strerror})", path=path) from error
+    return path
