@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
+from ckpt_tools.diff import diff_tensors
 from ckpt_tools.dtypes import BY_NAME, numpy_dtype
 from ckpt_tools.formats import keras, npz, safetensors_file, typed_values
 from ckpt_tools.recipe import parse_recipe, to_yaml
@@ -197,6 +198,27 @@ def test_shapes_that_are_announced_are_those_that_come(data):
     np.testing.assert_array_equal(SliceOf(("w",), before, before + length, axis)(padded)["w"].load(), array)
     back = Transpose(("w",), tuple(np.argsort(axes).tolist()))(Transpose(("w",), axes)(source))
     np.testing.assert_array_equal(back["w"].load(), array)
+
+
+@LAWS
+@given(source=checkpoints())
+def test_nothing_differs_from_itself(source):
+    assert diff_tensors(source, source) == []
+    # Nor from a copy of which nothing is known to be the same.
+    copied = Tensors((name, from_array(tensor.load().copy(), tensor.spec.dtype)) for name, tensor in source.items())
+    assert diff_tensors(source, copied) == []
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        save_checkpoint(source, f"{folder}/m")
+        assert [change for change in diff_tensors(source, open_checkpoint(f"{folder}/m")) if change] == []
+
+
+@LAWS
+@given(source=checkpoints(), scope=words)
+def test_what_was_renamed_is_all_that_differs(source, scope):
+    assume(not any(name == scope or name.startswith(scope + "/") for name in source))
+    changes = diff_tensors(source, Rename((("", scope),))(source))
+    assert {change.change for change in changes} <= {"renamed", "removed", "added"}
+    assert {change.name for change in changes if change.change != "added"} == set(source)
 
 
 @LAWS
