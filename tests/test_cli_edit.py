@@ -1,6 +1,8 @@
 """ckpt-edit: flags in their order, what is printed, what is written, exit codes."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -224,6 +226,8 @@ def test_average_and_graft_of_files(folder):
     assert main(["model.npz", "-o", "mean.npz", "--average", "other.npz"]) == 0
     np.testing.assert_array_equal(values("mean.npz")["net/Logits/weights"], ARRAYS["net/Logits/weights"] * 2)
     assert values("mean.npz")["global_step"] == 3
+    told = json.loads((folder / "mean.npz.provenance.json").read_text())["source"]
+    assert [list(each["files"]) for each in told] == [["model.npz"], ["other.npz"]]
     assert main(["model.npz", "-o", "mixed.npz", "--graft", "other.npz", "Logits"]) == 0
     mixed = values("mixed.npz")
     np.testing.assert_array_equal(mixed["net/Logits/weights"], other["net/Logits/weights"])
@@ -254,3 +258,14 @@ def test_help_names_every_operation_that_needs_no_recipe(capsys):
     in_recipes_alone = {"reshape", "transpose", "slice", "pad", "fill"}
     for command in set(OPERATIONS) - in_recipes_alone:
         assert f"--{command.replace('_', '-')} " in text or f"--{command.replace('_', '-')}\n" in text
+
+
+def test_a_rename_of_a_v2_checkpoint_needs_no_numpy(folder, GOLDEN):
+    source = GOLDEN / "tf115_v2_training" / "model.ckpt-2"
+    program = (
+        "import sys; from ckpt_tools.cli.edit import main;"
+        f"main([{str(source)!r}, '-o', 'out.ckpt', '--rename', 'net=n', '--strip', 'optimizer']);"
+        "print(sorted({'numpy', 'yaml', 'tensorflow', 'h5py'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")

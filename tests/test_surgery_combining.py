@@ -99,3 +99,15 @@ def test_graft_of_nothing():
         Graft(from_arrays(THERE), ("conf",))(from_arrays(HERE))
     with pytest.raises(SelectionError, match="modell fits no tensor"):
         Graft(from_arrays(THERE), rename=(("modell", "net"),))(from_arrays(HERE))
+
+
+def test_graft_leaves_no_slot_of_another_shape_behind():
+    slots = {"net/Logits/weights/Adam": np.float32([0, 0]), "net/Logits/weights/Adam_1": np.float32([0, 0])}
+    operation = Graft(from_arrays(THERE), rename=(("model", "net"),), any_shape=True)
+    with pytest.raises(SelectionError) as caught:
+        operation(from_arrays(HERE | slots))
+    advice = "would not fit net/Logits/weights any more; strip it first, or take it along"
+    assert str(caught.value).splitlines() == [
+        "2 problems:",
+        *(f"  graft: {name} {advice}" for name in slots),
+    ]

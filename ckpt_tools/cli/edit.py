@@ -110,8 +110,9 @@ def _write(
     args: argparse.Namespace, source: Checkpoint, surgery: Surgery, argv: Sequence[str] | None
 ) -> tuple[str, ...]:
     """Writes the result with its recipe, what was done to each tensor, and what casts could not keep."""
+    others = [open_checkpoint(path) for operation in surgery.operations for path in operation.sources]
     provenance = {
-        "source": source,
+        "source": [source, *others] if others else source,
         "command": shlex.join(["ckpt-edit", *(sys.argv[1:] if argv is None else argv)]),
         "recipe": as_data(surgery.operations),
         "actions": {row.name: _sentence(row) for row in surgery.rows if row.after is not None},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError
+from ..kinds import kinds
 from ..tensors import Spec, Tensor, Tensors
 from .casting import FLOATS
 from .operation import Edit, Operation, Row, chosen
@@ -37,6 +38,10 @@ class Average(Operation):
     def __post_init__(self) -> None:
         if not self.others:
             raise RecipeError("average needs at least one other checkpoint")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(other for other in self.others if not isinstance(other, Tensors))
 
     def edit(self, tensors: Tensors) -> Edit:
         others = [_opened(other) for other in self.others]
@@ -76,6 +81,10 @@ class Graft(Operation):
         if self.rename:
             Rename(self.rename)  # raises where a rule is wrong
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return () if isinstance(self.source, Tensors) else (self.source,)
+
     def edit(self, tensors: Tensors) -> Edit:
         other = _opened(self.source)
         names, problems = chosen(other, self.select, self.command) if self.select else (list(other), ())
@@ -90,6 +99,7 @@ class Graft(Operation):
             for name, tensor in taken.items()
             if name in tensors and tensors[name].spec != tensor.spec and not self.any_shape
         )
+        problems += tuple(_orphans(tensors, taken))
         where = _called(self.source)
         rows = tuple(
             Row(
@@ -103,6 +113,18 @@ class Graft(Operation):
             for name, tensor in taken.items()
         )
         return Edit(tensors, (), problems) if problems else Edit(Tensors({**tensors, **taken}), rows)
+
+
+def _orphans(here: Tensors, taken: Tensors) -> list[str]:
+    """A sentence for each slot and average that would be left with the shape of a variable that has another now."""
+    reshaped = {name for name, tensor in taken.items() if name in here and here[name].spec.shape != tensor.spec.shape}
+    if not reshaped:
+        return []
+    return [
+        f"graft: {name} would not fit {kind.of} any more; strip it first, or take it along"
+        for name, kind in kinds(here.specs()).items()
+        if kind.of in reshaped and name not in taken and here[name].spec.shape == here[kind.of].spec.shape
+    ]
 
 
 def _opened(source: str | os.PathLike[str] | Tensors) -> Tensors:

@@ -60,6 +60,11 @@ class Operation:
     command: ClassVar[str] = ""
     short: ClassVar[str] = ""
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Paths of the other checkpoints that the operation takes tensors from."""
+        return ()
+
     def edit(self, tensors: Tensors) -> Edit:
         """The tensors after the operation, a row for each that it touched, and everything that is wrong."""
         raise NotImplementedError
