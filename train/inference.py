@@ -218,10 +218,15 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
     """
     import tensorflow.compat.v1 as tf
 
+    from ..nets.head import Dropout
+    from .job import make_head
+    from ..nets.head import Dropout
     from .job import make_head
     from .model import Variables, build_tower
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
+    head = make_head(classifier.options)
+    head = replace(head, layers=tuple(layer for layer in head.layers if not isinstance(layer, Dropout)))
     tower = build_tower(
         classifier.net,
         {"image": images, "label": tf.zeros(tf.shape(images)[:1], tf.int32)},
