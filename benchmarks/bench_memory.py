@@ -1,0 +1,77 @@
+"""Peak memory of surgery on a file of 4 GB: what is resident beyond the pages of the mapped file.
+
+    python benchmarks/bench_memory.py --folder /tmp/bench --gigabytes 4
+
+Makes a V2 checkpoint of random blocks, then renames, strips, casts and converts it, each in a process of its own.
+/proc/PID/status is read fifty times a second: RssAnon counts, RssFile (pages of the mapped source) is shown beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench_surgery import CKPT, RENAME, make_source
+
+LIMIT = 200  # MB
+
+
+def watch(command: list[str]) -> tuple[float, float, float]:
+    """Runs a command; its seconds, and the peak of its anonymous and of all its resident memory in MB."""
+    start = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    own = whole = 0.0
+    while child.poll() is None:
+        own, whole = max(own, resident(child.pid, "RssAnon", "RssShmem")), max(whole, resident(child.pid, "VmRSS"))
+        time.sleep(0.02)
+    if child.returncode:
+        raise SystemExit(child.stderr.read().decode())
+    return time.perf_counter() - start, own, whole
+
+
+def resident(pid: int, *names: str) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(names)) / 1000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Peak memory of surgery on a large checkpoint.")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--gigabytes", type=float, default=4)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    source, out = args.folder / "large.ckpt", args.folder / "result"
+    make_source(source, args.gigabytes * 1e9)
+    worst = 0.0
+    print(f"{args.gigabytes:g} GB of float32")
+    for work, command in {
+        "rename": ["edit", source, "-o", out / "m", "--rename", RENAME],
+        "strip": ["edit", source, "-o", out / "m", "--strip", "optimizer"],
+        "cast": ["edit", source, "-o", out / "m", "--cast", "float16"],
+        "to V1": ["convert", source, out / "m", "--to", "v1"],
+        "to npz": ["convert", source, out / "m.npz"],
+        "to safetensors": ["convert", source, out / "m.safetensors"],
+        "to Keras h5": ["convert", source, out / "m.h5"],
+        "verify": ["verify", source],
+    }.items():
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        seconds, own, whole = watch([*CKPT, *map(str, command)])
+        worst = max(worst, own)
+        print(f"{work:<16}{seconds:8.1f} s {own:8.0f} MB own {whole:8.0f} MB with the mapped file", flush=True)
+    shutil.rmtree(out)
+    for path in args.folder.glob("large.ckpt*"):
+        path.unlink()
+    print(f"at most {worst:.0f} MB of {LIMIT}")
+    return 0 if worst < LIMIT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
