@@ -4,15 +4,15 @@ import os
 import shutil
 from pathlib import Path
 
+import mutants
 import numpy as np
 import pytest
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint, verify
-from ckpt_tools.errors import NotACheckpointError, OutputError, UnsupportedError
+from ckpt_tools.errors import CheckpointError, NotACheckpointError, OutputError, UnsupportedError
 from ckpt_tools.formats.sstable import Table, TableWriter, entries
 from ckpt_tools.tensors import Extent, Slice, Tensor, Tensors, from_array
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 FORMATS = ["v1", "v2", "npz", "safetensors", "keras_h5"]
 
 
@@ -270,10 +270,43 @@ def test_what_is_no_checkpoint_is_an_error(tmp_path):
         ("v2_index_real_data_lfs/model.ckpt-10000", 0, 7),
     ],
 )
-def test_broken_files_of_other_people(folder, good, lost):
+def test_broken_files_of_other_people(SHARED, folder, good, lost):
     path = SHARED / "corpus" / "broken" / "derived" / folder
-    if not SHARED.is_dir():
-        pytest.skip("../shared is not here")
     verification = verify(path)
     assert verification.findings
     assert (len(verification.good), len(verification.lost)) == (good, lost)
+
+
+def test_the_golden_checkpoints_are_whole(GOLDEN):
+    for case, name in mutants.CASES.items():
+        verification = verify(GOLDEN / case / name)
+        assert verification.findings == (), case
+        assert set(verification.good) == set(open_checkpoint(GOLDEN / case / name, names="stored").tensors), case
+
+
+def test_of_hostile_files_exactly_those_tensors_are_good_that_can_be_read(GOLDEN, tmp_path):
+    agreed = 0
+    for number, mutant in enumerate(mutants.mutants(GOLDEN, 11, 300)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, content in mutant.files.items():
+            (folder / name).write_bytes(content)
+        source = folder / mutants.CASES[mutant.case]
+        try:
+            verification = verify(source, threads=2)
+            tensors = open_checkpoint(source, names="stored").tensors
+        except CheckpointError:
+            continue
+        readable = {name for name in tensors if can_be_read(tensors[name])}
+        assert set(verification.good) - readable == set(), mutant
+        assert readable - set(verification.good) == set(), mutant
+        agreed += 1
+    assert agreed > 50
+
+
+def can_be_read(tensor: Tensor) -> bool:
+    try:
+        tensor.load()
+    except CheckpointError:
+        return False
+    return True
