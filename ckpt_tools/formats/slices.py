@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import DamagedError, UnsupportedError
@@ -164,12 +165,24 @@ def slice_key(name: bytes, extents: Extents) -> bytes:
     >>> slice_key(b"s", (Extent(2, 1), Extent(0, None))).hex(" ")
     '00 73 00 01 01 02 82 81 80 7f'
     """
-    escaped = b"\0\xff".join(part.replace(b"\xff", b"\xff\0") for part in name.split(b"\0"))
-    out = [b"\0", escaped, b"\0\1", _ordered_unsigned(len(extents))]
+    out = [b"\0", _ordered_string(name), _ordered_unsigned(len(extents))]
     for extent in extents:
         out.append(_ordered_signed(extent.start))
         out.append(_ordered_signed(-1 if extent.length is None else extent.length))
     return b"".join(out)
+
+
+@lru_cache(maxsize=8)
+def _ordered_string(value: bytes) -> bytes:
+    """
+    >>> _ordered_string(b"nul\\0\\xffx").hex(" ")
+    '6e 75 6c 00 ff ff 00 78 00 01'
+    """
+    if b"\0" in value:
+        value = value.decode("latin-1").translate({0: "\0\xff", 255: "\xff\0"}).encode("latin-1")
+    else:
+        value = value.replace(b"\xff", b"\xff\0")
+    return value + b"\0\1"
 
 
 def _ordered_unsigned(value: int) -> bytes:
