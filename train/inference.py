@@ -220,8 +220,6 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
 
     from ..nets.head import Dropout
     from .job import make_head
-    from ..nets.head import Dropout
-    from .job import make_head
     from .model import Variables, build_tower
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
