@@ -16,12 +16,14 @@ from ..tensors import Tensor, Tensors
 from . import placing
 from . import provenance as origin
 from .checkpoint import Checkpoint
+from .mapped import forget_pages
 
 # What --to and `format=` accept -> the module whose `write(tensors, path, ...)` makes a complete file.
 WRITERS = {"v1": "v1", "v2": "v2", "npz": "npz", "safetensors": "safetensors_file", "keras_h5": "keras"}
 _ENDINGS = {".npz": "npz", ".safetensors": "safetensors", ".h5": "keras_h5", ".hdf5": "keras_h5", ".index": "v2"}
 _READ_ONLY = (".weights.h5", ".keras", ".pb", ".pbtxt", ".tar", ".tar.gz", ".tgz", ".pt", ".pth", ".onnx", ".tflite")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_FORGET_EVERY = 32 << 20  # bytes written
 _SYNC_EVERY = 0.25  # seconds between two rounds of bringing to disk what is being written
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -57,10 +59,12 @@ def save_checkpoint(
         metadata = tensors.metadata
         tensors = tensors.tensors
     check_tensors(tensors, format)
+    if shards is not None and shards < 1:
+        raise UnsupportedError(f"a checkpoint has 1 data file or more, not {shards}", path=path)
     target = os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
     _check_target(target, format, force)
     _check_space(target, 0 if link else needed_bytes(tensors, format))
-    options: dict[str, object] = {"progress": progress}
+    options: dict[str, object] = {"progress": _forgetful(progress)}
     if format == "v2":
         options |= {"shards": shards, "link": link}
     elif format == "safetensors":
@@ -70,6 +74,22 @@ def save_checkpoint(
         with _WriteBack(folder):
             _writer(format).write(tensors, made, **options)
         return _finish(tensors, format, made, target, said)
+
+
+def _forgetful(progress: Callable[[int], object] | None) -> Callable[[int], None]:
+    """Hands progress on, and gives the source's pages back now and then: 4 GB that were read once would stay mapped."""
+    since = 0
+
+    def hear(size: int) -> None:
+        nonlocal since
+        since += size
+        if since > _FORGET_EVERY:
+            forget_pages()
+            since = 0
+        if progress is not None:
+            progress(size)
+
+    return hear
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
