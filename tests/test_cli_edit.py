@@ -165,6 +165,7 @@ FLAGS = {
     "--class-map map.txt": (HeadResize(class_map=(1, None)),),
     "--labels-from old.txt --labels-to new.txt": (HeadResize(labels_from=("a", "b"), labels_to=("b",)),),
     "--background drop --input-channels 1": (Background("drop"), InputChannels(1)),
+    "--background add --head-in out --head 3": (Background("add", ("out",)), HeadResize(3)),
     "--average a b --graft c Logits": (Average(("a", "b")), Graft("c", ("Logits",))),
     "--strip ema --recipe drop-background --strip step": (Strip(("ema",)), Background("drop"), Strip(("step",))),
 }
@@ -200,6 +201,7 @@ def test_parameters_of_a_recipe(folder):
         ("nothing.ckpt -o out.npz --strip ema", "nothing.ckpt"),
         ("model.npz -o out.npz --labels-from none.txt --labels-to none.txt", "labels none.txt: No such file"),
         ("model.npz -o out.npz --class-map 3,4", "head: the head has classes 0 to 2, the class map asks for 3, 4"),
+        ("model.npz -o out.ckpt --shards 0", "out.ckpt: a checkpoint has 1 data file or more, not 0"),
         ("model.npz -o no/out.npz --drop net", "there is no folder no"),
         ("model.npz -o out.keras --drop net", "cannot write .keras files"),
     ],

@@ -74,7 +74,7 @@ def _add_operations(group: argparse._ArgumentGroup) -> None:
     add("--class-map", "MAP", f"{CLASS_MAP_HELP}, or a file of it")
     add("--labels-from", "FILE", "labels of the old classes, one a line")
     add("--labels-to", "FILE", "labels of the new classes")
-    add("--head-in", "PATTERN", "scope of the head where it is not one of the usual")
+    add("--head-in", "PATTERN", "scope of the head (or background), where it is not one of the usual")
     add("--head-init", "KIND", "new classes begin with zeros or normal", choices=("zeros", "normal"))
     add("--background", "CHANGE", "drop or add class 0 of 1001", choices=("drop", "add"))
     add("--input-channels", "N", "the first convolution for N channels", type=int)
@@ -164,6 +164,8 @@ def _merged(steps: Sequence[tuple[str, object]]) -> list[tuple[str, dict[str, ob
             if last != "cast":
                 raise RecipeError("--keep-statistics belongs behind --cast")
             fields["keep_statistics"] = True
+        elif flag == "head_in" and last == "background":
+            fields |= _HEAD[flag](value)
         elif flag in _HEAD:
             head = next((found for command, found in made if command == "head"), None)
             if head is None:

@@ -47,8 +47,9 @@ class Cast(Operation):
     short: ClassVar[str] = "dtype"
 
     def __post_init__(self) -> None:
-        if self.dtype not in BY_NAME or not BY_NAME[self.dtype].width or self.dtype.startswith("q"):
-            raise RecipeError(f"cast: no element type {self.dtype!r} to cast to{nearest(self.dtype, BY_NAME)}")
+        known = [name for name, row in BY_NAME.items() if row.width and not name.startswith("q")]
+        if self.dtype not in known:
+            raise RecipeError(f"cast: no element type {self.dtype!r} to cast to{nearest(self.dtype, known)}")
         if self.dtype not in FLOATS and not self.select:
             raise RecipeError(f"cast to {self.dtype} needs `select`: which tensors")
 

@@ -163,7 +163,7 @@ class InputChannels(Operation):
         if not problems and len(stems) != 1:
             what = "with 3 input channels" if not self.select else f"in {','.join(self.select)}"
             many = f"{len(stems)} convolutions {what}: {', '.join(stems[:5])}" if stems else f"no convolution {what}"
-            problems = (f"input_channels: {many}; `select` names the one to adapt",)
+            problems = (f"input_channels: {many}; in a recipe, `select` names the one to adapt",)
         elif not problems and stems[0].rpartition("/")[2].startswith("depthwise"):
             # Each of its channels has outputs of its own, which the pointwise convolution behind it counts on.
             problems = (f"input_channels: {stems[0]} is a depthwise convolution, whose channels do not add up",)
@@ -212,11 +212,12 @@ def _head(
         return [], 0, problems
     biases = {name: tensors[name].spec.shape[0] for name in inside if _is_bias(name, tensors[name].spec)}
     if not biases:
-        where = f"no biases in {','.join(patterns)}" if patterns else f"no head in the usual scopes {HEAD_SCOPES}"
-        return [], 0, (f"{command}: {where}; `select` names the scope of the last layer",)
+        usual = f"no head in the usual scopes ({', '.join(HEAD_SCOPES)})"
+        where = f"no biases in {','.join(patterns)}" if patterns else usual
+        return [], 0, (f"{command}: {where}; `select` (--head-in) names the scope of the last layer",)
     if len(set(biases.values())) > 1:
         sizes = ", ".join(f"{name} has {size}" for name, size in biases.items())
-        return [], 0, (f"{command}: heads with different numbers of classes ({sizes}); `select` names one scope",)
+        return [], 0, (f"{command}: heads with different numbers of classes ({sizes}); `select` (--head-in) names one",)
     old = next(iter(biases.values()))
     # Only layers that have biases: the hidden layers of an auxiliary head, whose batch norm takes their place,
     # may happen to be as wide as there are classes.
