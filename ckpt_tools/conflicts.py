@@ -45,6 +45,9 @@ def _explain_kind(
             f"Fresh statistics under restored weights make the net compute nonsense. {held}, or {whole} for the layers."
         )
         return Conflict("batch-norm statistics not restored", tuple(names), advice)
+    if kind == "shape" and 2 * len(names) > len(wanted):
+        advice = "Check --net: the checkpoint has its names, but is a net of other widths or depths."
+        return Conflict("other widths", tuple(names), advice)
     causes = {
         "channels": ("other number of input channels", f"--adapt-input converts the filters; {afresh}."),
         "dtype": ("other element type", f"--cast converts the values; {afresh}."),

@@ -17,6 +17,7 @@ from .plan_rows import Conflict, Variable
 from .renames import parse_renames, rename
 from .tensors import Spec
 
+_TYPED = 8  # scopes that somebody types on a command line
 AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(r"/(Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Adadelta(_1)?|Ftrl(_1)?)$")
 _NET = re.compile(r"^(InceptionV\d|resnet_v\d_\d+|vgg_(?:a|16|19)|alexnet_v2|overfeat)$")
@@ -75,8 +76,11 @@ def covering(names: Iterable[str], everything: Iterable[str]) -> list[str]:
 
 
 def exclude_advice(names: Sequence[str], everything: Iterable[str]) -> str:
-    """`--exclude` with the scopes of these names, as it is typed."""
-    return f"--exclude {quote(','.join(covering(names, everything)))}"
+    """`--exclude` with the scopes of these names, as it is typed; where they are many, the file that lists them."""
+    cover = covering(names, everything)
+    if len(cover) > _TYPED:
+        return f"--config FILE.yaml, which --suggest --output FILE.yaml writes with {len(cover)} scopes to exclude,"
+    return f"--exclude {quote(','.join(cover))}"
 
 
 def _scopes_of(name: str) -> list[str]:

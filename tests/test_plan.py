@@ -255,6 +255,22 @@ def test_all_conflicts_are_reported_together():
     assert str(caught.value).startswith("the plan has 6 conflicts\n")
 
 
+def test_a_net_of_other_widths_is_called_so():
+    thin = {name: Spec(F, tuple(2 if n == 8 else n for n in spec.shape)) for name, spec in specs(small_net()).items()}
+    (conflict,) = make_plan(thin, small_net()).conflicts
+    assert conflict.cause == "other widths"
+    assert len(conflict.names) == 5
+
+
+def test_many_scopes_to_exclude_are_left_to_a_file():
+    net = [Variable(f"net/block{n}/w", Spec(F, (2,))) for n in range(20)]
+    source = {each.name: each.spec for each in net[:9]}
+    (conflict,) = make_plan(source, net).conflicts
+    assert "--config FILE.yaml, which --suggest --output FILE.yaml writes with 11 scopes to exclude" in conflict.advice
+    (conflict,) = make_plan({each.name: each.spec for each in net[:13]}, net).conflicts
+    assert "--exclude net/block13,net/block14," in conflict.advice
+
+
 def test_a_random_frozen_layer_is_noted():
     plan = make_plan(specs(small_net()), small_net(), exclude=["conv"], trainable=["logits"])
     assert plan.notes == ("2 variables are initialised afresh but never trained: net/conv",)

@@ -87,7 +87,8 @@ def find_net(name: str | None, classes: int | None, source: Mapping[str, Spec]) 
     """The net that is named, or that the source is recognised as, and its number of classes."""
     found = recognise(source)
     if name is None and (found is None or found.net is None):
-        raise SelectionError("cannot tell which net this is", advice=f"Give --net: {', '.join(NETS)}.")
+        looks = f": it looks like {found}" if found else ""
+        raise SelectionError(f"cannot tell which net this is{looks}", advice=f"Give --net: {', '.join(NETS)}.")
     net = get_net(name) if name else found.net
     known = found.classes if found and found.net == net else None
     number = classes if classes is not None else known or net.classes
