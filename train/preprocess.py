@@ -71,9 +71,25 @@ def prepare(image: tf.Tensor, how: Preprocessing, seed: tf.Tensor | None = None)
     """
     import tensorflow as tf
 
-    pixels = tf.image.convert_image_dtype(image, tf.float32)
-    pixels = _fitted(pixels, how) if seed is None or not how.augment else _distorted(pixels, how, seed)
+    if seed is None or not how.augment:
+        pixels = fit(image, how)
+    else:
+        pixels = _distorted(tf.image.convert_image_dtype(image, tf.float32), how, seed)
     pixels.set_shape([how.image_size, how.image_size, 3])
+    return scale(pixels, how)
+
+
+def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
+    """`image` uint8 [height, width, 3] cut and resized as for evaluation: float32 [image_size, image_size, 3], 0..1."""
+    import tensorflow as tf
+
+    return _fitted(tf.image.convert_image_dtype(image, tf.float32), how)
+
+
+def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
+    """`pixels` float32 [..., 3] in 0..1 become the values that the net expects."""
+    import tensorflow as tf
+
     if how.style == "inception":
         pixels = pixels * 2.0 - 1.0
     else:

@@ -1,0 +1,59 @@
+"""ckpt-export: a trained net as SavedModel, frozen GraphDef or TFLite, with its preprocessing inside."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..errors import UnsupportedError
+from ..report import render, size
+from . import DONE, parser, print_json, run, say
+
+EXAMPLES = """\
+  ckpt-export --train-dir run --output exported
+  ckpt-export --train-dir run --output exported --format saved_model,graphdef,tflite --check photos
+  ckpt-export --checkpoint inception_v3.ckpt --labels imagenet_labels.txt --output exported --format tflite"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; its options are the fields of `train.export.ExportOptions`."""
+    from ..train.export import ExportOptions
+    from ..train.options import add_arguments
+
+    made = parser(
+        "ckpt-export", "Writes a trained net for other programs, and checks that it computes the same.", EXAMPLES
+    )
+    add_arguments(made, ExportOptions)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    made = make_parser()
+
+    def command(args: argparse.Namespace) -> int:
+        from ..train.export import ExportOptions, export
+        from ..train.options import from_arguments
+        from ..train.quiet import hush_tensorflow
+
+        options = from_arguments(ExportOptions, args)
+        try:
+            hush_tensorflow()
+            exported = export(options, say)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("ckpt_tools"):
+                raise
+            raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
+        summary = {"source": exported.source, "net": exported.net, "images": exported.images}
+        if args.json:
+            print_json({"rows": exported.rows, "summary": {**summary, "labels": list(exported.labels)}})
+        else:
+            shown = [
+                {**row, "size": size(row["bytes"]), "largest difference": f"{row['largest_difference']:.1e}"}
+                for row in exported.rows
+            ]
+            print(render(shown, ["format", "file", "size", "largest difference"]))
+            say(f"compared with the net on {exported.images} images")
+        return DONE
+
+    return run(made, command, argv)

@@ -1,0 +1,152 @@
+"""ckpt-export on a tiny net: what is written is loaded by TensorFlow itself and compared with ckpt-predict."""
+
+import json
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+
+import tiny_net  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from ckpt_tools import open_checkpoint  # noqa: E402
+from ckpt_tools.cli import export as command  # noqa: E402
+from ckpt_tools.errors import OutputError, RecipeError, TrainingError  # noqa: E402
+from ckpt_tools.train import exported  # noqa: E402
+from ckpt_tools.train.export import ExportOptions, export  # noqa: E402
+from ckpt_tools.train.predict import PredictOptions, predict  # noqa: E402
+
+LABELS = ("ant", "bee", "cow")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """tiny.ckpt, labels.txt, a JPEG and a PNG photo, and all formats exported to `exported`."""
+    root = tmp_path_factory.mktemp("export")
+    tiny_net.write_source(root / "tiny.ckpt", classes=3)
+    (root / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    random = np.random.default_rng(0)
+    (root / "photos").mkdir()
+    for name, sides in (("a.jpg", (70, 50)), ("b.png", (41, 90))):
+        Image.fromarray(random.integers(0, 256, (*sides, 3), dtype=np.uint8)).save(root / "photos" / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(home):
+    export(options(home, "exported", format=("saved_model,graphdef", "tflite"), check=(str(home / "photos"),)))
+    return home / "exported"
+
+
+def options(home, output, **more):
+    source = {"checkpoint": str(home / "tiny.ckpt"), "labels": str(home / "labels.txt")}
+    return ExportOptions(**source, output=str(home / output), **more)
+
+
+@pytest.fixture(scope="module")
+def expected(home):
+    """For each photo {label: probability}, by ckpt-predict."""
+    where = PredictOptions(checkpoint=str(home / "tiny.ckpt"), labels=str(home / "labels.txt"))
+    rows = predict(where, [str(home / "photos")]).rows
+    return [{guess["label"]: guess["probability"] for guess in row["predictions"]} for row in rows]
+
+
+def photos(home):
+    return [(home / "photos" / name).read_bytes() for name in ("a.jpg", "b.png")]
+
+
+def test_the_saved_model_takes_files_and_gives_labels(home, made, expected):
+    serve = tf.saved_model.load(str(made / "saved_model")).signatures["serving_default"]
+    found = serve(images=tf.constant(photos(home)))
+    for i, chances in enumerate(expected):
+        likeliest = sorted(chances, key=chances.get, reverse=True)
+        assert [label.decode() for label in found["labels"][i].numpy()] == likeliest
+        np.testing.assert_allclose(found["probabilities"][i], [chances[label] for label in likeliest], atol=1e-5)
+        np.testing.assert_allclose(found["all_probabilities"][i], [chances[label] for label in LABELS], atol=1e-5)
+
+
+def test_the_saved_model_takes_pixels_too(home, made, expected):
+    loaded = tf.saved_model.load(str(made / "saved_model"))
+    image = tf.io.decode_jpeg(photos(home)[0], dct_method="INTEGER_ACCURATE")
+    cut = tf.image.central_crop(tf.cast(image, tf.float32), 0.875)
+    pixels = tf.compat.v1.image.resize_bilinear(cut[None], [32, 32])
+    found = loaded.signatures["pixels"](pixels=pixels)["all_probabilities"][0]
+    np.testing.assert_allclose(found, [expected[0][label] for label in LABELS], atol=1e-5)
+
+
+def test_the_variables_of_the_saved_model_are_a_checkpoint(home, made):
+    source, copy = open_checkpoint(home / "tiny.ckpt").tensors, open_checkpoint(made / "saved_model").tensors
+    assert set(copy) == set(source)
+    for name in source:
+        np.testing.assert_array_equal(copy[name].load(), source[name].load())
+
+
+def test_the_graphdef_needs_nothing_but_itself(home, made, expected):
+    definition = tf.compat.v1.GraphDef.FromString((made / "model.pb").read_bytes())
+    assert not [node.name for node in definition.node if node.op in ("VarHandleOp", "VariableV2")]
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        tf.import_graph_def(definition, name="")
+        found = session.run("labels:0", {"images:0": photos(home)})
+    assert [row[0].decode() for row in found] == [max(chances, key=chances.get) for chances in expected]
+
+
+def test_the_tflite_file_runs_in_its_interpreter(made, home, expected):
+    interpreter = tf.lite.Interpreter(str(made / "model.tflite"))
+    interpreter.allocate_tensors()
+    (fed,), (chances,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert fed["shape"].tolist() == [1, 32, 32, 3]
+    cut = tf.image.central_crop(tf.cast(tf.io.decode_png(photos(home)[1]), tf.float32), 0.875)
+    interpreter.set_tensor(fed["index"], tf.compat.v1.image.resize_bilinear(cut[None], [32, 32]).numpy())
+    interpreter.invoke()
+    found = interpreter.get_tensor(chances["index"])[0]
+    np.testing.assert_allclose(found, [expected[1][label] for label in LABELS], atol=1e-4)
+
+
+def test_what_lies_beside_says_where_it_is_from(home, made):
+    record = json.loads((made / "export.json").read_text())
+    assert record["source"] == str(home / "tiny.ckpt")
+    assert record["preprocessing"]["image_size"] == 32
+    assert [row["format"] for row in record["formats"]] == ["saved_model", "graphdef", "tflite"]
+    assert all(row["largest_difference"] <= 1e-4 for row in record["formats"])
+    assert (made / "labels.txt").read_text() == "ant\nbee\ncow\n"
+
+
+def test_table_and_json(home, capsys, monkeypatch):
+    monkeypatch.chdir(home)
+    flags = ["--checkpoint", "tiny.ckpt", "--labels", "labels.txt", "--format", "graphdef", "--top", "2"]
+    assert command.main([*flags, "--output", "shown"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].split() == ["format", "file", "size", "largest", "difference"]
+    assert out.splitlines()[-1].split()[:2] == ["graphdef", "shown/model.pb"]
+    assert "compared with the net on 8 images" in err
+    assert command.main([*flags, "--output", "shown"]) == 2
+    assert "shown: exists. Give --force to replace it." in capsys.readouterr().err
+    assert command.main([*flags, "--output", "shown", "--force", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown) == {"rows", "summary"}
+    assert shown["summary"]["labels"] == list(LABELS)
+    assert sorted(path.name for path in home.glob(".shown*")) == []
+
+
+def test_a_form_that_computes_something_else_is_refused(home, monkeypatch):
+    wrong = exported.FORMS["graphdef"]._replace(run=lambda path, images, pixels: np.full((len(images), 3), 1 / 3))
+    monkeypatch.setitem(exported.FORMS, "graphdef", wrong)
+    with pytest.raises(TrainingError, match="the graphdef gives probabilities that differ by 0"):
+        export(options(home, "refused", format=("graphdef",)))
+    assert not [path for path in home.iterdir() if "refused" in path.name]
+
+
+def test_wrong_options():
+    with pytest.raises(RecipeError, match="no format 'tflit'; did you mean tflite"):
+        ExportOptions(checkpoint="a", output="b", format=("tflit",))
+    with pytest.raises(RecipeError, match="--output must be given"):
+        ExportOptions(checkpoint="a")
+    with pytest.raises(RecipeError, match="not both"):
+        ExportOptions(output="a")
+
+
+def test_a_folder_that_cannot_be_made(home):
+    (home / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write here"):
+        export(options(home, "file/inside"))

@@ -1,0 +1,229 @@
+"""Exports a trained net with its preprocessing inside, and proves that what was written computes the same.
+
+exported = export(ExportOptions(train_dir="run", output="exported"))
+exported.rows[0]    {"format": "saved_model", "file": "exported/saved_model", "bytes": ..., "largest_difference": ...}
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import OutputError, RecipeError, TrainingError, nearest
+from .examples import Examples
+from .inference import Classifier, logits_of, open_classifier, run_on
+from .metrics import softmax
+from .options import option
+from .predict import find_images
+
+FORMATS = ("saved_model", "graphdef", "tflite")
+_CHECKED = 8  # images compared when none are named
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What `ckpt-export` was asked to do."""
+
+    train_dir: str = option("", "export the net of this run", group="source", metavar="DIR")
+    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    checkpoint: str = option("", "export this checkpoint of a slim net", group="source", metavar="SRC")
+    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
+    image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
+    preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
+
+    output: str = option("", "folder that is made, with everything in it", group="output", metavar="DIR")
+    format: tuple[str, ...] = option(
+        ("saved_model",), f"{', '.join(FORMATS)}, or several with commas (default: saved_model)", group="output",
+        metavar="FORMAT",
+    )  # fmt: skip
+    top: int = option(5, "labels given for an image, the likeliest first", group="output", least=1)
+    check: tuple[str, ...] = option(
+        (), "images to compare on; by default some of the run's own, or made-up ones", group="output", metavar="IMAGE"
+    )
+    force: bool = option(False, "replace the folder when it exists", group="output")
+
+    def __post_init__(self) -> None:
+        if bool(self.train_dir) == bool(self.checkpoint):
+            raise RecipeError("--train-dir or --checkpoint must be given, not both")
+        if not self.output:
+            raise RecipeError("--output must be given")
+        for name in self.formats:
+            if name not in FORMATS:
+                raise RecipeError(
+                    f"no format {name!r}{nearest(name, FORMATS)}", advice=f"There are {', '.join(FORMATS)}."
+                )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats asked for, each once."""
+        named = (part.strip() for text in self.format for part in text.split(","))
+        return tuple(dict.fromkeys(part for part in named if part))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """`rows`: one a format, with the largest difference of a probability; `images` that were compared."""
+
+    rows: list[dict[str, object]]
+    source: str
+    net: str
+    labels: tuple[str, ...]
+    images: int
+
+
+def export(options: ExportOptions, say: Callable[[str], None] = lambda line: None) -> Exported:
+    """Writes the folder; nothing is there until every format has been read back and has agreed.
+
+    Raises OutputError when the folder exists (without `force`) or cannot be written, and TrainingError for a format
+    whose probabilities differ from the net's by more than rounding.
+    """
+    # --- net and images to compare on ---
+    classifier = open_classifier(
+        options.train_dir or options.checkpoint,
+        net=options.net,
+        labels=options.labels,
+        image_size=options.image_size,
+        preprocessing=options.preprocessing,
+        use=options.use,
+    )
+    target = Path(options.output)
+    if target.exists() and not options.force:
+        raise OutputError("exists", path=target, advice="Give --force to replace it.")
+    images = _images(options, classifier)
+    say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
+
+    # --- write, read back, compare ---
+    expected = _expected(classifier, images)
+    with _made_beside(target) as folder:
+        rows = _written(classifier, options, folder, images, expected)
+        exported = Exported(
+            [{**row, "file": str(target / row["file"])} for row in rows],
+            classifier.path, classifier.net.name, classifier.labels, len(images),
+        )  # fmt: skip
+        _describe(folder, classifier, rows, len(images))
+    return exported
+
+
+def _written(
+    classifier: Classifier, options: ExportOptions, folder: Path, images: Sequence[bytes], expected: np.ndarray
+) -> list[dict[str, object]]:
+    """Each format's file in `folder`, compared; the rows of the report with files relative to it."""
+    from .exported import FORMS, PIXELS, serving_session
+
+    rows = []
+    with serving_session(classifier, options.top) as session:
+        pixels = session.run(f"{PIXELS}:0", {"images:0": list(images)})
+        # A SavedModel is written last: its signatures need the graph's collections cleared.
+        for name in sorted(options.formats, key=lambda name: name == "saved_model"):
+            FORMS[name].write(session, classifier, folder / FORMS[name].file)
+    for name in options.formats:
+        form, path = FORMS[name], folder / FORMS[name].file
+        difference = float(np.abs(form.run(path, images, pixels) - expected).max())
+        if not difference <= form.tolerance:  # a NaN is a difference too
+            fact = f"the {name} gives probabilities that differ by {difference:.3g} from those of the net"
+            raise TrainingError(fact, path=classifier.path)
+        files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+        size = sum(file.stat().st_size for file in files)
+        rows.append({"format": name, "file": form.file, "bytes": size, "largest_difference": difference})
+    return rows
+
+
+def _expected(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
+    """All probabilities of the images, float64 [images, classes], by the way that ckpt-predict goes."""
+    sizes = tuple(len(image) for image in images)
+    names = tuple(f"image {i}" for i in range(len(images)))
+    examples = Examples(np.zeros(len(images), np.int32), names, sizes, lambda i: images[i])
+    parts = run_on(
+        classifier, examples, lambda batch: logits_of(classifier, batch), title="comparing",
+        batch_size=len(images), device="cpu",
+    )  # fmt: skip
+    return softmax(np.concatenate([part["logits"] for part in parts]))
+
+
+def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
+    """Image files to compare on: those named, some of the run's validation images, or made-up ones."""
+    if options.check:
+        return [Path(file).read_bytes() for file in find_images(options.check)]
+    if classifier.options.data and Path(classifier.options.data).exists():
+        from .evaluate import EvaluateOptions, examples_of
+
+        examples, _ = examples_of(EvaluateOptions(train_dir=options.train_dir), classifier)
+        spread = np.linspace(0, len(examples) - 1, min(_CHECKED, len(examples))).astype(int)
+        return [_as_file(examples.load(int(i))) for i in spread]
+    return [_made_up(seed) for seed in range(_CHECKED)]
+
+
+def _made_up(seed: int) -> bytes:
+    """A JPEG file of coloured blots; its sides and colours follow from the seed."""
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    blots = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return _encoded(blots.resize((int(random.integers(60, 400)), int(random.integers(60, 400))), Image.BICUBIC), "JPEG")
+
+
+def _as_file(example: bytes | np.ndarray) -> bytes:
+    """An image of a data set as JPEG or PNG, which an export can decode."""
+    from PIL import Image
+
+    from .pipeline import decode
+
+    if isinstance(example, bytes) and example.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        return example
+    return _encoded(Image.fromarray(decode(example)), "PNG")
+
+
+def _encoded(image: object, format: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format)
+    return buffer.getvalue()
+
+
+def _describe(folder: Path, classifier: Classifier, rows: list[dict[str, object]], images: int) -> None:
+    """labels.txt, and export.json with where everything comes from and how the inputs have to look."""
+    import tensorflow
+
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
+    record = {
+        "source": classifier.path,
+        "net": classifier.net.name,
+        "classes": classifier.classes,
+        "preprocessing": classifier.preprocessing.as_dict(),
+        "inputs": {
+            "images": "string [batch]: JPEG or PNG files",
+            "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cut and resized",
+        },
+        "formats": rows,
+        "compared_images": images,
+        "tensorflow": tensorflow.__version__,
+    }
+    (folder / "export.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _made_beside(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place at the end, and is gone after an error."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write here ({error.strerror})", path=target) from error
+    try:
+        (made / "new").mkdir()
+        yield made / "new"
+        if target.exists():
+            target.rename(made / "old")
+        (made / "new").rename(target)
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror})", path=target) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
