@@ -79,6 +79,7 @@ def build_net(
     with layers.in_place(), tf.variable_scope(outer, custom_getter=_float32_variable), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`layer.apply` is deprecated")  # slim's own calls
         logits, end_points = _call_slim(net, images, num_classes, weight_decay, dropout_keep_prob, aux)
+        end_points = _without_name_scope(end_points)
         auxiliary_logits = end_points.pop("AuxLogits", None)
         if not own_place:
             end_points = {name: tensor for name, tensor in end_points.items() if name not in _CLASS_END_POINTS}
@@ -93,6 +94,12 @@ def build_net(
     scopes = tuple(f"{inside(scope)}/" for scope in (net.scope, head.scope) if scope)
     variables = tuple(v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES) if v.op.name.startswith(scopes))
     return Built(logits, features, end_points, auxiliary_logits, variables)
+
+
+def _without_name_scope(end_points: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Slim puts the open name scope in front of some end points' names, those of poolings, and not of others."""
+    opened = tf.get_default_graph().get_name_scope()
+    return {name.removeprefix(f"{opened}/") if opened else name: tensor for name, tensor in end_points.items()}
 
 
 def _float32_variable(getter: Callable, name: str, *args: object, **how: object) -> tf.Variable | tf.Tensor:

@@ -166,6 +166,13 @@ def test_without_a_seed_nothing_is_dropped():
     assert not any("Random" in kind and "Stateless" in kind for kind in types)
 
 
+def test_end_points_have_the_same_names_under_a_name_scope():
+    net = get_net("alexnet_v2")
+    with tf.name_scope("training"):
+        built = build_net(net, placeholder(224), num_classes=4)
+    assert tuple(built.end_points) == net.end_points
+
+
 def test_features_without_a_head():
     net = get_net("inception_v1")
     built = build_net(net, placeholder(96), num_classes=None)
