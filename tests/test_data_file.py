@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,26 @@ import pytest
 from ckpt_tools.errors import DamagedError
 from ckpt_tools.formats import data_file
 from ckpt_tools.formats.data_file import DataFile
+from ckpt_tools.formats.mapped import MappedFile, forget_pages
 
 PIECES = [(0, 5000), (5000, 3000), (100, 1), (4096, 65536), (7, 0), (60000, 9999)]
+
+
+def resident(kind):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1000
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_pages_that_were_read_are_given_back(tmp_path):
+    (tmp_path / "big").write_bytes(bytes(64 << 20))
+    file = MappedFile(str(tmp_path / "big"))
+    array = np.frombuffer(file.view(), "uint8")
+    assert not array.any()
+    before = resident("RssFile")
+    forget_pages()
+    assert resident("RssFile") < before - 60
+    assert not array.any()  # and they come back
 
 
 @pytest.fixture

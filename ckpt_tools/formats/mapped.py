@@ -5,8 +5,11 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from weakref import WeakSet
 
 from ..errors import DamagedError, NotACheckpointError
+
+_OPEN: WeakSet[MappedFile] = WeakSet()
 
 
 class MappedFile:
@@ -15,6 +18,7 @@ class MappedFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._view: memoryview | None = None
+        self._map: mmap.mmap | None = None
 
     def view(self) -> memoryview:
         """The whole file. Raises NotACheckpointError where there is none, or no regular file."""
@@ -24,13 +28,21 @@ class MappedFile:
                     raise NotACheckpointError("is not a regular file", path=self.path)
                 with open(self.path, "rb") as file:
                     size = os.fstat(file.fileno()).st_size
-                    self._view = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
+                    if size:
+                        self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+                        _OPEN.add(self)
+                    self._view = memoryview(self._map or b"")
             except FileNotFoundError:
                 raise NotACheckpointError("this file of the checkpoint is missing", path=self.path) from None
         return self._view
 
     def __len__(self) -> int:
         return len(self.view())
+
+    def forget_pages(self) -> None:
+        """Takes the pages that were read out of this process; they come back from the page cache when asked for."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def part(self, offset: int, size: int, what: str) -> memoryview:
         """Bytes `offset` to `offset + size`; DamagedError names `what` when they are not all there."""
@@ -41,3 +53,9 @@ class MappedFile:
                 path=self.path,
             )
         return view[offset : offset + size]
+
+
+def forget_pages() -> None:
+    """Keeps the resident memory of a long copy flat: see `MappedFile.forget_pages`, here for every open file."""
+    for file in list(_OPEN):
+        file.forget_pages()
