@@ -130,9 +130,14 @@ def write_html(args: argparse.Namespace, checkpoint, shown: list[Row]) -> int:
     from ..explorer import explore, write_page
 
     title, _, facts = headline(args.source, checkpoint, shown).partition(": ")
-    page = explore(checkpoint.tensors, shown, title, facts)
+    page = explore(checkpoint.tensors, shown, title, facts, count_on_terminal if sys.stderr.isatty() else None)
     say(f"ckpt-inspect: {args.html} is written, {size(write_page(page, args.html))}")
     return DONE if shown else FOUND
+
+
+def count_on_terminal(done: int, total: int) -> None:
+    if done % 20 == 0 or done == total:
+        print(f"\r{done:,} of {total:,} tensors read", end="\n" * (done == total), file=sys.stderr, flush=True)
 
 
 def headline(source: str, checkpoint, rows: list[Row]) -> str:

@@ -46,7 +46,7 @@ function statistics(each) {
 }
 
 function histogram(tensor) {
-  const toggle = element("input", { type: "checkbox", checked: tensor.counts.some((count) => count > 0 && count < Math.max(...tensor.counts) / 200) });
+  const toggle = element("input", { type: "checkbox", checked: Math.max(...tensor.counts) > tensor.parameters / 2 });
   const holder = element("div");
   const draw = () => holder.replaceChildren(bars(tensor.counts, tensor.statistics.min, tensor.statistics.max, toggle.checked));
   toggle.onchange = draw;

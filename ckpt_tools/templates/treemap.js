@@ -65,13 +65,12 @@ function chain(each) {
   return found;
 }
 
-// A scope that is nearly all one tensor, as a layer is its weights, is drawn as that tensor.
+// A scope that is nearly all one thing, as a layer is its weights, is drawn as that thing.
 function shownAs(item) {
   let name = item.name;
   let inner = item;
-  while (inner.children.size) {
-    inner = mainChild(inner, item.bytes);
-    if (!inner) return { item, name: item.name };
+  for (let next = mainChild(inner, item.bytes); next; next = mainChild(inner, item.bytes)) {
+    inner = next;
     name += `/${inner.name}`;
   }
   return { item: inner, name };
