@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from .errors import RecipeError, nearest
 from .names import parse_patterns
 
 STATISTICS = ("moving_mean", "moving_variance")
@@ -37,6 +38,21 @@ def layers(names: Iterable[str]) -> dict[str, Layer]:
             normalized = tuple(name for name in around if name.endswith(("/weights", "/kernel")))
             found[scope] = Layer(statistics, weights, normalized)
     return found
+
+
+def parse_policies(texts: Iterable[str]) -> dict[str, str]:
+    """Pattern -> policy of `--bn SCOPE=MODE[,SCOPE=MODE]`. Raises RecipeError for another mode.
+
+    >>> parse_policies(["Mixed_7c=train,Logits=frozen"])
+    {'Mixed_7c': 'train', 'Logits': 'frozen'}
+    """
+    made = {}
+    for part in (part.strip() for text in texts for part in text.split(",")):
+        pattern, _, policy = part.rpartition("=")
+        if not pattern or policy not in POLICIES:
+            raise RecipeError(f"--bn {part}: write SCOPE=MODE, with {', '.join(POLICIES)}{nearest(policy, POLICIES)}")
+        made[pattern] = policy
+    return made
 
 
 def policies(

@@ -158,3 +158,19 @@ def test_layers_before_the_last_one(source, capsys):
         "alexnet_v2/fc8/biases",
     ]
     assert all(row[-1] == "--head" for row in rows)
+
+
+def test_what_suggest_wrote_can_be_planned_with(source, capsys, tmp_path):
+    proposal = str(tmp_path / "plan.yaml")
+    main([source, "--num-classes", "5", "--suggest", "--output", proposal])
+    capsys.readouterr()
+    assert main([source, "--num-classes", "5", "--config", proposal]) == 0
+    assert "initialised  2 variables" in capsys.readouterr().out.splitlines()
+    assert main([source, "--num-classes", "5", "--config", proposal, "--exclude", "fc7"]) == 1
+
+
+def test_batch_norm_policies(source, capsys):
+    assert main([source, "--num-classes", "1000", "--bn", "fc8=on"]) == 2
+    assert capsys.readouterr().err == "ckpt-plan: --bn fc8=on: write SCOPE=MODE, with frozen, stats, train\n"
+    assert main([source, "--num-classes", "1000", "--bn", "fc8=train"]) == 1
+    assert "--bn fc8 selects nothing of 0 batch-norm layers." in capsys.readouterr().out

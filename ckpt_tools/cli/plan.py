@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, parse_class_map
+from ..batch_norm import parse_policies
 from ..errors import OutputError, RecipeError, SelectionError
 from ..formats import open_checkpoint
 from ..nets.head import Head, new_variables, parse_layers, variables_with_head
@@ -18,6 +19,7 @@ from ..plan_text import overview, scope_rows, variable_rows
 from ..report import render
 from ..suggest import Suggestion, suggest
 from ..tensors import Spec
+from ..train.options import Options, read_config
 from . import DONE, FOUND, parser, print_json, run, say
 
 EXAMPLES = """\
@@ -44,9 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MAP",
         help=f"keep classes: {CLASS_MAP_HELP}, a file of it, or NEW.txt=OLD.txt, files of labels",
     )
+    add("--bn", action="append", default=[], metavar="SCOPE=MODE", help="batch norm: frozen, stats or train")
     add("--cast", action="store_true", help="convert other element types")
     add("--aux", action="store_true", help="train the auxiliary head as well")
     add("--adapt-input", action="store_true", help="adapt a first layer that has other input channels")
+    add("--config", metavar="FILE.yaml", help="options from a file of the training commands; the command line wins")
     add("--suggest", action="store_true", help="propose --exclude, --trainable and --map")
     add("--output", metavar="FILE", help="write the plan as JSON, or with --suggest the proposal as YAML")
     add("--all", action="store_true", help="one line for each variable")
@@ -57,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 1 for a plan with conflicts."""
 
     def command(args: argparse.Namespace) -> int:
+        read_config_file(args)
         source = open_checkpoint(args.source).tensors.specs()
         net, classes = find_net(args.net, args.num_classes, source)
         head = Head(parse_layers(args.head), args.head_scope)
@@ -81,6 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FOUND if plan.conflicts else DONE
 
     return run(make_parser(), command, argv)
+
+
+def read_config_file(args: argparse.Namespace) -> None:
+    """Fills in what the command line leaves open with what --config says; training options are passed over."""
+    values = read_config(args.config, Options) if args.config else {}
+    for key in ("net", "exclude", "trainable", "map", "head_scope", "head", "bn", "cast"):
+        if not getattr(args, key) and values.get(key):
+            setattr(args, key, values[key])
 
 
 def find_net(name: str | None, classes: int | None, source: Mapping[str, Spec]) -> tuple[Net, int]:
@@ -111,6 +124,7 @@ def plan_of(
         cast=args.cast,
         aux=args.aux,
         adapt_input=args.adapt_input,
+        batch_norm=parse_policies(args.bn),
         new=new,
     )
 
