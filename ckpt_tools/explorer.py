@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import CheckpointError, OutputError
 from .overview import Row, finite, pieces, plain, statistics_of, totals
@@ -30,28 +30,35 @@ _SCRIPTS = ("tree.js", "treemap.js", "tensor.js", "explorer.js")
 _MARK = b"<!doctype html>"
 
 
+class Page(NamedTuple):
+    """The page, and what could not be read for it: the problem by the tensor's name."""
+
+    html: str
+    problems: dict[str, str]
+
+
 def explore(
     tensors: Mapping[str, Tensor],
     rows: Sequence[Row],
     title: str,
     facts: str,
     progress: Callable[[int, int], None] | None = None,
-) -> str:
+) -> Page:
     """The page as HTML. `title` heads it, `facts` is the line below. Reads the values, one tensor at a time.
 
-    `progress` is called with the number of tensors that are done and their total.
-    Raises DamagedError, naming the tensor, when bytes are not what their checksum says.
+    `progress` is called with the number of tensors that are done and their total. Tensors that cannot be read,
+    damaged ones for example, are shown without values.
     """
     largest = sorted(rows, key=lambda row: -(row.bytes or 0))[:READ]
     read = {row.name for row in largest}
-    described = []
+    described, problems = [], {}
     for done, row in enumerate(rows):
         about = {key: value for key, value in row._asdict().items() if value is not None or key == "bytes"}
         if row.name in read:
             try:
                 about |= _values(row, tensors[row.name].load())
             except CheckpointError as error:
-                raise error.at(tensor=row.name) from None
+                about["problem"] = problems[row.name] = str(error.at(tensor=row.name))
         described.append(about)
         if progress:
             progress(done + 1, len(rows))
@@ -61,7 +68,7 @@ def explore(
         "unread": f"Its values were not read: only those of the {READ:,} largest tensors were.",
         "tensors": described,
     }
-    return _filled(title, document)
+    return Page(_filled(title, document), problems)
 
 
 def write_page(page: str, path: str) -> int:

@@ -31,7 +31,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 def page():
-    return explore(TENSORS, overview(TENSORS), "model <1>", "V2 checkpoint, 7 tensors")
+    return explore(TENSORS, overview(TENSORS), "model <1>", "V2 checkpoint, 7 tensors").html
 
 
 def data(text):
@@ -71,7 +71,7 @@ def test_names_cannot_break_out():
 def test_progress_and_values_that_are_not_read(monkeypatch):
     monkeypatch.setattr("ckpt_tools.explorer.READ", 2)
     seen = []
-    text = explore(TENSORS, overview(TENSORS), "m", "", lambda done, total: seen.append((done, total)))
+    text, _ = explore(TENSORS, overview(TENSORS), "m", "", lambda done, total: seen.append((done, total)))
     assert [tensor["name"] for tensor in data(text)["tensors"] if "statistics" in tensor] == [
         "net/conv1/weights",
         "net/conv2/weights",
@@ -142,6 +142,20 @@ def test_only_a_page_is_overwritten(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
         write_page("<!doctype html>", tmp_path / "no" / "page.html")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.ckpt", "page.html"]
+
+
+def test_damaged_tensors_are_shown_without_values(tmp_path, monkeypatch, capsys):
+    save_checkpoint(TENSORS, tmp_path / "model.ckpt")
+    file = tmp_path / "model.ckpt.data-00000-of-00001"
+    content = bytearray(file.read_bytes())
+    content[content.index(ARRAYS["net/conv2/weights"].tobytes()) + 77] ^= 16
+    file.write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    assert main(["model.ckpt", "--html", "page.html"]) == 1
+    assert "1 tensor could not be read, the first: " in capsys.readouterr().err
+    by_name = {tensor["name"]: tensor for tensor in data((tmp_path / "page.html").read_text())["tensors"]}
+    assert "net/conv2/weights" in by_name["net/conv2/weights"]["problem"]
+    assert [name for name in by_name if "statistics" not in by_name[name]] == ["net/conv2/weights"]
 
 
 ACT = """

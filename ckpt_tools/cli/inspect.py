@@ -79,7 +79,7 @@ def inspect(args: argparse.Namespace) -> int:
     if args.scope:
         chosen = set(select([row.name for row in rows], args.scope, option="--scope", of="tensors"))
         shown = [row for row in rows if row.name in chosen]
-    if args.html:
+    if args.html and rows:
         return write_html(args, checkpoint, shown)
     if args.sort:
         shown = sort_rows(shown, args.sort, checkpoint.tensors)
@@ -130,9 +130,13 @@ def write_html(args: argparse.Namespace, checkpoint, shown: list[Row]) -> int:
     from ..explorer import explore, write_page
 
     title, _, facts = headline(args.source, checkpoint, shown).partition(": ")
-    page = explore(checkpoint.tensors, shown, title, facts, count_on_terminal if sys.stderr.isatty() else None)
+    page, problems = explore(
+        checkpoint.tensors, shown, title, facts, count_on_terminal if sys.stderr.isatty() else None
+    )
     say(f"ckpt-inspect: {args.html} is written, {size(write_page(page, args.html))}")
-    return DONE if shown else FOUND
+    if problems:
+        say(f"{count(len(problems), 'tensor')} could not be read, the first: {next(iter(problems.values()))}")
+    return FOUND if problems else DONE
 
 
 def count_on_terminal(done: int, total: int) -> None:

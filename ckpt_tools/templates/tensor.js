@@ -34,7 +34,8 @@ function drawTensor() {
   if (tensor.counts) parts.push(...histogram(tensor));
   if (tensor.values) parts.push(element("h3", { textContent: "All values" }), element("pre", { textContent: tensor.values }));
   if (tensor.picture) parts.push(element("h3", { textContent: "Filters" }), picture(tensor, 5));
-  if (!tensor.statistics) parts.push(element("p", { className: "hint", textContent: page.unread }));
+  if (tensor.problem) parts.push(element("p", { className: "bad", textContent: tensor.problem }));
+  else if (!tensor.statistics) parts.push(element("p", { className: "hint", textContent: page.unread }));
   section.replaceChildren(...parts);
 }
 
