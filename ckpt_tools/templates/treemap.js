@@ -87,16 +87,18 @@ function tile(pen, place, depth, position) {
   pen.fillStyle = shade(hue, isWhole ? 1 - 0.06 * Math.min(depth, 3) : 0.72);
   pen.fillRect(x, y, width - 1, height - 1);
   if (item.tensor && item.tensor === state.chosen && isLeaf) {
-    pen.strokeStyle = "#ffffff";
-    pen.lineWidth = 2;
-    pen.strokeRect(x + 1, y + 1, width - 3, height - 3);
+    for (const [colour, inset] of [["#101418", 1], ["#ffffff", 3]]) { // seen on light and on dark ground
+      pen.strokeStyle = colour;
+      pen.lineWidth = 2;
+      pen.strokeRect(x + inset, y + inset, width - 1 - 2 * inset, height - 1 - 2 * inset);
+    }
   }
   const head = isWhole ? 0 : 16;
   if (head || height > 13) {
     pen.fillStyle = "#ffffff";
     pen.font = `${depth === 0 ? "600 12" : "11"}px system-ui, sans-serif`;
     pen.fillText(fitted(pen, width - 8, name, place.item.name), x + 4, y + (head || Math.min(height, 20)) / 2 + 0.5);
-    if (isWhole && height > 34 && width > 54) pen.fillText(size(item.bytes), x + 4, y + 26);
+    if (isWhole && height > 34 && width > 54) pen.fillText(size(place.item.bytes), x + 4, y + 26);
   }
   if (isWhole) return;
   squarify(parts(item), x + 2, y + head, width - 4, height - 3 - head).forEach((inner) => tile(pen, inner, depth + 1, position));
