@@ -26,7 +26,9 @@ from .progress import Progress, StopRequest
 from .restore import assign, audit, changed_tensors, planned_tensors, read
 from .run_directory import RunDirectory, open_run, read_tensors, write_text
 from .schedule import batch_norm_decay, rate_at
+from .transfer import Cached, Transfer, fill, plan_transfer
 
+Batches = Pipeline | Cached
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
 
@@ -99,9 +101,13 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
         with tf.Session(config=config) as session:
             run = Run(job, directory, model, session, planned, planned, unreadable=unreadable)
+            transfer = plan_transfer(job, model, planned)
+            say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
             say(restore(run, resumed))
             directory.begin(job.plan, job.options, job.data.labels, facts(job))
             run.seconds["preparation"] = time.monotonic() - began
+            if isinstance(transfer, Transfer):
+                training_batches, validation_batches = from_cache(run, transfer)
 
             # --- train, evaluate, save -------------------------------------------------------------------------
             validation_now = train(run, training_batches, validation_batches, stop, say)
@@ -135,6 +141,22 @@ def pipelines(job: Job, step: int, unreadable: Unreadable) -> tuple[tf.data.Data
     return training, make_batches(job.data.validation, job.preprocessing, training=False, **common)
 
 
+def from_cache(run: Run, transfer: Transfer) -> tuple[Cached, Cached]:
+    """Computes the transfer values that are not there yet; the batches of training and validation are made of them."""
+    began, job, model = time.monotonic(), run.job, run.model
+    fill(transfer, job, model, run.session, run.unreadable)
+    common = {"batch_size": job.options.batch_size}
+    training = Cached(
+        transfer, job.data.train, transfer.frontier.tensors, model.training.labels,
+        training=True, seed=job.options.seed, start_step=run.step, **common,
+    )  # fmt: skip
+    inference = Cached(
+        transfer, job.data.validation, transfer.inference, model.inference.labels, training=False, **common
+    )
+    run.seconds["transfer values"] = time.monotonic() - began
+    return training, inference
+
+
 def restore(run: Run, resumed: int | None) -> str:
     """Gives every variable its value: by the plan, or from the run's own checkpoint. Returns a sentence on it."""
     everything = run.model.variables
@@ -163,7 +185,7 @@ def restore(run: Run, resumed: int | None) -> str:
 
 
 def train(
-    run: Run, training: Pipeline, validation: Pipeline, stop: StopRequest, say: Callable[[str], None]
+    run: Run, training: Batches, validation: Batches, stop: StopRequest, say: Callable[[str], None]
 ) -> dict[str, float]:
     """The loop: one step after the other until the last one or a request to stop. Returns the last evaluation."""
     job, options, model = run.job, run.job.options, run.model
@@ -220,20 +242,18 @@ def not_finite(run: Run, loss: float, norms: np.ndarray) -> str:
     return f"{found}; {good}"
 
 
-def evaluate(run: Run, validation: Pipeline) -> dict[str, float]:
+def evaluate(run: Run, validation: Batches) -> dict[str, float]:
     """Loss and accuracy on the validation images; the variables are remembered when they are the best so far."""
     if not len(run.job.data.validation):
         return {}
     began = time.monotonic()
     tower = run.model.inference
-    one_batch = run.session.make_callable(
-        [tower.losses, tower.predictions, tower.labels], feed_list=list(validation.tensors)
-    )
+    one_batch = run.session.make_callable([tower.losses, tower.correct], feed_list=list(validation.tensors))
     parts = list(_until_the_end(one_batch, validation.start(run.session)))
-    losses, predictions, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    losses, correct = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = {
         "validation_loss": float(losses.mean(dtype=np.float64)),
-        "validation_accuracy": float((predictions == labels).mean()),
+        "validation_accuracy": float(correct.mean()),
     }
     if run.best is None or _score(found) > _score(run.best):
         run.best = {"step": run.step, **found}

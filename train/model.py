@@ -27,14 +27,13 @@ TRAINING, INFERENCE = "training", "inference"
 
 
 class Tower(NamedTuple):
-    """The net on one batch of `batch` images: float32 [batch, height, width, 3], int32 [batch], float32
-    [batch, classes], [batch], int32 [batch]."""
+    """The net on a batch: images float32 [batch, height, width, 3], logits float32 [batch, classes], others [batch]."""
 
     images: tf.Tensor
     labels: tf.Tensor
     logits: tf.Tensor
     losses: tf.Tensor  # cross-entropy of each image
-    predictions: tf.Tensor
+    correct: tf.Tensor  # bool
     end_points: Mapping[str, tf.Tensor]
 
 
@@ -83,8 +82,8 @@ def build_tower(
             head=head,
         )  # fmt: skip
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=built.logits)
-        predictions = tf.argmax(built.logits, axis=1, output_type=tf.int32)
-    return Tower(batch["image"], batch["label"], built.logits, losses, predictions, built.end_points)
+        correct = tf.equal(tf.argmax(built.logits, axis=1, output_type=tf.int32), batch["label"])
+    return Tower(batch["image"], batch["label"], built.logits, losses, correct, built.end_points)
 
 
 def build_step(
@@ -102,7 +101,7 @@ def build_step(
         penalty = weight_penalty(options, trainable)
         if penalty is not None:
             loss += penalty
-        accuracy = tf.reduce_mean(tf.cast(tf.equal(tower.predictions, tower.labels), tf.float32))
+        accuracy = tf.reduce_mean(tf.cast(tower.correct, tf.float32))
     gradients = list(zip(tf.gradients(loss, trainable), trainable, strict=True))
     # The updates of this tower only: another tower of the graph has none, since it runs in inference mode.
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
@@ -133,6 +132,11 @@ def session_config(device: str) -> tuple[tf.ConfigProto, str]:
         raise TrainingError("TensorFlow sees no GPU", advice='pip install "ckpt-tools[gpu]", or use --device cpu.')
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
+    # These passes replace the shape of a tensor by a constant that waits for the operation that makes the tensor. Fed
+    # transfer values would then wait for the whole backbone. What makes the net fast, the fusing of operations, stays.
+    passes = config.graph_options.rewrite_options
+    for name in ("constant_folding", "shape_optimization", "dependency_optimization", "arithmetic_optimization"):
+        setattr(passes, name, passes.OFF)
     if device == "cpu" or not gpus:
         config.device_count["GPU"] = 0
         return config, "CPU" if not gpus else f"CPU, although TensorFlow sees {len(gpus)} GPU"
@@ -150,6 +154,7 @@ class Model(NamedTuple):
     initializers: Mapping[str, Callable]
     training_handle: tf.Tensor  # of the pipeline that each tower reads from
     inference_handle: tf.Tensor
+    index: tf.Tensor  # int64 [batch]: which images the inference tower sees
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
@@ -169,11 +174,12 @@ def build_model(
 ) -> Model:
     """Builds both towers and the step in the current graph. `like` is a pipeline whose batches look as all will."""
     variables, global_step = Variables(), tf.train.get_or_create_global_step()
-    towers, handles = [], []
+    towers, handles, batches = [], [], []
     differ = has_dropout(head) or any(mode != "frozen" for mode in plan.batch_norm.values())
     for training in (True, False) if differ else (True,):
         handle, batch = read_batch(like)
         handles.append(handle)
+        batches.append(batch)
         towers.append(
             build_tower(
                 net, batch, plan, options, num_classes=num_classes, head=head, training=training,
@@ -182,4 +188,5 @@ def build_model(
         )  # fmt: skip
     step = build_step(towers[0], net, plan, options, global_step, class_weights)
     graph = tf.get_default_graph()
-    return Model(graph, towers[0], towers[-1], step, variables.initializers, handles[0], handles[-1])
+    index = batches[-1]["index"]
+    return Model(graph, towers[0], towers[-1], step, variables.initializers, handles[0], handles[-1], index)

@@ -130,7 +130,7 @@ class Options:
     )  # fmt: skip
     seed: int = option(0, "of initial values, the order of images, dropout and augmentation", group="training", least=0)
 
-    train_dir: str = option("", "folder of the run", group="run", metavar="DIR")
+    train_dir: str = option("", "folder of the run", group="run", metavar="DIR", same_run=True)
     resume: bool = option(False, "go on although plan or options have changed", group="run", same_run=True)
     fresh: bool = option(False, "delete the run that is there and start again", group="run", same_run=True)
     keep: int = option(3, "newest checkpoints kept besides the best one", group="run", least=1, same_run=True)
@@ -141,6 +141,26 @@ class Options:
         None, "steps between evaluations; once an epoch by default", group="run", least=1, same_run=True
     )
     log_steps: int = option(10, "steps between rows of metrics.csv", group="run", least=1, same_run=True)
+    cache: str = option(
+        "auto",
+        "compute the frozen part of the net once for each image: when it can be, never, or stop if it cannot",
+        group="cache",
+        choices=("auto", "off", "require"),
+        same_run=True,
+    )
+    cache_dir: str | None = option(
+        None,
+        "folder of transfer values, for all runs; ~/.cache/ckpt-tools by default",
+        group="cache",
+        metavar="DIR",
+        same_run=True,
+    )
+    cache_limit: str = option(
+        "10GB", "disk that the transfer values of one net may take", group="cache", metavar="SIZE", same_run=True
+    )
+    cache_dtype: str = option(
+        "float32", "float16 halves the disk and rounds", group="cache", choices=("float32", "float16")
+    )
     device: str = option(
         "auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"), same_run=True
     )
