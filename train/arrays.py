@@ -123,7 +123,7 @@ def read_npz(path: Path, names: dict[int, str] | None) -> DataSet:
         twin = path.with_suffix(".npz")
         if not twin.is_file():
             raise DataError("no labels", path=path, advice=f"{twin.name} with an array `labels` must lie beside it.")
-        arrays = {**{k: v for k, v in _load(twin).items() if k != "images"}, "features": arrays["features"]}
+        arrays = {**_load(twin, without=("images", "features")), "features": arrays["features"]}
     if "x_train" in arrays:
         labels = _label_names(
             np.concatenate([arrays[k].ravel() for k in ("y_train", "y_test") if k in arrays]), arrays, names
@@ -148,10 +148,13 @@ def read_npz(path: Path, names: dict[int, str] | None) -> DataSet:
     return _split(path, labels, parts, arrays[key])
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _load(path: Path, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """The arrays of a file, except those named; the array of an .npy, memory-mapped, is called features."""
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
-        return {"features": loaded} if path.suffix == ".npy" else dict(loaded)
+        if path.suffix == ".npy":
+            return {"features": loaded}
+        return {key: loaded[key] for key in loaded.files if key not in without}
     except Exception as error:  # zipfile, zlib and numpy raise each their own
         raise DataError(f"not a readable {path.suffix} file: {error}", path=path) from None
 
@@ -192,3 +195,16 @@ def _split(path: Path, labels: dict, parts: dict[str, Examples | None], values: 
     kind = "vectors" if values.ndim == 2 else "npz"
     train, validation = parts.get("train") or EMPTY, parts.get("validation") or EMPTY
     return DataSet(tuple(labels.values()), train, validation, parts.get("test"), kind, str(path))
+
+
+def holds_vectors(path: str) -> bool:
+    """Whether a file holds feature vectors and no images, by its name and the names of its arrays alone."""
+    if not path.endswith((".npz", ".npy")) or not Path(path).is_file():
+        return False
+    if path.endswith(".npy"):
+        return True
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return "features" in held.files and "images" not in held.files
+    except Exception:  # noqa: BLE001 - zipfile and numpy raise each their own; whoever reads the data says what is wrong
+        return False

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
-from ..errors import PlanError, UnsupportedError
-from ..train.options import Options, add_arguments, from_arguments
+from ..errors import PlanError, RecipeError, UnsupportedError
+from ..train.arrays import holds_vectors
+from ..train.options import Options, add_arguments, flag, from_arguments
 from ..train.quiet import hush_tensorflow
 from . import DONE, FOUND, parser, print_json, run, say
 
@@ -16,6 +17,7 @@ EXAMPLES = """\
   ckpt-finetune --checkpoint inception_v3.ckpt --data photos --train-dir run2 --exclude Logits \\
       --trainable Mixed_7c,Logits --learning-rate 1e-4 --epochs 5
   ckpt-finetune --checkpoint resnet_v1_50.ckpt --data photos --train-dir run3 --head-scope Logits --trainable Logits
+  ckpt-finetune --data features.npz --train-dir run4 --head "dense(1024,relu)"      on what ckpt-features wrote
   ckpt-finetune --config run/config.yaml --steps 2000        the same run, continued to step 2,000"""
 
 
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         try:
             hush_tensorflow()
+            if holds_vectors(getattr(args, "data", "")):
+                return train_on_vectors(args)
             from ..train.finetune import finetune
 
             result = finetune(from_arguments(Options, args), say)
@@ -51,6 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130 if result.stopped else DONE
 
     return run(made, command, argv)
+
+
+def train_on_vectors(args: argparse.Namespace) -> int:
+    """--data names transfer values: a small net is trained on them, without images and without a checkpoint."""
+    from ..train.classifier import VectorOptions, closing_text, train_classifier
+
+    known = {found.name for found in fields(VectorOptions)}
+    other = sorted(flag(found.name) for found in fields(Options) if found.name in args and found.name not in known)
+    if other:
+        advice = f"There are {', '.join(sorted(map(flag, known)))}."
+        raise RecipeError(f"{' and '.join(other)}: not for a net on vectors", advice=advice)
+    result = train_classifier(from_arguments(VectorOptions, args), say)
+    print_json(asdict(result)) if args.json else print(closing_text(result))
+    return DONE
 
 
 def closing_lines(result: object) -> list[str]:
