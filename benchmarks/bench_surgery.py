@@ -21,12 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from ckpt_tools import Spec, Tensor, Tensors, save_checkpoint
-
 CKPT = [sys.executable, "-m", "ckpt_tools"]
-BLOCK = np.random.default_rng(0).standard_normal(1 << 22).astype("float32")  # 16 MB
 RENAME = "re:^(.*)$=renamed/\\1"
 
 
@@ -47,12 +42,24 @@ class Row(NamedTuple):
 
 
 def make_source(path: Path, nbytes: float, slots: Sequence[str] = ("", "/Adam", "/Adam_1")) -> None:
-    """A V2 checkpoint of about `nbytes`, from random blocks, one block in memory."""
-    each = BLOCK.reshape(1024, -1)
-    count = max(round(nbytes / (BLOCK.nbytes * len(slots))), 1)
+    """A V2 checkpoint of about `nbytes`, from one random block of 16 MB.
+
+    In a process of its own: the peak memory of a child counts from what its parent has at the fork.
+    """
+    if child := os.fork():
+        if os.waitpid(child, 0)[1]:
+            raise SystemExit(f"{path} could not be made")
+        return
+    import numpy as np
+
+    from ckpt_tools import Spec, Tensor, Tensors, save_checkpoint
+
+    each = np.random.default_rng(0).standard_normal((1024, 4096)).astype("float32")
+    count = max(round(nbytes / (each.nbytes * len(slots))), 1)
     tensor = Tensor(Spec("float32", each.shape), lambda: each)
     names = [f"net/layer_{i:04d}/weights{slot}" for i in range(count) for slot in slots]
     save_checkpoint(Tensors((name, tensor) for name in names), path, force=True)
+    os._exit(0)
 
 
 NUMPY_CAST = """

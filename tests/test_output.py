@@ -121,7 +121,7 @@ def test_links_share_the_data_and_changed_tensors_get_a_file_of_their_own(tmp_pa
 
 
 def test_no_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(output.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr(output, "_free_bytes", lambda _: 100)
     with pytest.raises(OutputError, match=r"m: [\d,]+ bytes are needed, and 100 are free"):
         save_checkpoint(from_arrays(NEW), tmp_path / "m")
     assert not files(tmp_path)
@@ -212,7 +212,7 @@ def die_at(monkeypatch, moment, calls=CALLS):
 
     for call in calls:
         monkeypatch.setattr(placing.os, call, dying(call, getattr(os, call)))
-    monkeypatch.setattr(output.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(output, "_remove_folder", lambda _: None)
     return seen
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -154,12 +153,18 @@ def _check_target(target: str, format: str, force: bool) -> None:
 
 
 def _check_space(target: str, needed: int) -> None:
-    try:
-        free = shutil.disk_usage(os.path.dirname(target) or ".").free
-    except OSError:
-        return  # a file system that does not say; running out of space is noticed later
-    if free < needed:
+    free = _free_bytes(os.path.dirname(target) or ".")
+    if free is not None and free < needed:
         raise OutputError(f"{needed:,} bytes are needed, and {free:,} are free", path=target)
+
+
+def _free_bytes(folder: str) -> int | None:
+    """None where the file system does not say: running out of space is noticed later then."""
+    try:
+        found = os.statvfs(folder)
+    except (AttributeError, OSError):
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 def _finish(
@@ -193,16 +198,26 @@ def _partial_folder(target: str) -> Iterator[str]:
     start = f".{name}.partial-"
     for entry in os.listdir(parent or "."):
         if entry.startswith(start) and _is_abandoned(os.path.join(parent, entry)):
-            shutil.rmtree(os.path.join(parent, entry), ignore_errors=True)
+            _remove_folder(os.path.join(parent, entry))
     folder = os.path.join(parent, f"{start}{os.getpid()}")
     os.mkdir(folder)
     lock = _lock(folder)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_folder(folder)
         if lock is not None:
             os.close(lock)
+
+
+def _remove_folder(folder: str) -> None:
+    """Removes a partial folder, in which there are no others, as far as it goes."""
+    try:
+        for entry in os.listdir(folder):
+            os.unlink(os.path.join(folder, entry))
+        os.rmdir(folder)
+    except OSError:
+        return
 
 
 def _lock(folder: str) -> int | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CheckpointError, UnsupportedError
 from ..tensors import Tensor
@@ -20,11 +20,13 @@ from . import elements, slices
 from .bundle import Bundle, Report
 from .bundle_index import Entry, Header, encode_entry, encode_header, shard_path
 from .checkpoint import Checkpoint
-from .data_file import DataFile
 from .lazy import LazyTensors
 from .object_graph import GRAPH_KEY
 from .proto import raw
 from .sstable import TableWriter
+
+if TYPE_CHECKING:
+    from .data_file import DataFile
 
 Progress = Callable[[int], object] | None
 Rows = list[tuple[bytes, Entry]]
@@ -156,6 +158,8 @@ def _link(pieces: Sequence[Piece], path: str) -> dict[str, int]:
 
 def _write_shard(path: str, shard: int, pieces: Sequence[Piece], progress: Progress) -> Rows:
     """Writes one data file, with one tensor in memory at a time, and returns its entries."""
+    from .data_file import DataFile  # not for reading: threads and queues take as long to import as all of this file
+
     rows: Rows = []
     offset = 0
     with DataFile(path, sum(map(_size, pieces)), progress) as file:
