@@ -10,9 +10,8 @@ LAYERS = [
     {"errors"},
     {"dtypes", "tensors"},
     {"names", "kinds", "formats", "renames", "adaptation"},
-    {"plan", "plan_rows", "batch_norm", "missing", "inception2015", "idle", "conflicts", "suggest"}
-    | {"surgery", "diff", "verification", "salvage", "overview"},
-    {"recipe", "recipe_settings", "report", "explorer", "plan_text"},
+    {"plan", "surgery", "diff", "verification", "salvage", "overview"},
+    {"recipe", "recipe_settings", "report", "explorer"},
     {"cli"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}

@@ -6,7 +6,7 @@ from ckpt_tools.errors import CheckpointError, PlanError
 from ckpt_tools.formats import open_checkpoint
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import Plan, Variable, make_plan
-from ckpt_tools.plan_text import overview
+from ckpt_tools.plan.text import overview
 from ckpt_tools.tensors import Spec
 
 F = "float32"

@@ -5,10 +5,10 @@ import re
 import pytest
 import yaml
 
-from ckpt_tools.inception2015 import rename_2015
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import make_plan
-from ckpt_tools.suggest import suggest
+from ckpt_tools.plan.inception2015 import rename_2015
+from ckpt_tools.plan.suggest import suggest
 from ckpt_tools.tensors import Spec
 from ckpt_tools.train.options import Options, read_config
 

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, parse_class_map
-from ..batch_norm import parse_policies
 from ..errors import OutputError, RecipeError, SelectionError
 from ..formats import open_checkpoint
 from ..nets.head import Head, new_variables, parse_layers, variables_with_head
 from ..nets.net import Net
 from ..nets.registry import NETS, get_net, recognise
 from ..plan import Plan, Variable, make_plan
-from ..plan_text import overview, scope_rows, variable_rows
+from ..plan.batch_norm import parse_policies
+from ..plan.suggest import Suggestion, suggest
+from ..plan.text import overview, scope_rows, variable_rows
 from ..report import render
-from ..suggest import Suggestion, suggest
 from ..tensors import Spec
 from ..train.options import Options, read_config
 from . import DONE, FOUND, parser, print_json, run, say
@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         new = new_variables(net, classes, head)
         proposal = suggest(source, variables, aux=args.aux, new=new) if args.suggest else None
         plan = proposal.plan if proposal else plan_of(args, source, variables, new)
+        if args.output:  # before anything is printed: whoever reads the table may stop reading it
+            write(args.output, proposal, plan)
         if args.json:
             value = plan.to_json()
             print_json({key: value[key] for key in ("rows", "conflicts", "summary")})
@@ -81,8 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                     ]
                 )
             )
-        if args.output:
-            write(args.output, proposal, plan)
         return FOUND if plan.conflicts else DONE
 
     return run(make_parser(), command, argv)

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from shlex import quote
 from typing import NamedTuple
 
-from .errors import nearest
+from ..errors import nearest
+from ..renames import parse_renames, rename
+from ..tensors import Spec
 from .inception2015 import rename_2015
-from .plan_rows import Conflict, Variable
-from .renames import parse_renames, rename
-from .tensors import Spec
+from .rows import Conflict, Variable
 
 _TYPED = 8  # scopes that somebody types on a command line
 AVERAGE = "/ExponentialMovingAverage"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..renames import parse_renames
+from ..tensors import Spec
+from .making import make_plan
 from .missing import View, covering, explain_missing
-from .plan import Plan, Variable, make_plan
-from .renames import parse_renames
-from .tensors import Spec
+from .rows import Plan, Variable
 
 
 class Suggestion(NamedTuple):

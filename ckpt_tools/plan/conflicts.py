@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..tensors import Spec
 from .missing import View, exclude_advice, explain_missing
-from .plan_rows import Conflict, Variable
-from .tensors import Spec
+from .rows import Conflict, Variable
 
 
 class Misfit(NamedTuple):

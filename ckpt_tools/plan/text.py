@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import batch_norm
-from .plan_rows import Plan, Row
+from .rows import Plan, Row
 
 _GROUP_DEPTH = 2  # components of the scopes that rows are collected in: InceptionV3/Mixed_5b
 

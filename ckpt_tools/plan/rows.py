@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .adaptation import Adaptation
-from .errors import PlanError
-from .tensors import Spec
+from ..adaptation import Adaptation
+from ..errors import PlanError
+from ..tensors import Spec
 
 RESTORING = ("restore", "rename", "cast", "adapt")
 ACTIONS = (*RESTORING, "init", "unused", "conflict")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from .names import Patterns, did_you_mean
-from .plan_rows import Conflict, Variable
-from .renames import Rename
+from ..names import Patterns, did_you_mean
+from ..renames import Rename
+from .rows import Conflict, Variable
 
 CAUSE = "a pattern selects nothing"
 

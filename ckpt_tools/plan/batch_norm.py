@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .errors import RecipeError, nearest
-from .names import parse_patterns
+from ..errors import RecipeError, nearest
+from ..names import parse_patterns
 
 STATISTICS = ("moving_mean", "moving_variance")
 POLICIES = ("frozen", "stats", "train")

@@ -1,6 +1,6 @@
-"""The restore plan: for every variable of a net and every tensor of a source, what will happen to it and why.
+"""Makes the plan: for every variable of a net and every tensor of a source, what will happen to it and why.
 
->>> from ckpt_tools.tensors import Spec
+>>> from ckpt_tools import Spec
 >>> net = [Variable("net/conv/weights", Spec("float32", (3, 3, 3, 8))),
 ...        Variable("net/logits/weights", Spec("float32", (8, 5)), role="head", class_axis=1)]
 >>> source = {"net/conv/weights": Spec("float32", (3, 3, 3, 8)), "net/logits/weights": Spec("float32", (8, 10))}
@@ -16,18 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ..adaptation import Adaptation, channels, classes
+from ..kinds import Kind, kinds
+from ..names import Patterns, parse_patterns
+from ..renames import Rename, parse_renames, rename
+from ..tensors import Spec
 from . import batch_norm as norms
-from .adaptation import Adaptation, channels, classes
 from .conflicts import Misfit, explain
 from .idle import idle_patterns, idle_renames, idle_trainable
-from .kinds import Kind, kinds
 from .missing import covering
-from .names import Patterns, parse_patterns
-from .plan_rows import ACTIONS, RESTORING, Conflict, Plan, Row, Variable
-from .renames import Rename, parse_renames, rename
-from .tensors import Spec
-
-__all__ = ["ACTIONS", "RESTORING", "Adaptation", "Conflict", "Plan", "Row", "Variable", "make_plan"]
+from .rows import RESTORING, Plan, Row, Variable
 
 
 class _Rules(NamedTuple):
