@@ -15,6 +15,8 @@ from ckpt_tools.cli import export as command  # noqa: E402
 from ckpt_tools.errors import OutputError, RecipeError, TrainingError  # noqa: E402
 from ckpt_tools.train import exported  # noqa: E402
 from ckpt_tools.train.export import ExportOptions, export  # noqa: E402
+from ckpt_tools.train.finetune import finetune  # noqa: E402
+from ckpt_tools.train.options import Options  # noqa: E402
 from ckpt_tools.train.predict import PredictOptions, predict  # noqa: E402
 
 LABELS = ("ant", "bee", "cow")
@@ -127,6 +129,25 @@ def test_table_and_json(home, capsys, monkeypatch):
     assert set(shown) == {"rows", "summary"}
     assert shown["summary"]["labels"] == list(LABELS)
     assert sorted(path.name for path in home.glob(".shown*")) == []
+
+
+def test_a_run_is_exported_as_it_was_trained_and_checked_on_its_own_images(home, tmp_path):
+    """With a head of its own, and a picture of its augmentation on the way."""
+    photos_of_run = tiny_net.write_photos(tmp_path / "photos")
+    run = Options(
+        checkpoint=str(home / "tiny.ckpt"), net="tiny", data=photos_of_run, exclude=("Logits",), device="cpu",
+        head="dense(8,relu)|dropout(0.2)", augment=("flip",), show_augmentation=str(tmp_path / "seen.png"),
+        train_dir=str(tmp_path / "run"), steps=3, batch_size=4,
+    )  # fmt: skip
+    finetune(run)
+    assert Image.open(tmp_path / "seen.png").size == (4 * 36 + 4, 2 * 36 + 4)
+    made = export(ExportOptions(train_dir=str(tmp_path / "run"), output=str(tmp_path / "made"), format=("graphdef",)))
+    assert (made.labels, made.images) == (("cat", "dog", "frog"), 8)
+
+
+def test_the_picture_needs_augmentation():
+    with pytest.raises(RecipeError, match="--show-augmentation shows nothing without --augment"):
+        Options(show_augmentation="a.png")
 
 
 def test_a_form_that_computes_something_else_is_refused(home, monkeypatch):

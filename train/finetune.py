@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 
 from ..errors import TrainingError
 from ..tensors import Tensor, Tensors, from_arrays
+from .augmentation_picture import draw_augmentation
 from .batches import Pipeline
 from .job import Job, make_job, opening_lines
 from .model import Model, build_model, session_config
@@ -84,6 +85,10 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
     config, device = session_config(options.device)
     for line in opening_lines(job, device):
         say(line)
+    if options.show_augmentation:
+        how = {"batch_size": options.batch_size, "seed": options.seed}
+        count = draw_augmentation(job.data.train, job.preprocessing, options.show_augmentation, **how)
+        say(f"picture        {count} images before and after augmentation: {options.show_augmentation}")
 
     # --- graph: pipelines, towers, step ------------------------------------------------------------------------
     with tf.Graph().as_default(), StopRequest() as stop:

@@ -70,6 +70,10 @@ class Options:
     augment: tuple[str, ...] = option(
         (), "random changes of the training images, such as flip or crop", group="data", metavar="STEP"
     )
+    show_augmentation: str = option(
+        "", "write a picture of the first batch, before and after --augment", group="data", metavar="FILE.png",
+        same_run=True,
+    )  # fmt: skip
 
     trainable: tuple[str, ...] = option(
         (), "the only scopes that the optimizer may change; everything by default", group="training", metavar="PATTERN"
@@ -173,6 +177,8 @@ class Options:
             problems.append("--resume and --fresh exclude each other")
         if self.steps is not None and self.epochs is not None:
             problems.append("--steps and --epochs exclude each other")
+        if self.show_augmentation and not self.augment:
+            problems.append("--show-augmentation shows nothing without --augment")
         if self.dropout >= 1:
             problems.append(f"--dropout {self.dropout} leaves nothing; it must be below 1")
         problems += [
