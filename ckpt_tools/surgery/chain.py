@@ -26,7 +26,7 @@ class Surgery:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """One row for each tensor that is there at the end and was changed, then one for each that is not."""
-        traces = {name: Row(name, "", name, tensor.spec, tensor.spec) for name, tensor in self.source.items()}
+        traces = {name: Row(name, "", name, spec, spec) for name, spec in self.source.specs().items()}
         gone: list[Row] = []
         for edit in self.edits:
             traces, dropped = _follow(traces, edit)
@@ -84,9 +84,9 @@ def _follow(traces: dict[str, Row], edit: Edit) -> tuple[dict[str, Row], list[Ro
     """The rows so far, by current name, after one more edit; and the rows of the tensors that it left out."""
     by_name = {row.name: row for row in edit.rows if row.after is not None}
     now: dict[str, Row] = {}
-    for name, tensor in edit.tensors.items():
+    for name, spec in edit.tensors.specs().items():
         step = by_name.get(name)
-        now[name] = traces[name] if step is None else _joined(traces.get(step.source), step, tensor.spec)
+        now[name] = traces[name] if step is None else _joined(traces.get(step.source), step, spec)
     gone = []
     for row in edit.rows:
         if row.after is None:

@@ -234,15 +234,14 @@ def _adapted(
 ) -> Edit:
     """The variables of `adaptations`, their averages and their slots, in their new shapes."""
     changed, rows = {}, []
-    for name, tensor in tensors.items():
-        kind = found[name]
+    for name, kind in found.items():
         variable = kind.of if kind.kind in ("slot", "average") else name
         if variable not in adaptations:
             continue
+        tensor, adaptation = tensors[name], adaptations[variable]
         # A slot of another shape (a scalar, a factored second moment) has no axis that we know how to change.
         if name != variable and tensor.spec.shape != tensors[variable].spec.shape:
             continue
-        adaptation = adaptations[variable]
         if kind.kind == "slot":
             changed[name] = _slot(tensor, adaptation, SLOT_STARTS.get(kind.slot, 0.0))
         else:

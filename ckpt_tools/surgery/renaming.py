@@ -62,11 +62,8 @@ class Rename(Operation):
         problems += clashes
         # Those that would collide keep their names here, so that the operations after this one are checked too.
         kept = {name: name if name in losers or not new else new for name, new in new_names.items()}
-        rows = tuple(
-            Row(new, "rename", name, tensors[name].spec, tensors[name].spec)
-            for name, new in kept.items()
-            if new != name
-        )
+        specs = tensors.specs()
+        rows = tuple(Row(new, "rename", name, specs[name], specs[name]) for name, new in kept.items() if new != name)
         return Edit(Tensors((kept[name], tensor) for name, tensor in tensors.items()), rows, tuple(problems))
 
 
@@ -216,10 +213,11 @@ def _without(
     details: dict[str, str] | None = None,
     problems: tuple[str, ...] = (),
 ) -> Edit:
+    specs = tensors.specs()  # asked for once: a tensor of a file is made anew for every look
     rows = tuple(
-        Row(name, action, name, tensor.spec, None, (details or {}).get(name, ""))
-        for name, tensor in tensors.items()
+        Row(name, action, name, spec, None, (details or {}).get(name, ""))
+        for name, spec in specs.items()
         if name in unwanted
     )
-    kept = Tensors((name, tensor) for name, tensor in tensors.items() if name not in unwanted)
+    kept = Tensors((name, tensors[name]) for name in specs if name not in unwanted)
     return Edit(kept, rows, problems)
