@@ -35,6 +35,7 @@ class Tower(NamedTuple):
     losses: tf.Tensor  # cross-entropy of each image
     correct: tf.Tensor  # bool
     end_points: Mapping[str, tf.Tensor]
+    features: tf.Tensor  # [batch, channels]: the transfer values, what reaches the head
 
 
 class Step(NamedTuple):
@@ -83,7 +84,7 @@ def build_tower(
         )  # fmt: skip
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=built.logits)
         correct = tf.equal(tf.argmax(built.logits, axis=1, output_type=tf.int32), batch["label"])
-    return Tower(batch["image"], batch["label"], built.logits, losses, correct, built.end_points)
+    return Tower(batch["image"], batch["label"], built.logits, losses, correct, built.end_points, built.features)
 
 
 def build_step(
