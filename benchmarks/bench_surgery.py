@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tensorflow", action="store_true", help="also the session scripts, which take minutes")
-    parser.add_argument("--only", default="", help="rows whose work begins so")
+    parser.add_argument("--only", default="", help="rows whose work and peer begin so")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     if not (args.folder / "m.ckpt.index").exists():
@@ -182,7 +182,7 @@ def main() -> None:
     print(f"{size / 1e9:.2f} GB, {os.cpu_count()} cores, best of {args.rounds}")
     subprocess.run(["sh", "-c", f"cat {args.folder}/m.* {args.folder}/third > /dev/null"], check=True)
     for row in rows(args.folder, args.tensorflow):
-        if row.work.startswith(args.only):
+        if f"{row.work}: {row.peer_name}".startswith(args.only):
             print(compare(row, args.folder, args.rounds), flush=True)
 
 
