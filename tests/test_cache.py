@@ -1,0 +1,241 @@
+"""The frozen prefix is computed once: which tensors, what is kept, and that nothing else changes by it."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_net
+
+from ckpt_tools import open_checkpoint
+from ckpt_tools.errors import OutputError, RecipeError, TrainingError
+from ckpt_tools.train import transfer as transfer_module
+from ckpt_tools.train.cache import Part, open_cache, parse_size
+from ckpt_tools.train.finetune import finetune
+from ckpt_tools.train.options import Options
+from ckpt_tools.train.restore import changed_tensors
+from ckpt_tools.train.run_directory import RunDirectory
+
+PARTS = [Part("a:0", (2, 3)), Part("b:0", (4,))]
+
+
+def rows(numbers):
+    """Values of both parts that tell the images apart."""
+    numbers = np.asarray(numbers, np.float32)
+    return [numbers[:, None, None] + np.zeros((2, 3), np.float32), numbers[:, None] * np.ones(4, np.float32)]
+
+
+@pytest.fixture
+def cache(tmp_path):
+    made = open_cache(tmp_path, {"net": "n"}, PARTS, "float32")
+    with made.adding() as add:
+        add(["i1", "i2"], rows([1, 2]))
+        add(["i3"], rows([3]))
+    return made
+
+
+# --- the files ---
+
+
+def test_rows_are_found_by_image_and_read_back(cache):
+    found = cache.find(["i3", "other", "i1"])
+    assert found.tolist() == [2, -1, 0]
+    a, b = cache.maps()
+    assert a[found[[0, 2]]].tolist() == rows([3, 1])[0].tolist()
+    assert b[found[[0, 2]]].tolist() == rows([3, 1])[1].tolist()
+    assert cache.row_bytes == 40
+
+
+def test_other_facts_are_another_folder(tmp_path, cache):
+    same = open_cache(tmp_path, {"net": "n"}, PARTS, "float32")
+    other = open_cache(tmp_path, {"net": "m"}, PARTS, "float32")
+    half = open_cache(tmp_path, {"net": "n"}, PARTS, "float16")
+    assert same.find(["i1"]).tolist() == [0]
+    assert other.find(["i1"]).tolist() == half.find(["i1"]).tolist() == [-1]
+    assert json.loads((cache.folder / "facts.json").read_text())["net"] == "n"
+
+
+@pytest.mark.parametrize("left", range(0, 24, 5))
+def test_a_cut_short_file_loses_its_last_rows_only(cache, left):
+    path = cache.folder / "tensor-0.rows"
+    path.write_bytes(path.read_bytes()[: 24 + left])  # rows of 24 bytes: the second one is cut
+    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, -1, -1]
+    with cache.adding() as add:
+        add(["i2"], rows([2]))
+    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, 1, -1]
+    assert cache.maps()[0][1].tolist() == rows([2])[0][0].tolist()
+
+
+def test_a_cut_short_index_loses_its_last_rows_only(cache):
+    path = cache.folder / "rows.index"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, 1, -1]
+
+
+@pytest.mark.parametrize("name", ["tensor-0.rows", "tensor-1.rows", "rows.index"])
+def test_every_flipped_bit_is_found(cache, name):
+    path = cache.folder / name
+    data = path.read_bytes()
+    for position in range(0, len(data), 3):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        found = cache.find(["i1", "i2", "i3"])
+        assert (found == -1).sum() == 1, position
+    path.write_bytes(data)
+    assert (cache.find(["i1", "i2", "i3"]) >= 0).all()
+
+
+def test_a_damaged_row_is_replaced_by_a_newer_one(cache):
+    path = cache.folder / "tensor-1.rows"
+    data = bytearray(path.read_bytes())
+    data[20] ^= 1
+    path.write_bytes(data)
+    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, -1, 2]
+    with cache.adding() as add:
+        add(["i2"], rows([2]))
+    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, 3, 2]
+
+
+def test_values_of_the_wrong_shape_are_refused(cache):
+    with cache.adding() as add, pytest.raises(OutputError, match="rows of shape"):
+        add(["i4"], [np.zeros((1, 2, 2), np.float32), np.zeros((1, 4), np.float32)])
+    assert cache.find(["i1", "i4"]).tolist() == [0, -1]
+
+
+def test_the_limit_is_told_before_it_is_passed(cache):
+    assert cache.check_space(10, 1e9) == ""
+    assert cache.check_space(10, 500.0) == ("the transfer values would take 0.0 MB, more than --cache-limit 0.0 MB")
+    assert parse_size("10GB") == 1e10
+    assert parse_size("500 MB") == 5e8
+    with pytest.raises(RecipeError, match="'much' is no size"):
+        parse_size("much")
+
+
+# --- in a run ---
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    return {
+        "net": "tiny",
+        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
+        "data": tiny_net.write_photos(folder / "photos"),
+        "exclude": ("Logits",),
+        "batch_size": 8,
+        "device": "cpu",
+        "steps": 14,
+        "log_steps": 1,
+        "cache_dir": str(folder / "cache"),
+    }
+
+
+def differing(a, b):
+    return changed_tensors(open_checkpoint(a / "model.ckpt-14").tensors, open_checkpoint(b / "model.ckpt-14").tensors)
+
+
+# The last bit of a convolution's result depends on where in its batch an image stands (Eigen and oneDNN split a batch
+# into blocks). With the cache each image is computed in another batch than without it, hence this and not zero.
+TOLERANCE = 2e-5
+
+
+def distance(a, b):
+    """Largest difference between values of two checkpoints, which must hold the same tensors."""
+    a, b = (open_checkpoint(run / "model.ckpt-14").tensors for run in (a, b))
+    assert a.specs() == b.specs()
+    return max(np.abs(a[name].load().astype(np.float64) - b[name].load()).max() for name in a)
+
+
+def losses(run):
+    return np.array([float(row["loss"]) for row in RunDirectory(run).metrics()])
+
+
+TRAINABLE = {
+    "head": {"trainable": ("Logits",)},
+    "head with dropout and a layer": {"trainable": ("Logits",), "dropout": 0.3, "head": "dense(8,relu)"},
+    "upper layers": {"trainable": ("Conv_3,Logits",), "learning_rate": 0.01},
+    "a frozen layer after a trained one": {"trainable": ("Conv_2,Logits",)},
+}
+
+
+@pytest.mark.parametrize("case", TRAINABLE)
+def test_the_same_weights_with_and_without_the_cache(job, tmp_path, case):
+    said = []
+    finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "off"), cache="off"))
+    finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "on"), cache="require"), said.append)
+    finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "again"), cache="require"), said.append)
+    assert ["60 of 60 images are there" in line for line in said if line.startswith("cache")] == [False, True]
+    assert distance(tmp_path / "off", tmp_path / "on") < TOLERANCE
+    np.testing.assert_allclose(losses(tmp_path / "on"), losses(tmp_path / "off"), rtol=1e-5)
+    assert differing(tmp_path / "on", tmp_path / "again") == []
+
+
+def test_the_distance_sees_another_learning_rate(job, tmp_path):
+    options = {**job, "trainable": ("Logits",)}
+    finetune(Options(**options, train_dir=str(tmp_path / "a"), learning_rate=0.001))
+    finetune(Options(**options, train_dir=str(tmp_path / "b"), learning_rate=0.0011))
+    assert distance(tmp_path / "a", tmp_path / "b") > 10 * TOLERANCE
+
+
+def test_a_changed_photo_is_computed_again_and_only_it(job, tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    tiny_net.write_photos(photos)
+    options = {**job, "data": str(photos), "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
+    said = []
+    finetune(Options(**options, train_dir=str(tmp_path / "first")), said.append)
+    (photos / "train/cat/0.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\0")
+    finetune(Options(**options, train_dir=str(tmp_path / "second")), said.append)
+    there = [line.split(", ")[2] for line in said if line.startswith("cache")]
+    assert there == ["0 of 60 images are there; a step is left with 0.11% of the work", there[1]]
+    assert there[1].startswith("59 of 60 images are there")
+    monkeypatch.setattr(transfer_module, "make_batches", None)  # nothing is left to be computed
+    finetune(Options(**options, train_dir=str(tmp_path / "third")))
+
+
+def test_another_backbone_is_computed_again(job, tmp_path):
+    other = tiny_net.write_source(tmp_path / "other.ckpt", seed=5)
+    said = []
+    options = {**job, "cache_dir": str(tmp_path / "cache"), "trainable": ("Logits",)}
+    finetune(Options(**options, train_dir=str(tmp_path / "a")), said.append)
+    finetune(Options(**{**options, "checkpoint": other}, train_dir=str(tmp_path / "b")), said.append)
+    assert sum("0 of 60 images are there" in line for line in said) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_photo_that_cannot_be_decoded_is_replaced_as_without_the_cache(job, tmp_path):
+    photos = tmp_path / "photos"
+    tiny_net.write_photos(photos)
+    broken = photos / "train/dog/3.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    options = {**job, "data": str(photos), "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
+    finetune(Options(**options, train_dir=str(tmp_path / "on"), cache="require"))
+    finetune(Options(**options, train_dir=str(tmp_path / "off"), cache="off"))
+    assert distance(tmp_path / "off", tmp_path / "on") < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"augment": ("flip",)}, "the images are another view in each epoch (--augment)"),
+        ({"trainable": ()}, "too little of the net is frozen"),
+        ({"cache_limit": "1KB"}, "the transfer values would take 0.0 MB, more than --cache-limit 0.0 MB"),
+    ],
+)
+def test_what_cannot_be_cached_is_said(job, tmp_path, options, why):
+    wanted = {**job, "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache"), **options}
+    with pytest.raises(TrainingError) as caught:
+        finetune(Options(**wanted, train_dir=str(tmp_path / "run"), cache="require"))
+    assert str(caught.value) == f"--cache require: {why}"
+    assert not (tmp_path / "run").exists()
+    said = []
+    finetune(Options(**wanted, train_dir=str(tmp_path / "run")), said.append)
+    assert f"cache          none: {why}" in said
+
+
+def test_half_precision_halves_the_rows_and_stays_near(job, tmp_path):
+    options = {**job, "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
+    said = []
+    finetune(Options(**options, train_dir=str(tmp_path / "whole")))
+    finetune(Options(**options, train_dir=str(tmp_path / "half"), cache_dtype="float16"), said.append)
+    assert any("Tiny/Logits/pool: 32 bytes an image" in line for line in said)
+    name = "Tiny/Logits/Conv2d_1c_1x1/weights"
+    whole, half = (open_checkpoint(tmp_path / run / "model.ckpt-14").tensors[name].load() for run in ("whole", "half"))
+    assert 0 < np.abs(whole - half).max() < 1e-2
