@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ckpt_tools import open_checkpoint
 from ckpt_tools.dtypes import BY_NAME
 from ckpt_tools.errors import CheckpointError, DamagedError, NotACheckpointError
 from ckpt_tools.formats import graphdef
@@ -152,6 +153,10 @@ def test_a_saved_model_with_its_variables_frozen_in(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(put_number(1, 1) + put_bytes(2, graph))
     opened = graphdef.read(tmp_path / "saved_model.pb")
     assert (opened.format, list(opened.tensors)) == ("saved_model", ["Net/Conv/weights", "Net/Conv/biases"])
+    assert list(open_checkpoint(tmp_path).tensors) == list(opened.tensors)
+    (tmp_path / "saved_model.pb").write_bytes(put_number(1, 1) + put_bytes(2, put_bytes(2, node("w", "VarHandleOp"))))
+    with pytest.raises(NotACheckpointError, match="SavedModel without variables: none are frozen into it"):
+        open_checkpoint(tmp_path)
 
 
 def test_damage_is_a_checkpoint_error_or_harmless(tmp_path):

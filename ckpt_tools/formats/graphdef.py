@@ -104,7 +104,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         consumers = _consumers(nodes)
         names = _variable_names(constants, consumers)
         if not names:
-            raise _no_values(nodes, constants)
+            raise _no_values(nodes, constants, saved_model)
         tensors = {names[node.name]: _tensor(node, path) for node in constants if node.name in names}
     except CheckpointError as error:
         raise error.at(path=path) from None
@@ -241,7 +241,12 @@ def _folding(nodes: Sequence[Node], names: Mapping[str, str], consumers: Mapping
     return f"Batch norm is folded into the weights of {layers}: its scales and moving statistics are not in the file."
 
 
-def _no_values(nodes: Sequence[Node], constants: Sequence[Node]) -> NotACheckpointError:
+def _no_values(nodes: Sequence[Node], constants: Sequence[Node], saved_model: bool) -> NotACheckpointError:
+    if saved_model:
+        return NotACheckpointError(
+            "is the graph of a SavedModel without variables: none are frozen into it, and there is no "
+            "variables/variables.index beside it"
+        )
     unfrozen = sum(node.op in _UNFROZEN for node in nodes)
     if unfrozen:
         return NotACheckpointError(

@@ -188,6 +188,8 @@ def _folder(path: str) -> Found:
         variables = os.path.join(path, "variables", "variables")
         if os.path.isfile(variables + ".index"):
             return Found("v2", variables, shown_as="saved_model")
+        if os.path.isfile(os.path.join(path, "saved_model.pb")):
+            return Found("graphdef", os.path.join(path, "saved_model.pb"))  # its variables may be frozen into the graph
         raise NotACheckpointError("is a SavedModel without variables: it has no variables/variables.index", path=path)
     state = os.path.join(path, "checkpoint")
     if os.path.isfile(state):
