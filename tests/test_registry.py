@@ -217,6 +217,16 @@ def test_names_from_elsewhere(names, phrase):
     assert looks_like(names) == phrase
 
 
+def test_real_files(SHARED):
+    from ckpt_tools import open_checkpoint
+
+    trained = open_checkpoint(SHARED / "checkpoints" / "inception_v3.ckpt")
+    assert str(recognise(trained.tensors.specs())) == "slim InceptionV3, 1001 classes, with AuxLogits"
+    thin = open_checkpoint(SHARED / "fixtures" / "tf115_v2_inception_v3_thin" / "inception_v3.ckpt")
+    assert recognise(thin.tensors.specs()).net is None
+    assert str(recognise(thin.tensors.specs())).startswith("slim InceptionV3 with layers of other widths, ")
+
+
 def test_neither_tensorflow_nor_numpy_is_imported():
     program = (
         "import sys; from ckpt_tools.nets.registry import recognise; recognise({});"
