@@ -7,8 +7,8 @@ evaluation.summary["accuracy"]
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class EvaluateOptions:
     worst: int = option(9, "errors that are listed, the most confident first", group="run", least=0)
     batch_norm_gap: bool = option(False, "compare with batch norm on batch statistics, on one batch", group="run")
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    report: bool = option(False, "write the run's report.html afresh, with these figures", group="run")
     output: str = option("", "write evaluation.json, predictions.csv and pictures here", group="run", metavar="DIR")
 
     def __post_init__(self) -> None:
@@ -56,6 +57,8 @@ class EvaluateOptions:
             raise RecipeError("--train-dir or --checkpoint must be given")
         if self.checkpoint and not self.data:
             raise RecipeError("--data must be given")
+        if self.report and not self.train_dir:
+            raise RecipeError("--report needs --train-dir: it is the report of a run")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,7 @@ class Evaluation:
     true: np.ndarray  # int64 [n]
     predicted: np.ndarray  # int64 [n]
     confidence: np.ndarray  # float64 [n], probability of the predicted class
+    features: np.ndarray | None = None  # float32 [n, channels], what reached the head
 
 
 def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line: None) -> Evaluation:
@@ -105,7 +109,12 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
         say(f"note           {unreadable.note()}")
 
     # --- figures ---
-    made = summarise(classifier, examples.take(index), np.asarray(classes)[examples.label_ids[index]], logits, options)
+    true = np.asarray(classes)[examples.label_ids[index]]
+    origin = {"source": classifier.path, "net": classifier.net.name}
+    made = summarise(
+        origin, classifier.labels, examples.take(index), true, logits, top=options.top, worst=options.worst
+    )
+    made = replace(made, features=np.concatenate([part["features"] for part in parts]))
     made.summary["unreadable"] = dict(unreadable.reasons)
     if options.batch_norm_gap:
         made.summary["batch_norm_gap"] = gap = batch_norm_gap(classifier, examples, logits, made.true, options)
@@ -127,39 +136,49 @@ def examples_of(options: EvaluateOptions, classifier: Classifier) -> tuple[Examp
 
 
 def summarise(
-    classifier: Classifier, examples: Examples, true: np.ndarray, logits: np.ndarray, options: EvaluateOptions
+    origin: Mapping[str, object],
+    labels: Sequence[str],
+    examples: Examples,
+    true: np.ndarray,
+    logits: np.ndarray,
+    *,
+    top: int = 5,
+    worst: int = 9,
 ) -> Evaluation:
-    """All figures from logits float32 [n, classes] and the true classes int [n]."""
+    """All figures from logits float32 [n, classes] and the true classes int [n] of the examples.
+
+    `origin` is what the summary says of the net and its checkpoint.
+    """
     probabilities = metrics.softmax(logits)
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities[np.arange(len(predicted)), predicted]
-    confusion = metrics.confusion_matrix(true, predicted, classifier.classes)
-    rows = metrics.per_class(confusion, classifier.labels)
+    confusion = metrics.confusion_matrix(true, predicted, len(labels))
+    rows = metrics.per_class(confusion, labels)
     wrong = np.flatnonzero(predicted != true)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][: options.worst]
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:worst]
+    errors = [
+        {
+            "file": examples.names[i],
+            "true": labels[true[i]],
+            "predicted": labels[predicted[i]],
+            "probability": float(confidence[i]),
+        }
+        for i in wrong
+    ]
     summary: dict[str, object] = {
-        "source": classifier.path,
-        "net": classifier.net.name,
+        **origin,
         "images": len(true),
-        "classes": classifier.classes,
+        "classes": len(labels),
         "accuracy": float((predicted == true).mean()),
         "loss": metrics.cross_entropy(true, logits),
         **{f"macro_{figure}": metrics.macro(rows, figure) for figure in ("precision", "recall", "f1")},
-        "labels": list(classifier.labels),
+        "labels": list(labels),
         "confusion": confusion.tolist(),
-        "worst": [
-            {
-                "file": examples.names[i],
-                "true": classifier.labels[true[i]],
-                "predicted": classifier.labels[predicted[i]],
-                "probability": float(confidence[i]),
-            }
-            for i in wrong
-        ],
+        "worst": errors,
     }
-    if options.top > 1 and classifier.classes > options.top:
-        summary[f"top_{options.top}_accuracy"] = metrics.top_k_accuracy(true, logits, options.top)
-    return Evaluation(classifier.labels, rows, summary, confusion, examples, true, predicted, confidence)
+    if 1 < top < len(labels):
+        summary[f"top_{top}_accuracy"] = metrics.top_k_accuracy(true, logits, top)
+    return Evaluation(tuple(labels), rows, summary, confusion, examples, true, predicted, confidence)
 
 
 def stale_batch_norm(classifier: Classifier) -> str:

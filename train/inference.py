@@ -212,7 +212,8 @@ def run_on(
 
 
 def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: bool = False) -> Wanted:
-    """The net in the current graph, with the head that it was trained with: "logits" float32 [batch, classes].
+    """The net in the current graph, with the head that it was trained with: "logits" float32 [batch, classes]
+    and "features" float32 [batch, channels], which reach the head.
 
     `training_batch_norm` normalises by each batch's own statistics instead of the stored ones.
     """
@@ -236,7 +237,7 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
         variables=Variables(),
         step=tf.train.get_or_create_global_step(),
     )
-    return Wanted({"logits": tower.logits})
+    return Wanted({"logits": tower.logits, "features": tower.features})
 
 
 def restore(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:

@@ -24,13 +24,21 @@ THUMBNAIL = 32  # pixels of a sprite's picture
 SPRITE = 8192 // THUMBNAIL  # pictures in a row that browsers still draw
 
 
+def plane(values: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
+    """float32 [n, d] brought down to [n, 2] by "pca" or "tsne". Raises ImportError without scikit-learn."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if method == "pca":
+        return PCA(2, random_state=seed).fit_transform(values)
+    most = min(BEFORE_TSNE, *values.shape)
+    fewer = PCA(most, random_state=seed).fit_transform(values) if values.shape[1] > most else values
+    perplexity = min(30.0, (len(values) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(fewer)
+
+
 def points_of(features: Features, method: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Points float [n, 2] of "pca" or "tsne", and the rows that they stand for (all, or POINTS of them)."""
-    try:
-        from sklearn.decomposition import PCA
-        from sklearn.manifold import TSNE
-    except ImportError:
-        raise UnsupportedError("PCA and t-SNE need scikit-learn", advice='pip install "ckpt-tools[plots]"') from None
     count = len(features.values)
     if count < 3:
         raise DataError(f"{count} images are too few for a picture of their transfer values")
@@ -38,12 +46,10 @@ def points_of(features: Features, method: str, seed: int = 0) -> tuple[np.ndarra
     if method == "tsne" and count > POINTS:
         rows = np.sort(np.random.default_rng(seed).permutation(count)[:POINTS])
     values = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
-    if method == "pca":
-        return PCA(2, svd_solver="auto", random_state=seed).fit_transform(values), rows
-    most = min(BEFORE_TSNE, *values.shape)
-    fewer = PCA(most, random_state=seed).fit_transform(values) if values.shape[1] > most else values
-    perplexity = min(30.0, (len(rows) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(fewer), rows
+    try:
+        return plane(values, method, seed), rows
+    except ImportError:
+        raise UnsupportedError("PCA and t-SNE need scikit-learn", advice='pip install "ckpt-tools[plots]"') from None
 
 
 def write_plots(features: Features, examples: Examples | None, prefix: str) -> list[str]:

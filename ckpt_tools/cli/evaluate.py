@@ -14,6 +14,7 @@ EXAMPLES = """\
   ckpt-evaluate --train-dir run                       the best checkpoint of a run, on the run's validation images
   ckpt-evaluate --train-dir run --use last --data other_photos --split all --output evaluation
   ckpt-evaluate --checkpoint resnet_v1_50.ckpt --data imagenet --labels labels.txt
+  ckpt-evaluate --train-dir run --report              and put it into run/report.html
   ckpt-evaluate --train-dir run --batch-norm-gap      is it the moving statistics?"""
 
 
@@ -46,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
         if options.output:
             say(f"wrote          {', '.join(write_evaluation(evaluation, options.output))}")
+        if options.report:
+            from ..train.report import write_report
+
+            say(f"wrote          {write_report(options.train_dir, evaluation)}")
         if args.json:
             print_json({"rows": evaluation.rows, "summary": evaluation.summary})
         else:
