@@ -90,6 +90,25 @@ def test_the_report_says_what_the_run_did(run):
     assert all(count in numbers for row in summary["confusion"] for count in row if count)
 
 
+@pytest.mark.parametrize("cache", ["off", "require"])
+def test_the_trainer_writes_it(run, tmp_path, cache):
+    """With the cache and without it: the same figures as `ckpt-evaluate` finds for the last checkpoint."""
+    from dataclasses import replace
+
+    from ckpt_tools.train.options import read_config
+
+    options = Options(**read_config(run / "config.yaml", Options))
+    options = replace(options, train_dir=str(tmp_path / "run"), cache=cache, cache_dir=str(tmp_path / "cache"))
+    result = finetune(options)
+    page = Page((tmp_path / "run" / "report.html").read_text())
+    summary = evaluate(EvaluateOptions(train_dir=result.train_dir, use="last")).summary
+    assert summary["accuracy"] == pytest.approx(result.validation["validation_accuracy"])
+    assert f"{summary['accuracy']:.1%}accuracy on 18 images" in page.text["figures"]
+    assert all(error["file"] in page.text["errors"] for error in summary["worst"])
+    assert "adds t-SNE" in page.text["values"]
+    assert ("transfer values" in page.text["time"]) == (cache == "require")
+
+
 def test_the_command_in_it_is_the_run(run):
     from ckpt_tools.cli.finetune import make_parser
     from ckpt_tools.train.options import from_arguments, read_config

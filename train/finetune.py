@@ -18,12 +18,16 @@ from ..errors import TrainingError
 from ..tensors import Tensor, Tensors, from_arrays
 from .augmentation_picture import draw_augmentation
 from .batches import Pipeline
+from .devices import place
+from .evaluate import Evaluation
+from .final_evaluation import final_evaluation
 from .job import Job, make_job, opening_lines
 from .model import Model, build_model, session_config
 from .objective import class_weights
 from .options import Options
 from .pipeline import Unreadable, make_batches
 from .progress import Progress, StopRequest
+from .report import write_report
 from .restore import assign, audit, changed_tensors, planned_tensors, read
 from .run_directory import RunDirectory, open_run, read_tensors, write_text
 from .schedule import batch_norm_decay, rate_at
@@ -82,9 +86,12 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
     began = time.monotonic()
     job = make_job(options)
     directory, resumed = open_run(options.train_dir, job.plan, job.options)
-    config, device = session_config(options.device)
+    placement = place(options)
+    config, device = session_config(options.device, placement.cpus)
     for line in opening_lines(job, device):
         say(line)
+    if len(placement.parts) > 1:
+        say(placement.line(options.batch_size))
     if options.show_augmentation:
         how = {"batch_size": options.batch_size, "seed": options.seed}
         count = draw_augmentation(job.data.train, job.preprocessing, options.show_augmentation, **how)
@@ -97,8 +104,9 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
         weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
         settled = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, job.total))
         model = build_model(
-            job.net, job.plan, settled, num_classes=job.classes, head=job.head, like=validation, class_weights=weights
-        )
+            job.net, job.plan, settled, num_classes=job.classes, head=job.head, like=validation, class_weights=weights,
+            placement=placement,
+        )  # fmt: skip
         training_batches = Pipeline(training, model.training_handle)
         validation_batches = Pipeline(validation, model.inference_handle)
 
@@ -119,6 +127,7 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
             save(run)
             if note := unreadable.note():
                 say(note)
+            evaluation = None if stop.signal else evaluate_for_report(run, validation_batches)
 
     # --- freeze audit and result -------------------------------------------------------------------------------
     audited = freeze_audit(run)
@@ -133,6 +142,7 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
         stop.signal if run.step < job.total else "",
     )
     write_result(run, result)
+    write_report(directory.path, evaluation)
     return result
 
 
@@ -343,6 +353,15 @@ def facts(job: Job) -> dict[str, object]:
         "head": {"layers": job.options.head, "scope": job.options.head_scope},
         "preprocessing": job.preprocessing.as_dict(),
     }
+
+
+def evaluate_for_report(run: Run, validation: Batches) -> Evaluation | None:
+    """Every figure of the validation images, with the weights of the last step."""
+    began = time.monotonic()
+    prefix, left_out = run.directory.prefix(run.step), run.unreadable.reasons
+    found = final_evaluation(run.session, run.model.inference, validation, run.job, left_out, prefix)
+    run.seconds["report"] = time.monotonic() - began
+    return found
 
 
 def write_result(run: Run, result: Result) -> None:

@@ -31,8 +31,8 @@ POINTS = 1500  # points of a picture that browsers draw at once
 NOTHING = '<p class="soft">Not measured. <code>ckpt-evaluate --train-dir RUN --report</code> adds it.</p>'
 
 
-def write_report(train_dir: str | Path, evaluation: Evaluation | None = None) -> str:
-    """Writes report.html into the train directory and returns its path.
+def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *, tsne: bool = False) -> str:
+    """Writes report.html into the train directory and returns its path; `tsne` adds a picture that takes seconds.
 
     Raises TrainingError where the folder holds no run.
     """
@@ -56,7 +56,7 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None) ->
         "classes": classes(evaluation) if evaluation else NOTHING,
         "confusion": confusion(evaluation) if evaluation else NOTHING,
         "errors": errors(evaluation) if evaluation else NOTHING,
-        "values": transfer_values(evaluation) if evaluation else NOTHING,
+        "values": transfer_values(evaluation, tsne=tsne) if evaluation else NOTHING,
         "audit": audit(result),
         "time": times(result),
         "command": command(options),
@@ -188,8 +188,8 @@ def picture(pixels: np.ndarray) -> tuple[str, bool]:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", small
 
 
-def transfer_values(evaluation: Evaluation) -> str:
-    """PCA, and t-SNE where scikit-learn is installed, of what reached the head."""
+def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
+    """PCA of what reached the head, and t-SNE where it is asked for and scikit-learn is installed."""
     if evaluation.features is None or len(evaluation.features) < 3:
         return NOTHING
     rows = np.sort(np.random.default_rng(0).permutation(len(evaluation.features))[:POINTS])
@@ -198,12 +198,16 @@ def transfer_values(evaluation: Evaluation) -> str:
     charts = [
         point_chart("PCA", centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T, label_ids, evaluation.labels)
     ]
-    try:
-        from .projection import plane
+    note = '<p class="soft"><code>ckpt-evaluate --train-dir RUN --report</code> adds t-SNE.</p>'
+    if tsne:
+        try:
+            from .projection import plane
 
-        charts.append(point_chart("t-SNE", plane(values.astype(np.float32), "tsne"), label_ids, evaluation.labels))
-    except ImportError:
-        charts.append('<p class="soft">t-SNE needs scikit-learn: pip install "ckpt-tools[plots]".</p>')
+            points = plane(values.astype(np.float32), "tsne")
+            charts.append(point_chart("t-SNE", points, label_ids, evaluation.labels))
+            note = ""
+        except ImportError:
+            note = '<p class="soft">t-SNE needs scikit-learn: pip install "ckpt-tools[plots]".</p>'
     used = sorted(set(label_ids.tolist()))
     legend = "".join(
         f'<span><i style="background:{colour(i, len(evaluation.labels))}"></i>{escape(evaluation.labels[i])}</span>'
@@ -213,7 +217,7 @@ def transfer_values(evaluation: Evaluation) -> str:
     text = f"What reaches the head for {len(rows):,} images, {width:,} values each, in a plane; coloured by true class."
     return (
         f'<p class="soft">{text}</p><div class="columns">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
-        f'<div class="legend">{legend}</div>'
+        f'<div class="legend">{legend}</div>{note}'
     )
 
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.report:
             from ..train.report import write_report
 
-            say(f"wrote          {write_report(options.train_dir, evaluation)}")
+            say(f"wrote          {write_report(options.train_dir, evaluation, tsne=True)}")
         if args.json:
             print_json({"rows": evaluation.rows, "summary": evaluation.summary})
         else:
