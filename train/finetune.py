@@ -31,7 +31,7 @@ from .report import write_report
 from .restore import assign, audit, changed_tensors, planned_tensors, read
 from .run_directory import RunDirectory, open_run, read_tensors, write_text
 from .schedule import batch_norm_decay, rate_at
-from .transfer import Cached, Transfer, fill, plan_transfer
+from .transfer import Cached, Transfer, fed_to_parts, fill, plan_transfer
 
 Batches = Pipeline | Cached
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
@@ -162,11 +162,11 @@ def from_cache(run: Run, transfer: Transfer) -> tuple[Cached, Cached]:
     fill(transfer, job, model, run.session, run.unreadable)
     common = {"batch_size": job.options.batch_size}
     training = Cached(
-        transfer, job.data.train, transfer.frontier.tensors, model.training.labels,
+        transfer, job.data.train, fed_to_parts(transfer, model),
         training=True, seed=job.options.seed, start_step=run.step, **common,
     )  # fmt: skip
     inference = Cached(
-        transfer, job.data.validation, transfer.inference, model.inference.labels, training=False, **common
+        transfer, job.data.validation, [(*transfer.inference, model.inference.labels)], training=False, **common
     )
     run.seconds["transfer values"] = time.monotonic() - began
     return training, inference

@@ -2,7 +2,8 @@
 
 A tower is the net on one batch. The training tower has dropout and training-mode batch norm where the plan says so;
 the inference tower shares its variables and has neither. Both are in one graph, under the name scopes `training/` and
-`inference/`, so that a tensor of one is found in the other.
+`inference/`, so that a tensor of one is found in the other. Where a batch is divided (devices.py), the training tower
+is the first of several; the others are `part_1/` and so on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ..nets.head import Dropout, Head
 from ..nets.net import Net
 from ..plan import Plan
 from .batches import read_batch
+from .devices import ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
 from .objective import image_losses
 from .options import Options
 from .update import apply_gradients, rate_factors, weight_penalty
@@ -65,10 +67,10 @@ class Variables:
 
 def build_tower(
     net: Net, batch: Mapping[str, tf.Tensor], plan: Plan, options: Options, *, num_classes: int, head: Head,
-    training: bool, variables: Variables, step: tf.Variable,
+    training: bool, variables: Variables, step: tf.Variable, part: int = 0,
 ) -> Tower:  # fmt: skip
-    """Builds the net on `batch` ("image", "label"); a second tower takes the variables of the first."""
-    name = TRAINING if training else INFERENCE
+    """Builds the net on `batch` ("image", "label"), `part` of a whole one; later towers take the first's variables."""
+    name = part_name(part) if training else INFERENCE
     exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
     scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=variables.remember)
     with tf.name_scope(name), scope:
@@ -78,7 +80,7 @@ def build_tower(
             num_classes=num_classes,
             trains_batch_norm=lambda layer: training and plan.batch_norm.get(layer, "frozen") != "frozen",
             batch_norm_decay=options.batch_norm_decay,
-            dropout_seed=tf.stack([tf.constant(options.seed, tf.int64), step.read_value()]) if drops else None,
+            dropout_seed=dropout_seed(options, step, part) if drops else None,
             weight_decay=0.0,
             head=head,
         )  # fmt: skip
@@ -87,28 +89,68 @@ def build_tower(
     return Tower(batch["image"], batch["label"], built.logits, losses, correct, built.end_points, built.features)
 
 
-def build_step(
-    tower: Tower, net: Net, plan: Plan, options: Options, step: tf.Variable, class_weights: Sequence[float] | None
-) -> Step:
-    """Adds the objective, gradients, the optimizer and the updates of the batch norms that train."""
-    wanted = {row.name for row in plan.rows if row.trainable}
-    trainable = [variable for variable in tf.trainable_variables() if variable.op.name in wanted]
-    if {variable.op.name for variable in trainable} != wanted:
-        missing = sorted(wanted - {variable.op.name for variable in trainable})
-        raise TrainingError(f"the graph has no trainable variable {', '.join(missing[:5])}")
-    with tf.name_scope(TRAINING):
-        learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
-        loss = tf.reduce_mean(image_losses(tower.logits, tower.labels, options, class_weights), name="objective")
-        penalty = weight_penalty(options, trainable)
-        if penalty is not None:
-            loss += penalty
-        accuracy = tf.reduce_mean(tf.cast(tower.correct, tf.float32))
-    gradients = list(zip(tf.gradients(loss, trainable), trainable, strict=True))
-    # The updates of this tower only: another tower of the graph has none, since it runs in inference mode.
-    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-        factors = rate_factors(options, net, [variable.op.name for variable in trainable])
+def part_name(part: int) -> str:
+    """The name scope of the tower on a part of a batch."""
+    return f"part_{part}" if part else TRAINING
+
+
+def dropout_seed(options: Options, step: tf.Variable, part: int) -> tf.Tensor:
+    """What decides which values are dropped: the seed of the run, the step, the part of the batch."""
+    seed = tf.stack([tf.constant(options.seed, tf.int64), step.read_value()])
+    return tf.random.experimental.stateless_fold_in(seed, part) if part else seed
+
+
+def build_training(
+    batch: Mapping[str, tf.Tensor], net: Net, plan: Plan, options: Options, *,
+    num_classes: int, head: Head, class_weights: Sequence[float] | None, variables: Variables, step: tf.Variable,
+    placement: Placement,
+) -> tuple[tuple[Tower, ...], Step]:  # fmt: skip
+    """The towers on the parts of `batch`, their objective and its gradients, the optimizer, the updates of batch norms.
+
+    The parts of one device follow each other: a tower begins when the gradients of the one before are added up.
+    """
+    learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
+    parts = split_batch(batch, len(placement.parts))
+    count = tf.cast(tf.add_n([tf.shape(part["label"])[0] for part in parts]), tf.float32)
+    towers: list[Tower] = []
+    losses: list[tf.Tensor] = []
+    totals: dict[str, list[tf.Tensor | None]] = {}
+    for number, (part, device) in enumerate(zip(parts, placement.parts, strict=True)):
+        before = [gradient for gradient in totals.get(device, ()) if gradient is not None]
+        with placement.on(number), tf.control_dependencies(before):
+            tower = build_tower(
+                net, part, plan, options, num_classes=num_classes, head=head, training=True, variables=variables,
+                step=step, part=number,
+            )  # fmt: skip
+            if not towers:
+                # As slim's towers do: the moving statistics follow the first part of each batch.
+                updates, trained = tf.get_collection(tf.GraphKeys.UPDATE_OPS), trained_variables(plan)
+            with tf.name_scope(part_name(number)):
+                loss = tf.reduce_sum(image_losses(tower.logits, tower.labels, options, class_weights)) / count
+                penalty = None if towers else weight_penalty(options, trained)
+                loss = loss if penalty is None else loss + penalty
+            totals[device] = add_gradients(totals.get(device), tf.gradients(loss, trained))
+        towers.append(tower)
+        losses.append(loss)
+    gradients = list(zip(sum_over_devices(totals, trained), trained, strict=True))
+    with tf.control_dependencies(updates):
+        factors = rate_factors(options, net, [variable.op.name for variable in trained])
         update = apply_gradients(gradients, options, factors, learning_rate, step)
-    return Step(update.operation, loss, accuracy, learning_rate, step, update.gradient_norms, tuple(trainable))
+    correct = tf.add_n([tf.reduce_sum(tf.cast(tower.correct, tf.float32)) for tower in towers])
+    found = {"loss": tf.add_n(losses), "accuracy": correct / count, "gradient_norms": update.gradient_norms}
+    return tuple(towers), Step(
+        update.operation, learning_rate=learning_rate, global_step=step, trained=tuple(trained), **found
+    )  # fmt: skip
+
+
+def trained_variables(plan: Plan) -> list[tf.Variable]:
+    """The variables that the optimizer changes. Raises TrainingError when the graph lacks one of the plan's."""
+    wanted = {row.name for row in plan.rows if row.trainable}
+    found = [variable for variable in tf.trainable_variables() if variable.op.name in wanted]
+    missing = sorted(wanted - {variable.op.name for variable in found})
+    if missing:
+        raise TrainingError(f"the graph has no trainable variable {', '.join(missing[:5])}")
+    return found
 
 
 def has_dropout(head: Head) -> bool:
@@ -121,8 +163,9 @@ def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
     return {variable.op.name: variable for variable in variables}
 
 
-def session_config(device: str) -> tuple[tf.ConfigProto, str]:
-    """The session's configuration for auto, gpu or cpu, and a sentence that says what will be used.
+def session_config(device: str, cpus: int = 1) -> tuple[tf.ConfigProto, str]:
+    """The session's configuration for auto, gpu or cpu, and a sentence that says what will be used. A session of
+    several CPU devices has them share the cores.
 
     Raises TrainingError when a GPU is asked for and TensorFlow sees none.
     """
@@ -133,6 +176,7 @@ def session_config(device: str) -> tuple[tf.ConfigProto, str]:
         raise TrainingError("TensorFlow sees no GPU", advice='pip install "ckpt-tools[gpu]", or use --device cpu.')
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
+    config.device_count["CPU"] = cpus
     # These passes replace the shape of a tensor by a constant that waits for the operation that makes the tensor. Fed
     # transfer values would then wait for the whole backbone. What makes the net fast, the fusing of operations, stays.
     passes = config.graph_options.rewrite_options
@@ -146,16 +190,21 @@ def session_config(device: str) -> tuple[tf.ConfigProto, str]:
 
 
 class Model(NamedTuple):
-    """A graph ready to be trained. `training` and `inference` are the same tower when nothing tells them apart."""
+    """A graph ready to be trained. `inference` is the training tower where nothing tells the two apart."""
 
     graph: tf.Graph
-    training: Tower
+    parts: tuple[Tower, ...]  # the training towers, one for each part of a batch
     inference: Tower
     step: Step
     initializers: Mapping[str, Callable]
     training_handle: tf.Tensor  # of the pipeline that each tower reads from
     inference_handle: tf.Tensor
     index: tf.Tensor  # int64 [batch]: which images the inference tower sees
+
+    @property
+    def training(self) -> Tower:
+        """The training tower of the first part, which is all of the batch on one device."""
+        return self.parts[0]
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
@@ -172,22 +221,19 @@ def build_model(
     head: Head,
     like: tf.data.Dataset,
     class_weights: Sequence[float] | None = None,
+    placement: Placement = ONE_DEVICE,
 ) -> Model:
-    """Builds both towers and the step in the current graph. `like` is a pipeline whose batches look as all will."""
+    """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will."""
     variables, global_step = Variables(), tf.train.get_or_create_global_step()
-    towers, handles, batches = [], [], []
+    common = {"num_classes": num_classes, "head": head, "variables": variables, "step": global_step}
+    handle, batch = read_batch(like)
+    towers, step = build_training(
+        batch, net, plan, options, class_weights=class_weights, placement=placement, **common
+    )  # fmt: skip
+    inference, inference_handle, index = towers[0], handle, batch["index"]
     differ = has_dropout(head) or any(mode != "frozen" for mode in plan.batch_norm.values())
-    for training in (True, False) if differ else (True,):
-        handle, batch = read_batch(like)
-        handles.append(handle)
-        batches.append(batch)
-        towers.append(
-            build_tower(
-                net, batch, plan, options, num_classes=num_classes, head=head, training=training,
-                variables=variables, step=global_step,
-            )
-        )  # fmt: skip
-    step = build_step(towers[0], net, plan, options, global_step, class_weights)
+    if differ or len(towers) > 1:
+        inference_handle, batch = read_batch(like)
+        inference, index = build_tower(net, batch, plan, options, training=False, **common), batch["index"]
     graph = tf.get_default_graph()
-    index = batches[-1]["index"]
-    return Model(graph, towers[0], towers[-1], step, variables.initializers, handles[0], handles[-1], index)
+    return Model(graph, towers, inference, step, variables.initializers, handle, inference_handle, index)

@@ -169,6 +169,15 @@ class Options:
         "auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"), same_run=True
     )
 
+    devices: str | None = option(
+        None, "divide each batch between devices: all, a number, or names such as gpu:0,gpu:1", group="run",
+        metavar="DEVICES", same_run=True,
+    )  # fmt: skip
+    accumulate: int = option(
+        1, "parts of a batch that a device works on one after the other, to save memory", group="run", least=1,
+        same_run=True,
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         problems = [
             problem for found in dataclasses.fields(self) if (problem := _problem(found, getattr(self, found.name)))

@@ -6,7 +6,7 @@ the cache lacks; `Cached` stands where a `Pipeline` would, and yields the very b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,11 @@ from ..errors import OutputError, TrainingError
 from ..tensors import Tensors
 from .batches import Pipeline
 from .cache import Part, TransferCache, default_folder, digest_of, open_cache, parse_size
+from .devices import part_sizes
 from .examples import Examples, join, steps_per_epoch
 from .frozen_prefix import Frontier, find_frontier
 from .job import Job
-from .model import INFERENCE, TRAINING, Model
+from .model import INFERENCE, TRAINING, Model, part_name
 from .pipeline import Unreadable, epoch_order, make_batches
 from .progress import Progress
 
@@ -89,6 +90,15 @@ def _twin(tensor: tf.Tensor) -> tf.Tensor:
     return tensor.graph.get_tensor_by_name(f"{INFERENCE}/{tensor.name.removeprefix(f'{TRAINING}/')}")
 
 
+def fed_to_parts(transfer: Transfer, model: Model) -> list[tuple[tf.Tensor, ...]]:
+    """For each part of a batch the tensors that are fed: those of the frontier in its tower, and its labels."""
+    names = [tensor.name.removeprefix(f"{TRAINING}/") for tensor in transfer.frontier.tensors]
+    return [
+        (*(model.graph.get_tensor_by_name(f"{part_name(part)}/{name}") for name in names), tower.labels)
+        for part, tower in enumerate(model.parts)
+    ]
+
+
 def fill(transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable) -> None:
     """Computes the rows that are missing, in batches as large as those of training; equal images are computed once."""
     examples = join([job.data.train, job.data.validation])
@@ -116,13 +126,17 @@ def fill(transfer: Transfer, job: Job, model: Model, session: tf.Session, unread
 
 
 class Cached:
-    """Batches of transfer values: the same images in the same order as the pipeline of the same seed gives."""
+    """Batches of transfer values: the same images in the same order as the pipeline of the same seed gives.
+
+    `fed` are the tensors that a batch goes to: the frontier's and the labels, once for each part of the batch.
+    """
 
     def __init__(
-        self, transfer: Transfer, examples: Examples, tensors: tuple[tf.Tensor, ...], labels: tf.Tensor, *,
+        self, transfer: Transfer, examples: Examples, fed: Sequence[tuple[tf.Tensor, ...]], *,
         batch_size: int, training: bool, seed: int = 0, start_step: int = 0,
     ) -> None:  # fmt: skip
-        self.tensors = (*tensors, labels)
+        self.tensors = tuple(tensor for part in fed for tensor in part)
+        self._parts = len(fed)
         self._maps = transfer.cache.maps()
         rows = transfer.cache.find(examples.digests)
         self._rows, self._labels = _readable(rows, examples.label_ids) if training else (rows, examples.label_ids)
@@ -131,8 +145,12 @@ class Cached:
     def start(self, session: tf.Session) -> Iterator[tuple[np.ndarray, ...]]:
         """Training: from the batch of `start_step` on, without end. Else: all images once, in order."""
         for chosen in self._chosen():
-            rows = self._rows[chosen]
-            yield (*(np.asarray(part[rows], np.float32) for part in self._maps), self._labels[chosen])
+            ends = np.cumsum(part_sizes(len(chosen), self._parts))
+            yield tuple(value for part in np.split(chosen, ends[:-1]) for value in self._values(part))
+
+    def _values(self, chosen: np.ndarray) -> tuple[np.ndarray, ...]:
+        rows = self._rows[chosen]
+        return (*(np.asarray(values[rows], np.float32) for values in self._maps), self._labels[chosen])
 
     def _chosen(self) -> Iterator[np.ndarray]:
         size, count = self._batch_size, len(self._rows)

@@ -1,0 +1,133 @@
+"""A batch divided between devices, or worked on part by part, makes the step that the whole batch makes."""
+
+import numpy as np
+import pytest
+import tiny_net
+
+from ckpt_tools import open_checkpoint
+from ckpt_tools.errors import RecipeError, TrainingError
+from ckpt_tools.train.devices import Placement, parse_devices, part_sizes, place, shown_name, split_batch
+from ckpt_tools.train.finetune import finetune
+from ckpt_tools.train.options import Options
+
+# One device adds the gradients of a batch in one order, two in another: float32 sums differ in their last bits, and
+# Adam divides them by their own size. So many of the largest weight's size are allowed after ten steps.
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("devices")
+    return {
+        "net": "tiny",
+        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
+        "data": tiny_net.write_photos(folder / "photos"),  # 42 images: batches of 9 leave one of 6
+        "exclude": ("Logits",),
+        "batch_size": 9,
+        "device": "cpu",
+        "optimizer": "momentum",
+        "learning_rate": 0.05,
+        "steps": 10,
+        "bn": ("*=frozen",),
+        "cache_dir": str(folder / "cache"),
+        "log_steps": 1,
+    }
+
+
+def trained(job, folder, **options):
+    """The variables after the run, its metrics, and what it said."""
+    said = []
+    finetune(Options(**{**job, **options}, train_dir=str(folder)), said.append)
+    tensors = open_checkpoint(folder / f"model.ckpt-{options.get('steps', job['steps'])}").tensors
+    rows = [line.split(",")[:5] for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    return {name: tensors[name].load() for name in tensors}, np.array(rows, float), said
+
+
+def difference(a, b):
+    """The largest difference of two checkpoints, each tensor measured by its own largest value."""
+    assert a.keys() == b.keys()
+    return max(np.abs(a[name] - b[name]).max() / max(np.abs(a[name]).max(), 1e-3) for name in a)
+
+
+@pytest.fixture(scope="module")
+def whole(job, tmp_path_factory):
+    return trained(job, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize(
+    "divided",
+    [{"devices": "cpu:0,cpu:1"}, {"accumulate": 4}, {"devices": "2", "accumulate": 2}],
+    ids=["two devices", "four parts on one", "two parts on each of two"],
+)
+def test_a_divided_batch_makes_the_same_step(job, whole, tmp_path, divided):
+    values, metrics, said = trained(job, tmp_path, **divided)
+    assert difference(values, whole[0]) < TOLERANCE
+    np.testing.assert_allclose(metrics, whole[1], rtol=1e-4)  # loss and accuracy of every step, the uneven ones too
+    assert any(line.startswith("parts          ") for line in said)
+
+
+def test_the_comparison_can_fail(job, whole, tmp_path):
+    values, _, _ = trained(job, tmp_path, learning_rate=0.0501)
+    assert difference(values, whole[0]) > TOLERANCE
+
+
+def test_a_batch_with_fewer_images_than_parts(job, tmp_path):
+    small = {"batch_size": 41, "steps": 2, "weight_decay": 0.01, "class_weights": "cat=2"}  # the second batch is one
+    one, one_metrics, _ = trained(job, tmp_path / "one", **small)
+    two, two_metrics, _ = trained(job, tmp_path / "two", **small, devices="2")
+    assert difference(one, two) < TOLERANCE
+    np.testing.assert_allclose(one_metrics, two_metrics, rtol=1e-5)
+
+
+def test_transfer_values_are_divided_as_images_are(job, tmp_path):
+    head = {"trainable": ("Logits",), "steps": 12}
+    one, _, said = trained(job, tmp_path / "one", **head, cache="off")
+    cached, _, cached_said = trained(job, tmp_path / "cached", **head, cache="require", devices="2")
+    assert difference(one, cached) < TOLERANCE
+    assert not any("bytes an image" in line for line in said)
+    assert any("bytes an image" in line for line in cached_said)
+
+
+def test_moving_statistics_follow_the_first_part(job, tmp_path):
+    """With a rate of 0 nothing but the statistics moves: those of parts of 5 are those of batches of their images."""
+    still = {"bn": ("*=stats",), "learning_rate": 1e-30, "steps": 1, "batch_norm_decay": 0.5, "batch_size": 10}
+    divided, _, _ = trained(job, tmp_path / "divided", **still, devices="2")
+    half, _, _ = trained(job, tmp_path / "half", **{**still, "batch_size": 5})
+    full, _, _ = trained(job, tmp_path / "full", **still)
+    name = "Tiny/Conv_1/BatchNorm/moving_mean"
+    np.testing.assert_allclose(divided[name], half[name], rtol=1e-6)
+    assert np.abs(divided[name] - full[name]).max() > 1e-4
+
+
+def test_part_sizes_in_the_graph_are_those_of_the_function():
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        labels = tf.placeholder(tf.int32, [None])
+        parts = [part["label"] for part in split_batch({"label": labels}, 3)]
+        for count in range(8):
+            found = session.run(parts, {labels: np.arange(count)})
+            assert [len(part) for part in found] == part_sizes(count, 3)
+            assert np.concatenate(found).tolist() == list(range(count))
+
+
+def test_every_way_to_name_devices():
+    assert parse_devices("2", gpus=0) == ("/device:CPU:0", "/device:CPU:1")
+    assert parse_devices("2", gpus=4) == ("/device:GPU:0", "/device:GPU:1")
+    assert parse_devices("all", gpus=0) == ("/device:CPU:0",)
+    assert parse_devices("/device:gpu:1, CPU:0", gpus=2) == ("/device:GPU:1", "/device:CPU:0")
+    with pytest.raises(RecipeError, match="--devices tpu:0: names no devices"):
+        parse_devices("tpu:0", gpus=1)
+    with pytest.raises(RecipeError, match="names a device twice"):
+        parse_devices("cpu:0,cpu:0", gpus=0)
+    with pytest.raises(TrainingError, match="TensorFlow sees 1 GPUs, and no gpu:1, gpu:2"):
+        parse_devices("3", gpus=1)
+
+
+def test_parts_of_several_machines():
+    machines = ("/job:chief/task:0", "/job:worker/task:0")
+    found = place(Options(device="cpu", devices="cpu:0,cpu:1", accumulate=2), machines)
+    assert found.parts[:3] == ("/job:chief/task:0/device:CPU:0",) * 2 + ("/job:chief/task:0/device:CPU:1",)
+    assert (len(found.parts), found.home, found.cpus) == (8, machines[0], 2)
+    assert place(Options(device="cpu")) == Placement()
+    assert [shown_name(part) for part in ("", *found.parts[-1:])] == ["one device", "worker:0 cpu:1"]
