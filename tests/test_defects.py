@@ -181,6 +181,14 @@ def test_v2_headers(tmp_path: Path, header: bytes, text: str) -> None:
     assert f"m.index: {text}" in refused(craft.v2(tmp_path, {b"": header, b"a": entry((2,), AB)}, AB))
 
 
+def test_v2_header_that_claims_billions_of_data_files(tmp_path: Path) -> None:
+    path = craft.v2(tmp_path, {b"": b"\x08" + put_varint(2**31 - 1), b"a": entry((2,), AB)}, AB)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.files == (f"{path}.index",)
+    assert checkpoint.note.startswith("of its 2147483647 data files, m.data-00000-of-2147483647 is missing")
+    assert "m.data-00000-of-2147483647: tensor a: this file of the checkpoint is missing" in refused(path)
+
+
 def test_v2_without_a_header(tmp_path: Path) -> None:
     index = craft.table({b"a": entry((2,), AB)})
     assert "m.index: the index does not start with its header" in refused(craft.v2(tmp_path, index, AB))

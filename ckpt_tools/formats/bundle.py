@@ -221,9 +221,9 @@ class Bundle:
 
     def shards(self) -> list[str]:
         """The data files that are there, by the names that the header gives them."""
-        if self.header.num_shards > 100_000:  # more files than a folder sensibly holds: only those that are named
-            return [shard_path(self.prefix, shard, self.header.num_shards) for shard in sorted(self.needed())]
-        paths = [shard_path(self.prefix, shard, self.header.num_shards) for shard in range(self.header.num_shards)]
+        count = self.header.num_shards
+        numbers = range(count) if count <= 1000 else sorted(self.needed())  # a damaged header may claim billions
+        paths = [shard_path(self.prefix, shard, count) for shard in numbers]
         return [path for path in paths if os.path.isfile(path)]
 
     def missing(self) -> str:
