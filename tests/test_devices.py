@@ -6,6 +6,7 @@ import tiny_net
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError, TrainingError
+from ckpt_tools.train.cluster import Cluster
 from ckpt_tools.train.devices import Placement, parse_devices, part_sizes, place, shown_name, split_batch
 from ckpt_tools.train.finetune import finetune
 from ckpt_tools.train.options import Options
@@ -125,9 +126,9 @@ def test_every_way_to_name_devices():
 
 
 def test_parts_of_several_machines():
-    machines = ("/job:chief/task:0", "/job:worker/task:0")
-    found = place(Options(device="cpu", devices="cpu:0,cpu:1", accumulate=2), machines)
+    cluster = Cluster({"worker": ("b:1",), "chief": ("a:1",)}, "chief", 0)
+    found = place(Options(device="cpu", devices="cpu:0,cpu:1", accumulate=2), cluster)
     assert found.parts[:3] == ("/job:chief/task:0/device:CPU:0",) * 2 + ("/job:chief/task:0/device:CPU:1",)
-    assert (len(found.parts), found.home, found.cpus) == (8, machines[0], 2)
+    assert (len(found.parts), found.home, found.cpus) == (8, "/job:chief/task:0", 2)
     assert place(Options(device="cpu")) == Placement()
     assert [shown_name(part) for part in ("", *found.parts[-1:])] == ["one device", "worker:0 cpu:1"]

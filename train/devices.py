@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError, TrainingError
+from .cluster import Cluster
 from .options import Options
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Placement:
 
     def line(self, batch_size: int) -> str:
         """What is printed of it, where there is more than one part."""
-        sizes = part_sizes(min(batch_size, 1 << 30), len(self.parts))
+        sizes = part_sizes(batch_size, len(self.parts))
         shown = ", ".join(f"{shown_name(part)} {size}" for part, size in zip(self.parts, sizes, strict=True))
         return f"parts          {len(self.parts)} of each batch of {batch_size} images: {shown}"
 
@@ -62,16 +63,15 @@ class Placement:
 ONE_DEVICE = Placement()
 
 
-def place(options: Options, machines: Sequence[str] = (ANYWHERE,), parameter_servers: int = 0) -> Placement:
-    """The placement that --devices and --accumulate ask for, the same on each of the machines ("/job:worker/task:0").
+def place(options: Options, cluster: Cluster | None = None) -> Placement:
+    """The placement that --devices and --accumulate ask for, the same on each machine of the cluster.
 
     Raises RecipeError for a text that names no devices, TrainingError for a GPU that TensorFlow does not see.
     """
     devices = parse_devices(options.devices, visible_gpus(options.device)) if options.devices else (ANYWHERE,)
-    parts = [machine + device for machine in machines for device in devices]
-    return Placement(
-        tuple(part for part in parts for _ in range(options.accumulate)), machines[0], parameter_servers
-    )  # fmt: skip
+    machines = cluster.machines if cluster else (ANYWHERE,)
+    parts = [machine + device for machine in machines for device in devices for _ in range(options.accumulate)]
+    return Placement(tuple(parts), machines[0], cluster.parameter_servers if cluster else 0)
 
 
 def parse_devices(text: str, gpus: int) -> tuple[str, ...]:

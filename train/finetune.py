@@ -18,6 +18,7 @@ from ..errors import TrainingError
 from ..tensors import Tensor, Tensors, from_arrays
 from .augmentation_picture import draw_augmentation
 from .batches import Pipeline
+from .cluster import Cluster, machine_lost
 from .devices import place
 from .evaluate import Evaluation
 from .final_evaluation import final_evaluation
@@ -76,8 +77,11 @@ class Result:
     stopped: str = ""
 
 
-def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -> Result:
-    """Runs, or continues, what the options describe; `say` is given lines for people.
+def finetune(
+    options: Options, say: Callable[[str], None] = lambda line: None, cluster: Cluster | None = None, target: str = ""
+) -> Result:
+    """Runs, or continues, what the options describe; `say` is given lines for people. With a cluster, `target` is this
+    task's server.
 
     Raises PlanError for a plan with conflicts and TrainingError for a folder that holds another run, both before
     anything is written; TrainingError when the loss is no longer a number.
@@ -86,7 +90,7 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
     began = time.monotonic()
     job = make_job(options)
     directory, resumed = open_run(options.train_dir, job.plan, job.options)
-    placement = place(options)
+    placement = place(options, cluster)
     config, device = session_config(options.device, placement.cpus)
     for line in opening_lines(job, device):
         say(line)
@@ -98,7 +102,7 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
         say(f"picture        {count} images before and after augmentation: {options.show_augmentation}")
 
     # --- graph: pipelines, towers, step ------------------------------------------------------------------------
-    with tf.Graph().as_default(), StopRequest() as stop:
+    with tf.Graph().as_default(), tf.device(placement.home), StopRequest() as stop:
         unreadable = Unreadable()
         training, validation = pipelines(job, resumed or 0, unreadable)
         weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
@@ -112,7 +116,7 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
 
         # --- restore and audit ---------------------------------------------------------------------------------
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
-        with tf.Session(config=config) as session:
+        with tf.Session(target, config=config) as session:
             run = Run(job, directory, model, session, planned, planned, unreadable=unreadable)
             transfer = plan_transfer(job, model, planned)
             say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
@@ -123,7 +127,8 @@ def finetune(options: Options, say: Callable[[str], None] = lambda line: None) -
                 training_batches, validation_batches = from_cache(run, transfer)
 
             # --- train, evaluate, save -------------------------------------------------------------------------
-            validation_now = train(run, training_batches, validation_batches, stop, say)
+            with machine_lost(cluster, lambda: save_what_is_whole(run)):
+                validation_now = train(run, training_batches, validation_batches, stop, say)
             save(run)
             if note := unreadable.note():
                 say(note)
@@ -177,7 +182,7 @@ def restore(run: Run, resumed: int | None) -> str:
     everything = run.model.variables
     net = {name: variable for name, variable in everything.items() if name in run.planned}
     others = {name: variable for name, variable in everything.items() if name not in run.planned}
-    start_others = [variable.initializer for variable in others.values()]
+    start_others = [variable.initializer for variable in (*others.values(), *tf.local_variables())]
     if resumed is None:
         assign(run.session, net, run.planned)
         run.session.run(start_others)  # slots and global_step: constants; moving averages: the variables themselves
@@ -329,6 +334,17 @@ def save(run: Run) -> None:
         run.directory.save_best(Tensors(tensors), provenance, run.best)
         run.better = None
     run.seconds["saving"] = run.seconds.get("saving", 0.0) + time.monotonic() - began
+
+
+def save_what_is_whole(run: Run) -> str:
+    """After a machine was lost: saves the last step if all of it was done. Returns what the run goes on from."""
+    begun, done = run.session.run([run.model.step.begun, run.model.step.global_step])
+    if begun > done:  # lost in the very moment in which the variables were changed
+        saved = run.directory.steps()
+        return f"the last checkpoint is that of step {saved[-1]:,}" if saved else "there is no checkpoint yet"
+    run.step = int(done)
+    save(run)
+    return f"everything up to step {run.step:,} is saved"
 
 
 def freeze_audit(run: Run) -> dict[str, object]:

@@ -20,6 +20,7 @@ from ..nets.head import Dropout, Head
 from ..nets.net import Net
 from ..plan import Plan
 from .batches import read_batch
+from .cluster import after_all
 from .devices import ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
 from .objective import image_losses
 from .options import Options
@@ -50,6 +51,7 @@ class Step(NamedTuple):
     global_step: tf.Variable
     gradient_norms: tf.Tensor  # [variables], before clipping
     trained: tuple[tf.Variable, ...]
+    begun: tf.Variable | None = None  # on several machines: the last step that began to change variables
 
 
 @dataclass
@@ -133,13 +135,16 @@ def build_training(
         towers.append(tower)
         losses.append(loss)
     gradients = list(zip(sum_over_devices(totals, trained), trained, strict=True))
+    begun = None
+    if placement.home:
+        gradients, updates, begun = after_all(gradients, updates, step)
     with tf.control_dependencies(updates):
         factors = rate_factors(options, net, [variable.op.name for variable in trained])
         update = apply_gradients(gradients, options, factors, learning_rate, step)
     correct = tf.add_n([tf.reduce_sum(tf.cast(tower.correct, tf.float32)) for tower in towers])
     found = {"loss": tf.add_n(losses), "accuracy": correct / count, "gradient_norms": update.gradient_norms}
     return tuple(towers), Step(
-        update.operation, learning_rate=learning_rate, global_step=step, trained=tuple(trained), **found
+        update.operation, learning_rate=learning_rate, global_step=step, trained=tuple(trained), begun=begun, **found
     )  # fmt: skip
 
 

@@ -178,6 +178,14 @@ class Options:
         same_run=True,
     )  # fmt: skip
 
+    start_timeout: float = option(
+        300.0, "seconds that the machines of TF_CONFIG wait for each other at the start", group="run", least=0.0,
+        same_run=True,
+    )  # fmt: skip
+    worker_timeout: float = option(
+        0.0, "seconds that the leader waits for a lost machine to come back", group="run", least=0.0, same_run=True
+    )
+
     def __post_init__(self) -> None:
         problems = [
             problem for found in dataclasses.fields(self) if (problem := _problem(found, getattr(self, found.name)))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
 
 from ..errors import PlanError, RecipeError, UnsupportedError
 from ..train.arrays import holds_vectors
 from ..train.options import Options, add_arguments, flag, from_arguments
 from ..train.quiet import hush_tensorflow
 from . import DONE, FOUND, parser, print_json, run, say
+
+if TYPE_CHECKING:
+    from ..train.finetune import Result
 
 EXAMPLES = """\
   ckpt-finetune --checkpoint inception_v3.ckpt --data photos --train-dir run --exclude Logits --trainable Logits
@@ -37,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             hush_tensorflow()
             if holds_vectors(getattr(args, "data", "")):
                 return train_on_vectors(args)
-            from ..train.finetune import finetune
-
-            result = finetune(from_arguments(Options, args), say)
+            result = train(from_arguments(Options, args))
         except PlanError as error:
             say(f"{made.prog}: {error}")
             return FOUND
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             advice = 'pip install "ckpt-tools[train]"'
             raise UnsupportedError(f"training needs {error.name}", advice=advice) from error
+        if result is None:  # this machine served another one
+            return DONE
         if args.json:
             print_json(asdict(result))
         else:
@@ -55,6 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130 if result.stopped else DONE
 
     return run(made, command, argv)
+
+
+def train(options: Options) -> Result | None:
+    """Trains; on a machine of TF_CONFIG that serves another one, serves it and returns None."""
+    from ..train.cluster import read_cluster
+    from ..train.finetune import finetune
+    from ..train.lead import finetune_as_task
+
+    cluster = read_cluster(os.environ.get("TF_CONFIG"))
+    result = finetune_as_task(cluster, options, say) if cluster else finetune(options, say)
+    if isinstance(result, str):
+        say(f"{cluster.job} {cluster.index} ends: {result}")
+        return None
+    return result
 
 
 def train_on_vectors(args: argparse.Namespace) -> int:
