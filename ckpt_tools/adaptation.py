@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import RecipeError, nearest
@@ -85,6 +87,23 @@ def parse_class_map(text: str) -> tuple[int | None, ...]:
     if not made:
         raise RecipeError("class map: no class in it", advice=f"Give {CLASS_MAP_HELP}.")
     return tuple(made)
+
+
+def read_class_map(text: str) -> tuple[int | None, ...]:
+    """A class map from its text, or from the file of that name."""
+    file = Path(text)
+    with contextlib.suppress(OSError):  # no file, or a list too long for a file's name
+        text = file.read_text(encoding="utf-8")
+    return parse_class_map(text)
+
+
+def class_map_text(class_map: Sequence[int | None]) -> str:
+    """What `parse_class_map` reads back.
+
+    >>> class_map_text((3, None, 7))
+    '3,_,7'
+    """
+    return ",".join("_" if taken is None else str(taken) for taken in class_map)
 
 
 def class_map_of_labels(new: Sequence[str], old: Sequence[str]) -> tuple[int | None, ...]:

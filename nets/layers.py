@@ -131,6 +131,8 @@ class Layers:
     def avg_pool2d(self, inputs: tf.Tensor, kernel_size: object, *args: object, **kwargs: object) -> tf.Tensor:
         """Slim's `avg_pool2d`; before a classifier it is the mean of the whole map, whatever the map's size."""
         place = tf.get_variable_scope().name.rpartition("/")[2]
+        if place in ("Logits", "AuxLogits"):
+            inputs = tf.cast(inputs, tf.float32)  # a head computes in full precision, its pooling too
         if place == "Logits":
             return tf.reduce_mean(inputs, [1, 2], keepdims=True, name=kwargs.get("scope"))
         if place == "AuxLogits" and inputs.shape[1:3] != _AUXILIARY_MAP:

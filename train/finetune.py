@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -19,7 +20,7 @@ from ..tensors import Tensor, Tensors, from_arrays
 from .augmentation_picture import draw_augmentation
 from .batches import Pipeline
 from .cluster import Cluster, machine_lost
-from .devices import place
+from .devices import Placement, place
 from .evaluate import Evaluation
 from .final_evaluation import final_evaluation
 from .job import Job, make_job, opening_lines
@@ -30,7 +31,7 @@ from .pipeline import Unreadable, make_batches
 from .progress import Progress, StopRequest
 from .report import write_report
 from .restore import assign, audit, changed_tensors, planned_tensors, read
-from .run_directory import RunDirectory, open_run, read_tensors, write_text
+from .run_directory import RunDirectory, open_run, read_tensors, run_digest, write_text
 from .schedule import batch_norm_decay, rate_at
 from .transfer import Cached, Transfer, fed_to_parts, fill, plan_transfer
 
@@ -55,6 +56,10 @@ class Run:
     unreadable: Unreadable = field(default_factory=Unreadable)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def spent(self, what: str, since: float) -> None:
+        """Adds the seconds since `since` to what result.json says of the time."""
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.monotonic() - since
+
     @property
     def patience_is_over(self) -> bool:
         """Whether --early-stop evaluations have passed since the best one."""
@@ -62,6 +67,15 @@ class Run:
             return False
         between = self.job.options.eval_steps or self.job.per_epoch
         return self.step - self.best["step"] >= self.job.options.early_stop * between
+
+
+class Place(NamedTuple):
+    """Where a run is computed: `target` is this task's server, with a cluster."""
+
+    placement: Placement
+    config: tf.ConfigProto
+    cluster: Cluster | None
+    target: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,8 @@ def finetune(
     # --- source, net, data, plan -------------------------------------------------------------------------------
     began = time.monotonic()
     job = make_job(options)
-    directory, resumed = open_run(options.train_dir, job.plan, job.options)
+    directory, resumed = open_run(options.train_dir, job.plans[0], job.options, job.plans[1:])
+    job = job.at_step(resumed or 0)
     placement = place(options, cluster)
     config, device = session_config(options.device, placement.cpus)
     for line in opening_lines(job, device):
@@ -101,8 +116,27 @@ def finetune(
         count = draw_augmentation(job.data.train, job.preprocessing, options.show_augmentation, **how)
         say(f"picture        {count} images before and after augmentation: {options.show_augmentation}")
 
+    # --- one phase of --unfreeze after the other; nearly always there is one ------------------------------------
+    seconds = {"preparation": time.monotonic() - began}
+    with StopRequest() as stop:
+        while True:
+            result = train_phase(job, directory, resumed, Place(placement, config, cluster, target), stop, seconds, say)
+            if result.step < job.until or job.until >= job.total:
+                return result
+            job, resumed = job.at_step(result.step), result.step
+            say(f"unfreezing     {', '.join(job.phases[job.phase].trainable)} train from here on")
+
+
+def train_phase(
+    job: Job, directory: RunDirectory, resumed: int | None, where: Place, stop: StopRequest, seconds: dict[str, float],
+    say: Callable[[str], None],
+) -> Result:  # fmt: skip
+    """Trains by one plan, from the checkpoint of the step `resumed` (None: from the source) to the phase's end."""
+    began, options = time.monotonic(), job.options
+    placement, cluster = where.placement, where.cluster
+
     # --- graph: pipelines, towers, step ------------------------------------------------------------------------
-    with tf.Graph().as_default(), tf.device(placement.home), StopRequest() as stop:
+    with tf.Graph().as_default(), tf.device(placement.home):
         unreadable = Unreadable()
         training, validation = pipelines(job, resumed or 0, unreadable)
         weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
@@ -116,13 +150,13 @@ def finetune(
 
         # --- restore and audit ---------------------------------------------------------------------------------
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
-        with tf.Session(target, config=config) as session:
-            run = Run(job, directory, model, session, planned, planned, unreadable=unreadable)
+        with tf.Session(where.target, config=where.config) as session:
+            run = Run(job, directory, model, session, planned, planned, unreadable=unreadable, seconds=seconds)
             transfer = plan_transfer(job, model, planned)
             say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
             say(restore(run, resumed))
             directory.begin(job.plan, job.options, job.data.labels, facts(job))
-            run.seconds["preparation"] = time.monotonic() - began
+            run.spent("preparation", began)
             if isinstance(transfer, Transfer):
                 training_batches, validation_batches = from_cache(run, transfer)
 
@@ -132,7 +166,8 @@ def finetune(
             save(run)
             if note := unreadable.note():
                 say(note)
-            evaluation = None if stop.signal else evaluate_for_report(run, validation_batches)
+            over = run.step == job.until < job.total  # and another phase begins
+            evaluation = None if stop.signal or over else evaluate_for_report(run, validation_batches)
 
     # --- freeze audit and result -------------------------------------------------------------------------------
     audited = freeze_audit(run)
@@ -147,7 +182,8 @@ def finetune(
         stop.signal if run.step < job.total else "",
     )
     write_result(run, result)
-    write_report(directory.path, evaluation)
+    if not over:
+        write_report(directory.path, evaluation)
     return result
 
 
@@ -173,7 +209,7 @@ def from_cache(run: Run, transfer: Transfer) -> tuple[Cached, Cached]:
     inference = Cached(
         transfer, job.data.validation, [(*transfer.inference, model.inference.labels)], training=False, **common
     )
-    run.seconds["transfer values"] = time.monotonic() - began
+    run.spent("transfer values", began)
     return training, inference
 
 
@@ -200,7 +236,8 @@ def restore(run: Run, resumed: int | None) -> str:
     run.step, run.frozen, run.best = resumed, saved, run.directory.best_record()
     run.directory.forget_after(resumed)
     new = [name for name in others if name not in saved]
-    started = f"; started afresh, since the checkpoint has none: {', '.join(new)}" if new else ""
+    shown = ", ".join(new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
+    started = f"; started afresh, since the checkpoint has none: {shown}" if new else ""
     return f"continuing     after step {resumed:,} of {run.job.total:,}{started}"
 
 
@@ -218,7 +255,7 @@ def train(
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
     with Progress("training", total=job.total, done=run.step) as progress, run.unreadable.raised():
-        while run.step < job.total and not stop.signal and not run.patience_is_over:
+        while run.step < job.until and not stop.signal and not run.patience_is_over:
             rate = rate_at(options, job.base_rate, run.step, job.total, job.per_epoch)
             _, loss, accuracy, norms = one_step(rate, *next(batches))
             if not (math.isfinite(loss) and np.isfinite(norms).all()):
@@ -229,7 +266,7 @@ def train(
             measured.append((loss, accuracy))
             progress.step(options.batch_size, f"loss {loss:.4f}")
 
-            evaluates = run.step % (options.eval_steps or job.per_epoch) == 0 or run.step == job.total
+            evaluates = run.step % (options.eval_steps or job.per_epoch) == 0 or run.step == job.until
             if evaluates:
                 evaluated = evaluate(run, validation)
                 progress.say(f"step {run.step:,}: loss {loss:.4f}, {figures(evaluated)}")
@@ -237,13 +274,13 @@ def train(
                 log(run, events, rate, measured, evaluated if evaluates else {}, time.monotonic() - started)
                 measured = []
             due = options.save_steps is None and time.monotonic() - saved_at >= SAVE_SECONDS
-            if due or (options.save_steps and run.step % options.save_steps == 0 and run.step < job.total):
+            if due or (options.save_steps and run.step % options.save_steps == 0 and run.step < job.until):
                 save(run)
                 saved_at = time.monotonic()
         if not evaluated and not stop.signal:
             evaluated = evaluate(run, validation)
     events.close()
-    run.seconds["training"] = time.monotonic() - started
+    run.spent("training", started)
     return evaluated
 
 
@@ -278,7 +315,7 @@ def evaluate(run: Run, validation: Batches) -> dict[str, float]:
     if run.best is None or _score(found) > _score(run.best):
         run.best = {"step": run.step, **found}
         run.better = snapshot(run, slots=False)
-    run.seconds["evaluation"] = run.seconds.get("evaluation", 0.0) + time.monotonic() - began
+    run.spent("evaluation", began)
     return found
 
 
@@ -333,7 +370,7 @@ def save(run: Run) -> None:
         tensors = {**{name: run.frozen[name] for name in run.better}, **moved}
         run.directory.save_best(Tensors(tensors), provenance, run.best)
         run.better = None
-    run.seconds["saving"] = run.seconds.get("saving", 0.0) + time.monotonic() - began
+    run.spent("saving", began)
 
 
 def save_what_is_whole(run: Run) -> str:
@@ -362,6 +399,8 @@ def freeze_audit(run: Run) -> dict[str, object]:
 def facts(job: Job) -> dict[str, object]:
     """What plan.json says besides the plan, and evaluate, predict and features read back."""
     return {
+        "run": run_digest(job.plans[0], job.options),
+        "phase": job.phase,
         "source": job.source.path,
         "net": job.net.name,
         "classes": job.classes,

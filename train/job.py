@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..adaptation import class_map_of_labels, class_map_text, read_class_map
 from ..errors import RecipeError, TrainingError
 from ..formats import Checkpoint, open_checkpoint
-from ..nets.head import Dense, Dropout, Head, head_variables, parse_layers, variables_with_head
+from ..nets.head import Dropout, Head, new_variables, parse_layers, variables_with_head
 from ..nets.registry import NETS, Net, get_net, recognise
-from ..plan import Plan, make_plan
+from ..plan import Plan, Variable, make_plan
+from ..plan.batch_norm import POLICIES, parse_policies
 from ..tensors import Spec, Tensors
-from .data import load_data_set
+from .data import load_data_set, read_labels
 from .examples import DataSet, steps_per_epoch
 from .options import Options
 from .preprocess import Preprocessing
 from .schedule import base_rate, total_steps
+from .unfreezing import Phase, parse_phases, scopes_after
 
-BATCH_NORM_MODES = ("frozen", "stats", "train")
 NO_SOURCE = Checkpoint(Tensors(), "no checkpoint", "none")
 
 
 @dataclass(frozen=True)
 class Job:
-    """Source, net, data and plan of a run. `options` has absolute paths, so that the run can be continued anywhere."""
+    """Source, net, data and plan of a run. `options` has absolute paths, so that the run can be continued anywhere.
+
+    With --unfreeze a run has several `phases`, each with a plan of its own; `phase` is the one that is trained.
+    """
 
     options: Options
     source: Checkpoint
@@ -32,7 +37,26 @@ class Job:
     data: DataSet
     preprocessing: Preprocessing
     head: Head
-    plan: Plan
+    plans: tuple[Plan, ...]
+    phases: tuple[Phase, ...]
+    phase: int = 0
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the phase."""
+        return self.plans[self.phase]
+
+    @property
+    def until(self) -> int:
+        """The step after which the phase is over."""
+        later = [phase.first_step(self.per_epoch) for phase in self.phases[self.phase + 1 :]]
+        return min([self.total, *later])
+
+    def at_step(self, step: int) -> Job:
+        """The same job in the phase that goes on after so many finished steps."""
+        step = min(step, self.total - 1)  # a phase that begins after the last step never does
+        begun = [i for i, each in enumerate(self.phases) if each.first_step(self.per_epoch) <= step]
+        return replace(self, phase=max([0, *begun]))
 
     @property
     def classes(self) -> int:
@@ -96,17 +120,49 @@ def make_job(options: Options) -> Job:
         options.preprocessing or net.preprocessing, options.image_size or net.image_size, augment=options.augment
     )
     head = make_head(options)
-    plan = make_plan(
+    options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
+    phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))
+    plans = tuple(plan_of(options, specs, net, data.labels, head, phase) for phase in phases)
+    for plan in reversed(plans):  # the last phase trains most, so that its conflicts are all there are
+        plan.checked()
+    return Job(options, source, net, data, preprocessing, head, plans, phases)
+
+
+def make_phases(options: Options, net: Net, variables: Sequence[Variable]) -> tuple[Phase, ...]:
+    """The phases of the run: those of --unfreeze, else one that trains what is asked for."""
+    if options.freeze_until:
+        return (Phase(0.0, tuple(scopes_after(net, variables, options.freeze_until, aux=options.aux))),)
+    return parse_phases(options.unfreeze) or (Phase(0.0, options.trainable),)
+
+
+def plan_of(
+    options: Options, specs: Mapping[str, Spec], net: Net, labels: Sequence[str], head: Head, phase: Phase
+) -> Plan:
+    """What the source gives to the net, and what the phase trains."""
+    if options.aux and (not net.auxiliary or head.scope):
+        where = f"beside a head in {head.scope}" if net.auxiliary else f"in {net.name}"
+        raise RecipeError(f"--aux: there is no auxiliary head {where}")
+    return make_plan(
         specs,
-        variables_with_head(net, len(data.labels), head),
+        variables_with_head(net, len(labels), head),
         exclude=options.exclude if options.checkpoint else ("**",),
-        trainable=options.trainable,
+        trainable=phase.trainable,
         renames=options.map,
+        class_map=read_class_map(options.class_map) if options.class_map else None,
         cast=options.cast,
-        batch_norm=batch_norm_modes(options),
-        new=new_variables(options, net, len(data.labels), head),
+        aux=options.aux,
+        adapt_input=options.adapt_input,
+        batch_norm=parse_policies(options.bn),
+        new=new_variables(net, len(labels), head),
     )
-    return Job(options, source, net, data, preprocessing, head, plan.checked())
+
+
+def class_map_of(options: Options, labels: Sequence[str]) -> str | None:
+    """The class map that --class-map or --labels-of-source asks for, written out: no file is needed to continue."""
+    if options.labels_of_source:
+        old = read_labels(options.labels_of_source)
+        return class_map_text(class_map_of_labels(labels, [old.get(i, "") for i in range(max(old) + 1)]))
+    return class_map_text(read_class_map(options.class_map)) if options.class_map else None
 
 
 def make_head(options: Options) -> Head:
@@ -114,17 +170,6 @@ def make_head(options: Options) -> Head:
     layers = parse_layers(options.head) if options.head else ()
     last = (Dropout(options.dropout),) if options.dropout else ()
     return Head((*layers, *last), options.head_scope)
-
-
-def new_variables(options: Options, net: Net, classes: int, head: Head) -> dict[str, str]:
-    """Variables that the source cannot have -> the option that made them."""
-    if head.scope:
-        rule = f"--head-scope {head.scope}"
-    elif any(isinstance(layer, Dense) for layer in head.layers):
-        rule = f"--head {options.head}"
-    else:
-        return {}
-    return {variable.name: rule for variable in head_variables(net, classes, head)}
 
 
 def find_net(name: str | None, specs: Mapping[str, Spec], path: str) -> Net:
@@ -137,16 +182,17 @@ def find_net(name: str | None, specs: Mapping[str, Spec], path: str) -> Net:
     return found.net
 
 
-def batch_norm_modes(options: Options) -> dict[str, str]:
-    """--bn SCOPE=MODE as pattern -> mode."""
-    modes = {}
-    for text in options.bn:
-        for part in text.split(","):
-            pattern, _, mode = part.rpartition("=")
-            if not pattern or mode not in BATCH_NORM_MODES:
-                raise RecipeError(f"--bn {part}: write SCOPE=MODE, with {', '.join(BATCH_NORM_MODES)}")
-            modes[pattern] = mode
-    return modes
+def phase_lines(job: Job) -> list[str]:
+    """What --freeze-until means, and when --unfreeze lets what train."""
+    if job.options.freeze_until:
+        return [f"trainable are  {', '.join(job.phases[0].trainable)}"]
+    lines = []
+    for before, phase in zip([(), *(phase.trainable for phase in job.phases)], job.phases, strict=False):
+        step = phase.first_step(job.per_epoch)
+        added = ", ".join(pattern for pattern in phase.trainable if pattern not in before)
+        never = ", which the run does not reach" if step >= job.total > 0 else ""
+        lines.append(f"unfreezing     from step {step:,}: {added}{never}")
+    return lines if job.options.unfreeze else []
 
 
 def opening_lines(job: Job, device: str) -> list[str]:
@@ -154,7 +200,7 @@ def opening_lines(job: Job, device: str) -> list[str]:
     facts, plan, data = job.plan.summary, job.plan, job.data
     share = facts["trainable_parameters"] / max(1, facts["parameters"])
     modes = list(plan.batch_norm.values())
-    norms = ", ".join(f"{modes.count(mode)} {mode}" for mode in BATCH_NORM_MODES if mode in modes) or "none"
+    norms = ", ".join(f"{modes.count(mode)} {mode}" for mode in POLICIES if mode in modes) or "none"
     images = " ".join(f"{label} {n}" for label, n in zip(data.labels, data.train.counts(job.classes), strict=True))
     counts = f"{len(data.train):,} to train on, {len(data.validation):,} to validate"
     return [
@@ -165,6 +211,7 @@ def opening_lines(job: Job, device: str) -> list[str]:
         f"{facts['unused']} unused tensors of the source",
         f"trainable      {facts['trainable_parameters']:,} of {facts['parameters']:,} parameters "
         f"({share:.2%}) in {facts['trainable_variables']} variables",
+        *phase_lines(job),
         f"batch norm     {norms}",
         f"device         {device}",
         f"images         {counts}; per class: {images}",

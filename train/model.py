@@ -24,8 +24,11 @@ from .cluster import after_all
 from .devices import ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
 from .objective import image_losses
 from .options import Options
+from .precision import make_loss_scale, unscaled
+from .unfreezing import ages, parse_phases
 from .update import apply_gradients, rate_factors, weight_penalty
 
+AUXILIARY_WEIGHT = 0.4
 TRAINING, INFERENCE = "training", "inference"
 
 
@@ -39,6 +42,7 @@ class Tower(NamedTuple):
     correct: tf.Tensor  # bool
     end_points: Mapping[str, tf.Tensor]
     features: tf.Tensor  # [batch, channels]: the transfer values, what reaches the head
+    auxiliary_logits: tf.Tensor | None  # [batch, classes], with --aux
 
 
 class Step(NamedTuple):
@@ -78,17 +82,21 @@ def build_tower(
     with tf.name_scope(name), scope:
         drops = training and has_dropout(head)
         built = build_net(
-            net, batch["image"],
+            net, tf.cast(batch["image"], options.precision),
             num_classes=num_classes,
             trains_batch_norm=lambda layer: training and plan.batch_norm.get(layer, "frozen") != "frozen",
             batch_norm_decay=options.batch_norm_decay,
             dropout_seed=dropout_seed(options, step, part) if drops else None,
             weight_decay=0.0,
+            aux=options.aux,
             head=head,
         )  # fmt: skip
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=built.logits)
         correct = tf.equal(tf.argmax(built.logits, axis=1, output_type=tf.int32), batch["label"])
-    return Tower(batch["image"], batch["label"], built.logits, losses, correct, built.end_points, built.features)
+    return Tower(
+        batch["image"], batch["label"], built.logits, losses, correct, built.end_points, built.features,
+        built.auxiliary_logits,
+    )  # fmt: skip
 
 
 def part_name(part: int) -> str:
@@ -117,6 +125,7 @@ def build_training(
     towers: list[Tower] = []
     losses: list[tf.Tensor] = []
     totals: dict[str, list[tf.Tensor | None]] = {}
+    scale = make_loss_scale(options.precision)
     for number, (part, device) in enumerate(zip(parts, placement.parts, strict=True)):
         before = [gradient for gradient in totals.get(device, ()) if gradient is not None]
         with placement.on(number), tf.control_dependencies(before):
@@ -127,25 +136,41 @@ def build_training(
             if not towers:
                 # As slim's towers do: the moving statistics follow the first part of each batch.
                 updates, trained = tf.get_collection(tf.GraphKeys.UPDATE_OPS), trained_variables(plan)
+                ever = ever_trained(options, trained)
             with tf.name_scope(part_name(number)):
-                loss = tf.reduce_sum(image_losses(tower.logits, tower.labels, options, class_weights)) / count
-                penalty = None if towers else weight_penalty(options, trained)
+                loss = tf.reduce_sum(objective(tower, options, class_weights)) / count
+                penalty = None if towers else weight_penalty(options, trained, list(ever))
                 loss = loss if penalty is None else loss + penalty
-            totals[device] = add_gradients(totals.get(device), tf.gradients(loss, trained))
+                scaled = loss if scale is None else loss * scale.value
+            totals[device] = add_gradients(totals.get(device), tf.gradients(scaled, trained))
         towers.append(tower)
         losses.append(loss)
-    gradients = list(zip(sum_over_devices(totals, trained), trained, strict=True))
+    gradients = list(zip(unscaled(sum_over_devices(totals, trained), scale), trained, strict=True))
     begun = None
     if placement.home:
         gradients, updates, begun = after_all(gradients, updates, step)
     with tf.control_dependencies(updates):
-        factors = rate_factors(options, net, [variable.op.name for variable in trained])
-        update = apply_gradients(gradients, options, factors, learning_rate, step)
+        factors = rate_factors(options, net, list(ever))
+        update = apply_gradients(gradients, options, factors, learning_rate, step, ages=ever, scale=scale)
     correct = tf.add_n([tf.reduce_sum(tf.cast(tower.correct, tf.float32)) for tower in towers])
     found = {"loss": tf.add_n(losses), "accuracy": correct / count, "gradient_norms": update.gradient_norms}
     return tuple(towers), Step(
         update.operation, learning_rate=learning_rate, global_step=step, trained=tuple(trained), begun=begun, **found
     )  # fmt: skip
+
+
+def objective(tower: Tower, options: Options, class_weights: Sequence[float] | None) -> tf.Tensor:
+    """What a step minimises, for each image: float32 [batch]. The auxiliary head counts 0.4, as in slim's script."""
+    losses = image_losses(tower.logits, tower.labels, options, class_weights)
+    if tower.auxiliary_logits is None:
+        return losses
+    return losses + AUXILIARY_WEIGHT * image_losses(tower.auxiliary_logits, tower.labels, options, class_weights)
+
+
+def ever_trained(options: Options, trained: Sequence[tf.Variable]) -> dict[str, int]:
+    """Name -> age (`apply_gradients`) of what trains in some phase of the run: options by scope speak of all of it."""
+    phases = parse_phases(options.unfreeze)
+    return ages(phases, [variable.op.name for variable in (tf.trainable_variables() if phases else trained)])
 
 
 def trained_variables(plan: Plan) -> list[tf.Variable]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from ..errors import RecipeError, nearest
 
 OPTIMIZERS = ("adam", "momentum", "sgd", "rmsprop", "adagrad")
+PRECISIONS = ("float32", "bfloat16", "float16")
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one-cycle")
 
 
@@ -55,6 +56,14 @@ class Options:
         (), "scope or name of the source and what the net calls it", group="source", metavar="OLD=NEW"
     )
     cast: bool = option(False, "convert other element types instead of stopping", group="source")
+    class_map: str | None = option(
+        None, 'classes of the source to keep, in the order of the new ones: "3,7,_" or a file of it',
+        group="source", metavar="MAP",
+    )  # fmt: skip
+    labels_of_source: str | None = option(
+        None, "names of the source's classes: classes of the same name are kept", group="source", metavar="FILE"
+    )
+    adapt_input: bool = option(False, "adapt a first layer that has other input channels", group="source")
 
     data: str = option("", "folder of class folders, TFRecords, CIFAR-10 batches or .npz", group="data", metavar="DIR")
     labels: str | None = option(
@@ -78,6 +87,14 @@ class Options:
     trainable: tuple[str, ...] = option(
         (), "the only scopes that the optimizer may change; everything by default", group="training", metavar="PATTERN"
     )
+    freeze_until: str | None = option(
+        None, "train all that lies behind this end point of the net", group="training", metavar="END_POINT"
+    )
+    unfreeze: str = option(
+        "", 'scopes that train from an epoch on, as in "0:Logits; 5:Mixed_7c; 10:Mixed_7b"', group="training",
+        metavar="PHASES",
+    )  # fmt: skip
+    aux: bool = option(False, "train the net's auxiliary head as well, with 0.4 of its loss", group="training")
     bn: tuple[str, ...] = option(
         (),
         "batch norm by scope: frozen, stats (updated, not trained) or train; trains where its layer does",
@@ -132,6 +149,9 @@ class Options:
         None, "of the moving statistics where batch norm trains; suits the length of the run by default",
         group="training", above=0.0,
     )  # fmt: skip
+    precision: str = option(
+        "float32", "of the net; variables, statistics and head stay float32", group="training", choices=PRECISIONS
+    )
     seed: int = option(0, "of initial values, the order of images, dropout and augmentation", group="training", least=0)
 
     train_dir: str = option("", "folder of the run", group="run", metavar="DIR", same_run=True)
@@ -194,6 +214,11 @@ class Options:
             problems.append("--resume and --fresh exclude each other")
         if self.steps is not None and self.epochs is not None:
             problems.append("--steps and --epochs exclude each other")
+        chosen = [flag(name) for name in ("trainable", "freeze_until", "unfreeze") if getattr(self, name)]
+        if len(chosen) > 1:
+            problems.append(f"{' and '.join(chosen)} exclude each other")
+        if self.class_map and self.labels_of_source:
+            problems.append("--class-map and --labels-of-source exclude each other")
         if self.show_augmentation and not self.augment:
             problems.append("--show-augmentation shows nothing without --augment")
         if self.dropout >= 1:

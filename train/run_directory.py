@@ -65,7 +65,7 @@ class RunDirectory:
         """Makes the folder and writes plan.json, config.yaml and labels.txt."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            record = {**facts, "run": run_digest(plan, options), **plan.to_json()}
+            record = {"run": run_digest(plan, options), **facts, **plan.to_json()}
             write_text(self.path / "plan.json", json.dumps(record, indent=1) + "\n")
             write_text(self.path / "config.yaml", to_config(options))
             write_text(self.path / "labels.txt", "".join(f"{i}:{label}\n" for i, label in enumerate(labels)))
@@ -121,8 +121,11 @@ class RunDirectory:
                 (self.path / name).unlink()
 
 
-def open_run(path: str | os.PathLike[str], plan: Plan, options: Options) -> tuple[RunDirectory, int | None]:
-    """The directory and the step to go on from, None for a new run. Nothing is written, but --fresh deletes.
+def open_run(
+    path: str | os.PathLike[str], plan: Plan, options: Options, later: Sequence[Plan] = ()
+) -> tuple[RunDirectory, int | None]:
+    """The directory and the step to go on from, None for a new run. Nothing is written, but --fresh deletes. `later`
+    are the plans of the run's later phases: the folder may be in any of them.
 
     Raises TrainingError when the folder holds another run and neither --resume nor --fresh was chosen, or
     checkpoints of another program.
@@ -140,7 +143,7 @@ def open_run(path: str | os.PathLike[str], plan: Plan, options: Options) -> tupl
                 "holds checkpoints that ckpt-finetune did not write", path=path, advice="Name another folder."
             )
         return directory, None
-    changed = _changes(directory, plan, options)
+    changed = _changes(directory, plan, options, later)
     if changed and steps and not options.resume:
         recorded = json.loads((directory.path / "plan.json").read_text(encoding="utf-8"))
         holds = f"holds run {recorded['run']} of plan {recorded['digest']}"
@@ -150,11 +153,11 @@ def open_run(path: str | os.PathLike[str], plan: Plan, options: Options) -> tupl
     return directory, steps[-1] if steps else None
 
 
-def _changes(directory: RunDirectory, plan: Plan, options: Options) -> list[str]:
+def _changes(directory: RunDirectory, plan: Plan, options: Options, later: Sequence[Plan]) -> list[str]:
     """What makes the run that is there another one than the one that is wanted, a sentence each."""
     recorded = Plan.from_json(json.loads((directory.path / "plan.json").read_text(encoding="utf-8")))
     changed = differences(read_config(directory.path / "config.yaml", type(options)), options)
-    if recorded.digest != plan.digest:
+    if recorded.digest not in [plan.digest, *(each.digest for each in later)]:
         before = {row.name: row for row in recorded.rows}
         other = [row.name for row in plan.rows if row != before.pop(row.name, None)] + list(before)
         shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")

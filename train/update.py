@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -12,7 +13,9 @@ from ..names import parse_patterns, select
 from ..nets.net import Net
 from .optimizers import make_optimizer
 from .options import Options
+from .precision import LossScale, apply_if_finite
 
+NO_AGES: Mapping[str, int] = MappingProxyType({})
 WEIGHTS = ("weights", "depthwise_weights", "pointwise_weights")
 
 
@@ -64,14 +67,16 @@ def _block(net: Net, name: str) -> str:
     return name.removeprefix(f"{net.scope}/").partition("/")[0]
 
 
-def weight_penalty(options: Options, variables: Sequence[tf.Variable]) -> tf.Tensor | None:
+def weight_penalty(
+    options: Options, variables: Sequence[tf.Variable], names: Sequence[str] | None = None
+) -> tf.Tensor | None:
     """Half the squared L2 norm of every trained weight, times its decay; None when all decays are 0.
 
-    Weight decay is for weights: not for biases, nor for the beta and gamma of a batch norm.
+    Weight decay is for weights: not for biases, nor for the beta and gamma of a batch norm. `names` are all that
+    --weight-decay-for may speak of, those of the variables by default.
     """
-    decays = values_by_scope(
-        "--weight-decay-for", options.weight_decay_for, [v.op.name for v in variables], options.weight_decay
-    )
+    names = [v.op.name for v in variables] if names is None else names
+    decays = values_by_scope("--weight-decay-for", options.weight_decay_for, names, options.weight_decay)
     penalties = [
         decays[variable.op.name] * tf.nn.l2_loss(variable)
         for variable in variables
@@ -86,10 +91,15 @@ def apply_gradients(
     factors: Mapping[str, float],
     learning_rate: tf.Tensor,
     step: tf.Variable,
+    *,
+    ages: Mapping[str, int] = NO_AGES,
+    scale: LossScale | None = None,
 ) -> Update:
     """Clips, applies with each variable's own rate, counts the step, keeps the moving averages.
 
     Variables of one factor share an optimizer. (A factor on the gradient would not do: Adam divides it out again.)
+    So do variables of one age, the phase in which they began to train: Adam counts the steps of its variables, and the
+    optimizers of earlier phases keep their slots' names. With a `scale` the gradients may overflow; see precision.py.
     Raises TrainingError for a variable that the loss does not depend on.
     """
     idle = [variable.op.name for gradient, variable in gradients if gradient is None]
@@ -99,14 +109,24 @@ def apply_gradients(
     norms = tf.stack([tf.norm(value) for value in values], name="gradient_norms")
     if options.clip_norm:
         values, _ = tf.clip_by_global_norm(values, options.clip_norm)
-    groups: dict[float, list[tuple[tf.Tensor, tf.Variable]]] = {}
+    groups: dict[tuple[int, float], list[tuple[tf.Tensor, tf.Variable]]] = {}
     for value, variable in zip(values, variables, strict=True):
-        groups.setdefault(factors.get(variable.op.name, 1.0), []).append((value, variable))
-    applied = []
-    for factor, pairs in groups.items():
-        rate = learning_rate if factor == 1 else learning_rate * factor
-        applied.append(make_optimizer(options, rate).apply_gradients(pairs))
-    with tf.control_dependencies(applied):
+        name = variable.op.name
+        groups.setdefault((ages.get(name, 0), factors.get(name, 1.0)), []).append((value, variable))
+
+    def apply() -> tf.Operation:
+        applied = []
+        for (_, factor), pairs in sorted(groups.items(), key=lambda group: group[0][0]):
+            rate = learning_rate if factor == 1 else learning_rate * factor
+            applied.append(make_optimizer(options, rate).apply_gradients(pairs))
+        return tf.group(*applied)
+
+    if scale is None:
+        applied = apply()
+    else:
+        applied, left_out = apply_if_finite(values, apply, scale)
+        norms = tf.where(left_out, tf.zeros_like(norms), norms)
+    with tf.control_dependencies([applied]):
         counted = tf.assign_add(step, 1)
     if options.ema is None:
         return Update(counted.op, norms)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, parse_class_map
+from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, read_class_map
 from ..errors import OutputError, RecipeError, SelectionError
 from ..formats import open_checkpoint
 from ..nets.head import Head, new_variables, parse_layers, variables_with_head
@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_config_file(args: argparse.Namespace) -> None:
     """Fills in what the command line leaves open with what --config says; training options are passed over."""
     values = read_config(args.config, Options) if args.config else {}
-    for key in ("net", "exclude", "trainable", "map", "head_scope", "head", "bn", "cast"):
+    keys = ("net", "exclude", "trainable", "map", "head_scope", "head", "bn", "cast", "class_map", "aux", "adapt_input")
+    for key in keys:
         if not getattr(args, key) and values.get(key):
             setattr(args, key, values[key])
 
@@ -120,7 +121,7 @@ def plan_of(
         exclude=args.exclude,
         trainable=args.trainable,
         renames=args.map,
-        class_map=read_class_map(args.class_map),
+        class_map=class_map_of(args.class_map),
         cast=args.cast,
         aux=args.aux,
         adapt_input=args.adapt_input,
@@ -129,14 +130,13 @@ def plan_of(
     )
 
 
-def read_class_map(text: str | None) -> tuple[int | None, ...] | None:
+def class_map_of(text: str | None) -> tuple[int | None, ...] | None:
     """A list of indices, a file of it, or two files with one label a line: NEW.txt=OLD.txt."""
     if text is None:
         return None
     new, equals, old = text.partition("=")
     if not equals:
-        file = Path(text)
-        return parse_class_map(file.read_text(encoding="utf-8") if file.is_file() else text)
+        return read_class_map(text)
     labels = [Path(path).read_text(encoding="utf-8").splitlines() for path in (new, old)]
     return class_map_of_labels(*([line.strip() for line in lines if line.strip()] for lines in labels))
 
