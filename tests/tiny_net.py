@@ -1,7 +1,7 @@
 """A net of 3,000 parameters in slim's manner, for tests: registered under the name `tiny` when this is imported.
 
 Run as a script, it is `ckpt-finetune` with that net known. KILL_AT=STEP in the environment makes the process kill
-itself with SIGKILL before that step: what a lost machine looks like to the files.
+itself with SIGKILL before that step: what a lost machine looks like to the files. With KILL_PID, another process.
 """
 
 import os
@@ -109,15 +109,15 @@ def write_photos(folder, classes=("cat", "dog", "frog"), train=14, validation=6,
     return str(folder)
 
 
-def kill_at(step):
-    """SIGKILL to this very process when the learning rate of `step` is asked for."""
+def kill_at(step, kill):
+    """Calls `kill` when the learning rate of `step` is asked for."""
     from ckpt_tools.train import finetune
 
     rate_at = finetune.rate_at
 
     def deadly(options, base, done, *others):
         if done == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill()
         return rate_at(options, base, done, *others)
 
     finetune.rate_at = deadly
@@ -129,5 +129,6 @@ if __name__ == "__main__":
     from ckpt_tools.cli.finetune import main
 
     if "KILL_AT" in os.environ:
-        kill_at(int(os.environ["KILL_AT"]))
+        victim = int(os.environ.get("KILL_PID", os.getpid()))
+        kill_at(int(os.environ["KILL_AT"]), lambda: os.kill(victim, signal.SIGKILL))
     sys.exit(main(sys.argv[1:]))
