@@ -152,6 +152,19 @@ def test_the_command_draws_and_writes_projector_files(home, capsys):
     np.testing.assert_array_equal(sprite[32:64, 32:64], photo)  # the seventh of five in a row
 
 
+def test_machines_of_a_cluster_take_their_shares(home, capsys, monkeypatch):
+    tasks = {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}
+    flags = ["--checkpoint", str(home / "tiny.ckpt"), "--data", str(home / "photos"), "--output", str(home / "cluster")]
+    for job in ("chief", "worker"):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": tasks, "task": {"type": job, "index": 0}}))
+        assert command.main(flags) == 0
+    assert merge_features(str(home / "cluster"), 2).names == read_features(str(home / "whole")).names
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": tasks, "task": {"type": "ps", "index": 0}}))
+    capsys.readouterr()
+    assert command.main(flags) == 2
+    assert "a parameter server has no share of the images" in capsys.readouterr().err
+
+
 def test_the_command_merges(home, capsys):
     for shard in "01":
         flags = ["--checkpoint", str(home / "tiny.ckpt"), "--data", str(home / "photos"), "--output", str(home / "two")]

@@ -7,14 +7,14 @@
     features.tsv    label, name and split of each row, for people and for TensorBoard's projector
     features.json   where the values come from
 
-`shards` and `shard` split the images between machines; `feature_files.merge_features` puts the parts together in the
-order that one machine would have given.
+`shards` and `shard` split the images between machines, by default as TF_CONFIG has them;
+`feature_files.merge_features` puts the parts together in the order that one machine would have given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import DataError, OutputError, RecipeError, nearest
 from ..names import select
 from ..plan import make_plan
+from .cluster import Cluster, own_shard
 from .data import load_data_set
 from .examples import DataSet, Examples
 from .feature_files import Features, shard_prefix, write_companions
@@ -79,6 +80,20 @@ class FeatureOptions:
             problems.append(f"--shard {self.shard}: {self.shards} shards are numbered from 0 to {self.shards - 1}")
         if problems:
             raise RecipeError("; ".join(problems))
+
+
+def share_of_machine(options: FeatureOptions, cluster: Cluster | None) -> FeatureOptions:
+    """The options with the share of this task of a cluster, unless --shards says otherwise.
+
+    Raises RecipeError on a parameter server, which has none.
+    """
+    if cluster is None or options.shards > 1:
+        return options
+    share = own_shard(cluster)
+    if share is None:
+        advice = "Start ckpt-features on the chief and the workers."
+        raise RecipeError("TF_CONFIG: a parameter server has no share of the images", advice=advice)
+    return replace(options, shard=share[0], shards=share[1])
 
 
 def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda line: None) -> tuple[str, Features]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from ..errors import UnsupportedError
@@ -13,7 +14,7 @@ EXAMPLES = """\
   ckpt-features --checkpoint inception_v3.ckpt --data photos --end-point Mixed_6e --output features_6e
   ckpt-features --checkpoint inception_v3.ckpt --data photos --output f --shards 2 --shard 0     on one machine,
   ckpt-features --checkpoint inception_v3.ckpt --data photos --output f --shards 2 --shard 1     on another, then
-  ckpt-features --merge 2 --output f
+  ckpt-features --merge 2 --output f          (machines that have a TF_CONFIG take their shares without being told)
   ckpt-finetune --data features.npz --train-dir run --head "dense(1024,relu)"     trains on them, without images"""
 
 
@@ -63,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def computed(args: argparse.Namespace) -> tuple:
     """Prefix, features, and the examples that `features.position` counts in."""
+    from ..train.cluster import read_cluster
     from ..train.data import load_data_set
-    from ..train.features import FeatureOptions, chosen, write_features
+    from ..train.features import FeatureOptions, chosen, share_of_machine, write_features
     from ..train.options import from_arguments
     from ..train.quiet import hush_tensorflow
 
-    options = from_arguments(FeatureOptions, args)
+    cluster = read_cluster(os.environ.get("TF_CONFIG"))
+    options = share_of_machine(from_arguments(FeatureOptions, args), cluster)
     hush_tensorflow()
     prefix, features = write_features(options, say)
     data = load_data_set(features.facts["data"], validation_fraction=options.validation_fraction, seed=options.seed)
