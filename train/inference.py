@@ -230,7 +230,7 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
         classifier.net,
         {"image": images, "label": tf.zeros(tf.shape(images)[:1], tf.int32)},
         replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
-        classifier.options,
+        replace(classifier.options, precision="float32", xla=False, aux=False),  # as any other program runs the file
         num_classes=classifier.classes,
         head=make_head(replace(classifier.options, dropout=0.0)),
         training=training_batch_norm,

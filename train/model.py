@@ -24,7 +24,7 @@ from .cluster import after_all
 from .devices import ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
 from .objective import image_losses
 from .options import Options
-from .precision import make_loss_scale, unscaled
+from .precision import compiled, make_loss_scale, unscaled
 from .unfreezing import ages, parse_phases
 from .update import apply_gradients, rate_factors, weight_penalty
 
@@ -79,7 +79,7 @@ def build_tower(
     name = part_name(part) if training else INFERENCE
     exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
     scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=variables.remember)
-    with tf.name_scope(name), scope:
+    with tf.name_scope(name), scope, compiled(options.xla):
         drops = training and has_dropout(head)
         built = build_net(
             net, tf.cast(batch["image"], options.precision),
@@ -142,7 +142,9 @@ def build_training(
                 penalty = None if towers else weight_penalty(options, trained, list(ever))
                 loss = loss if penalty is None else loss + penalty
                 scaled = loss if scale is None else loss * scale.value
-            totals[device] = add_gradients(totals.get(device), tf.gradients(scaled, trained))
+            with compiled(options.xla):
+                gradients = tf.gradients(scaled, trained)
+            totals[device] = add_gradients(totals.get(device), gradients)
         towers.append(tower)
         losses.append(loss)
     gradients = list(zip(unscaled(sum_over_devices(totals, trained), scale), trained, strict=True))

@@ -152,6 +152,7 @@ class Options:
     precision: str = option(
         "float32", "of the net; variables, statistics and head stay float32", group="training", choices=PRECISIONS
     )
+    xla: bool = option(False, "compile the net with XLA", group="training")
     seed: int = option(0, "of initial values, the order of images, dropout and augmentation", group="training", least=0)
 
     train_dir: str = option("", "folder of the run", group="run", metavar="DIR", same_run=True)

@@ -1,4 +1,6 @@
-"""Computing in less than float32: float16 needs the loss scaled up, so that small gradients do not become zero.
+"""Computing in less than float32 (--precision) and by compiled code (--xla).
+
+Float16 needs the loss scaled up, so that small gradients do not become zero.
 
 Variables, batch-norm statistics, the head, the loss and what the optimizer sees are float32 whatever the precision is;
 so a checkpoint of such a run is like any other. bfloat16 has the exponents of float32 and needs no scale.
@@ -11,12 +13,22 @@ goes on with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 FIRST, LEAST, MOST = 2.0**15, 1.0, 2.0**24
 GROWS_AFTER = 2000  # steps
+
+
+def compiled(xla: bool) -> AbstractContextManager:
+    """What is built in this scope is compiled by XLA, on whatever device it runs; nothing is without `xla`.
+
+    TensorFlow's own clustering (ConfigProto.global_jit_level) leaves a CPU out unless a flag is in the environment
+    before TensorFlow is loaded.
+    """
+    return tf.xla.experimental.jit_scope() if xla else nullcontext()
 
 
 class LossScale(NamedTuple):

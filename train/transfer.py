@@ -73,6 +73,7 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
         "net": job.net.name,
         "variables": digest_of({name: planned[name] for name in frontier.variables}),
         "preprocessing": job.preprocessing.as_dict(),
+        **({} if job.options.precision == "float32" else {"precision": job.options.precision}),
     }
     try:
         cache = open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
@@ -137,6 +138,7 @@ class Cached:
     ) -> None:  # fmt: skip
         self.tensors = tuple(tensor for part in fed for tensor in part)
         self._parts = len(fed)
+        self._types = [tensor.dtype.as_numpy_dtype for tensor in fed[0][:-1]]
         self._maps = transfer.cache.maps()
         rows = transfer.cache.find(examples.digests)
         self._rows, self._labels = _readable(rows, examples.label_ids) if training else (rows, examples.label_ids)
@@ -150,7 +152,8 @@ class Cached:
 
     def _values(self, chosen: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = self._rows[chosen]
-        return (*(np.asarray(values[rows], np.float32) for values in self._maps), self._labels[chosen])
+        values = (values[rows].astype(kind) for values, kind in zip(self._maps, self._types, strict=True))
+        return (*values, self._labels[chosen])
 
     def _chosen(self) -> Iterator[np.ndarray]:
         size, count = self._batch_size, len(self._rows)
