@@ -106,7 +106,8 @@ def make_job(options: Options) -> Job:
     Without a checkpoint the net is trained from nothing: it must be named, and every variable is initialised.
     Raises the error of whichever of them fails, and PlanError with every conflict when the plan has any.
     """
-    options.require(*(() if options.net else ("checkpoint",)), "data", "train_dir")
+    folder = () if options.find_learning_rate else ("train_dir",)
+    options.require(*(() if options.net else ("checkpoint",)), "data", *folder)
     # abspath, not Path.resolve: the folder in front of a link is the name that the user knows, and SRC:scope stays.
     given = [name for name in ("checkpoint", "data") if getattr(options, name)]
     options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100

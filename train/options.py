@@ -155,6 +155,10 @@ class Options:
     xla: bool = option(False, "compile the net with XLA", group="training")
     seed: int = option(0, "of initial values, the order of images, dropout and augmentation", group="training", least=0)
 
+    find_learning_rate: str = option(
+        "", "try rising rates instead of training, draw the loss, suggest a rate", group="run", metavar="FILE.png",
+        same_run=True,
+    )  # fmt: skip
     train_dir: str = option("", "folder of the run", group="run", metavar="DIR", same_run=True)
     resume: bool = option(False, "go on although plan or options have changed", group="run", same_run=True)
     fresh: bool = option(False, "delete the run that is there and start again", group="run", same_run=True)

@@ -23,6 +23,7 @@ EXAMPLES = """\
       --trainable Mixed_7c,Logits --learning-rate 1e-4 --epochs 5
   ckpt-finetune --checkpoint resnet_v1_50.ckpt --data photos --train-dir run3 --head-scope Logits --trainable Logits
   ckpt-finetune --data features.npz --train-dir run4 --head "dense(1024,relu)"      on what ckpt-features wrote
+  ckpt-finetune --checkpoint resnet_v1_50.ckpt --data photos --exclude logits --find-learning-rate rates.png
   ckpt-finetune --config run/config.yaml --steps 2000        the same run, continued to step 2,000"""
 
 
@@ -42,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             hush_tensorflow()
             if holds_vectors(getattr(args, "data", "")):
                 return train_on_vectors(args)
-            result = train(from_arguments(Options, args))
+            options = from_arguments(Options, args)
+            if options.find_learning_rate:
+                return find_rate(options, args.json)
+            result = train(options)
         except PlanError as error:
             say(f"{made.prog}: {error}")
             return FOUND
@@ -74,6 +78,15 @@ def train(options: Options) -> Result | None:
         say(f"{cluster.job} {cluster.index} ends: {result}")
         return None
     return result
+
+
+def find_rate(options: Options, as_json: bool) -> int:
+    """--find-learning-rate: no run, a picture."""
+    from ..train.rate_finder import find_learning_rate
+
+    found = find_learning_rate(options, say)
+    print_json(found._asdict()) if as_json else print(f"{found.suggestion:.2g}")
+    return DONE
 
 
 def train_on_vectors(args: argparse.Namespace) -> int:

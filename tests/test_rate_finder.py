@@ -1,0 +1,87 @@
+"""The learning-rate finder: on curves made by hand, and on the small net."""
+
+import csv
+
+import numpy as np
+import pytest
+import tiny_net
+
+from ckpt_tools.cli.finetune import main
+from ckpt_tools.errors import OutputError, TrainingError
+from ckpt_tools.train.options import Options
+from ckpt_tools.train.rate_finder import FIRST, LAST, find_learning_rate, rate_ramp, smooth, suggest
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rates")
+    return {
+        "net": "tiny",
+        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
+        "data": tiny_net.write_photos(folder / "photos"),
+        "exclude": ("Logits",),
+        "batch_size": 8,
+        "device": "cpu",
+    }
+
+
+def test_the_ramp_is_exponential():
+    rates = np.array(rate_ramp())
+    assert (rates[0], rates[-1]) == (FIRST, LAST)
+    np.testing.assert_allclose(rates[1:] / rates[:-1], (LAST / FIRST) ** (1 / 99))
+
+
+def test_a_constant_loss_stays_what_it_is_when_smoothed():
+    np.testing.assert_allclose(smooth([3.0] * 9), 3.0)
+
+
+def test_the_steepest_descent_is_suggested():
+    rates = rate_ramp()
+    curve = [2 / (1 + (rate / 1e-3) ** 2) + 100 * rate**2 for rate in rates]  # falls around 1e-3, then rises
+    assert suggest(rates, curve) == pytest.approx(1e-3, rel=0.3)
+    later = [2 / (1 + (rate / 1e-2) ** 2) for rate in rates]
+    assert suggest(rates, later) == pytest.approx(1e-2, rel=0.3)
+
+
+@pytest.mark.parametrize("curve", [[1.0, 2.0, 3.0], [1.0, 1.0, 1.0], [], [1.0]])
+def test_where_the_loss_never_falls_nothing_is_suggested(curve):
+    with pytest.raises(TrainingError, match="falls at no learning rate"):
+        suggest(rate_ramp(), curve)
+
+
+def test_picture_and_figures_and_nothing_else(job, tmp_path, capsys):
+    before = set(tmp_path.iterdir())
+    argv = ["--exclude", "Logits", "--batch-size", "8", "--device", "cpu", "--optimizer", "momentum"]
+    for name in ("net", "checkpoint", "data"):
+        argv += [f"--{name}", job[name]]
+    assert main([*argv, "--find-learning-rate", str(tmp_path / "rates.png")]) == 0
+    assert {path.name for path in set(tmp_path.iterdir()) - before} == {"rates.png", "rates.csv"}
+    assert (tmp_path / "rates.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with (tmp_path / "rates.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["learning_rate", "loss", "smoothed_loss"]
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == pytest.approx(rate_ramp()[: len(rates)], rel=1e-5)
+    assert 50 < len(rates) <= 100
+    suggested = float(capsys.readouterr().out)
+    assert 1e-5 < suggested < 1.0
+    assert min(abs(np.log(rate / suggested)) for rate in rates) < 0.05  # two digits of one of the rates
+
+
+def test_a_rate_that_is_suggested_trains_well(job, tmp_path):
+    """With it the loss falls in as many steps by more than with a hundredth of it."""
+    from ckpt_tools.train.finetune import finetune
+    from ckpt_tools.train.run_directory import RunDirectory
+
+    common = {**job, "optimizer": "momentum", "cache": "off"}
+    found = find_learning_rate(Options(**common, find_learning_rate=str(tmp_path / "rates.png")))
+    loss = {}
+    for name, rate in (("suggested", found.suggestion), ("small", found.suggestion / 100)):
+        finetune(Options(**common, learning_rate=rate, train_dir=str(tmp_path / name), steps=18))
+        loss[name] = float(RunDirectory(tmp_path / name).metrics()[-1]["loss"])
+    assert loss["suggested"] < 0.8 * loss["small"]
+
+
+def test_the_picture_needs_a_folder(job, tmp_path):
+    with pytest.raises(OutputError, match="no folder that exists"):
+        find_learning_rate(Options(**job, find_learning_rate=str(tmp_path / "none/rates.png")))
