@@ -31,6 +31,7 @@ class EvaluateOptions:
 
     train_dir: str = option("", "evaluate this run", group="source", metavar="DIR")
     use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
     checkpoint: str = option("", "evaluate this checkpoint of a slim net", group="source", metavar="SRC")
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
@@ -91,6 +92,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
         image_size=options.image_size,
         preprocessing=options.preprocessing,
         use=options.use,
+        moving_averages=options.moving_averages,
     )
     examples, labels = examples_of(options, classifier)
     classes, note = class_of_label(classifier, labels)

@@ -35,6 +35,7 @@ class ExportOptions:
 
     train_dir: str = option("", "export the net of this run", group="source", metavar="DIR")
     use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
     checkpoint: str = option("", "export this checkpoint of a slim net", group="source", metavar="SRC")
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
@@ -95,6 +96,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
         image_size=options.image_size,
         preprocessing=options.preprocessing,
         use=options.use,
+        moving_averages=options.moving_averages,
     )
     target = Path(options.output)
     if target.exists() and not options.force:

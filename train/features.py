@@ -40,6 +40,7 @@ class FeatureOptions:
 
     train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
     use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
     checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     end_point: str | None = option(
@@ -107,6 +108,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
         image_size=options.image_size,
         preprocessing=options.preprocessing,
         use=options.use,
+        moving_averages=options.moving_averages,
         head=False,
     )
     data = load_data_set(

@@ -36,6 +36,7 @@ from .schedule import batch_norm_decay, rate_at
 from .transfer import Cached, Transfer, fed_to_parts, fill, plan_transfer
 
 Batches = Pipeline | Cached
+AVERAGE = "/ExponentialMovingAverage"
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
 
@@ -345,13 +346,16 @@ def log(
 
 
 def snapshot(run: Run, *, slots: bool = True) -> Tensors:
-    """All tensors of a checkpoint: what training moves is read from the session, the rest stays where it lies."""
+    """All tensors of a checkpoint: what training moves is read from the session, the rest stays where it lies.
+
+    Without `slots` only those remain that an evaluation can use: the net's, the step, moving averages.
+    """
     movable = run.job.movable
     step = run.model.step.global_step.op.name
     wanted = {
         name: variable
         for name, variable in run.model.variables.items()
-        if name in movable or name == step or (slots and name not in run.planned)
+        if name in movable or name == step or (name not in run.planned and (slots or name.endswith(AVERAGE)))
     }
     values = from_arrays(read(run.session, wanted))
     tensors: dict[str, Tensor] = {name: run.frozen[name] for name in run.planned if name not in values}

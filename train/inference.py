@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DataError, TrainingError
-from ..formats import open_checkpoint
+from ..formats import Checkpoint, open_checkpoint
+from ..kinds import kinds
 from ..nets.registry import Net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
@@ -56,16 +57,22 @@ def open_classifier(
     preprocessing: str | None = None,
     use: str = "best",
     head: bool = True,
+    moving_averages: bool = False,
 ) -> Classifier:
     """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
 
     With `head` False a checkpoint without a last layer will do, and of others the last layer is left out.
 
     `use` says which checkpoint of a train directory: "best", "last" or a step. What is given wins over what the run
-    recorded. Raises TrainingError where it cannot be told what the net or its classes are.
+    recorded. With `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
+
+    Raises TrainingError where it cannot be told what the net or its classes are, and for averages that are not there.
     """
     run, prefix = _find_run(source, use)
-    found = _from_run(run, prefix) if run else _from_checkpoint(source, net, head)
+    checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
+    if moving_averages:
+        checkpoint = averaged(checkpoint)
+    found = _from_run(run, prefix, checkpoint) if run else _from_checkpoint(checkpoint, net, head)
     names = found.labels
     if labels is not None:
         listed = read_labels(labels)
@@ -101,23 +108,31 @@ def _find_run(source: str, use: str) -> tuple[Path | None, str]:
     return None, ""
 
 
-def _from_run(run: Path, prefix: str) -> Classifier:
+def averaged(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its moving averages in the place of the weights. Raises TrainingError where it has none."""
+    from ..surgery import EmaToWeights
+
+    if not any(kind.kind == "average" for kind in kinds(checkpoint.tensors.specs()).values()):
+        advice = "--ema of ckpt-finetune saves them."
+        raise TrainingError("has no moving averages of weights", path=checkpoint.path, advice=advice)
+    return checkpoint._replace(tensors=EmaToWeights()(checkpoint.tensors))
+
+
+def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
     try:
         record = json.loads((run / "plan.json").read_text(encoding="utf-8"))
         how, net, labels = from_dict(record["preprocessing"]), get_net(record["net"]), tuple(record["labels"])
     except (ValueError, KeyError) as error:
         raise TrainingError(f"not the record of a run ({error})", path=run / "plan.json") from None
     options = Options(**read_config(run / "config.yaml", Options))
-    tensors = open_checkpoint(f"{prefix}.index").tensors
-    return Classifier(net, tensors, labels, True, how, prefix, options, Plan.from_json(record))
+    return Classifier(net, checkpoint.tensors, labels, True, how, prefix, options, Plan.from_json(record))
 
 
-def _from_checkpoint(source: str, name: str | None, head: bool) -> Classifier:
+def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Classifier:
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
     from .restore import planned_tensors
 
-    checkpoint = open_checkpoint(source)
-    specs = checkpoint.tensors.specs()
+    source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
     if name is None and (found is None or found.net is None):
         advice = "Give --net, or the train directory of a run."

@@ -29,6 +29,7 @@ class PredictOptions:
 
     train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
     use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
     checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
@@ -68,6 +69,7 @@ def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
         image_size=options.image_size,
         preprocessing=options.preprocessing,
         use=options.use,
+        moving_averages=options.moving_averages,
     )
     examples = Examples(
         np.zeros(len(files), np.int32),
