@@ -6,7 +6,8 @@ over the batch). The tensors that divide the operations that do not move from th
 them leaves nothing of the prefix to be run, since a session runs only what a fetch needs.
 
 Of all frontiers the one with the fewest bytes an image is taken: a minimum cut, with the bytes of a tensor's row as
-its capacity (Ford and Fulkerson 1956). Tensors with little of the work behind them are not considered: see SAVED.
+its capacity (Ford and Fulkerson 1956). A convolution or matrix product of the prefix that a frontier leaves to be run
+again in every step counts as well: see PRICE.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
-SAVED = 0.9  # of the prefix's work must lie before a tensor; else a small picture would win over what costs to compute
+PRICE = 100  # multiplications that cost as much as a byte on disk does
 WORTH = 0.1  # of a step's work must be saved; else the prefix is not worth the disk that it takes
 _HANDLES = {"VarHandleOp", "VariableV2", "Variable"}
 _PURE = {"ReadVariableOp", "Const", "Shape", "NoOp", "Identity"}
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
+_HEAVY = {"Conv2D", "DepthwiseConv2dNative", "MatMul"}
 _ENDLESS = math.inf
 
 
@@ -171,21 +172,24 @@ def _cut(
 ) -> tuple[tf.Tensor, ...]:
     """The tensors of the minimum cut that lies nearest to the moving part.
 
-    Each tensor is two nodes, joined by an edge of its capacity; an operation joins its inputs to its outputs.
+    Each tensor is two nodes, joined by an edge of its capacity; an operation joins its inputs to its outputs, and the
+    source to its outputs by what running it again costs.
     """
     tensors = [images, *(out for op in prefix for out in op.outputs)]
     number = {id(tensor): i for i, tensor in enumerate(tensors)}
-    sink = 2 * len(tensors)
+    source, sink = 2 * len(tensors), 2 * len(tensors) + 1
     capacity: list[dict[int, float]] = [{} for _ in range(sink + 1)]
 
     def join(a: int, b: int, amount: float) -> None:
         capacity[a][b] = amount
         capacity[b].setdefault(a, 0)
 
-    capacities = _capacities(images, prefix)
     inside = set(prefix)
-    for tensor, i in zip(tensors, number.values(), strict=True):
-        join(2 * i, 2 * i + 1, capacities[id(tensor)])
+    join(source, 0, _ENDLESS)
+    for i, tensor in enumerate(tensors):
+        join(2 * i, 2 * i + 1, row_bytes(tensor) if i else _ENDLESS)  # the images themselves are no transfer values
+        if i and tensor.op.type in _HEAVY:
+            join(source, 2 * i, work(tensor.op) / PRICE)
         for op in tensor.consumers():
             if op in moving or op in goals:
                 join(2 * i + 1, sink, _ENDLESS)
@@ -194,23 +198,8 @@ def _cut(
                     join(2 * i + 1, 2 * number[id(out)], _ENDLESS)
         if tensor.op in goals:
             join(2 * i + 1, sink, _ENDLESS)
-    after = _sink_side(capacity, 0, sink)
+    after = _sink_side(capacity, source, sink)
     return tuple(tensor for i, tensor in enumerate(tensors) if 2 * i not in after and 2 * i + 1 in after)
-
-
-def _capacities(images: tf.Tensor, prefix: Sequence[tf.Operation]) -> dict[int, float]:
-    """Bytes of each tensor's row; endless for those with less than SAVED of the prefix's work before them."""
-    number = {op: i for i, op in enumerate(prefix)}
-    costs = np.array([work(op) for op in prefix])
-    before = np.eye(len(prefix), dtype=bool)  # [operation, operation that it depends on]
-    found = {id(images): _ENDLESS}
-    for i, op in enumerate(prefix):
-        for tensor in op.inputs:
-            if tensor.op in number:
-                before[i] |= before[number[tensor.op]]
-        enough = costs[before[i]].sum() >= SAVED * costs.sum()
-        found |= {id(out): row_bytes(out) if enough else _ENDLESS for out in op.outputs}
-    return found
 
 
 def _sink_side(capacity: list[dict[int, float]], source: int, sink: int) -> set[int]:
