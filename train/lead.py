@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import TrainingError
-from .cluster import Cluster, MachineLostError, serve, start_server, tell, wait_for
+from .cluster import Cluster, MachineLostError, machine_lost, serve, start_server, tell, wait_for
 from .devices import place
 from .finetune import Result, finetune
 from .model import session_config
@@ -43,7 +43,8 @@ def _lead(cluster: Cluster, options: Options, say: Callable[[str], None], target
     """Trains; after the loss of a machine that comes back in time, goes on from what was saved."""
     while True:
         try:
-            return finetune(options, say, cluster, target)
+            with machine_lost(cluster, lambda: "nothing was trained since the last checkpoint"):  # before the first step
+                return finetune(options, say, cluster, target)
         except MachineLostError as error:
             if not options.worker_timeout:
                 raise
