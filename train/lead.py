@@ -43,7 +43,8 @@ def _lead(cluster: Cluster, options: Options, say: Callable[[str], None], target
     """Trains; after the loss of a machine that comes back in time, goes on from what was saved."""
     while True:
         try:
-            with machine_lost(cluster, lambda: "nothing was trained since the last checkpoint"):  # before the first step
+            # Lost before the first step or after the last one:
+            with machine_lost(cluster, lambda: "nothing was trained since the last checkpoint"):
                 return finetune(options, say, cluster, target)
         except MachineLostError as error:
             if not options.worker_timeout:
