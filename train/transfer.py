@@ -6,6 +6,7 @@ the cache lacks; `Cached` stands where a `Pipeline` would, and yields the very b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,14 +38,14 @@ class Transfer:
 
     def line(self) -> str:
         """What is printed of it before training."""
-        names = ", ".join(part.name.rsplit(":", 1)[0] for part in self.cache.parts[:2])
-        if len(self.cache.parts) > 2:
-            names += f" and {len(self.cache.parts) - 2} more"
+        # The name scopes of slim's nets repeat the variable scope: InceptionV3/InceptionV3/Mixed_7c/...
+        places = [re.sub(r"^(\w+)/\1/", r"\1/", part.name.rsplit(":", 1)[0]) for part in self.cache.parts]
+        others = f" and {len(places) - 1} more" if len(places) > 1 else ""
         size, left = self.cache.row_bytes, self.frontier.work_left
         return (
-            f"cache          {names}: {size:,} bytes an image, {self.images * size / 1e6:,.1f} MB in all, "
-            f"{self.images - len(self.missing):,} of {self.images:,} images are there; "
-            f"a step is left with {left:.2%} of the work"
+            f"cache          {self.images - len(self.missing):,} of {self.images:,} images are there; "
+            f"a step is left with {left:.2%} of the work\n"
+            f"               {size:,} bytes an image, {self.images * size / 1e6:,.1f} MB in all, at {places[0]}{others}"
         )
 
 
