@@ -287,8 +287,6 @@ def train(
 
 def not_finite(run: Run, loss: float, norms: np.ndarray) -> str:
     """What to say of a step whose loss or gradient is no number: where it began, and what is safe on disk."""
-    steps = run.directory.steps()
-    good = f"the last good checkpoint is {run.directory.prefix(steps[-1])}" if steps else "there is no checkpoint yet"
     names = [variable.op.name for variable in run.model.step.trained]
     blown = [name for name, norm in zip(names, norms, strict=True) if not math.isfinite(norm)]
     found = f"step {run.step + 1:,}: the loss is {loss:g}"
@@ -297,7 +295,13 @@ def not_finite(run: Run, loss: float, norms: np.ndarray) -> str:
     if run.gradient_norms is not None:
         largest = int(np.argmax(run.gradient_norms))
         found += f"; in the step before, {names[largest]} had the largest gradient ({run.gradient_norms[largest]:.3g})"
-    return f"{found}; {good}"
+    return f"{found}; {last_good(run)}"
+
+
+def last_good(run: Run) -> str:
+    """What is safe on disk, in words."""
+    steps = run.directory.steps()
+    return f"the last good checkpoint is {run.directory.prefix(steps[-1])}" if steps else "there is no checkpoint yet"
 
 
 def evaluate(run: Run, validation: Batches) -> dict[str, float]:
@@ -367,7 +371,12 @@ def save(run: Run) -> None:
     began, job = time.monotonic(), run.job
     actions = {row.name: "trained" if row.name in job.movable else row.action for row in job.plan.rows}
     provenance = {"source": job.source, "actions": actions, "plan": job.plan.digest}
-    prefix = run.directory.save(run.step, snapshot(run), provenance)
+    tensors = snapshot(run)
+    broken = [name for name in sorted(job.movable) if not np.isfinite(tensors[name].load()).all()]
+    if broken:  # not saved: what is on disk stays the last good one
+        fact = f"step {run.step:,} made values of {', '.join(broken[:3])} that are no numbers; {last_good(run)}"
+        raise TrainingError(fact, advice="Try a lower --learning-rate or --clip-norm 1.")
+    prefix = run.directory.save(run.step, tensors, provenance)
     run.frozen = read_tensors(prefix)  # from here on frozen tensors are copied as bytes
     if run.better is not None:
         moved = {name: tensor for name, tensor in run.better.items() if name in job.movable or name not in run.planned}

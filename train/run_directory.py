@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,16 +62,22 @@ class RunDirectory:
 
     # --- writing ---
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the system says of a folder that cannot be written to becomes an OutputError."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write here ({error.strerror})", path=self.path) from error
+
     def begin(self, plan: Plan, options: Options, labels: Sequence[str], facts: Mapping[str, object]) -> None:
         """Makes the folder and writes plan.json, config.yaml and labels.txt."""
-        try:
+        with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             record = {"run": run_digest(plan, options), **facts, **plan.to_json()}
             write_text(self.path / "plan.json", json.dumps(record, indent=1) + "\n")
             write_text(self.path / "config.yaml", to_config(options))
             write_text(self.path / "labels.txt", "".join(f"{i}:{label}\n" for i, label in enumerate(labels)))
-        except OSError as error:
-            raise OutputError(f"cannot write here ({error.strerror})", path=self.path) from error
 
     def save(self, step: int, tensors: Tensors, provenance: Mapping[str, object]) -> str:
         """Writes the checkpoint of a step, then the state file, then deletes what --keep does not cover."""
@@ -79,7 +86,8 @@ class RunDirectory:
         kept = self.steps()[-self.keep :]
         lines = [f'model_checkpoint_path: "model.ckpt-{step}"']
         lines += [f'all_model_checkpoint_paths: "model.ckpt-{kept_step}"' for kept_step in kept]
-        write_text(self.path / "checkpoint", "\n".join(lines) + "\n")
+        with self._writing():
+            write_text(self.path / "checkpoint", "\n".join(lines) + "\n")
         for old in self.steps()[: -self.keep]:
             delete_checkpoint(self.prefix(old))
         return prefix
@@ -92,7 +100,7 @@ class RunDirectory:
         """Adds a row to metrics.csv; values that are missing stay empty."""
         path = self.path / "metrics.csv"
         new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
+        with self._writing(), path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, METRICS, restval="", lineterminator="\n")
             if new:
                 writer.writeheader()
@@ -103,7 +111,8 @@ class RunDirectory:
         rows = [row for row in self.metrics() if int(row["step"]) <= step]
         if rows or (self.path / "metrics.csv").exists():
             lines = [",".join(METRICS), *(",".join(row[key] for key in METRICS) for row in rows)]
-            write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
+            with self._writing():
+                write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
 
     def metrics(self) -> list[dict[str, str]]:
         """Rows of metrics.csv as text; a last line that a killed run cut short is left out."""

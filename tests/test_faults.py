@@ -1,0 +1,215 @@
+"""What goes wrong around a run ends in one sentence, without a traceback, and costs nothing that was saved."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_net
+
+from ckpt_tools import open_checkpoint
+from ckpt_tools.cli import finetune as command
+from ckpt_tools.cli import verify
+from ckpt_tools.train.run_directory import RunDirectory
+
+ERROR = 2
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    tiny_net.write_source(folder / "source.ckpt")
+    tiny_net.write_photos(folder / "photos")
+    return folder
+
+
+@pytest.fixture
+def photos(files, tmp_path):
+    """A copy of the photos, to be spoilt."""
+    return Path(shutil.copytree(files / "photos", tmp_path / "photos"))
+
+
+def arguments(files, train_dir, *more, data=None):
+    return [
+        *("--net", "tiny", "--checkpoint", str(files / "source.ckpt"), "--data", str(data or files / "photos")),
+        *("--exclude", "Logits", "--batch-size", "8", "--device", "cpu", "--cache", "off"),
+        *("--train-dir", str(train_dir), *more),
+    ]
+
+
+def sentence(err):
+    """The one line of the error; every other line is what a run says of itself."""
+    lines = err.splitlines()
+    found = [line for line in lines if line.startswith("ckpt-finetune: ")]
+    assert len(found) == 1, err
+    assert lines[-1] == found[0]
+    assert "Traceback" not in err
+    return found[0].removeprefix("ckpt-finetune: ")
+
+
+def fails(capsys, argv):
+    """The sentence with which the command ends."""
+    capsys.readouterr()
+    assert command.main(argv) == ERROR
+    return sentence(capsys.readouterr().err)
+
+
+def is_whole(run, step):
+    """Whether the newest checkpoint is that of `step`, opens and verifies, and `checkpoint` names it."""
+    assert RunDirectory(run).steps()[-1] == step
+    assert f'model_checkpoint_path: "model.ckpt-{step}"' in (run / "checkpoint").read_text()
+    tensors = open_checkpoint(run / f"model.ckpt-{step}").tensors
+    assert all(np.isfinite(tensors[name].load()).all() for name in tensors)
+    return verify.main([str(run / f"model.ckpt-{step}")]) == 0
+
+
+# --- the data ------------------------------------------------------------------------------------------------------
+
+
+def spoil(file):
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def test_a_photo_that_cannot_be_decoded_is_left_out_and_named(files, photos, tmp_path, capsys):
+    spoil(photos / "train/cat/0.png")
+    assert command.main(arguments(files, tmp_path / "run", "--epochs", "1", data=photos)) == 0
+    assert "could not be decoded and were left out: image train/cat/0.png" in capsys.readouterr().err
+    assert is_whole(tmp_path / "run", 6)
+
+
+def test_many_photos_that_cannot_be_decoded_end_the_run(files, photos, tmp_path, capsys):
+    assert command.main(arguments(files, tmp_path / "run", "--steps", "3", data=photos)) == 0
+    for file in (photos / "train").rglob("*.png"):
+        spoil(file)
+    said = fails(capsys, arguments(files, tmp_path / "run", "--steps", "9", data=photos))
+    assert re.search(r"of 42 images cannot be decoded: train/\w+/\d+.png: image file is truncated", said)
+    assert is_whole(tmp_path / "run", 3)
+
+
+def test_an_empty_class(files, photos, tmp_path, capsys):
+    for file in (photos / "train/cat").iterdir():
+        file.unlink()
+    said = fails(capsys, arguments(files, tmp_path / "run", data=photos))
+    assert said == f"{photos}: no images to train on for class cat. Add images, or take the empty class away."
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (["cat"], "only one class, cat. A classifier needs two at least."),
+        (["cat", "dog"], "2 images leave nothing to validate with. Add images."),
+    ],
+)
+def test_one_image(files, tmp_path, capsys, classes, said):
+    data = tmp_path / "few"
+    for name in classes:
+        (data / name).mkdir(parents=True)
+        shutil.copy(files / f"photos/train/{name}/0.png", data / name)
+    assert fails(capsys, arguments(files, tmp_path / "run", data=data)) == f"{data}: {said}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_label_file_that_disagrees(files, tmp_path, capsys):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("0:cat\n1:dog\n2:horse\n")
+    said = fails(capsys, arguments(files, tmp_path / "run", "--labels", str(labels)))
+    assert said == (
+        "the labels file and the class folders disagree; only in the labels file: horse; only as folders: frog"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+# --- the numbers ---------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(files, tmp_path, capsys):
+    run = tmp_path / "run"
+    good = ["--optimizer", "sgd", "--learning-rate", "0.01"]
+    assert command.main(arguments(files, run, *good, "--steps", "3")) == 0
+    wild = ["--optimizer", "sgd", "--learning-rate", "1e25", "--resume", "--steps", "9", "--save-steps", "8"]
+    said = fails(capsys, arguments(files, run, *wild))
+    assert said.startswith("step 5: the loss is nan, and the gradient of Tiny/")
+    assert f"the last good checkpoint is {run}/model.ckpt-3. Try --learning-rate 1e+24" in said
+    assert is_whole(run, 3)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(files, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert command.main(arguments(files, run, "--optimizer", "sgd", "--learning-rate", "0.01", "--steps", "3")) == 0
+    wild = ["--optimizer", "sgd", "--learning-rate", "3e38", "--momentum", "0", "--clip-norm", "1e6"]
+    wild += ["--lr-mult", "Conv_3=10", "--resume", "--steps", "4"]  # infinite in float32
+    said = fails(capsys, arguments(files, run, *wild))
+    assert re.match(r"step 4 made values of Tiny/Conv_3/\S+, .* that are no numbers; the last good", said)
+    assert f"the last good checkpoint is {run}/model.ckpt-3." in said
+    assert is_whole(run, 3)
+
+
+# --- the disk ------------------------------------------------------------------------------------------------------
+
+LIMITED = """
+import resource, sys
+import tiny_net
+from ckpt_tools.cli.finetune import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_disk_that_fills_while_saving(files, tmp_path):
+    """No file may grow beyond 30 kB, and the checkpoint with Adam's slots takes 45."""
+    run = tmp_path / "run"
+    assert command.main(arguments(files, run, "--steps", "3")) == 0
+    before = {path.name for path in run.iterdir() if path.name.startswith(("model", "best"))}
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *arguments(files, run, "--steps", "6")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == ERROR, done.stderr
+    said = sentence(done.stderr)
+    assert said == f"{run}/model.ckpt-6: the disk or the quota of {run} is full (File too large)"
+    assert {path.name for path in run.iterdir() if path.name.startswith(("model", "best"))} == before
+    assert is_whole(run, 3)
+    assert command.main(arguments(files, run, "--steps", "6")) == 0  # with room again, it goes on
+    assert is_whole(run, 6)
+
+
+def test_a_train_directory_below_a_file(files, tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    said = fails(capsys, arguments(files, tmp_path / "file/run", "--steps", "2"))
+    assert said == f"{tmp_path}/file/run: cannot write here (Not a directory)"
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """Mounts a folder a second time, without leave to write; root can write to everything else."""
+    mounted = []
+
+    def mount(folder):
+        place = tmp_path / "read_only"
+        place.mkdir()
+        how = ["mount", "--bind", "-o", "ro", str(folder), str(place)]
+        if shutil.which("mount") is None or subprocess.run(how, capture_output=True, check=False).returncode:
+            pytest.skip("a read-only mount is not permitted here")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_train_directory_on_a_read_only_disk(files, tmp_path, capsys, read_only):
+    run = tmp_path / "disk" / "run"
+    assert command.main(arguments(files, run, "--steps", "2")) == 0
+    place = read_only(tmp_path / "disk")
+    said = fails(capsys, arguments(files, place / "run", "--steps", "4"))
+    assert said == f"{place}/run: cannot write here (Read-only file system)"
+    said = fails(capsys, arguments(files, place / "other", "--steps", "4"))
+    assert said == f"{place}/other: cannot write here (Read-only file system)"
+    assert is_whole(run, 2)
