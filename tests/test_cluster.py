@@ -99,8 +99,8 @@ def test_two_workers_train_to_the_weights_of_one(job, two_workers, tmp_path):
     finetune(Options(**job, train_dir=str(tmp_path)))
     assert difference(tensors(folder), tensors(tmp_path)) < TOLERANCE
     assert "parts          2 of each batch of 9 images: worker:0 5, worker:1 4" in said
-    assert re.fullmatch(r"worker 1 serves worker 0 at 127\.0\.0\.1:\d+", written[0])
-    assert (written[1:], code) == (["worker 1 ends: the run is done"], 0)
+    assert any(re.fullmatch(r"worker 1 serves worker 0 at 127\.0\.0\.1:\d+", line) for line in written)
+    assert (written[-1], code) == ("worker 1 ends: the run is done", 0)
 
 
 def test_the_comparison_can_fail():

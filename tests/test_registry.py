@@ -22,7 +22,7 @@ def renamed(specs, old, new):
 
 
 def test_all_nets_of_tf_slim_are_there():
-    assert list(NETS) == [
+    assert [name for name in NETS if name != "tiny"] == [  # tiny_net.py adds that one, for other tests
         "inception_v1",
         "inception_v2",
         "inception_v3",
