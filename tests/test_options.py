@@ -69,7 +69,10 @@ def test_a_wrong_file_is_explained(tmp_path, text, said):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"schedule": "cosin"}, "--schedule cosin: must be one of constant, exponential, step, cosine, one-cycle; did you mean cosine?"),
+        (
+            {"schedule": "cosin"},
+            "--schedule cosin: must be one of constant, exponential, step, cosine, one-cycle; did you mean cosine?",
+        ),
         ({"batch_size": 0}, "--batch-size 0: must be at least 1"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0: must be above 0"),
         ({"learning_rate": float("nan")}, "--learning-rate nan: must be above 0"),

@@ -1,0 +1,155 @@
+"""One training step of InceptionV3 beside slim's script, Keras and PyTorch: images per second, side by side.
+
+    python benchmarks/bench_step.py [--batch 32] [--size 299] [--steps 3] [--rounds 3] [--peers slim,keras,torch]
+
+Each contestant is a process of its own that holds its batch in memory; they take turns, and the best turn of each
+counts. `slim` is a loop as slim's train_image_classifier.py has it: is_training=True everywhere and
+create_train_op(variables_to_train=...). It needs tf-keras, under whose name its batch norm is found; `torch` needs
+torch, torchvision. Who is not installed is left out and named.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+SCOPES = {"head": "Logits", "upper": "Mixed_7c,Logits", "whole": "**"}
+
+OURS = """
+from ckpt_tools.train.quiet import hush_tensorflow
+hush_tensorflow()
+import tensorflow.compat.v1 as tf
+from ckpt_tools.nets.graph import build_net
+from ckpt_tools.nets.registry import get_net
+from ckpt_tools.plan import make_plan
+from ckpt_tools.train.objective import image_losses
+from ckpt_tools.train.options import Options
+from ckpt_tools.train.update import apply_gradients, weight_penalty
+net = get_net("inception_v3")
+plan = make_plan({}, net.variables(10), exclude=["**"], trainable=[SCOPE])
+options = Options(optimizer="momentum")
+graph = tf.Graph()
+with graph.as_default():
+    step = tf.train.get_or_create_global_step()
+    x, y = tf.constant(images), tf.constant(labels)
+    trains = lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen"
+    built = build_net(net, x, num_classes=10, weight_decay=0.0, trains_batch_norm=trains, batch_norm_decay=0.99)
+    wanted = {row.name for row in plan.rows if row.trainable}
+    variables = [v for v in tf.trainable_variables() if v.op.name in wanted]
+    loss = tf.reduce_mean(image_losses(built.logits, y, options)) + weight_penalty(options, variables)
+    gradients = list(zip(tf.gradients(loss, variables), variables))
+    with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+        train = apply_gradients(gradients, options, {}, tf.constant(0.001), step).operation
+    session = tf.Session()
+    session.run(tf.global_variables_initializer())
+run = lambda: session.run(train)
+"""
+
+SLIM = """
+import importlib, sys
+import tf_keras.src.legacy_tf_layers as legacy
+sys.modules["tf_keras.legacy_tf_layers"] = legacy
+for name in ("base", "convolutional", "core", "normalization", "pooling"):
+    sys.modules[f"tf_keras.legacy_tf_layers.{name}"] = importlib.import_module(f"tf_keras.src.legacy_tf_layers.{name}")
+import tensorflow.compat.v1 as tf
+tf.disable_eager_execution()
+tf.logging.set_verbosity(tf.logging.ERROR)
+import tf_slim as slim
+from tf_slim.nets import inception
+scopes = [f"InceptionV3/{part}" for part in SCOPE.split(",") if part != "**"]
+with slim.arg_scope(inception.inception_v3_arg_scope()):
+    logits, _ = inception.inception_v3(tf.constant(images), 10, is_training=True, create_aux_logits=False)
+tf.losses.sparse_softmax_cross_entropy(tf.constant(labels), logits)
+variables = [v for v in tf.trainable_variables() if not scopes or v.op.name.startswith(tuple(scopes))]
+optimizer = tf.train.MomentumOptimizer(0.001, 0.9)
+train = slim.learning.create_train_op(tf.losses.get_total_loss(), optimizer, variables_to_train=variables)
+session = tf.Session()
+session.run(tf.global_variables_initializer())
+run = lambda: session.run(train)
+"""
+
+KERAS = """
+import keras, tensorflow as tf
+model = keras.applications.InceptionV3(weights=None, classes=10, input_shape=images.shape[1:])
+for layer in model.layers:
+    layer.trainable = SCOPE == "**"
+model.layers[-1].trainable = True
+model.compile(keras.optimizers.SGD(0.001, 0.9), "sparse_categorical_crossentropy")
+x, y = tf.constant(images), tf.constant(labels)
+run = lambda: model.train_on_batch(x, y)
+"""
+
+TORCH = """
+import torch, torchvision
+model = torchvision.models.inception_v3(weights=None, num_classes=10, aux_logits=False, init_weights=False)
+for parameter in model.parameters():
+    parameter.requires_grad = SCOPE == "**"
+model.fc.requires_grad_(True)
+model.train() if SCOPE == "**" else model.eval()
+x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels).long()
+optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.001, 0.9)
+def run():
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(x), y).backward()
+    optimizer.step()
+"""
+
+FRAME = """
+import time, numpy as np
+random = np.random.default_rng(0)
+images = random.random(({batch}, {size}, {size}, 3), dtype=np.float32) * 2 - 1
+labels = random.integers(0, 10, {batch}).astype(np.int32)
+SCOPE = {scope!r}
+{program}
+run(); run()
+began = time.monotonic()
+for _ in range({steps}):
+    run()
+print({batch} * {steps} / (time.monotonic() - began))
+"""
+
+PEERS = {"ours": OURS, "slim": SLIM, "keras": KERAS, "torch": TORCH}
+
+
+def images_per_second(peer: str, scope: str, arguments: argparse.Namespace) -> float | None:
+    """One turn of one contestant; None when its library is not installed."""
+    facts = {"batch": arguments.batch, "size": arguments.size, "steps": arguments.steps}
+    code = FRAME.format(program=PEERS[peer], scope=scope, **facts)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    if "ModuleNotFoundError" in done.stderr:
+        return None
+    if done.returncode:
+        sys.exit(f"{peer}: {done.stderr[-2000:]}")
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--size", type=int, default=299)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scopes", default="head,upper,whole")
+    parser.add_argument("--peers", default="slim,keras,torch")
+    arguments = parser.parse_args()
+    peers = ["ours", *arguments.peers.split(",")]
+    print(f"InceptionV3, batch {arguments.batch}, {arguments.size} pixels, images/s")
+    for name in arguments.scopes.split(","):
+        scope = SCOPES[name]
+        wanted = [peer for peer in peers if peer in ("ours", "slim") or scope != "Mixed_7c,Logits"]
+        best: dict[str, float | None] = dict.fromkeys(wanted, 0.0)
+        for _ in range(arguments.rounds):
+            for peer in wanted:
+                if best[peer] is not None:
+                    found = images_per_second(peer, scope, arguments)
+                    best[peer] = None if found is None else max(found, best[peer])
+        shown = [
+            f"{peer} {speed:.1f}" if speed is not None else f"{peer} not installed" for peer, speed in best.items()
+        ]
+        ratios = [f"{best['ours'] / speed:.2f} x {peer}" for peer, speed in best.items() if speed and peer != "ours"]
+        print(f"{name:<6} {', '.join(shown)}; ours is {', '.join(ratios)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
