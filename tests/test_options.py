@@ -8,7 +8,8 @@ import yaml
 
 from ckpt_tools.errors import RecipeError
 from ckpt_tools.train import schedule
-from ckpt_tools.train.options import Options, add_arguments, differences, from_arguments, read_config, to_config
+from ckpt_tools.train.configuration import add_arguments, differences, from_arguments, read_config, to_config
+from ckpt_tools.train.options import Options
 
 
 def parse(*argv):

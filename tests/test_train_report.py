@@ -95,7 +95,7 @@ def test_the_trainer_writes_it(run, tmp_path, cache):
     """With the cache and without it: the same figures as `ckpt-evaluate` finds for the last checkpoint."""
     from dataclasses import replace
 
-    from ckpt_tools.train.options import read_config
+    from ckpt_tools.train.configuration import read_config
 
     options = Options(**read_config(run / "config.yaml", Options))
     options = replace(options, train_dir=str(tmp_path / "run"), cache=cache, cache_dir=str(tmp_path / "cache"))
@@ -111,7 +111,7 @@ def test_the_trainer_writes_it(run, tmp_path, cache):
 
 def test_the_command_in_it_is_the_run(run):
     from ckpt_tools.cli.finetune import make_parser
-    from ckpt_tools.train.options import from_arguments, read_config
+    from ckpt_tools.train.configuration import from_arguments, read_config
 
     text = Page((run / "report.html").read_text()).text["command"].replace("\\\n", " ")
     made = from_arguments(Options, make_parser().parse_args(text.split("ckpt-finetune", 1)[1].split()))

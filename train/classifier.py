@@ -23,9 +23,10 @@ import numpy as np
 from ..errors import DataError, OutputError, TrainingError
 from ..tensors import Tensors, from_arrays
 from . import metrics
+from .configuration import option, to_config
 from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
-from .options import OPTIMIZERS, option, to_config
+from .options import OPTIMIZERS
 from .pipeline import epoch_order
 from .progress import Progress, StopRequest
 from .vector_net import VectorNet, build

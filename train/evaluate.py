@@ -15,10 +15,10 @@ import numpy as np
 
 from ..errors import OutputError, RecipeError
 from . import metrics
+from .configuration import option
 from .data import load_data_set
 from .examples import Examples
 from .inference import Classifier, class_of_label, logits_of, open_classifier, run_on
-from .options import option
 from .pipeline import Unreadable, decode
 
 SPLITS = ("validation", "train", "test", "all")

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import OutputError, RecipeError, TrainingError, nearest
+from .configuration import option
 from .examples import Examples
 from .inference import Classifier, logits_of, open_classifier, run_on
 from .metrics import softmax
-from .options import option
 from .predict import find_images
 
 FORMATS = ("saved_model", "graphdef", "tflite")

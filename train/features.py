@@ -23,11 +23,11 @@ from ..errors import DataError, OutputError, RecipeError, nearest
 from ..names import select
 from ..plan import make_plan
 from .cluster import Cluster, own_shard
+from .configuration import option
 from .data import load_data_set
 from .examples import DataSet, Examples
 from .feature_files import Features, shard_prefix, write_companions
 from .inference import Classifier, Wanted, open_classifier, run_on
-from .options import option
 from .pipeline import Unreadable
 
 SPLITS = ("all", "train", "validation", "test")

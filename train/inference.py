@@ -14,9 +14,10 @@ from ..kinds import kinds
 from ..nets.registry import Net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
+from .configuration import read_config
 from .data import read_labels
 from .examples import Examples, steps_per_epoch
-from .options import Options, read_config
+from .options import Options
 from .preprocess import Preprocessing, from_dict
 from .progress import Progress
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, RecipeError, nearest
+from .configuration import option
 from .data import is_image
 from .examples import Examples
 from .inference import logits_of, open_classifier, run_on
 from .metrics import softmax
-from .options import option
 from .pipeline import Unreadable
 
 

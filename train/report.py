@@ -19,9 +19,10 @@ import numpy as np
 from ..errors import TrainingError
 from ..nets.registry import get_net
 from .charts import colour, line_chart, point_chart
+from .configuration import flag, read_config
 from .evaluate import Evaluation
 from .metrics import confused_pairs
-from .options import Options, flag, read_config
+from .options import Options
 from .pipeline import decode
 from .run_directory import RunDirectory, write_text
 

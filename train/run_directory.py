@@ -22,7 +22,8 @@ from ..errors import OutputError, TrainingError
 from ..formats import open_checkpoint, save_checkpoint
 from ..plan import Plan
 from ..tensors import Tensors
-from .options import Options, differences, read_config, to_config
+from .configuration import differences, read_config, to_config
+from .options import Options
 
 METRICS = (
     "step", "epoch", "learning_rate", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds",

@@ -20,8 +20,8 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the fields of `train.evaluate.EvaluateOptions`."""
+    from ..train.configuration import add_arguments
     from ..train.evaluate import EvaluateOptions
-    from ..train.options import add_arguments
 
     made = parser("ckpt-evaluate", "Says how good a checkpoint is on labelled images.", EXAMPLES)
     add_arguments(made, EvaluateOptions)
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = make_parser()
 
     def command(args: argparse.Namespace) -> int:
+        from ..train.configuration import from_arguments
         from ..train.evaluate import EvaluateOptions, evaluate, write_evaluation
-        from ..train.options import from_arguments
         from ..train.quiet import hush_tensorflow
 
         options = from_arguments(EvaluateOptions, args)

@@ -17,8 +17,8 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the fields of `train.export.ExportOptions`."""
+    from ..train.configuration import add_arguments
     from ..train.export import ExportOptions
-    from ..train.options import add_arguments
 
     made = parser(
         "ckpt-export", "Writes a trained net for other programs, and checks that it computes the same.", EXAMPLES
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = make_parser()
 
     def command(args: argparse.Namespace) -> int:
+        from ..train.configuration import from_arguments
         from ..train.export import ExportOptions, export
-        from ..train.options import from_arguments
         from ..train.quiet import hush_tensorflow
 
         options = from_arguments(ExportOptions, args)

@@ -20,8 +20,8 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the fields of `train.features.FeatureOptions` and what to draw."""
+    from ..train.configuration import add_arguments
     from ..train.features import FeatureOptions
-    from ..train.options import add_arguments
 
     made = parser("ckpt-features", "Writes what a net makes of each image of a data set.", EXAMPLES)
     add_arguments(made, FeatureOptions)
@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def computed(args: argparse.Namespace) -> tuple:
     """Prefix, features, and the examples that `features.position` counts in."""
     from ..train.cluster import read_cluster
+    from ..train.configuration import from_arguments
     from ..train.data import load_data_set
     from ..train.features import FeatureOptions, chosen, share_of_machine, write_features
-    from ..train.options import from_arguments
     from ..train.quiet import hush_tensorflow
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))

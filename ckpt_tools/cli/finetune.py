@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import PlanError, RecipeError, UnsupportedError
 from ..train.arrays import holds_vectors
-from ..train.options import Options, add_arguments, flag, from_arguments
+from ..train.configuration import add_arguments, flag, from_arguments
+from ..train.options import Options
 from ..train.quiet import hush_tensorflow
 from . import DONE, FOUND, parser, print_json, run, say
 

@@ -19,7 +19,8 @@ from ..plan.suggest import Suggestion, suggest
 from ..plan.text import overview, scope_rows, variable_rows
 from ..report import render
 from ..tensors import Spec
-from ..train.options import Options, read_config
+from ..train.configuration import read_config
+from ..train.options import Options
 from . import DONE, FOUND, parser, print_json, run, say
 
 EXAMPLES = """\

@@ -17,7 +17,7 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the images and the fields of `train.predict.PredictOptions`."""
-    from ..train.options import add_arguments
+    from ..train.configuration import add_arguments
     from ..train.predict import PredictOptions
 
     made = parser("ckpt-predict", "Says what is seen in images, with probabilities.", EXAMPLES)
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = make_parser()
 
     def command(args: argparse.Namespace) -> int:
-        from ..train.options import from_arguments
+        from ..train.configuration import from_arguments
         from ..train.predict import PredictOptions, predict
         from ..train.quiet import hush_tensorflow
 
