@@ -13,6 +13,7 @@ from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.cli.finetune import main
 from ckpt_tools.errors import TrainingError
 from ckpt_tools.train import finetune as finetune_module
+from ckpt_tools.train import run as run_module
 from ckpt_tools.train.finetune import finetune
 from ckpt_tools.train.options import Options
 from ckpt_tools.train.restore import audit, changed_tensors, initial_value, planned_tensors
@@ -209,14 +210,14 @@ def test_the_audit_finds_a_single_wrong_bit(job):
 
 
 def test_the_freeze_audit_finds_a_frozen_tensor_that_moved(job, tmp_path, monkeypatch):
-    real = finetune_module.read_tensors
+    real = run_module.read_tensors
 
     def tampered(prefix):
         arrays = {name: tensor.load() for name, tensor in real(prefix).items()}
         arrays["Tiny/Conv_1/weights"] = arrays["Tiny/Conv_1/weights"] + np.float32(1e-7)
         return from_arrays(arrays)
 
-    monkeypatch.setattr(finetune_module, "read_tensors", tampered)
+    monkeypatch.setattr(run_module, "read_tensors", tampered)
     with pytest.raises(TrainingError, match="frozen tensors differ from the source: Tiny/Conv_1/weights"):
         finetune(Options(**job, exclude=("Logits",), trainable=("Logits",), train_dir=str(tmp_path / "run")))
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ..errors import TrainingError
-from ..tensors import Tensor, Tensors, from_arrays
 from .augmentation_picture import draw_augmentation
 from .batches import Pipeline
 from .cluster import Cluster, machine_lost
@@ -24,50 +23,19 @@ from .devices import Placement, place
 from .evaluate import Evaluation
 from .final_evaluation import final_evaluation
 from .job import Job, make_job, opening_lines
-from .model import Model, build_model, session_config
+from .model import build_model, session_config
 from .objective import class_weights
 from .options import Options
 from .pipeline import Unreadable, make_batches
 from .progress import Progress, StopRequest
 from .report import write_report
-from .restore import assign, audit, changed_tensors, planned_tensors, read
+from .restore import assign, audit, planned_tensors
+from .run import Batches, Run, evaluate, freeze_audit, last_good, save, save_what_is_whole
 from .run_directory import RunDirectory, open_run, read_tensors, run_digest, write_text
 from .schedule import batch_norm_decay, rate_at
 from .transfer import Cached, Transfer, fed_to_parts, fill, plan_transfer
 
-Batches = Pipeline | Cached
-AVERAGE = "/ExponentialMovingAverage"
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
-
-
-@dataclass
-class Run:
-    """A run in progress: the session, the step that is finished, and what is written where."""
-
-    job: Job
-    directory: RunDirectory
-    model: Model
-    session: tf.Session
-    planned: Tensors  # every variable of the net as the plan has it
-    frozen: Tensors  # the same values, from wherever they are copied fastest
-    step: int = 0
-    best: dict | None = None
-    better: Tensors | None = None  # the best variables while they are not on disk yet
-    gradient_norms: np.ndarray | None = None  # of the last good step, by trained variable
-    unreadable: Unreadable = field(default_factory=Unreadable)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def spent(self, what: str, since: float) -> None:
-        """Adds the seconds since `since` to what result.json says of the time."""
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.monotonic() - since
-
-    @property
-    def patience_is_over(self) -> bool:
-        """Whether --early-stop evaluations have passed since the best one."""
-        if self.best is None or self.job.options.early_stop is None:
-            return False
-        between = self.job.options.eval_steps or self.job.per_epoch
-        return self.step - self.best["step"] >= self.job.options.early_stop * between
 
 
 class Place(NamedTuple):
@@ -298,44 +266,6 @@ def not_finite(run: Run, loss: float, norms: np.ndarray) -> str:
     return f"{found}; {last_good(run)}"
 
 
-def last_good(run: Run) -> str:
-    """What is safe on disk, in words."""
-    steps = run.directory.steps()
-    return f"the last good checkpoint is {run.directory.prefix(steps[-1])}" if steps else "there is no checkpoint yet"
-
-
-def evaluate(run: Run, validation: Batches) -> dict[str, float]:
-    """Loss and accuracy on the validation images; the variables are remembered when they are the best so far."""
-    if not len(run.job.data.validation):
-        return {}
-    began = time.monotonic()
-    tower = run.model.inference
-    one_batch = run.session.make_callable([tower.losses, tower.correct], feed_list=list(validation.tensors))
-    parts = list(_until_the_end(one_batch, validation.start(run.session)))
-    losses, correct = (np.concatenate(part) for part in zip(*parts, strict=True))
-    found = {
-        "validation_loss": float(losses.mean(dtype=np.float64)),
-        "validation_accuracy": float(correct.mean()),
-    }
-    if run.best is None or _score(found) > _score(run.best):
-        run.best = {"step": run.step, **found}
-        run.better = snapshot(run, slots=False)
-    run.spent("evaluation", began)
-    return found
-
-
-def _until_the_end(one_batch: Callable, batches: Iterator[tuple[object, ...]]) -> Iterator[list[np.ndarray]]:
-    for values in batches:
-        try:
-            yield one_batch(*values)
-        except tf.errors.OutOfRangeError:
-            return
-
-
-def _score(found: Mapping[str, float]) -> tuple[float, float]:
-    return found["validation_accuracy"], -found["validation_loss"]
-
-
 def log(
     run: Run, events: tf.summary.FileWriter, rate: float, measured: list[tuple[float, float]],
     evaluated: Mapping[str, float], seconds: float,
@@ -347,66 +277,6 @@ def log(
     run.directory.log({"step": run.step, "epoch": epoch, **row, "seconds": seconds})
     values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in row.items()]
     events.add_summary(tf.Summary(value=values), run.step)
-
-
-def snapshot(run: Run, *, slots: bool = True) -> Tensors:
-    """All tensors of a checkpoint: what training moves is read from the session, the rest stays where it lies.
-
-    Without `slots` only those remain that an evaluation can use: the net's, the step, moving averages.
-    """
-    movable = run.job.movable
-    step = run.model.step.global_step.op.name
-    wanted = {
-        name: variable
-        for name, variable in run.model.variables.items()
-        if name in movable or name == step or (name not in run.planned and (slots or name.endswith(AVERAGE)))
-    }
-    values = from_arrays(read(run.session, wanted))
-    tensors: dict[str, Tensor] = {name: run.frozen[name] for name in run.planned if name not in values}
-    return Tensors({**tensors, **values})
-
-
-def save(run: Run) -> None:
-    """Writes the checkpoint of this step, and the best one when there is a new one."""
-    began, job = time.monotonic(), run.job
-    actions = {row.name: "trained" if row.name in job.movable else row.action for row in job.plan.rows}
-    provenance = {"source": job.source, "actions": actions, "plan": job.plan.digest}
-    tensors = snapshot(run)
-    broken = [name for name in sorted(job.movable) if not np.isfinite(tensors[name].load()).all()]
-    if broken:  # not saved: what is on disk stays the last good one
-        fact = f"step {run.step:,} made values of {', '.join(broken[:3])} that are no numbers; {last_good(run)}"
-        raise TrainingError(fact, advice="Try a lower --learning-rate or --clip-norm 1.")
-    prefix = run.directory.save(run.step, tensors, provenance)
-    run.frozen = read_tensors(prefix)  # from here on frozen tensors are copied as bytes
-    if run.better is not None:
-        moved = {name: tensor for name, tensor in run.better.items() if name in job.movable or name not in run.planned}
-        tensors = {**{name: run.frozen[name] for name in run.better}, **moved}
-        run.directory.save_best(Tensors(tensors), provenance, run.best)
-        run.better = None
-    run.spent("saving", began)
-
-
-def save_what_is_whole(run: Run) -> str:
-    """After a machine was lost: saves the last step if all of it was done. Returns what the run goes on from."""
-    begun, done = run.session.run([run.model.step.begun, run.model.step.global_step])
-    if begun > done:  # lost in the very moment in which the variables were changed
-        saved = run.directory.steps()
-        return f"the last checkpoint is that of step {saved[-1]:,}" if saved else "there is no checkpoint yet"
-    run.step = int(done)
-    save(run)
-    return f"everything up to step {run.step:,} is saved"
-
-
-def freeze_audit(run: Run) -> dict[str, object]:
-    """Compares the saved checkpoint with the source, tensor by tensor. Raises TrainingError when a frozen one moved."""
-    saved = read_tensors(run.directory.prefix(run.step))
-    changed = changed_tensors(run.planned, {name: saved[name] for name in run.planned if name in saved})
-    wrong = [name for name in changed if name not in run.job.movable]
-    if wrong:
-        raise TrainingError(f"frozen tensors differ from the source: {', '.join(wrong[:5])}", path=run.directory.path)
-    same = len(run.planned) - len(changed)
-    text = f"freeze audit   {same} of {len(run.planned)} tensors are bit for bit as planned; {len(changed)} changed"
-    return {"identical": same, "changed": changed, "movable": sorted(run.job.movable), "text": text}
 
 
 def facts(job: Job) -> dict[str, object]:
