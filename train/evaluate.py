@@ -18,7 +18,7 @@ from . import metrics
 from .configuration import option
 from .data import load_data_set
 from .examples import Examples
-from .inference import Classifier, class_of_label, logits_of, open_classifier, run_on
+from .inference import Classifier, SourceOptions, class_of_label, logits_of, open_classifier, run_on
 from .pipeline import Unreadable, decode
 
 SPLITS = ("validation", "train", "test", "all")
@@ -26,22 +26,15 @@ GAP = 0.2  # accuracy that batch statistics win over stored ones before the stor
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(SourceOptions):
     """What `ckpt-evaluate` was asked to do. `None` means: as the run did, or as the net's authors did."""
 
-    train_dir: str = option("", "evaluate this run", group="source", metavar="DIR")
-    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
-    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
-    checkpoint: str = option("", "evaluate this checkpoint of a slim net", group="source", metavar="SRC")
-    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
 
     data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
     split: str = option("validation", "which of its images", group="data", choices=SPLITS)
     validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
     seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
-    image_size: int | None = option(None, "height and width in pixels", group="data", least=1)
-    preprocessing: str | None = option(None, "inception or vgg", group="data", choices=("inception", "vgg"))
 
     batch_size: int = option(32, "images a step", group="run", least=1)
     top: int = option(5, "also count a class among this many first ones as right", group="run", least=1)

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import OutputError, RecipeError, TrainingError, nearest
 from .configuration import option
 from .examples import Examples
-from .inference import Classifier, logits_of, open_classifier, run_on
+from .inference import Classifier, SourceOptions, logits_of, open_classifier, run_on
 from .metrics import softmax
 from .predict import find_images
 
@@ -30,17 +30,10 @@ _BATCH = 16  # images run at a time
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(SourceOptions):
     """What `ckpt-export` was asked to do."""
 
-    train_dir: str = option("", "export the net of this run", group="source", metavar="DIR")
-    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
-    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
-    checkpoint: str = option("", "export this checkpoint of a slim net", group="source", metavar="SRC")
-    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
-    image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
-    preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
 
     output: str = option("", "folder that is made, with everything in it", group="output", metavar="DIR")
     format: tuple[str, ...] = option(

@@ -27,7 +27,7 @@ from .configuration import option
 from .data import load_data_set
 from .examples import DataSet, Examples
 from .feature_files import Features, shard_prefix, write_companions
-from .inference import Classifier, Wanted, open_classifier, run_on
+from .inference import Classifier, SourceOptions, Wanted, open_classifier, run_on
 from .pipeline import Unreadable
 
 SPLITS = ("all", "train", "validation", "test")
@@ -35,14 +35,9 @@ POOLS = ("mean", "max", "none")
 
 
 @dataclass(frozen=True)
-class FeatureOptions:
+class FeatureOptions(SourceOptions):
     """What `ckpt-features` was asked to do."""
 
-    train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
-    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
-    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
-    checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
-    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     end_point: str | None = option(
         None, "layer whose output is kept; what reaches the last layer by default", group="source", metavar="NAME"
     )
@@ -57,8 +52,6 @@ class FeatureOptions:
     split: str = option("all", "which of its images", group="data", choices=SPLITS)
     validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
     seed: int = option(0, "of that choice", group="data", least=0)
-    image_size: int | None = option(None, "height and width in pixels", group="data", least=1)
-    preprocessing: str | None = option(None, "inception or vgg", group="data", choices=("inception", "vgg"))
 
     output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
     type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))

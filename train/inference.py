@@ -14,7 +14,7 @@ from ..kinds import kinds
 from ..nets.registry import Net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
-from .configuration import read_config
+from .configuration import option, read_config
 from .data import read_labels
 from .examples import Examples, steps_per_epoch
 from .options import Options
@@ -26,6 +26,19 @@ if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
 
     from .pipeline import Unreadable
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which net a command runs, and on what pixels: that of a run of `ckpt-finetune`, or any slim checkpoint."""
+
+    train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
+    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
+    checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
+    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
+    preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,25 +18,18 @@ from ..errors import DataError, RecipeError, nearest
 from .configuration import option
 from .data import is_image
 from .examples import Examples
-from .inference import logits_of, open_classifier, run_on
+from .inference import SourceOptions, logits_of, open_classifier, run_on
 from .metrics import softmax
 from .pipeline import Unreadable
 
 
 @dataclass(frozen=True)
-class PredictOptions:
+class PredictOptions(SourceOptions):
     """What `ckpt-predict` was asked to do, besides the images."""
 
-    train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
-    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
-    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
-    checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
-    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
 
     top: int = option(3, "labels shown for an image", group="run", least=1)
-    image_size: int | None = option(None, "height and width in pixels", group="run", least=1)
-    preprocessing: str | None = option(None, "inception or vgg", group="run", choices=("inception", "vgg"))
     batch_size: int = option(32, "images a step", group="run", least=1)
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
 
