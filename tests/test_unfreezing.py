@@ -147,7 +147,7 @@ def test_a_run_of_three_phases(job, tmp_path):
         changed = changed_tensors(source, {name: saved[name] for name in source})
         blocks[step] = sorted({name.split("/")[1] for name in changed})
     assert blocks == {6: ["Logits"], 15: ["Conv_3", "Logits"], 20: ["Conv_2", "Conv_3", "Logits"]}
-    caches = [line.split(":")[0].split()[1] for line in said if line.startswith("cache  ")]
+    caches = [line.rsplit(" at ", 1)[1] for line in said if line.startswith("cache  ")]
     assert len(caches) == 3
     assert len(set(caches)) == 3
     assert sum(line.startswith("freeze audit") for line in said) == 3
