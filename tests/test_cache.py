@@ -114,18 +114,7 @@ def test_the_limit_is_told_before_it_is_passed(cache):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    return {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),
-        "exclude": ("Logits",),
-        "batch_size": 8,
-        "device": "cpu",
-        "steps": 14,
-        "log_steps": 1,
-        "cache_dir": str(folder / "cache"),
-    }
+    return tiny_net.write_job(tmp_path_factory.mktemp("cache"), steps=14, log_steps=1)
 
 
 def differing(a, b):

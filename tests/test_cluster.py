@@ -30,20 +30,15 @@ STEPS = 10
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     """Options of a run in which everything moves; the batch norms are frozen, since they see parts of a batch."""
-    folder = tmp_path_factory.mktemp("cluster")
-    return {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),
-        "exclude": ("Logits",),
-        "bn": ("*=frozen",),
-        "batch_size": 9,
-        "device": "cpu",
-        "optimizer": "momentum",
-        "learning_rate": 0.05,
-        "steps": STEPS,
-        "start_timeout": 120.0,
-    }
+    return tiny_net.write_job(
+        tmp_path_factory.mktemp("cluster"),
+        bn=("*=frozen",),
+        batch_size=9,
+        optimizer="momentum",
+        learning_rate=0.05,
+        steps=STEPS,
+        start_timeout=120.0,
+    )
 
 
 def free_ports(count):

@@ -23,16 +23,7 @@ HEAD = {"Tiny/Logits/Conv2d_1c_1x1/weights", "Tiny/Logits/Conv2d_1c_1x1/biases"}
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finetune")
-    return {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),
-        "batch_size": 8,
-        "device": "cpu",
-        "steps": 12,
-        "cache": "off",
-    }
+    return tiny_net.write_job(tmp_path_factory.mktemp("finetune"), steps=12, cache="off")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +31,7 @@ def head_run(job, tmp_path_factory):
     """The head alone, trained: the folder, the result, and what was said."""
     folder = tmp_path_factory.mktemp("head") / "run"
     said = []
-    options = Options(**job, exclude=("Logits",), trainable=("Logits",), learning_rate=0.05, train_dir=str(folder))
+    options = Options(**job, trainable=("Logits",), learning_rate=0.05, train_dir=str(folder))
     return folder, finetune(options, said.append), said
 
 
@@ -115,26 +106,26 @@ def changed_by(job, tmp_path, **options):
 
 def test_a_trained_layer_trains_its_batch_norm_and_no_other(job, tmp_path):
     layer = {f"Tiny/Conv_3/{name}" for name in ("weights", "BatchNorm/beta", "BatchNorm/moving_mean")}
-    changed = changed_by(job, tmp_path, exclude=("Logits",), trainable=("Conv_3,Logits",))
+    changed = changed_by(job, tmp_path, trainable=("Conv_3,Logits",))
     assert changed == HEAD | layer | {"Tiny/Conv_3/BatchNorm/moving_variance"}
 
 
 def test_batch_norm_by_scope(job, tmp_path):
-    changed = changed_by(job, tmp_path, exclude=("Logits",), trainable=("Conv_3,Logits",), bn=("Conv_3=frozen",))
+    changed = changed_by(job, tmp_path, trainable=("Conv_3,Logits",), bn=("Conv_3=frozen",))
     assert changed == HEAD | {"Tiny/Conv_3/weights", "Tiny/Conv_3/BatchNorm/beta"}
     shutil.rmtree(tmp_path / "run")
-    changed = changed_by(job, tmp_path, exclude=("Logits",), trainable=("Logits",), bn=("Conv_2=stats",))
+    changed = changed_by(job, tmp_path, trainable=("Logits",), bn=("Conv_2=stats",))
     assert changed == HEAD | {"Tiny/Conv_2/BatchNorm/moving_mean", "Tiny/Conv_2/BatchNorm/moving_variance"}
 
 
 def test_without_trainable_everything_is_trained(job, tmp_path):
     before = open_checkpoint(job["checkpoint"]).tensors
-    assert changed_by(job, tmp_path, exclude=("Logits",)) == set(before)
+    assert changed_by(job, tmp_path) == set(before)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adagrad"])
 def test_every_optimizer_lowers_the_loss(job, tmp_path, optimizer):
-    options = {**job, "exclude": ("Logits",), "trainable": ("Logits",), "optimizer": optimizer, "learning_rate": 0.05}
+    options = {**job, "trainable": ("Logits",), "optimizer": optimizer, "learning_rate": 0.05}
     result = finetune(Options(**{**options, "steps": 1}, train_dir=str(tmp_path / "run")))
     later = finetune(Options(**{**options, "steps": 18}, train_dir=str(tmp_path / "run")))
     assert later.validation["validation_loss"] < result.validation["validation_loss"]
@@ -219,7 +210,7 @@ def test_the_freeze_audit_finds_a_frozen_tensor_that_moved(job, tmp_path, monkey
 
     monkeypatch.setattr(run_module, "read_tensors", tampered)
     with pytest.raises(TrainingError, match="frozen tensors differ from the source: Tiny/Conv_1/weights"):
-        finetune(Options(**job, exclude=("Logits",), trainable=("Logits",), train_dir=str(tmp_path / "run")))
+        finetune(Options(**job, trainable=("Logits",), train_dir=str(tmp_path / "run")))
 
 
 def test_initial_values_depend_on_seed_and_name_alone():
@@ -274,7 +265,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(job, tmp_path, 
         return np.inf if step == 6 else rate_at(options, base, step, *others)
 
     monkeypatch.setattr(finetune_module, "rate_at", too_large)
-    options = Options(**job, exclude=("Logits",), trainable=("Logits",), save_steps=5, train_dir=str(tmp_path / "run"))
+    options = Options(**job, trainable=("Logits",), save_steps=5, train_dir=str(tmp_path / "run"))
     with pytest.raises(TrainingError, match=r"step 8: the loss is .*the last good checkpoint is .*model\.ckpt-5"):
         finetune(options)
     assert finetune_module.RunDirectory(tmp_path / "run").steps() == [5]

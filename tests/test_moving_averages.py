@@ -18,18 +18,7 @@ HEAD = "Tiny/Logits/Conv2d_1c_1x1/weights"
 def runs(tmp_path_factory):
     """Two runs of the same steps, with averages and without; the data has validation images."""
     folder = tmp_path_factory.mktemp("averages")
-    job = {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),
-        "exclude": ("Logits",),
-        "trainable": ("Conv_3,Logits",),
-        "batch_size": 8,
-        "device": "cpu",
-        "cache_dir": str(folder / "cache"),
-        "learning_rate": 0.01,
-        "steps": 9,
-    }
+    job = tiny_net.write_job(folder, trainable=("Conv_3,Logits",), learning_rate=0.01, steps=9)
     finetune(Options(**job, train_dir=str(folder / "with"), ema=0.9))
     finetune(Options(**job, train_dir=str(folder / "without")))
     return folder

@@ -17,19 +17,7 @@ from ckpt_tools.train.update import apply_gradients
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("precision")
-    return {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),
-        "exclude": ("Logits",),
-        "batch_size": 8,
-        "device": "cpu",
-        "cache_dir": str(folder / "cache"),
-        "optimizer": "sgd",
-        "learning_rate": 0.01,
-        "log_steps": 1,
-    }
+    return tiny_net.write_job(tmp_path_factory.mktemp("precision"), optimizer="sgd", learning_rate=0.01, log_steps=1)
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,7 @@ from ckpt_tools.train.rate_finder import FIRST, LAST, find_learning_rate, rate_r
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rates")
-    return {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),
-        "exclude": ("Logits",),
-        "batch_size": 8,
-        "device": "cpu",
-    }
+    return tiny_net.write_job(tmp_path_factory.mktemp("rates"))
 
 
 def test_the_ramp_is_exponential():

@@ -17,15 +17,7 @@ from ckpt_tools.train.run_directory import RunDirectory
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("resume")
-    return {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),
-        "exclude": ("Logits",),
-        "batch_size": 8,
-        "device": "cpu",
-    }
+    return tiny_net.write_job(tmp_path_factory.mktemp("resume"))
 
 
 # Everything that could have a state of its own: slots, moving statistics, dropout, augmentation, a warm-up.

@@ -25,17 +25,7 @@ PHASES = "0:Logits; 1:Conv_3; 2.5:Conv_2"  # 6 steps an epoch: 6 steps, 9 steps,
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("unfreezing")
-    return {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),
-        "exclude": ("Logits",),
-        "batch_size": 8,
-        "device": "cpu",
-        "cache_dir": str(folder / "cache"),
-        "learning_rate": 0.01,
-    }
+    return tiny_net.write_job(tmp_path_factory.mktemp("unfreezing"), learning_rate=0.01)
 
 
 def differing(a, b):

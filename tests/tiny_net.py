@@ -109,6 +109,20 @@ def write_photos(folder, classes=("cat", "dog", "frog"), train=14, validation=6,
     return str(folder)
 
 
+def write_job(folder, **others):
+    """Writes a source and photos to `folder`; the options of a run with a new head on them, with `others` besides."""
+    return {
+        "net": "tiny",
+        "checkpoint": write_source(folder / "source.ckpt"),
+        "data": write_photos(folder / "photos"),
+        "exclude": ("Logits",),
+        "batch_size": 8,
+        "device": "cpu",
+        "cache_dir": str(folder / "cache"),
+        **others,
+    }
+
+
 def kill_at(step, kill):
     """Calls `kill` when the learning rate of `step` is asked for."""
     from ckpt_tools.train import finetune
