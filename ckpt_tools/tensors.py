@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from .dtypes import BY_NAME, dtype_name
+from .errors import UnsupportedError
 
 if TYPE_CHECKING:
     import numpy as np
+
+BLOCK = 8 << 20  # bytes, about, of the pieces that `Tensor.blocks` gives
 
 
 class Spec(NamedTuple):
@@ -67,13 +70,33 @@ class Tensor(NamedTuple):  # not a dataclass: a file may hold a million, and imp
     `load()` returns a numpy array of `spec.shape` (an ml_dtypes type for bfloat16 and float8, an object array of
     bytes for strings); it raises DamagedError when the bytes are not what their checksum says. The array may be a
     read-only view of the mapped file.
-    `stored` is set where the bytes can be copied as they are; `slices` where a variable is kept in parts.
+    `stored` is set where the bytes can be copied as they are; `slices` where a variable is kept in parts; `stream`,
+    called for the flat pieces of `blocks`, where there are means to make them without the whole array.
     """
 
     spec: Spec
     load: Callable[[], np.ndarray]
     stored: Stored | None = None
     slices: tuple[Slice, ...] = ()
+    stream: Callable[[], Iterator[np.ndarray]] | None = None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The numbers in flat pieces, in C order: a tensor may be larger than memory is.
+
+        Raises what `load` raises, a wrong checksum perhaps after the last piece; UnsupportedError when an operation
+        made another shape or number of values than its spec promised.
+        """
+        if self.stream is None:
+            array = self.load()
+            check_array(array, self.spec)
+            yield from pieces(array)
+            return
+        count = 0
+        for block in self.stream():
+            count += block.size
+            yield block
+        if count != self.spec.parameters:
+            raise UnsupportedError(f"has {count:,} values, but its spec says {self.spec}")
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -115,6 +138,30 @@ class Tensors(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         return f"Tensors({len(self)} tensors)"
+
+
+def check_array(array: np.ndarray, spec: Spec) -> None:
+    """Raises UnsupportedError when an operation made values of another shape than its spec promised."""
+    if tuple(array.shape) != spec.shape:
+        raise UnsupportedError(f"has values of shape {list(array.shape)}, but its spec says {list(spec.shape)}")
+
+
+def pieces(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
+    """Flat pieces of an array in C order, of about `size` bytes. A piece is a view, or the only copy at a time.
+
+    >>> import numpy
+    >>> [piece.tolist() for piece in pieces(numpy.arange(6, dtype="int8").reshape(2, 3).T, size=2)]
+    [[0, 3], [1, 4], [2, 5]]
+    """
+    if array.flags.c_contiguous:
+        flat, step = array.reshape(-1), max(size // array.itemsize, 1)
+        yield from (flat[start : start + step] for start in range(0, flat.size, step))
+    elif array[0].nbytes > size:
+        for row in array:
+            yield from pieces(row, size)
+    else:
+        rows = size // array[0].nbytes
+        yield from (array[start : start + rows].reshape(-1) for start in range(0, len(array), rows))
 
 
 def from_array(array: np.ndarray, dtype: str | None = None) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..dtypes import numpy_dtype
 from ..errors import CheckpointError, DamagedError
-from ..tensors import Slice, Spec, Stored, Tensor
+from ..tensors import BLOCK, Slice, Spec, Stored, Tensor
 from . import elements, slices
 from .bundle_index import Entry, Header, parse_entry, parse_header, parse_spec, shard_path, spec_prefix
 from .detect import advice_for
@@ -137,14 +139,17 @@ class Bundle:
 
     def tensor(self, key: str) -> Tensor:
         """The tensor under a key of the file. What is wrong with its entry is said by its `load`."""
-        load = partial(self.load, key)
         try:
             entry = self.entry(key)
-            if entry.slices:
-                return Tensor(entry.spec, load, slices=tuple(self._slices(key, entry)))
-            return Tensor(entry.spec, load, self._stored(entry))
+            return self._tensor(key, entry, tuple(self._slices(key, entry)) if entry.slices else ())
         except CheckpointError:
-            return Tensor(self.specs[key], load)
+            return Tensor(self.specs[key], partial(self.load, key))
+
+    def _tensor(self, key: str, entry: Entry, parts: tuple[Slice, ...] = ()) -> Tensor:
+        stored = self._stored(entry) if not parts else None
+        is_long = (entry.spec.nbytes or 0) > BLOCK
+        stream = partial(self._stream, key, entry) if is_long else None
+        return Tensor(entry.spec, partial(self._load, key, entry), stored, parts, stream)
 
     def _stored(self, entry: Entry) -> Stored | None:
         if self.header.big_endian:
@@ -155,8 +160,7 @@ class Bundle:
     def _slices(self, key: str, whole: Entry) -> Iterator[Slice]:
         slices.check_cover(whole.slices, whole.spec.shape)
         for extents in whole.slices:
-            part = self._slice_entry(key, whole, extents)
-            yield Slice(extents, Tensor(part.spec, partial(self._load, key, part), self._stored(part)))
+            yield Slice(extents, self._tensor(key, self._slice_entry(key, whole, extents)))
 
     def _slice_entry(self, key: str, whole: Entry, extents: slices.Extents) -> Entry:
         wanted = Spec(whole.spec.dtype, slices.slice_shape(extents, whole.spec.shape))
@@ -171,24 +175,37 @@ class Bundle:
     def load(self, key: str) -> np.ndarray:
         """The values under a key. Raises DamagedError for every way in which they can be wrong."""
         try:
-            entry = self.entry(key)
-            if not entry.slices:
-                return self._load(key, entry)
-            from ..dtypes import numpy_dtype
-
-            slices.check_cover(entry.slices, entry.spec.shape)
-            found = [(extents, self._slice_entry(key, entry, extents)) for extents in entry.slices]
-            parts = [(extents, self._load(key, part)) for extents, part in found]
-            return slices.assemble(parts, entry.spec.shape, numpy_dtype(entry.spec.dtype))
+            return self._load(key, self.entry(key))
         except CheckpointError as error:
             raise error.at(path=self.index, tensor=key) from None
 
     def _load(self, key: str, entry: Entry) -> np.ndarray:
-        try:
+        with self._explained(key, entry):
+            if entry.slices:
+                return slices.assemble(self._parts(key, entry), entry.spec.shape, numpy_dtype(entry.spec.dtype))
             return elements.decode(self._data(entry), entry.spec, entry.crc32c, self.header.big_endian)
-        except DamagedError as error:
+
+    def _stream(self, key: str, entry: Entry) -> Iterator[np.ndarray]:
+        """What `_load` gives, in flat pieces."""
+        with self._explained(key, entry):
+            if entry.slices:
+                yield from slices.bands(self._parts(key, entry), entry.spec.shape, numpy_dtype(entry.spec.dtype))
+            else:
+                yield from elements.decode_blocks(self._data(entry), entry.spec, entry.crc32c, self.header.big_endian)
+
+    def _parts(self, key: str, entry: Entry) -> list[tuple[slices.Extents, np.ndarray]]:
+        slices.check_cover(entry.slices, entry.spec.shape)
+        found = [(extents, self._slice_entry(key, entry, extents)) for extents in entry.slices]
+        return [(extents, self._load(key, part)) for extents, part in found]
+
+    @contextmanager
+    def _explained(self, key: str, entry: Entry) -> Iterator[None]:
+        """Gives an error its place, and says what may have happened to the data file."""
+        try:
+            yield
+        except CheckpointError as error:
             file = self._files.get(entry.shard)
-            if file is not None:
+            if file is not None and not entry.slices and isinstance(error, DamagedError):
                 error.advice = error.advice or self._diagnosis(entry.shard)
                 error.at(path=file.path)
             raise error.at(path=self.index, tensor=key) from None

@@ -10,13 +10,13 @@ lengths as fixed words (tensorflow/core/util/tensor_bundle/tensor_bundle.cc).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from struct import pack
 from typing import TYPE_CHECKING
 
 from ..dtypes import numpy_dtype
 from ..errors import DamagedError, UnsupportedError
-from ..tensors import Spec
+from ..tensors import BLOCK, Spec, Tensor
 from .checksum import crc32c, mask
 from .proto import put_varint, varint
 
@@ -67,6 +67,17 @@ def decode(data: memoryview, spec: Spec, crc: int, big_endian: bool = False) -> 
         return shaped(array, spec.shape)
     check_crc(crc, crc32c(data))
     return shaped(numbers(data, spec.dtype, big_endian), spec.shape)
+
+
+def decode_blocks(data: memoryview, spec: Spec, crc: int, big_endian: bool = False) -> Iterator[np.ndarray]:
+    """What `decode` gives of numbers, in flat pieces; the checksum is compared behind the last one."""
+    check_size(spec, len(data))
+    running = 0
+    for start in range(0, len(data), BLOCK):  # a multiple of every width
+        part = data[start : start + BLOCK]
+        running = crc32c(part, running)
+        yield numbers(part, spec.dtype, big_endian)
+    check_crc(crc, running)
 
 
 def numbers(data: memoryview, dtype: str, big_endian: bool = False) -> np.ndarray:
@@ -156,10 +167,9 @@ def encode(array: np.ndarray, dtype: str) -> tuple[list[memoryview | bytes], int
     return [data], mask(crc32c(data))
 
 
-def check_array(array: np.ndarray, spec: Spec) -> None:
-    """Raises UnsupportedError when an operation made values of another shape than its spec promised."""
-    if tuple(array.shape) != spec.shape:
-        raise UnsupportedError(f"has values of shape {list(array.shape)}, but its spec says {list(spec.shape)}")
+def byte_blocks(tensor: Tensor) -> Iterator[memoryview]:
+    """The bytes of a tensor of numbers as a little-endian V2 data file has them, piece by piece."""
+    return (number_bytes(block, tensor.spec.dtype) for block in tensor.blocks())
 
 
 def number_bytes(array: np.ndarray, dtype: str) -> memoryview:

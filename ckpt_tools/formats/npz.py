@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..dtypes import dtype_name
+from ..dtypes import dtype_name, numpy_dtype
 from ..errors import CheckpointError, DamagedError, UnsupportedError
-from ..tensors import Spec, Tensor, Tensors
+from ..tensors import Spec, Tensor, Tensors, pieces
 from .checkpoint import Checkpoint
+from .elements import byte_blocks
 from .representable import check_names, check_types
 
 if TYPE_CHECKING:
@@ -129,24 +130,34 @@ def check(tensors: Mapping[str, Tensor]) -> None:
 
 
 def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
-    """Writes an uncompressed .npz, members in the order of `tensors`, one tensor in memory at a time.
+    """Writes an uncompressed .npz, members in the order of `tensors`, a piece of a tensor in memory at a time.
 
     Raises UnsupportedError, naming them all, when types or names have no place in an .npz.
     """
     import numpy as np
 
     check(tensors)
-    arrays = {name: _fixed_width(name, tensor) for name, tensor in tensors.items() if tensor.spec.dtype == "string"}
+    texts = {name: _fixed_width(name, tensor) for name, tensor in tensors.items() if tensor.spec.dtype == "string"}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, tensor in tensors.items():
             info = zipfile.ZipInfo(name + ".npy", _EPOCH)
             info.external_attr = 0o644 << 16
-            array = arrays[name] if name in arrays else tensor.load()
+            dtype = texts[name].dtype if name in texts else numpy_dtype(tensor.spec.dtype)
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tensor.spec.shape}
             with archive.open(info, "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
-                member.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
-            if progress is not None:
-                progress(tensor.spec.nbytes or array.nbytes)
+                np.lib.format.write_array_header_1_0(member, header)
+                for block in pieces(texts[name]) if name in texts else _blocks(name, tensor):
+                    block = memoryview(block).cast("B")
+                    member.write(block)
+                    if progress is not None:
+                        progress(len(block))
+
+
+def _blocks(name: str, tensor: Tensor) -> Iterator[memoryview]:
+    try:
+        yield from byte_blocks(tensor)
+    except CheckpointError as error:
+        raise error.at(tensor=name) from None
 
 
 def _name_problem(name: str) -> str | None:

@@ -6,7 +6,7 @@ a slice of `data`, so that a memoryview is never copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import DamagedError
 
@@ -112,3 +112,26 @@ def put_number(field: int, value: int) -> bytes:
 def put_bytes(field: int, value: bytes) -> bytes:
     """A length-delimited field, also when it is empty."""
     return put_varint(field << 3 | LEN) + put_varint(len(value)) + value
+
+
+class LongValue:
+    """Bytes that are made while they are written, part by part; how many is known before."""
+
+    def __init__(self, size: int, parts: Callable[[], Iterator[bytes | memoryview]]) -> None:
+        self.size = size
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        return self.parts()
+
+
+def flattened(values: Iterable[bytes | memoryview | LongValue]) -> Iterator[bytes | memoryview]:
+    """The values, those that are long in their parts."""
+    for value in values:
+        if isinstance(value, LongValue):
+            yield from value
+        else:
+            yield value

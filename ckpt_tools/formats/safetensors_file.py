@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..dtypes import BY_NAME, numpy_dtype
-from ..errors import DamagedError, UnsupportedError
+from ..errors import CheckpointError, DamagedError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
+from .elements import byte_blocks
 from .mapped import MappedFile
 from .representable import check_names, check_types
 
@@ -46,7 +47,6 @@ _RANKED = [
 _TO_TENSORFLOW = dict(_RANKED)
 _FROM_TENSORFLOW = {name: word for word, name in _RANKED}
 _RANK = {name: rank for rank, (_, name) in enumerate(_RANKED)}
-_BLOCK = 16 << 20
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
@@ -103,23 +103,22 @@ def write(
     progress: Callable[[int], object] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a .safetensors file, one tensor in memory at a time; `metadata` is free text that it carries.
+    """Writes a .safetensors file, a piece of a tensor in memory at a time; `metadata` is free text that it carries.
 
     Raises UnsupportedError, naming them all, when types or names have no place in the format.
     """
-    import numpy as np
-
     check(tensors)
     order = sorted(tensors, key=lambda name: (-_RANK[tensors[name].spec.dtype], name))
     with open(path, "wb") as out:
         out.write(_header({name: tensors[name].spec for name in order}, metadata))
         for name in order:
-            array = np.ascontiguousarray(tensors[name].load())
-            block = memoryview(array.reshape(-1).view(np.uint8)) if array.size else b""
-            for at in range(0, len(block), _BLOCK):
-                out.write(block[at : at + _BLOCK])
-            if progress is not None:
-                progress(len(block))
+            try:
+                for block in byte_blocks(tensors[name]):
+                    out.write(block)
+                    if progress is not None:
+                        progress(len(block))
+            except CheckpointError as error:
+                raise error.at(tensor=name) from None
 
 
 def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None) -> bytes:

@@ -7,12 +7,12 @@ is start 0, length -1 (tensorflow/core/lib/strings/ordered_code.cc).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..errors import DamagedError, UnsupportedError
-from ..tensors import Extent
+from ..tensors import BLOCK, Extent
 from .proto import fields, message, number, put_bytes, put_number, put_varint, signed
 
 if TYPE_CHECKING:
@@ -150,13 +150,33 @@ def _check_grid(ranges: Sequence[tuple[tuple[int, int], ...]], varying: Sequence
 
 def assemble(parts: Sequence[tuple[Extents, np.ndarray]], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The whole tensor from its slices, whose cover was checked."""
+    return _rows(parts, 0, shape, dtype)
+
+
+def bands(parts: Sequence[tuple[Extents, np.ndarray]], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
+    """What `assemble` gives, in flat pieces of some rows each, so that only the slices need be there whole."""
+    step = max(BLOCK * shape[0] // (math.prod(shape) * dtype.itemsize), 1)
+    for start in range(0, shape[0], step):
+        yield _rows(parts, start, (min(step, shape[0] - start), *shape[1:]), dtype).reshape(-1)
+
+
+def _rows(
+    parts: Sequence[tuple[Extents, np.ndarray]], first: int, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    """An array of `shape` with what the slices have of the rows from `first` on."""
     import numpy as np
 
-    whole = np.empty(shape, dtype)
+    rows = np.empty(shape, dtype)
     for extents, part in parts:
-        where = tuple(slice(None) if e.length is None else slice(e.start, e.start + e.length) for e in extents)
-        whole[where] = part
-    return whole
+        where = [slice(None) if e.length is None else slice(e.start, e.start + e.length) for e in extents]
+        if where:
+            start, stop = (extents[0].start, extents[0].start + len(part))
+            low, high = max(start, first), min(stop, first + len(rows))
+            if low >= high:
+                continue
+            where[0], part = slice(low - first, high - first), part[low - start : high - start]
+        rows[tuple(where)] = part
+    return rows
 
 
 def slice_key(name: bytes, extents: Extents) -> bytes:

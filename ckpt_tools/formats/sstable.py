@@ -11,14 +11,14 @@ Layout and writer rules: tsl/lib/io/{table_builder,block_builder,format}.cc; blo
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import pack, unpack_from
 from typing import BinaryIO, NamedTuple
 
 from ..errors import DamagedError, NotACheckpointError
 from .checksum import crc32c, mask, masked_crc
 from .mapped import MappedFile
-from .proto import put_varint, varint
+from .proto import LongValue, flattened, put_varint, varint
 
 MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER = 48
@@ -205,18 +205,19 @@ def _entry_lengths(data: bytes, pos: int, end: int) -> tuple[int, int, int, int]
 class TableWriter:
     """Writes a table byte for byte as TensorFlow does: same blocks, same separators, nothing compressed.
 
-    Keys must be added in rising order.
+    Keys must be added in rising order. `progress` is called with the bytes of each part that has been written.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, progress: Callable[[int], object] | None = None) -> None:
         self._file = file
+        self._progress = progress
         self._offset = 0
         self._block = _BlockWriter(RESTART_INTERVAL)
         self._index = _BlockWriter(1)
         self._last = b""
         self._pending: Handle | None = None  # a finished block waits for the next key, which bounds its separator
 
-    def add(self, key: bytes, *value: bytes) -> None:
+    def add(self, key: bytes, *value: bytes | memoryview | LongValue) -> None:
         """Adds a record; its value may come in parts, which are written as they are and never joined when large."""
         if self._block.count and len(key) + sum(map(len, value)) >= 2 * BLOCK_SIZE:
             self._cut()
@@ -246,13 +247,15 @@ class TableWriter:
         self._index.add(separator, (_encode(self._pending),))
         self._pending = None
 
-    def _write(self, parts: list[bytes]) -> Handle:
+    def _write(self, parts: list[bytes | memoryview | LongValue]) -> Handle:
         parts = [*parts, b"\0"]
         size = sum(map(len, parts))
         crc = 0
-        for part in parts if size > 4 * BLOCK_SIZE else [b"".join(parts)]:
+        for part in flattened(parts) if size > 4 * BLOCK_SIZE else [b"".join(flattened(parts))]:
             crc = crc32c(part, crc)
             self._file.write(part)
+            if self._progress is not None:
+                self._progress(len(part))
         self._file.write(pack("<I", mask(crc)))
         handle = Handle(self._offset, size - 1)
         self._offset += size + TRAILER - 1

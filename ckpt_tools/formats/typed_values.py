@@ -6,13 +6,15 @@ extended to 10 bytes whatever their type (tensorflow/core/util/saved_tensor_slic
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..dtypes import numpy_dtype
 from ..errors import DamagedError
-from ..tensors import Spec
-from .elements import as_bytes, number_bytes, shaped
-from .proto import FIXED32, FIXED64, LEN, VARINT, fields, put_bytes, put_varint
+from ..tensors import Spec, Tensor, check_array, pieces
+from .elements import as_bytes, byte_blocks, shaped
+from .proto import FIXED32, FIXED64, LEN, VARINT, LongValue, fields, put_bytes, put_varint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +49,7 @@ FIELDS = {
     "uint64": Field(17, 0, 10),
     "string": Field(8, 0, 10),
 }
+_VARINT_BLOCK = 1 << 18  # bytes of varints that are decoded, or of numbers that are encoded, at a time
 WRITABLE = FIELDS.keys() - {"uint32", "uint64", "quint16"}  # TensorFlow's writers refuse the others
 
 
@@ -54,26 +57,45 @@ def decode(proto: memoryview, spec: Spec) -> np.ndarray:
     """Array of `spec` from a TensorProto. Raises DamagedError where the field or the number of values is not right."""
     import numpy as np
 
-    if spec.dtype not in FIELDS:
-        raise DamagedError(f"a V1 file cannot hold values of type {spec.dtype}")
-    field = FIELDS[spec.dtype]
-    chunks = [(wire, value) for number, wire, value in fields(proto) if number == field.number]
     if spec.dtype == "string":
+        chunks = _chunks(proto, spec)
         if any(wire != LEN for wire, _ in chunks):
             raise DamagedError("a string has the wrong wire type")
         array = np.empty(len(chunks), object)
         array[:] = [bytes(value) for _, value in chunks]
     else:
-        array = _numbers(chunks, spec.dtype, field)
-    if array.size != spec.parameters:
-        raise DamagedError(f"{spec} takes {spec.parameters:,} values, but {array.size:,} are stored")
+        parts = list(_numbers(_chunks(proto, spec), spec.dtype))
+        array = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, numpy_dtype(spec.dtype)), *parts])
+    _check_count(array.size, spec)
     return shaped(array, spec.shape)
 
 
-def _numbers(chunks: list[tuple[int, memoryview | int]], dtype: str, field: Field) -> np.ndarray:
-    """Packed chunks and single values of one field, in their order, as one flat array."""
+def decode_blocks(proto: memoryview, spec: Spec) -> Iterator[np.ndarray]:
+    """What `decode` gives of numbers, in flat pieces."""
+    count = 0
+    for part in _numbers(_chunks(proto, spec), spec.dtype):
+        count += part.size
+        yield from pieces(part)
+    _check_count(count, spec)
+
+
+def _check_count(count: int, spec: Spec) -> None:
+    if count != spec.parameters:
+        raise DamagedError(f"{spec} takes {spec.parameters:,} values, but {count:,} are stored")
+
+
+def _chunks(proto: memoryview, spec: Spec) -> list[tuple[int, memoryview | int]]:
+    """Wire type and content of each occurrence of the field that holds the type."""
+    if spec.dtype not in FIELDS:
+        raise DamagedError(f"a V1 file cannot hold values of type {spec.dtype}")
+    return [(wire, value) for number, wire, value in fields(proto) if number == FIELDS[spec.dtype].number]
+
+
+def _numbers(chunks: list[tuple[int, memoryview | int]], dtype: str) -> Iterator[np.ndarray]:
+    """Packed chunks and single values of one field, in their order, as flat arrays."""
     import numpy as np
 
+    field = FIELDS[dtype]
     single = VARINT if not field.width else FIXED32 if dtype in ("float32", "complex64") else FIXED64
     if any(wire not in (LEN, single) for wire, _ in chunks):
         raise DamagedError("a value has the wrong wire type")
@@ -83,18 +105,34 @@ def _numbers(chunks: list[tuple[int, memoryview | int]], dtype: str, field: Fiel
         joined = data[0] if len(data) == 1 else b"".join(bytes(d) for d in data)
         if len(joined) % field.width:
             raise DamagedError(f"its values take {len(joined):,} bytes, not a multiple of {field.width}")
-        return np.frombuffer(joined, numpy_dtype(dtype))
-    values = [_varints(value) if wire == LEN else np.array([value], np.uint64) for wire, value in chunks]
-    joined = values[0] if len(values) == 1 else np.concatenate([np.empty(0, np.uint64), *values])
-    return _narrowed(joined, dtype)
+        yield np.frombuffer(joined, numpy_dtype(dtype))
+        return
+    singles = [value for wire, value in chunks if wire != LEN]
+    if len(singles) == len(chunks):
+        yield _narrowed(np.array(singles, np.uint64), dtype)
+        return
+    for wire, value in chunks:
+        for values in _varint_blocks(value) if wire == LEN else [np.array([value], np.uint64)]:
+            yield _narrowed(values, dtype)
+
+
+def _varint_blocks(data: memoryview) -> Iterator[np.ndarray]:
+    """All varints of a packed field as uint64, some at a time: decoding one takes ten times its bytes for a while."""
+    start = 0
+    while start < len(data):
+        end = min(start + _VARINT_BLOCK, len(data))
+        while start < end < len(data) and data[end - 1] >= 0x80:  # up to the end of a number
+            end -= 1
+        yield _varints(data[start:end] if end > start else data[start:])
+        start = end if end > start else len(data)
 
 
 def _varints(data: memoryview) -> np.ndarray:
-    """All varints of a packed field as uint64, at numpy's speed: byte k of every number that has one, in turn."""
+    """Varints as uint64, at numpy's speed: byte k of every number that has one, in turn."""
     import numpy as np
 
     raw = np.frombuffer(data, np.uint8)
-    if not raw.size or raw.max() < 0x80:
+    if raw.max() < 0x80:
         return raw.astype(np.uint64)
     if raw[-1] >= 0x80:
         raise DamagedError("a variable-length number is cut off")
@@ -137,20 +175,37 @@ def _check_range(values: np.ndarray, low: int, high: int, dtype: str) -> None:
         raise DamagedError(f"holds a value that is not a {dtype}")
 
 
-def encode(array: np.ndarray, dtype: str) -> list[bytes | memoryview]:
+def encode(tensor: Tensor) -> list[bytes | memoryview | LongValue]:
     """The TensorProto of a V1 file, in parts, byte for byte as TensorFlow writes it."""
+    spec = tensor.spec
+    field = FIELDS[spec.dtype]
+    if spec.dtype == "string":
+        array = tensor.load()
+        check_array(array, spec)
+        return [b"".join(put_bytes(field.number, as_bytes(element)) for element in array.ravel())]
+    if not spec.parameters:
+        return []
+    payload = LongValue(spec.nbytes, partial(_payload, tensor))
+    if spec.nbytes <= _VARINT_BLOCK:
+        payload = b"".join(_payload(tensor))
+    elif not field.width:  # how long varints are is known when they have been made: they are made twice
+        payload = LongValue(sum(map(len, payload)), payload.parts)
+    return [put_varint(field.number << 3 | LEN) + put_varint(len(payload)), payload]
+
+
+def _payload(tensor: Tensor) -> Iterator[bytes | memoryview]:
+    """The packed values, piece by piece."""
     import numpy as np
 
-    field = FIELDS[dtype]
-    if dtype == "string":
-        return [b"".join(put_bytes(field.number, as_bytes(element)) for element in array.ravel())]
-    payload = number_bytes(array, dtype)
-    if not payload:
-        return []
-    if not field.width:
-        wanted = np.uint16 if dtype == "float16" else numpy_dtype(dtype)
-        payload = _put_varints(np.frombuffer(payload, wanted).astype(np.int64).view(np.uint64))
-    return [put_varint(field.number << 3 | LEN) + put_varint(len(payload)), payload]
+    dtype = tensor.spec.dtype
+    if FIELDS[dtype].width:
+        yield from byte_blocks(tensor)
+        return
+    wanted = np.uint16 if dtype == "float16" else numpy_dtype(dtype)
+    for block in byte_blocks(tensor):
+        for start in range(0, len(block), _VARINT_BLOCK):
+            some = np.frombuffer(block[start : start + _VARINT_BLOCK], wanted)
+            yield _put_varints(some.astype(np.int64).view(np.uint64))
 
 
 def _put_varints(values: np.ndarray) -> bytes:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..dtypes import BY_NAME
+from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import CheckpointError, DamagedError, UnsupportedError
-from ..tensors import Slice, Spec, Tensor
+from ..tensors import BLOCK, Slice, Spec, Tensor
 from . import slices, typed_values
 from .bundle_index import VERSIONS, check_version, dtype_of
 from .checkpoint import Checkpoint
-from .elements import check_array
 from .lazy import LazyTensors
 from .mapped import MappedFile
 from .proto import fields, message, number, put_bytes, put_number, put_varint, raw, text
@@ -146,17 +146,19 @@ class Reader:
         """The tensor `name`. What is wrong with it is said by its `load`."""
         spec, parts = self._listed[name]
         load = partial(self.load, name)
+        stream = partial(self._stream, name) if (spec.nbytes or 0) > BLOCK else None
         if len(parts) == 1 and slices.is_whole(parts[0].extents):
-            return Tensor(spec, load)
+            return Tensor(spec, load, stream=stream)
         try:
             self._check(spec, parts)
         except CheckpointError:
             return Tensor(spec, load)
-        kept = []
-        for part in parts:
-            part_spec = Spec(spec.dtype, slices.slice_shape(part.extents, spec.shape))
-            kept.append(Slice(part.extents, Tensor(part_spec, partial(self._part, name, part_spec, part))))
-        return Tensor(spec, load, slices=tuple(kept))
+        return Tensor(spec, load, slices=tuple(self._slice(name, spec, part) for part in parts), stream=stream)
+
+    def _slice(self, name: str, whole: Spec, part: Part) -> Slice:
+        spec = Spec(whole.dtype, slices.slice_shape(part.extents, whole.shape))
+        stream = partial(self._part_blocks, name, spec, part) if (spec.nbytes or 0) > BLOCK else None
+        return Slice(part.extents, Tensor(spec, partial(self._part, name, spec, part), stream=stream))
 
     @staticmethod
     def _check(spec: Spec, parts: tuple[Part, ...]) -> None:
@@ -169,31 +171,53 @@ class Reader:
 
     def load(self, name: str) -> np.ndarray:
         """The values of a tensor, put together where it is partitioned."""
-        from ..dtypes import numpy_dtype
-
         spec, parts = self._listed[name]
-        try:
+        with _place(parts, name):
             self._check(spec, parts)
-            arrays = []
-            for part in parts:
-                part_spec = Spec(spec.dtype, slices.slice_shape(part.extents, spec.shape))
-                arrays.append((part.extents, self._part(name, part_spec, part)))
-            if len(arrays) == 1:
-                return arrays[0][1]
-            return slices.assemble(arrays, spec.shape, numpy_dtype(spec.dtype))
-        except CheckpointError as error:
-            raise error.at(path=parts[0].file.path if parts else None, tensor=name) from None
+            arrays = self._parts(name)
+            return arrays[0][1] if len(arrays) == 1 else slices.assemble(arrays, spec.shape, numpy_dtype(spec.dtype))
+
+    def _stream(self, name: str) -> Iterator[np.ndarray]:
+        """What `load` gives, in flat pieces."""
+        spec, parts = self._listed[name]
+        with _place(parts, name):
+            self._check(spec, parts)
+            if len(parts) == 1:
+                yield from self._part_blocks(name, spec, parts[0])
+            else:
+                yield from slices.bands(self._parts(name), spec.shape, numpy_dtype(spec.dtype))
+
+    def _parts(self, name: str) -> list[tuple[slices.Extents, np.ndarray]]:
+        spec, parts = self._listed[name]
+        slice_spec = [Spec(spec.dtype, slices.slice_shape(part.extents, spec.shape)) for part in parts]
+        return [(part.extents, self._part(name, each, part)) for part, each in zip(parts, slice_spec, strict=True)]
 
     @staticmethod
     def _part(name: str, spec: Spec, part: Part) -> np.ndarray:
         """The values of one slice."""
-        try:
-            record = part.file.record(slices.slice_key(raw(name), part.extents))
-            if record is None:
-                raise DamagedError("its values are listed, but they are not in the file")
-            return typed_values.decode(_proto(record), spec)
-        except CheckpointError as error:
-            raise error.at(path=part.file.path, tensor=name) from None
+        with _place([part], name):
+            return typed_values.decode(_proto(_record(name, part)), spec)
+
+    @staticmethod
+    def _part_blocks(name: str, spec: Spec, part: Part) -> Iterator[np.ndarray]:
+        with _place([part], name):
+            yield from typed_values.decode_blocks(_proto(_record(name, part)), spec)
+
+
+@contextmanager
+def _place(parts: Sequence[Part], name: str) -> Iterator[None]:
+    """Gives an error the file and the tensor."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise error.at(path=parts[0].file.path if parts else None, tensor=name) from None
+
+
+def _record(name: str, part: Part) -> memoryview:
+    record = part.file.record(slices.slice_key(raw(name), part.extents))
+    if record is None:
+        raise DamagedError("its values are listed, but they are not in the file")
+    return record
 
 
 def least_size(path: str) -> int | None:
@@ -234,7 +258,7 @@ def _record_head(name: str, extents: slices.Extents, size: int) -> bytes:
 
 
 def write(tensors: Mapping[str, Tensor], path: str, *, progress: Callable[[int], object] | None = None) -> None:
-    """Writes one V1 file, byte for byte as TensorFlow does, with one tensor in memory at a time.
+    """Writes one V1 file, byte for byte as TensorFlow does, with a piece of a tensor in memory at a time.
 
     Partitioned variables stay in their slices. Raises UnsupportedError, naming all of them, for tensors that the
     format cannot hold.
@@ -252,26 +276,17 @@ def write(tensors: Mapping[str, Tensor], path: str, *, progress: Callable[[int],
         records += [(slices.slice_key(raw(name), part.extents), name, part) for part in parts]
     records.sort(key=lambda record: record[0])
     with open(path, "wb") as file:
-        table = TableWriter(file)
+        table = TableWriter(file, progress)
         table.add(b"", put_bytes(1, b"".join(meta) + put_bytes(2, VERSIONS)))
         for key, name, part in records:
-            values = _encoded(name, part.tensor)
-            size = sum(map(len, values))
-            table.add(key, _record_head(name, part.extents, size), *values)
-            if progress is not None:
-                progress(size)
+            try:
+                values = typed_values.encode(part.tensor)
+                size = sum(map(len, values))
+                _check_limit(part.tensor.spec, size)
+                table.add(key, _record_head(name, part.extents, size), *values)
+            except CheckpointError as error:
+                raise error.at(tensor=name) from None
         table.finish()
-
-
-def _encoded(name: str, tensor: Tensor) -> list[bytes | memoryview]:
-    try:
-        array = tensor.load()
-        check_array(array, tensor.spec)
-        parts = typed_values.encode(array, tensor.spec.dtype)
-        _check_limit(tensor.spec, sum(map(len, parts)))
-        return parts
-    except CheckpointError as error:
-        raise error.at(tensor=name) from None
 
 
 def _check_limit(spec: Spec, size: int = 0) -> None:

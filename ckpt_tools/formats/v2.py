@@ -12,21 +12,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..errors import CheckpointError, UnsupportedError
-from ..tensors import Tensor
+from ..tensors import Tensor, check_array
 from . import elements, slices
 from .bundle import Bundle, Report
 from .bundle_index import Entry, Header, encode_entry, encode_header, shard_path
 from .checkpoint import Checkpoint
+from .checksum import crc32c, mask
+from .data_file import DataFile
 from .lazy import LazyTensors
 from .object_graph import GRAPH_KEY
 from .proto import raw
 from .sstable import TableWriter
-
-if TYPE_CHECKING:
-    from .data_file import DataFile
 
 Progress = Callable[[int], object] | None
 Rows = list[tuple[bytes, Entry]]
@@ -77,9 +76,9 @@ def write(
     rest = [piece for piece in pieces if not (linked and piece.tensor.stored)]
     groups = _layout(rest, 1 if linked else shards) if rest or not linked else []
     count = len(linked) + len(groups)
-    for key, _, (spec, _, stored, _) in pieces if linked else ():
-        if stored:
-            rows.append((key, Entry(spec, linked[stored.path], stored.offset, stored.size, stored.crc32c)))
+    for key, _, tensor in pieces if linked else ():
+        if stored := tensor.stored:
+            rows.append((key, Entry(tensor.spec, linked[stored.path], stored.offset, stored.size, stored.crc32c)))
     for shard, group in enumerate(groups, len(linked)):
         rows += _write_shard(shard_path(path, shard, count), shard, group, progress)
     _write_index(path + ".index", rows, count)
@@ -157,9 +156,7 @@ def _link(pieces: Sequence[Piece], path: str) -> dict[str, int]:
 
 
 def _write_shard(path: str, shard: int, pieces: Sequence[Piece], progress: Progress) -> Rows:
-    """Writes one data file, with one tensor in memory at a time, and returns its entries."""
-    from .data_file import DataFile  # not for reading: threads and queues take as long to import as all of this file
-
+    """Writes one data file and returns its entries."""
     rows: Rows = []
     offset = 0
     with DataFile(path, sum(map(_size, pieces)), progress) as file:
@@ -175,15 +172,22 @@ def _write_shard(path: str, shard: int, pieces: Sequence[Piece], progress: Progr
 
 
 def _write_values(file: DataFile, name: str, tensor: Tensor) -> tuple[int, int]:
+    """Writes the values and returns their number of bytes and masked checksum. Numbers are never in memory whole."""
     try:
-        array = tensor.load()
-        elements.check_array(array, tensor.spec)
-        parts, crc = elements.encode(array, tensor.spec.dtype)
+        if tensor.spec.nbytes is None:
+            array = tensor.load()
+            check_array(array, tensor.spec)
+            parts, crc = elements.encode(array, tensor.spec.dtype)
+            for part in parts:
+                file.write(part)
+            return sum(map(len, parts)), crc
+        running = 0
+        for block in elements.byte_blocks(tensor):
+            running = crc32c(block, running)
+            file.write(block)
+        return tensor.spec.nbytes, mask(running)
     except CheckpointError as error:
         raise error.at(tensor=name) from None
-    for part in parts:
-        file.write(part)
-    return sum(map(len, parts)), crc
 
 
 def _write_index(path: str, rows: Rows, num_shards: int) -> None:

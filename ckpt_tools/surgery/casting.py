@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
 
 from ..dtypes import BY_NAME, numpy_dtype
@@ -82,8 +84,16 @@ class Cast(Operation):
             tally.note(part, loss)
             return values
 
+        def stream() -> Iterator[np.ndarray]:
+            total = Loss(overflow=0, underflow=0)
+            for block in tensor.blocks():
+                values, loss = cast_values(block, self.dtype)
+                total = _added(total, loss)
+                yield values
+            tally.note(part, total)
+
         slices = tuple(Slice(each.extents, self._cast(each.tensor, tally, each.extents)) for each in tensor.slices)
-        return Tensor(Spec(self.dtype, tensor.spec.shape), load, slices=slices)
+        return Tensor(Spec(self.dtype, tensor.spec.shape), load, slices=slices, stream=stream)
 
 
 class _Tally:
@@ -97,9 +107,13 @@ class _Tally:
         """`part` is None for the whole tensor, which is then all that counts, or tells one slice from another."""
         self.parts[part] = loss
         counted = [self.parts[None]] if None in self.parts else self.parts.values()
-        total = Loss(**{kind: sum(each[kind] for each in counted) for kind in ("overflow", "underflow")})
+        total = reduce(_added, counted)
         if any(total.values()):
             self.losses[self.name] = total
+
+
+def _added(a: Loss, b: Loss) -> Loss:
+    return Loss(overflow=a["overflow"] + b["overflow"], underflow=a["underflow"] + b["underflow"])
 
 
 def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
@@ -113,17 +127,16 @@ def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
 
     target = np.empty(values.shape, numpy_dtype(dtype))
     flat, out = np.ascontiguousarray(values).reshape(-1), target.reshape(-1)
-    overflow = underflow = 0
+    total = Loss(overflow=0, underflow=0)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for start in range(0, flat.size, _CHUNK):
             before, after = flat[start : start + _CHUNK], out[start : start + _CHUNK]
             if dtype in FLOATS:
                 after[...] = before
-                lost = _lost(before, after, dtype)
+                total = _added(total, _lost(before, after, dtype))
             else:
-                lost = _to_integers(before, after)
-            overflow, underflow = overflow + lost["overflow"], underflow + lost["underflow"]
-    return target, Loss(overflow=overflow, underflow=underflow)
+                total = _added(total, _to_integers(before, after))
+    return target, total
 
 
 def _lost(before: np.ndarray, after: np.ndarray, dtype: str) -> Loss:

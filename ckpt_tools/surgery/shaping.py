@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,6 +14,9 @@ from .operation import Edit, Operation, Row, chosen, replaced, with_values
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_BLOCK = 1 << 20  # elements of a constant that are in memory
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,14 @@ def constant(spec: Spec, value: float) -> Tensor:
 
         return np.full(spec.shape, value).astype(numpy_dtype(spec.dtype))
 
-    return Tensor(spec, load)
+    def stream() -> Iterator[np.ndarray]:
+        import numpy as np
+
+        block = np.full(min(spec.parameters, _BLOCK), value).astype(numpy_dtype(spec.dtype))
+        for start in range(0, spec.parameters, _BLOCK):
+            yield block[: spec.parameters - start]
+
+    return Tensor(spec, load, stream=stream)
 
 
 def _axis(axis: int, shape: Sequence[int]) -> int:
