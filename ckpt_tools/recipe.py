@@ -88,7 +88,7 @@ def to_yaml(operations: Sequence[Operation]) -> str:
     lines = []
     for item in as_data(operations):
         for command, value in item.items() if isinstance(item, dict) else [(item, None)]:
-            flow = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, allow_unicode=True, width=2**30)
+            flow = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=2**30)
             lines.append(f"- {command}\n" if value is None else f"- {command}: {flow.removesuffix(_END).strip()}\n")
     return "".join(lines)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
@@ -236,6 +236,7 @@ def test_keep_and_its_complement_make_the_whole(source, data):
     rules=st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), min_size=1, max_size=4),
     patterns=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3),
 )
+@example(rules=[("a", "next\x85line \u2028")], patterns=["\x85"])
 def test_a_recipe_written_down_is_the_recipe(rules, patterns):
     made = {old: new for old, new in rules if old.strip("/") != new.strip("/") and not old.startswith("re:")}
     assume(made)
