@@ -90,6 +90,27 @@ def test_two_steps_train_it_and_stock_slim_can_load_the_file(photos, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_devices_make_the_step_of_one(photos, tmp_path):
+    """Momentum's slots after one step are its gradients. A batch norm that trains would see the images of its part."""
+    from ckpt_tools.train.finetune import finetune
+
+    options = {
+        "net": "inception_v3", "data": photos, "image_size": 75, "batch_size": 3, "device": "cpu", "aux": True,
+        "trainable": ("AuxLogits,Logits",), "bn": ("*=frozen",), "optimizer": "momentum", "weight_decay": 0.0,
+        "steps": 1, "cache_dir": str(tmp_path / "cache"),
+    }  # fmt: skip
+    found = []
+    for name, devices in (("one", None), ("two", "2")):
+        finetune(Options(**options, devices=devices, train_dir=str(tmp_path / name)))
+        tensors = open_checkpoint(tmp_path / name / "model.ckpt-1").tensors
+        found.append({each: tensors[each].load() for each in tensors if each.endswith("/Momentum")})
+    one, two = found
+    assert {name.split("/")[1] for name in one} == {"AuxLogits", "Logits"}
+    for name, gradient in one.items():
+        assert 0 < np.linalg.norm(gradient - two[name]) < 1e-4 * np.linalg.norm(gradient), name
+
+
+@pytest.mark.slow
 def test_without_the_option_the_auxiliary_head_stays_as_it_was_made(photos, tmp_path):
     """The comparison above can fail."""
     from ckpt_tools.train.finetune import finetune

@@ -18,21 +18,16 @@ TOLERANCE = 2e-5
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("devices")
-    return {
-        "net": "tiny",
-        "checkpoint": tiny_net.write_source(folder / "source.ckpt"),
-        "data": tiny_net.write_photos(folder / "photos"),  # 42 images: batches of 9 leave one of 6
-        "exclude": ("Logits",),
-        "batch_size": 9,
-        "device": "cpu",
-        "optimizer": "momentum",
-        "learning_rate": 0.05,
-        "steps": 10,
-        "bn": ("*=frozen",),
-        "cache_dir": str(folder / "cache"),
-        "log_steps": 1,
-    }
+    # 42 images: batches of 9 leave one of 6
+    return tiny_net.write_job(
+        tmp_path_factory.mktemp("devices"),
+        batch_size=9,
+        optimizer="momentum",
+        learning_rate=0.05,
+        steps=10,
+        bn=("*=frozen",),
+        log_steps=1,
+    )
 
 
 def trained(job, folder, **options):
@@ -123,6 +118,12 @@ def test_every_way_to_name_devices():
         parse_devices("cpu:0,cpu:0", gpus=0)
     with pytest.raises(TrainingError, match="TensorFlow sees 1 GPUs, and no gpu:1, gpu:2"):
         parse_devices("3", gpus=1)
+
+    with pytest.raises(RecipeError, match="--xla with --devices 2: XLA compiles for the first CPU of one machine"):
+        place(Options(device="cpu", devices="2", xla=True))
+    with pytest.raises(RecipeError, match="--xla with TF_CONFIG: XLA compiles for the first CPU of one machine"):
+        place(Options(device="cpu", xla=True), Cluster({"worker": ("a:1", "b:1")}, "worker", 0))
+    assert place(Options(device="cpu", accumulate=2, xla=True)).cpus == 1
 
 
 def test_parts_of_several_machines():

@@ -66,12 +66,18 @@ ONE_DEVICE = Placement()
 def place(options: Options, cluster: Cluster | None = None) -> Placement:
     """The placement that --devices and --accumulate ask for, the same on each machine of the cluster.
 
-    Raises RecipeError for a text that names no devices, TrainingError for a GPU that TensorFlow does not see.
+    Raises RecipeError for a text that names no devices, and with --xla for CPUs that XLA cannot compile for;
+    TrainingError for a GPU that TensorFlow does not see.
     """
     devices = parse_devices(options.devices, visible_gpus(options.device)) if options.devices else (ANYWHERE,)
     machines = cluster.machines if cluster else (ANYWHERE,)
     parts = [machine + device for machine in machines for device in devices for _ in range(options.accumulate)]
-    return Placement(tuple(parts), machines[0], cluster.parameter_servers if cluster else 0)
+    placement = Placement(tuple(parts), machines[0], cluster.parameter_servers if cluster else 0)
+    if options.xla and (placement.cpus > 1 or cluster and not visible_gpus(options.device)):
+        # The first step would fail: "Multiple CPU devices [.../device:CPU:1, .../device:CPU:0]"
+        where = "TF_CONFIG" if cluster else f"--devices {options.devices}"
+        raise RecipeError(f"--xla with {where}: XLA compiles for the first CPU of one machine only, or for GPUs")
+    return placement
 
 
 def parse_devices(text: str, gpus: int) -> tuple[str, ...]:
