@@ -1,11 +1,14 @@
 """Kills a training run at random moments, continues it each time, and compares it with one that was never stopped.
 
     python benchmarks/resume_sweep.py --kills 10
+    python benchmarks/resume_sweep.py --options "--unfreeze 0:Logits;20:Conv_3 --schedule one-cycle --accumulate 2"
+    python benchmarks/resume_sweep.py --options "--devices 2" --options "--precision float16"
 
 Everything that has a state is on: momentum or Adam, moving averages, dropout, augmentation, a cosine schedule, class
-weights, checkpoints every few steps. A kill is a SIGKILL at a random time, wherever the process is then: in a step, in
-an evaluation, while a checkpoint is written. In the end every tensor must be the same, bit for bit: weights, moving
-statistics, slots, averages, the step; and the rows of metrics.csv but for their seconds.
+weights, checkpoints every few steps; each --options adds to these, or changes them, and is a sweep of its own. A kill
+is a SIGKILL at a random time, wherever the process is then: in a step, in an evaluation, while a checkpoint is written.
+In the end every tensor must be the same, bit for bit: weights, moving statistics, slots, averages, the loss scale, the
+step; and the rows of metrics.csv but for their seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -107,18 +111,20 @@ def differences(whole: Path, killed: Path) -> tuple[tuple[str, ...], bool]:
 
 
 def main() -> int:
-    """Prints a line for each optimizer; returns 1 when anything differs."""
+    """Prints a line for each sweep; returns 1 when anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--options", action="append", metavar='"--unfreeze ..."', help="of ckpt-finetune; once a sweep")
     args = parser.parse_args()
     failed = False
-    for optimizer in ("adam", "momentum"):
+    for options in args.options or ("--optimizer adam", "--optimizer momentum"):
         with tempfile.TemporaryDirectory() as folder:
-            found = sweep(Path(folder), args.kills, args.seed, ["--optimizer", optimizer])
+            found = sweep(Path(folder), args.kills, args.seed, shlex.split(options))
         failed |= bool(found.differing or found.metrics_differ or found.kills < args.kills)
         result = f"{len(found.differing)} tensors differ, metrics {'differ' if found.metrics_differ else 'are equal'}"
-        print(f"{optimizer}: {found.kills} kills, saved steps then {', '.join(map(str, found.steps))}: {result}")
+        moments = ", ".join(map(str, found.steps))
+        print(f"{options}: {found.kills} kills, saved steps then {moments}: {result}", flush=True)
     return int(failed)
 
 
