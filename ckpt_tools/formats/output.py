@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,7 +22,6 @@ _ENDINGS = {".npz": "npz", ".safetensors": "safetensors", ".h5": "keras_h5", ".h
 _READ_ONLY = (".weights.h5", ".keras", ".pb", ".pbtxt", ".tar", ".tar.gz", ".tgz", ".pt", ".pth", ".onnx", ".tflite")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _FORGET_EVERY = 32 << 20  # bytes written
-_SYNC_EVERY = 0.25  # seconds between two rounds of bringing to disk what is being written
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -70,8 +68,7 @@ def save_checkpoint(
         options |= {"metadata": metadata}
     with _output_errors(target), _partial_folder(target) as folder:
         made = os.path.join(folder, os.path.basename(target))
-        with _WriteBack(folder):
-            _writer(format).write(tensors, made, **options)
+        _writer(format).write(tensors, made, **options)
         return _finish(tensors, format, made, target, said)
 
 
@@ -173,8 +170,7 @@ def _finish(
     """Brings the files in the partial folder to disk, adds the sidecar, moves all into place."""
     folder, name = os.path.split(made)
     entries = sorted(entry.name for entry in os.scandir(folder))
-    with _WriteBack(folder):  # the disk writes while digests are computed
-        content = origin.sidecar(tensors, format, {entry: os.path.join(folder, entry) for entry in entries}, said)
+    content = origin.sidecar(tensors, format, {entry: os.path.join(folder, entry) for entry in entries}, said)
     for entry in entries:
         if os.stat(os.path.join(folder, entry)).st_nlink == 1:  # a linked data file is the source's
             placing.sync_file(os.path.join(folder, entry))
@@ -241,45 +237,6 @@ def _is_abandoned(folder: str) -> bool:
     if lock is not None:
         os.close(lock)
     return lock is not None
-
-
-class _WriteBack:
-    """Brings the files of a folder to disk while they are being written, so that the last fsync has little to do.
-
-    An error that the disk reports to this thread is raised at the end: the kernel reports it only once.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._error: OSError | None = None
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        sync = getattr(os, "fdatasync", os.fsync)
-        while not self._done.wait(_SYNC_EVERY) and self._error is None:
-            for entry in os.scandir(self._folder):
-                if not entry.is_file() or entry.stat().st_nlink > 1:
-                    continue
-                try:
-                    descriptor = os.open(entry.path, os.O_RDONLY)
-                except FileNotFoundError:
-                    continue
-                try:
-                    sync(descriptor)
-                except OSError as error:
-                    self._error = error
-                finally:
-                    os.close(descriptor)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, kind: type | None, *rest: object) -> None:
-        self._done.set()
-        self._thread.join()
-        if self._error is not None and kind is None:
-            raise self._error
 
 
 @contextmanager
