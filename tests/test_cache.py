@@ -1,17 +1,22 @@
 """The frozen prefix is computed once: which tensors, what is kept, and that nothing else changes by it."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 import tiny_net
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import OutputError, RecipeError, TrainingError
 from ckpt_tools.train import transfer as transfer_module
 from ckpt_tools.train.cache import Part, open_cache, parse_size
+from ckpt_tools.train.data import load_data_set
 from ckpt_tools.train.finetune import finetune
 from ckpt_tools.train.options import Options
+from ckpt_tools.train.pipeline import make_batches
+from ckpt_tools.train.preprocess import Preprocessing
 from ckpt_tools.train.restore import changed_tensors
 from ckpt_tools.train.run_directory import RunDirectory
 
@@ -142,6 +147,7 @@ TRAINABLE = {
     "head with dropout and a layer": {"trainable": ("Logits",), "dropout": 0.3, "head": "dense(8,relu)"},
     "upper layers": {"trainable": ("Conv_3,Logits",), "learning_rate": 0.01},
     "a frozen layer after a trained one": {"trainable": ("Conv_2,Logits",)},
+    "three views of each image": {"trainable": ("Logits",), "augment": ("flip", "crop(0.5)"), "augment_copies": 3},
 }
 
 
@@ -151,7 +157,9 @@ def test_the_same_weights_with_and_without_the_cache(job, tmp_path, case):
     finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "off"), cache="off"))
     finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "on"), cache="require"), said.append)
     finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "again"), cache="require"), said.append)
-    assert ["60 of 60 images are there" in line for line in said if line.startswith("cache")] == [False, True]
+    views = TRAINABLE[case].get("augment_copies", 1)
+    count = f"{42 * views + 18} of {42 * views + 18} {'images' if views == 1 else 'views'} are there"
+    assert [count in line for line in said if line.startswith("cache")] == [False, True]
     assert distance(tmp_path / "off", tmp_path / "on") < TOLERANCE
     np.testing.assert_allclose(losses(tmp_path / "on"), losses(tmp_path / "off"), rtol=1e-5)
     assert differing(tmp_path / "on", tmp_path / "again") == []
@@ -203,9 +211,16 @@ def test_a_photo_that_cannot_be_decoded_is_replaced_as_without_the_cache(job, tm
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"augment": ("flip",)}, "the images are another view in each epoch (--augment)"),
+        (
+            {"augment": ("flip",)},
+            "the images are another view in each epoch (--augment); --augment-copies K would cache K views of each",
+        ),
         ({"trainable": ()}, "too little of the net is frozen"),
         ({"cache_limit": "1KB"}, "the transfer values would take 0.0 MB, more than --cache-limit 0.0 MB"),
+        (  # 64 bytes for each of the 18 images to validate and of 2,000 views of the 42 to train on
+            {"augment": ("flip",), "augment_copies": 2000, "cache_limit": "5MB"},
+            "the transfer values would take 5.4 MB, more than --cache-limit 5.0 MB",
+        ),
     ],
 )
 def test_what_cannot_be_cached_is_said(job, tmp_path, options, why):
@@ -228,3 +243,83 @@ def test_half_precision_halves_the_rows_and_stays_near(job, tmp_path):
     name = "Tiny/Logits/Conv2d_1c_1x1/weights"
     whole, half = (open_checkpoint(tmp_path / run / "model.ckpt-14").tensors[name].load() for run in ("whole", "half"))
     assert 0 < np.abs(whole - half).max() < 1e-2
+
+
+# --- several augmented views of each image ---
+
+VIEWS = {"trainable": ("Logits",), "augment": ("flip", "crop(0.5)", "colour"), "augment_copies": 3}
+
+
+def caches(said):
+    """How many views each run found."""
+    return [line.split(" are there")[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
+
+
+def test_epochs_take_the_views_in_turn(job):
+    """42 images in batches of 8: epochs of six steps. Epoch 3 shows what epoch 0 showed, epochs 1 and 2 do not."""
+    examples = load_data_set(job["data"]).train
+    how = Preprocessing("inception", 16, augment=VIEWS["augment"], copies=3)
+    with tf.Graph().as_default(), tf.Session() as session:
+        batches = make_batches(examples, how, batch_size=8, training=True, seed=4)
+        following = tf.data.make_one_shot_iterator(batches).get_next()
+        got = [session.run(following) for _ in range(24)]
+        plain = make_batches(examples, how, batch_size=42, training=False, seed=4, view=2)
+        second = session.run(tf.data.make_one_shot_iterator(plain).get_next())["image"]
+    epochs = []
+    for epoch in range(4):
+        index, image = (np.concatenate([b[key] for b in got[6 * epoch : 6 * epoch + 6]]) for key in ("index", "image"))
+        epochs.append(image[np.argsort(index)])
+    assert np.array_equal(epochs[0], epochs[3])
+    assert np.array_equal(epochs[2], second)
+    assert min(np.abs(epochs[0] - epochs[1]).max(), np.abs(epochs[1] - epochs[2]).max()) > 0.1
+
+
+def test_views_are_kept_by_photo_seed_and_steps(job, tmp_path):
+    photos = tmp_path / "photos"
+    tiny_net.write_photos(photos)
+    options = {**job, **VIEWS, "data": str(photos), "cache_dir": str(tmp_path / "cache"), "cache": "require"}
+    said = []
+    finetune(Options(**options, train_dir=str(tmp_path / "a")), said.append)
+    assert "3 views of each training image, at Tiny/Logits/pool" in "".join(said)
+    (photos / "train/cat/0.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\0")
+    finetune(Options(**options, train_dir=str(tmp_path / "b")), said.append)
+    (photos / "train/cat/aa.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\1")  # the others move on
+    finetune(Options(**options, train_dir=str(tmp_path / "c")), said.append)
+    finetune(Options(**{**options, "augment_copies": 4}, train_dir=str(tmp_path / "d")), said.append)
+    finetune(Options(**{**options, "augment": ("flip",)}, train_dir=str(tmp_path / "e")), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "f"), seed=1), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "g")), said.append)
+    # 42 photos to train on (then 43), 18 to validate with, which are the same whatever the augmentation
+    found = ["0 of 144", "141 of 144", "144 of 147", "147 of 190", "18 of 147", "18 of 147", "147 of 147"]
+    assert caches(said) == [f"{each} views" for each in found]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_copies_without_augmentation_are_refused():
+    with pytest.raises(RecipeError) as caught:
+        Options(augment_copies=3)
+    assert str(caught.value) == "--augment-copies: there is nothing to copy without --augment"
+
+
+# --- stopped while the cache is filled ---
+
+
+def test_a_request_to_stop_ends_the_filling_and_the_next_run_goes_on(job, tmp_path, monkeypatch):
+    options = {
+        **job,
+        "trainable": ("Logits",),
+        "cache_dir": str(tmp_path / "cache"),
+        "train_dir": str(tmp_path / "run"),
+    }
+    add = transfer_module.TransferCache._add
+
+    def add_and_stop(self, *rows):
+        add(self, *rows)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(transfer_module.TransferCache, "_add", add_and_stop)
+    assert finetune(Options(**options)).stopped == "SIGTERM"
+    monkeypatch.undo()
+    said = []
+    assert finetune(Options(**options), said.append).step == 14
+    assert caches(said) == ["8 of 60 images"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 import numpy as np
 
@@ -33,7 +32,7 @@ def draw_augmentation(
             return session.run(tf.data.make_one_shot_iterator(batches).get_next())
 
     after = first(examples, how, True)
-    before = first(examples.take(after["index"]), replace(how, augment=()), False)
+    before = first(examples.take(after["index"]), how.plain, False)
     sheet = _sheet(as_picture(before["image"], how), as_picture(after["image"], how))
     try:
         Image.fromarray(sheet).save(path, "PNG")

@@ -127,7 +127,7 @@ def train_phase(
             directory.begin(job.plan, job.options, job.data.labels, facts(job))
             run.spent("preparation", began)
             if isinstance(transfer, Transfer):
-                training_batches, validation_batches = from_cache(run, transfer)
+                training_batches, validation_batches = from_cache(run, transfer, stop)
 
             # --- train, evaluate, save -------------------------------------------------------------------------
             with machine_lost(cluster, lambda: save_what_is_whole(run)):
@@ -166,18 +166,15 @@ def pipelines(job: Job, step: int, unreadable: Unreadable) -> tuple[tf.data.Data
     return training, make_batches(job.data.validation, job.preprocessing, training=False, **common)
 
 
-def from_cache(run: Run, transfer: Transfer) -> tuple[Cached, Cached]:
+def from_cache(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[Cached, Cached]:
     """Computes the transfer values that are not there yet; the batches of training and validation are made of them."""
     began, job, model = time.monotonic(), run.job, run.model
-    fill(transfer, job, model, run.session, run.unreadable)
+    transfer = fill(transfer, job, model, run.session, run.unreadable, stop)
     common = {"batch_size": job.options.batch_size}
     training = Cached(
-        transfer, job.data.train, fed_to_parts(transfer, model),
-        training=True, seed=job.options.seed, start_step=run.step, **common,
-    )  # fmt: skip
-    inference = Cached(
-        transfer, job.data.validation, [(*transfer.inference, model.inference.labels)], training=False, **common
+        transfer, fed_to_parts(transfer, model), training=True, seed=job.options.seed, start_step=run.step, **common
     )
+    inference = Cached(transfer, [(*transfer.inference, model.inference.labels)], training=False, **common)
     run.spent("transfer values", began)
     return training, inference
 
@@ -289,7 +286,7 @@ def facts(job: Job) -> dict[str, object]:
         "classes": job.classes,
         "labels": list(job.data.labels),
         "head": {"layers": job.options.head, "scope": job.options.head_scope},
-        "preprocessing": job.preprocessing.as_dict(),
+        "preprocessing": job.preprocessing and job.preprocessing.as_dict(),
     }
 
 

@@ -117,9 +117,8 @@ def make_job(options: Options) -> Job:
     data = load_data_set(
         options.data, validation_fraction=options.validation_fraction, seed=options.seed, labels_file=options.labels
     )
-    preprocessing = Preprocessing(
-        options.preprocessing or net.preprocessing, options.image_size or net.image_size, augment=options.augment
-    )
+    style, size = options.preprocessing or net.preprocessing, options.image_size or net.image_size
+    preprocessing = Preprocessing(style, size, augment=options.augment, copies=options.augment_copies)
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))

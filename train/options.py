@@ -57,6 +57,10 @@ class Options:
     augment: tuple[str, ...] = option(
         (), "random changes of the training images, such as flip or crop", group="data", metavar="STEP"
     )
+    augment_copies: int | None = option(
+        None, "so many augmented views of each training image, which the epochs take in turn and the cache keeps; "
+        "another in each epoch by default, and then nothing is cached", group="data", metavar="K", least=1,
+    )  # fmt: skip
     show_augmentation: str = option(
         "", "write a picture of the first batch, before and after --augment", group="data", metavar="FILE.png",
         same_run=True,
@@ -204,6 +208,8 @@ class Options:
             problems.append("--class-map and --labels-of-source exclude each other")
         if self.show_augmentation and not self.augment:
             problems.append("--show-augmentation shows nothing without --augment")
+        if self.augment_copies and not self.augment:
+            problems.append("--augment-copies: there is nothing to copy without --augment")
         if self.dropout >= 1:
             problems.append(f"--dropout {self.dropout} leaves nothing; it must be below 1")
         problems += [

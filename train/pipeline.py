@@ -1,19 +1,22 @@
 """Examples in, batches out: a tf.data pipeline that gives the same batches for the same seed, from any step on.
 
-The order of epoch e and the random changes of image i in it depend on (seed, e, i) alone, never on what was drawn
-before; so a run that is continued at step 1,234 sees exactly the batches of one that was never stopped.
+The order of epoch e depends on (seed, e) alone, the random changes of an image in it on (seed, e) and the image's own
+bytes, never on what was drawn before; so a run that is continued at step 1,234 sees exactly the batches of one that was
+never stopped, and an image keeps its views when others join it.
 Images are decoded by Pillow, because it names what is wrong with a file where TensorFlow's op would end the whole
 epoch. The pixels are those of `tf.io.decode_jpeg(..., dct_method="INTEGER_ACCURATE")`, at the same speed.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from crc32c import crc32c
 
 from ..errors import DataError, UnsupportedError
 from .examples import Examples, named, steps_per_epoch
@@ -96,7 +99,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 def make_batches(
     examples: Examples,
-    how: Preprocessing,
+    how: Preprocessing | None,
     *,
     batch_size: int,
     training: bool,
@@ -104,13 +107,16 @@ def make_batches(
     start_step: int = 0,
     epochs: int | None = None,
     unreadable: Unreadable | None = None,
+    view: int | None = None,
 ) -> tf.data.Dataset:
     """Batches {"image": float32 [b, s, s, 3], "label": int32 [b], "index": int64 [b]}; `index` counts in `examples`.
+    Without preprocessing the examples are vectors, and the batches have "image": float32 [b, width].
 
     training: shuffled anew each epoch, with the random steps of `how.augment`, without end unless `epochs` is
     given; the first batch is that of step `start_step`. Every epoch covers all examples, its last batch being
     smaller (`steps_per_epoch` batches an epoch). An example that cannot be decoded is replaced by the next that can.
-    Otherwise: in order, once, without random steps; an example that cannot be decoded is left out.
+    Otherwise: in order, once, without random steps or as the epochs of that `view` show them; an example that cannot
+    be decoded is left out.
     Both note such examples in `unreadable`, whose `raised()` belongs around the `session.run` that reads batches.
     """
     import tensorflow as tf
@@ -120,6 +126,9 @@ def make_batches(
     unreadable = Unreadable() if unreadable is None else unreadable
     spe = steps_per_epoch(len(examples), batch_size)
     first, skipped = divmod(start_step, spe)
+    if how is None:
+        last = ENDLESS if training and epochs is None else (first + (epochs or 1)) * spe
+        return _vector_batches(examples, range(start_step, last), batch_size, seed if training else None)
 
     def order(epoch: np.ndarray) -> np.ndarray:
         if not training:
@@ -127,17 +136,19 @@ def make_batches(
         everything = epoch_order(seed, int(epoch), len(examples))
         return everything[skipped * batch_size :] if epoch == first else everything
 
-    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.int32]:
-        pixels, used = _decoded(examples, int(index), unreadable, replace=training)
-        return pixels, np.int64(used), np.int32(examples.label_ids[used])
+    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.int32, np.int64]:
+        pixels, used, number = _decoded(examples, int(index), unreadable, replace=training)
+        return pixels, np.int64(used), np.int32(examples.label_ids[used]), np.int64(number)
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         def element(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            pixels, used, label = tf.numpy_function(load, [index], [tf.uint8, tf.int64, tf.int32], stateful=False)
+            kinds = [tf.uint8, tf.int64, tf.int32, tf.int64]
+            pixels, used, label, number = tf.numpy_function(load, [index], kinds, stateful=False)
             pixels.set_shape([None, None, 3])
-            used.set_shape([])
-            label.set_shape([])
-            random = tf.stack([seed * 1_000_003 + epoch, used]) if training and how.random else None
+            for scalar in (used, label, number):
+                scalar.set_shape([])
+            seen = how.view(epoch) if training else view
+            random = None if seen is None or not how.random else tf.stack([seed * 1_000_003 + seen, number])
             return {"image": prepare(pixels, how, random), "label": label, "index": used}
 
         indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
@@ -151,16 +162,44 @@ def make_batches(
     return batches.prefetch(4)
 
 
-def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace: bool) -> tuple[np.ndarray, int]:
-    """Pixels of the example, and its number: the next readable one's with `replace`, else -1 and a black pixel."""
+def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int | None) -> tf.data.Dataset:
+    """The batches of these steps, vectors as they are; in order where there is no seed."""
+    import tensorflow as tf
+
+    per_epoch, width = steps_per_epoch(len(examples), batch_size), len(examples.read(0))
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.arange(len(examples)) if seed is None else epoch_order(seed, epoch, len(examples))
+
+    def load(step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        epoch, number = divmod(int(step), per_epoch)
+        rows = order(epoch)[number * batch_size : (number + 1) * batch_size]
+        return np.stack([examples.read(i) for i in rows]).astype(np.float32), examples.label_ids[rows], rows
+
+    def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        values, labels, rows = tf.numpy_function(load, [step], [tf.float32, tf.int32, tf.int64], stateful=False)
+        values.set_shape([None, width])
+        labels.set_shape([None])
+        rows.set_shape([None])
+        return {"image": values, "label": labels, "index": rows}
+
+    return tf.data.Dataset.range(steps.start, steps.stop).map(batch).prefetch(4)
+
+
+def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace: bool) -> tuple[np.ndarray, int, int]:
+    """Pixels of the example, its position, and the number that its bytes give to random changes. Of one that cannot be
+    read those of the next that can with `replace`, else a black pixel and -1.
+    """
     for step in range(len(examples)):
         used = (index + step) % len(examples)
         if examples.names[used] in unreadable.reasons:
             continue
         try:
-            return decode(examples.read(used)), used
+            example = examples.read(used)
+            return decode(example), used, crc32c(bytes(example))
         except (ValueError, OSError, DataError) as error:
             unreadable.add(examples.names[used], str(error), len(examples))
         if not replace:
             break
-    return np.zeros((1, 1, 3), np.uint8), -1
+    return np.zeros((1, 1, 3), np.uint8), -1, 0

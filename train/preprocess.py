@@ -12,7 +12,7 @@ way as evaluation images, which is what lets the frozen part of a net be compute
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError, nearest
@@ -36,6 +36,7 @@ class Preprocessing:
     central_fraction: float = 0.875  # inception: the share of each side that evaluation looks at; 1 is all
     channels: str = "rgb"  # or "bgr", which weights from Caffe expect
     augment: tuple[str, ...] = ()  # steps of `augment.STEPS` for training images
+    copies: int | None = None  # views of a training image that the epochs take in turn; None: another in each epoch
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
@@ -44,16 +45,28 @@ class Preprocessing:
             raise RecipeError(f"channels {self.channels!r}: must be rgb or bgr")
         if self.image_size < 1 or not 0 < self.central_fraction <= 1:
             raise RecipeError(f"image size {self.image_size} or central fraction {self.central_fraction} out of range")
+        if self.copies is not None and (self.copies < 1 or not self.augment):
+            raise RecipeError(f"{self.copies} copies of each image need one at least, and augmentation")
         parse_steps(self.augment)
 
     def as_dict(self) -> dict[str, object]:
         """What is written to a run's JSON; `from_dict` reads it back."""
-        return {**asdict(self), "augment": list(self.augment)}
+        stored = {**asdict(self), "augment": list(self.augment)}
+        return {name: value for name, value in stored.items() if value is not None}
 
     @property
     def random(self) -> bool:
         """Whether a training image looks different from epoch to epoch."""
         return bool(self.augment)
+
+    @property
+    def plain(self) -> Preprocessing:
+        """The same without random steps: what evaluation images go through."""
+        return replace(self, augment=(), copies=None)
+
+    def view(self, epoch: tf.Tensor | int) -> tf.Tensor | int:
+        """Which of a training image's views an epoch shows."""
+        return epoch if self.copies is None else epoch % self.copies
 
 
 def from_dict(stored: Mapping[str, object]) -> Preprocessing:

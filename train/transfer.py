@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -18,23 +19,42 @@ from ..tensors import Tensors
 from .batches import Pipeline
 from .cache import Part, TransferCache, default_folder, digest_of, open_cache, parse_size
 from .devices import part_sizes
-from .examples import Examples, join, steps_per_epoch
+from .examples import Examples, steps_per_epoch
 from .frozen_prefix import Frontier, find_frontier
 from .job import Job
 from .model import INFERENCE, TRAINING, Model, part_name
 from .pipeline import Unreadable, epoch_order, make_batches
-from .progress import Progress
+from .progress import Progress, StopRequest
+
+
+class View(NamedTuple):
+    """One look at examples: the name of each one's row in the cache, the row that it has (int64, -1: none yet).
+
+    `number` is that of the augmented view, None for images as evaluation sees them.
+    """
+
+    examples: Examples
+    number: int | None
+    names: tuple[str, ...]
+    rows: np.ndarray
+
+    @property
+    def missing(self) -> np.ndarray:
+        """int64: which of the examples are not there yet."""
+        return np.flatnonzero(self.rows < 0)
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What is cached, and where. `inference` are the frontier's tensors in the inference tower."""
+    """What is cached, and where. `inference` are the frontier's tensors in the inference tower.
+
+    `views` are those of the training images, which the epochs take in turn, and the validation images last.
+    """
 
     frontier: Frontier
     inference: tuple[tf.Tensor, ...]
     cache: TransferCache
-    missing: np.ndarray  # int64: which of the training and validation images, in this order, are not there yet
-    images: int
+    views: tuple[View, ...]
 
     def line(self) -> str:
         """What is printed of it before training."""
@@ -42,10 +62,14 @@ class Transfer:
         places = [re.sub(r"^(\w+)/\1/", r"\1/", part.name.rsplit(":", 1)[0]) for part in self.cache.parts]
         others = f" and {len(places) - 1} more" if len(places) > 1 else ""
         size, left = self.cache.row_bytes, self.frontier.work_left
+        images = sum(len(view.names) for view in self.views)
+        there = images - sum(len(view.missing) for view in self.views)
+        copies = f", {len(self.views) - 1} views of each training image" if self.views[0].number is not None else ""
         return (
-            f"cache          {self.images - len(self.missing):,} of {self.images:,} images are there; "
+            f"cache          {there:,} of {images:,} {'views' if copies else 'images'} are there; "
             f"a step is left with {left:.2%} of the work\n"
-            f"               {size:,} bytes an image, {self.images * size / 1e6:,.1f} MB in all, at {places[0]}{others}"
+            f"               {size:,} bytes an image, {images * size / 1e6:,.1f} MB in all{copies}, "
+            f"at {places[0]}{others}"
         )
 
 
@@ -61,8 +85,10 @@ def plan_transfer(job: Job, model: Model, planned: Tensors) -> Transfer | str:
 
 
 def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
-    if job.preprocessing.random:
-        return "the images are another view in each epoch (--augment)"
+    if job.preprocessing is None:
+        return "the data are vectors already"
+    if job.preprocessing.random and not job.preprocessing.copies:
+        return "the images are another view in each epoch (--augment); --augment-copies K would cache K views of each"
     step, inference = model.step, model.inference
     targets = [step.train, step.loss, step.accuracy]
     frontier = find_frontier(model.training.images, targets, lambda name: name in job.movable or name not in planned)
@@ -73,18 +99,30 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
     facts = {
         "net": job.net.name,
         "variables": digest_of({name: planned[name] for name in frontier.variables}),
-        "preprocessing": job.preprocessing.as_dict(),
+        "preprocessing": job.preprocessing.plain.as_dict(),
         **({} if job.options.precision == "float32" else {"precision": job.options.precision}),
     }
     try:
         cache = open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
-        examples = join([job.data.train, job.data.validation])
-        rows = cache.find(examples.digests)
-        missing = np.flatnonzero(rows < 0)
+        views = tuple(view._replace(rows=cache.find(view.names)) for view in views_of(job))
+        missing = {view.names[i] for view in views for i in view.missing}
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
     except (OutputError, OSError) as error:
         return str(error)
-    return problem or Transfer(frontier, twins, cache, missing, len(examples))
+    return problem or Transfer(frontier, twins, cache, views)
+
+
+def views_of(job: Job) -> list[View]:
+    """Every look at the images of a run, without rows. An image's plain row is named by its digest; that of a view by
+    what decides the view's random changes as well."""
+
+    def view(examples: Examples, number: int | None) -> View:
+        own = "" if number is None else f" {'/'.join(how.augment)} seed {job.options.seed} view {number}"
+        return View(examples, number, tuple(digest + own for digest in examples.digests), np.zeros(0, np.int64))
+
+    how = job.preprocessing
+    numbers = range(how.copies) if how.copies else [None]
+    return [*(view(job.data.train, number) for number in numbers), view(job.data.validation, None)]
 
 
 def _twin(tensor: tf.Tensor) -> tf.Tensor:
@@ -101,79 +139,106 @@ def fed_to_parts(transfer: Transfer, model: Model) -> list[tuple[tf.Tensor, ...]
     ]
 
 
-def fill(transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable) -> None:
-    """Computes the rows that are missing, in batches as large as those of training; equal images are computed once."""
-    examples = join([job.data.train, job.data.validation])
-    digests = examples.digests
-    first = {digests[i]: i for i in reversed(transfer.missing.tolist())}
-    wanted = examples.take(sorted(first.values()))
-    if not len(wanted):
+def fill(
+    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest
+) -> Transfer:
+    """Computes the rows that are missing, in batches as large as those of training; equal images are computed once.
+    Returns the transfer with all rows that there can be; on a request to stop, what is done stays in the cache.
+    """
+    seen: set[str] = set()
+    wanted: list[tuple[View, list[int]]] = []
+    for view in transfer.views:
+        first = {view.names[i]: i for i in reversed(view.missing.tolist()) if view.names[i] not in seen}
+        wanted.append((view, sorted(first.values())))
+        seen.update(first)
+    if not seen:
+        return transfer
+    progress = Progress("transfer values", total=len(seen), unit="image")
+    with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
+        for view, chosen in wanted:
+            for names, rows in _computed(transfer, view, chosen, job, model, session, unreadable):
+                add(names, rows)
+                progress.step(len(names), count=len(names))
+                if stop.signal:
+                    return transfer
+    found = (view._replace(rows=transfer.cache.find(view.names)) for view in transfer.views)
+    return replace(transfer, views=tuple(found))
+
+
+def _computed(
+    transfer: Transfer, view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
+    unreadable: Unreadable,
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:  # fmt: skip
+    """Names and values of the frontier's tensors for the chosen examples of a view, a batch at a time."""
+    if not chosen:
         return
-    names = wanted.digests
     batches = make_batches(
-        wanted, job.preprocessing, training=False, batch_size=job.options.batch_size, unreadable=unreadable
-    )
-    with model.graph.as_default(), transfer.cache.adding() as add:
-        pipeline = Pipeline(batches, model.inference_handle)
-        fetches = [model.index, *transfer.inference]
-        run = session.make_callable(fetches, feed_list=list(pipeline.tensors))
-        with Progress("transfer values", total=len(wanted), unit="image") as progress, unreadable.raised():
-            for values in pipeline.start(session):
-                try:
-                    index, *rows = run(*values)
-                except tf.errors.OutOfRangeError:
-                    break
-                add([names[i] for i in index], rows)
-                progress.step(len(index), count=len(index))
+        view.examples.take(chosen), job.preprocessing, training=False, view=view.number, seed=job.options.seed,
+        batch_size=job.options.batch_size, unreadable=unreadable,
+    )  # fmt: skip
+    pipeline = Pipeline(batches, model.inference_handle)
+    run = session.make_callable([model.index, *transfer.inference], feed_list=list(pipeline.tensors))
+    for values in pipeline.start(session):
+        try:
+            index, *rows = run(*values)
+        except tf.errors.OutOfRangeError:
+            return
+        yield [view.names[chosen[i]] for i in index], rows
 
 
 class Cached:
-    """Batches of transfer values: the same images in the same order as the pipeline of the same seed gives.
+    """Batches of transfer values: the same views of the same images in the same order as the pipeline of the same seed
+    gives.
 
     `fed` are the tensors that a batch goes to: the frontier's and the labels, once for each part of the batch.
     """
 
     def __init__(
-        self, transfer: Transfer, examples: Examples, fed: Sequence[tuple[tf.Tensor, ...]], *,
+        self, transfer: Transfer, fed: Sequence[tuple[tf.Tensor, ...]], *,
         batch_size: int, training: bool, seed: int = 0, start_step: int = 0,
     ) -> None:  # fmt: skip
         self.tensors = tuple(tensor for part in fed for tensor in part)
         self._parts = len(fed)
         self._types = [tensor.dtype.as_numpy_dtype for tensor in fed[0][:-1]]
         self._maps = transfer.cache.maps()
-        rows = transfer.cache.find(examples.digests)
-        self._rows, self._labels = _readable(rows, examples.label_ids) if training else (rows, examples.label_ids)
+        views = transfer.views[:-1] if training else transfer.views[-1:]
+        rows = [(view.rows, view.examples.label_ids) for view in views]
+        self._views = [_readable(*each) for each in rows] if training else rows
         self._batch_size, self._training, self._seed, self._start = batch_size, training, seed, start_step
 
     def start(self, session: tf.Session) -> Iterator[tuple[np.ndarray, ...]]:
         """Training: from the batch of `start_step` on, without end. Else: all images once, in order."""
-        for chosen in self._chosen():
-            ends = np.cumsum(part_sizes(len(chosen), self._parts))
-            yield tuple(value for part in np.split(chosen, ends[:-1]) for value in self._values(part))
+        for rows, labels in self._chosen():
+            ends = np.cumsum(part_sizes(len(rows), self._parts))[:-1]
+            parts = zip(np.split(rows, ends), np.split(labels, ends), strict=True)
+            yield tuple(value for part in parts for value in self._values(*part))
 
-    def _values(self, chosen: np.ndarray) -> tuple[np.ndarray, ...]:
-        rows = self._rows[chosen]
+    def _values(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
         values = (values[rows].astype(kind) for values, kind in zip(self._maps, self._types, strict=True))
-        return (*values, self._labels[chosen])
+        return (*values, labels)
 
-    def _chosen(self) -> Iterator[np.ndarray]:
-        size, count = self._batch_size, len(self._rows)
+    def _chosen(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows and labels of each batch."""
+        rows, labels = self._views[0]
+        size, count = self._batch_size, len(rows)
         if not self._training:
-            there = np.flatnonzero(self._rows >= 0)
-            yield from (there[i : i + size] for i in range(0, len(there), size))
+            there = np.flatnonzero(rows >= 0)
+            yield from ((rows[there[i : i + size]], labels[there[i : i + size]]) for i in range(0, len(there), size))
             return
-        per_epoch = steps_per_epoch(count, size)
         step = self._start
         while True:
-            epoch, first = divmod(step, per_epoch)
+            epoch, first = divmod(step, steps_per_epoch(count, size))
             order = epoch_order(self._seed, epoch, count)
+            rows, labels = self._views[epoch % len(self._views)]
             for i in range(first * size, count, size):
-                yield order[i : i + size]
+                yield rows[order[i : i + size]], labels[order[i : i + size]]
                 step += 1
 
 
 def _readable(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and labels where an image that cannot be decoded is replaced by the next that can, as the pipeline does."""
     there = np.flatnonzero(rows >= 0)
+    if not len(there):  # stopped before the first was computed
+        return there, labels[:0]
     following = there[np.searchsorted(there, np.arange(len(rows))) % len(there)]
     return rows[following], labels[following]
