@@ -2,11 +2,14 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from ckpt_tools.__main__ import COMMANDS
+from ckpt_tools.train.configuration import from_arguments
+from ckpt_tools.train.options import Options
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,3 +55,59 @@ def test_options_that_pages_name_exist(page: Path) -> None:
             module = importlib.import_module(f"ckpt_tools.cli.{command}")
             known = {flag for action in module.make_parser()._actions for flag in action.option_strings}
             assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", rest)) <= known, (command, rest)
+
+
+def command_lines(text: str) -> list[tuple[str, list[str]]]:
+    """The commands of these lines as (name, arguments): up to a pipe, a redirection, a semicolon, or the words that
+    explain it, three spaces behind it."""
+    found = []
+    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+        for name, rest in re.findall(r"(?:^|[$|;]|exec|then)\s+(?:python -m ckpt_tools |ckpt-)([a-z]+)(.*)", line):
+            rest = re.split(r"\s{3,}|\s2>", rest)[0]
+            split = shlex.shlex(rest, posix=True, punctuation_chars="|;<>&")
+            split.whitespace_split = True
+            words = list(split)
+            end = next((i for i, word in enumerate(words) if set(word) <= set("|;<>&")), len(words))
+            if name in COMMANDS:
+                found.append((name, words[:end]))
+    return found
+
+
+def parses(name: str, words: list[str]) -> bool:
+    """Whether the command takes the arguments. Training options are checked as far as no file is needed."""
+    made = importlib.import_module(f"ckpt_tools.cli.{name}").make_parser()
+    try:
+        arguments = made.parse_args(words)
+    except SystemExit as end:
+        return not end.code  # --help
+    if name == "finetune" and "--config" not in words:
+        from_arguments(Options, arguments)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_command_lines_of_pages_parse(page: Path, capsys: pytest.CaptureFixture) -> None:
+    blocks = re.findall(
+        r"^```[\w-]*\n(.*?)^```$|((?:^    .*\n)+)", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    lines = command_lines("\n".join(fenced or indented for fenced, indented in blocks))
+    assert lines
+    for name, words in lines:
+        assert parses(name, words), (name, words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_of_the_help_parse(name: str, capsys: pytest.CaptureFixture) -> None:
+    text = importlib.import_module(f"ckpt_tools.cli.{name}").make_parser().epilog
+    lines = command_lines(text)
+    assert lines
+    for command, words in lines:
+        assert parses(command, words), (command, words, capsys.readouterr().err)
+
+
+def test_a_line_that_does_not_parse_is_seen() -> None:
+    page = "$ ckpt-diff a.ckpt b.ckpt; echo $?\n$ ckpt-diff a.ckpt --tolerence 1e-6 \\\n    b.ckpt | head -3  # no\n"
+    (diff, good), (_, bad) = command_lines(page)
+    assert (diff, good, bad) == ("diff", ["a.ckpt", "b.ckpt"], ["a.ckpt", "--tolerence", "1e-6", "b.ckpt"])
+    assert parses("diff", good)
+    assert not parses("diff", bad)
