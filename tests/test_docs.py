@@ -57,6 +57,14 @@ def test_options_that_pages_name_exist(page: Path) -> None:
             assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", rest)) <= known, (command, rest)
 
 
+@pytest.mark.parametrize("name", ["finetune", "export"])
+def test_every_option_is_on_a_page(name: str) -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    actions = importlib.import_module(f"ckpt_tools.cli.{name}").make_parser()._actions
+    flags = [action.option_strings[0] for action in actions if action.dest != "help"]
+    assert [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", text)] == []
+
+
 def command_lines(text: str) -> list[tuple[str, list[str]]]:
     """The commands of these lines as (name, arguments): up to a pipe, a redirection, a semicolon, or the words that
     explain it, three spaces behind it."""
