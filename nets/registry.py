@@ -17,6 +17,7 @@ from ckpt_tools.tensors import Spec
 from . import recognition
 from .net import Net
 from .recognition import Recognised
+from .vectors import vectors_net_called
 
 
 def _inception(version: int, image_size: int, first: str, last: str, auxiliary: tuple[str, ...] = ()) -> Net:
@@ -100,11 +101,11 @@ NETS: dict[str, Net] = {
 
 def get_net(name: str) -> Net:
     """The net of this name, as tf_slim names its builders. Raises SelectionError that names the nearest ones."""
-    try:
-        return NETS[name]
-    except KeyError:
-        hint = nearest(name, NETS)
-        raise SelectionError(f"no net is called {name!r}{hint}", advice=f"There are {', '.join(NETS)}.") from None
+    found = NETS.get(name) or vectors_net_called(name)
+    if found is None:
+        advice = f"There are {', '.join(NETS)}."
+        raise SelectionError(f"no net is called {name!r}{nearest(name, NETS)}", advice=advice)
+    return found
 
 
 def recognise(specs: Mapping[str, Spec]) -> Recognised | None:

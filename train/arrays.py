@@ -8,8 +8,10 @@ so only the few names that these files need are let through.
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,10 +144,11 @@ def read_npz(path: Path, names: dict[int, str] | None) -> DataSet:
     labels = _label_names(ids.ravel(), arrays, names)
     written = next((arrays[k] for k in ("names", "files") if k in arrays), None)
     every = _from_arrays(path, arrays[key], ids, written, labels, "")
-    if "split" not in arrays:
-        return _split(path, labels, {"train": every}, arrays[key])
-    parts = {str(word): every.take(np.flatnonzero(arrays["split"] == word)) for word in np.unique(arrays["split"])}
-    return _split(path, labels, parts, arrays[key])
+    parts = {"train": every}
+    if "split" in arrays:
+        parts = {str(word): every.take(np.flatnonzero(arrays["split"] == word)) for word in np.unique(arrays["split"])}
+    facts = json.loads(str(arrays["facts"])) if "facts" in arrays else {}  # of ckpt-features
+    return replace(_split(path, labels, parts, arrays[key]), photos=str(facts.get("data", "")))
 
 
 def _load(path: Path, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

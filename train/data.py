@@ -65,7 +65,7 @@ def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
     """Fills in the validation examples: the test examples where there are no others, else a seeded split."""
     if len(data.validation):
         return data
-    kept = {"labels": data.labels, "kind": data.kind, "path": data.path}
+    kept = {"labels": data.labels, "kind": data.kind, "path": data.path, "photos": data.photos}
     if data.test is not None:
         notes = (*data.notes, "no validation examples of its own: the test examples are used for validation")
         return DataSet(train=data.train, validation=data.test, test=None, notes=notes, **kept)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import OutputError, RecipeError
+from ..errors import DataError, OutputError, RecipeError
 from . import metrics
 from .configuration import option
 from .data import load_data_set
-from .examples import Examples
+from .examples import DataSet, Examples
 from .inference import Classifier, SourceOptions, class_of_label, logits_of, open_classifier, run_on
 from .pipeline import Unreadable, decode
 
@@ -87,10 +87,11 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
         use=options.use,
         moving_averages=options.moving_averages,
     )
-    examples, labels = examples_of(options, classifier)
-    classes, note = class_of_label(classifier, labels)
+    data = data_of(options, classifier)
+    examples = data.split(options.split)
+    classes, note = class_of_label(classifier, data.labels)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
-    say(f"images         {len(examples):,} ({options.split}) of {options.data or classifier.options.data}")
+    say(f"{classifier.takes:<14} {len(examples):,} ({options.split}) of {options.data or classifier.options.data}")
     for line in filter(None, (note, stale_batch_norm(classifier))):
         say(f"note           {line}")
 
@@ -106,9 +107,8 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     # --- figures ---
     true = np.asarray(classes)[examples.label_ids[index]]
     origin = {"source": classifier.path, "net": classifier.net.name}
-    made = summarise(
-        origin, classifier.labels, examples.take(index), true, logits, top=options.top, worst=options.worst
-    )
+    shown = photos_of(data, examples.take(index))
+    made = summarise(origin, classifier.labels, shown, true, logits, top=options.top, worst=options.worst)
     made = replace(made, features=np.concatenate([part["features"] for part in parts]))
     made.summary["unreadable"] = dict(unreadable.reasons)
     if options.batch_norm_gap:
@@ -117,8 +117,8 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     return made
 
 
-def examples_of(options: EvaluateOptions, classifier: Classifier) -> tuple[Examples, tuple[str, ...]]:
-    """The images to evaluate on, and the labels that their ids stand for. A run's own data is split as the run did."""
+def data_of(options: EvaluateOptions, classifier: Classifier) -> DataSet:
+    """The data set to evaluate on; a run's own is split as the run did. Raises DataError for one that does not suit."""
     run = classifier.options
     own = not options.data or Path(options.data).resolve() == Path(run.data).resolve()
     data = load_data_set(
@@ -127,7 +127,26 @@ def examples_of(options: EvaluateOptions, classifier: Classifier) -> tuple[Examp
         seed=run.seed if own and run.data else options.seed,
         labels_file=run.labels if own and run.data else None,
     )
-    return data.split(options.split), data.labels
+    classifier.check_takes(data)
+    return data
+
+
+def photos_of(data: DataSet, examples: Examples) -> Examples:
+    """The examples of `data`; of vectors the photos that they were computed from, by name, where those still lie where
+    they were. Pictures of errors are drawn from these."""
+    place = next(
+        (p for p in (Path(data.photos), Path(data.path).parent / data.photos) if data.photos and p.exists()), None
+    )
+    if place is None:
+        return examples
+    try:
+        photos = load_data_set(place).split("all")
+    except (DataError, OSError):
+        return examples
+    number = {name: i for i, name in enumerate(photos.names)}
+    if not all(name in number for name in examples.names):
+        return examples
+    return photos.take([number[name] for name in examples.names])
 
 
 def summarise(
@@ -210,7 +229,7 @@ def batch_norm_gap(
 
 
 def write_evaluation(evaluation: Evaluation, folder: str) -> list[str]:
-    """Writes evaluation.json, predictions.csv, confusion.png and worst.png; returns their paths."""
+    """Writes evaluation.json, predictions.csv, confusion.png, and worst.png where there are photos; returns paths."""
     import csv
 
     from .figures import draw_confusion, write_png
@@ -229,22 +248,27 @@ def write_evaluation(evaluation: Evaluation, folder: str) -> list[str]:
                 writer.writerow([name, evaluation.labels[true], evaluation.labels[guess], f"{sure:.6f}"])
         write_png(draw_confusion(evaluation.confusion, evaluation.labels), root / "confusion.png")
         names = ["evaluation.json", "predictions.csv", "confusion.png"]
-        if evaluation.summary["worst"]:
-            write_png(draw_worst(evaluation), root / "worst.png")
+        if pictures := worst_pictures(evaluation):
+            write_png(draw_worst(evaluation, pictures), root / "worst.png")
             names.append("worst.png")
     except OSError as error:
         raise OutputError(f"cannot write here ({error.strerror})", path=root) from error
     return [str(root / name) for name in names]
 
 
-def draw_worst(evaluation: Evaluation) -> object:
-    """The errors that the net was surest of, as a matplotlib figure: photo, true class, predicted class."""
+def worst_pictures(evaluation: Evaluation) -> list[np.ndarray]:
+    """Photos uint8 [h, w, 3] of the errors that the net was surest of; none where the examples are vectors."""
+    number = {name: i for i, name in enumerate(evaluation.examples.names)}
+    read = [evaluation.examples.read(number[error["file"]]) for error in evaluation.summary["worst"]]
+    return [] if read and isinstance(read[0], np.ndarray) and read[0].ndim == 1 else [decode(each) for each in read]
+
+
+def draw_worst(evaluation: Evaluation, pictures: Sequence[np.ndarray]) -> object:
+    """`worst_pictures` with true and predicted class, as a matplotlib figure."""
     from .figures import draw_photos, short
 
-    number = {name: i for i, name in enumerate(evaluation.examples.names)}
-    pictures, titles = [], []
+    titles = []
     for error in evaluation.summary["worst"]:
-        pictures.append(decode(evaluation.examples.read(number[error["file"]])))
         guess = f"predicted {short(error['predicted'])} ({error['probability']:.1%})"
         titles.append(f"true {short(error['true'])}\n{guess}\n{short_path(error['file'])}")
     return draw_photos(pictures, titles)

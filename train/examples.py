@@ -70,6 +70,7 @@ class DataSet:
     kind: str  # "folder", "tfrecord", "cifar10", "npz", "vectors"
     path: str
     notes: tuple[str, ...] = ()  # what the user should know: files left out, a seeded split, an imbalance
+    photos: str = ""  # of vectors: the data set that they were computed from, where that is known
 
     def split(self, name: str) -> Examples:
         """The examples of "train", "validation", "test" or "all"."""

@@ -91,6 +91,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
         use=options.use,
         moving_averages=options.moving_averages,
     )
+    classifier.must_take_images()
     target = Path(options.output)
     if target.exists() and not options.force:
         raise OutputError("exists", path=target, advice="Give --force to replace it.")
@@ -152,9 +153,9 @@ def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
     if options.check:
         return [Path(file).read_bytes() for file in find_images(options.check)]
     if classifier.options.data and Path(classifier.options.data).exists():
-        from .evaluate import EvaluateOptions, examples_of
+        from .evaluate import EvaluateOptions, data_of
 
-        examples, _ = examples_of(EvaluateOptions(train_dir=options.train_dir), classifier)
+        examples = data_of(EvaluateOptions(train_dir=options.train_dir), classifier).validation
         spread = np.linspace(0, len(examples) - 1, min(_CHECKED, len(examples))).astype(int)
         return [_as_file(examples.read(int(i))) for i in spread]
     return [_made_up(seed) for seed in range(_CHECKED)]

@@ -107,6 +107,8 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
     data = load_data_set(
         options.data or classifier.options.data, validation_fraction=options.validation_fraction, seed=options.seed
     )
+    classifier.must_take_images()
+    classifier.check_takes(data)
     examples, split = chosen(data, options.split)
     position = np.arange(options.shard, len(examples), options.shards)
     prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)

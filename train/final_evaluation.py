@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from .batches import Pipeline
-from .evaluate import Evaluation, summarise
+from .evaluate import Evaluation, photos_of, summarise
 
 if TYPE_CHECKING:
     from .job import Job
@@ -46,7 +46,8 @@ def final_evaluation(
         values.append(_vectors(made[1] if len(made) > 1 else fed[0]))
     kept = examples.take([i for i, name in enumerate(examples.names) if name not in unreadable])
     origin = {"source": source, "net": job.net.name}
-    made = summarise(origin, job.data.labels, kept, kept.label_ids.astype(np.int64), np.concatenate(logits))
+    true, shown = kept.label_ids.astype(np.int64), photos_of(job.data, kept)
+    made = summarise(origin, job.data.labels, shown, true, np.concatenate(logits))
     return replace(made, features=np.concatenate(values))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import DataError, TrainingError
+from ..errors import DataError, TrainingError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
 from ..kinds import kinds
 from ..nets.registry import Net, get_net, recognise
@@ -16,7 +16,7 @@ from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
 from .configuration import option, read_config
 from .data import read_labels
-from .examples import Examples, steps_per_epoch
+from .examples import DataSet, Examples, steps_per_epoch
 from .options import Options
 from .preprocess import Preprocessing, from_dict
 from .progress import Progress
@@ -52,7 +52,7 @@ class Classifier:
     tensors: Tensors  # by the names that the net's graph has
     labels: tuple[str, ...]
     named: bool
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None  # None: it classifies vectors
     path: str
     options: Options  # how the net was built: head, batch norm
     plan: Plan
@@ -60,6 +60,30 @@ class Classifier:
     @property
     def classes(self) -> int:
         return len(self.labels)
+
+    @property
+    def takes(self) -> str:
+        """What it classifies: "images" or "vectors"."""
+        return "images" if self.preprocessing else "vectors"
+
+    def must_take_images(self) -> None:
+        """Raises UnsupportedError for a net on vectors."""
+        if self.takes == "vectors":
+            fact = f"is {self.net.title}, without images"
+            raise UnsupportedError(fact, path=self.path, advice="Give the net that made the vectors.")
+
+    def check_takes(self, data: DataSet) -> None:
+        """Raises DataError unless the examples are what the net takes."""
+        if self.takes == "images":
+            if data.kind == "vectors":
+                raise DataError("holds vectors, and the net takes images", path=data.path)
+            return
+        wanted = f"the net takes vectors of {self.net.feature_channels:,} values"
+        if data.kind != "vectors":
+            raise DataError(f"holds images, and {wanted}", path=data.path, advice="Make them with ckpt-features.")
+        width = len(data.split("all").read(0))
+        if width != self.net.feature_channels:
+            raise DataError(f"has vectors of {width:,} values, and {wanted}", path=data.path)
 
 
 def open_classifier(
@@ -93,12 +117,11 @@ def open_classifier(
         names = tuple(listed[i] for i in sorted(listed))
         if len(names) != found.classes:
             raise DataError(f"{len(names):,} labels, but the net has {found.classes:,} classes", path=labels)
-    how = Preprocessing(
-        preprocessing or found.preprocessing.style,
-        image_size or found.preprocessing.image_size,
-        found.preprocessing.central_fraction,
-        found.preprocessing.channels,
-    )
+    how = found.preprocessing
+    if how is not None:
+        how = Preprocessing(
+            preprocessing or how.style, image_size or how.image_size, how.central_fraction, how.channels
+        )
     return replace(found, labels=names, named=found.named or labels is not None, preprocessing=how)
 
 
@@ -135,7 +158,8 @@ def averaged(checkpoint: Checkpoint) -> Checkpoint:
 def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
     try:
         record = json.loads((run / "plan.json").read_text(encoding="utf-8"))
-        how, net, labels = from_dict(record["preprocessing"]), get_net(record["net"]), tuple(record["labels"])
+        how = from_dict(record["preprocessing"]) if record["preprocessing"] else None
+        net, labels = get_net(record["net"]), tuple(record["labels"])
     except (ValueError, KeyError) as error:
         raise TrainingError(f"not the record of a run ({error})", path=run / "plan.json") from None
     options = Options(**read_config(run / "config.yaml", Options))

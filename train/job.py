@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ..adaptation import class_map_of_labels, class_map_text, read_class_map
 from ..errors import RecipeError, TrainingError
 from ..formats import Checkpoint, open_checkpoint
 from ..nets.head import Dropout, Head, new_variables, parse_layers, variables_with_head
 from ..nets.registry import NETS, Net, get_net, recognise
+from ..nets.vectors import vectors_net
 from ..plan import Plan, Variable, make_plan
 from ..plan.batch_norm import POLICIES, parse_policies
 from ..tensors import Spec, Tensors
+from .arrays import holds_vectors
+from .configuration import flag
 from .data import load_data_set, read_labels
 from .examples import DataSet, steps_per_epoch
 from .options import Options
@@ -22,6 +25,11 @@ from .schedule import base_rate, total_steps
 from .unfreezing import Phase, parse_phases, scopes_after
 
 NO_SOURCE = Checkpoint(Tensors(), "no checkpoint", "none")
+VECTORS_HEAD = "Logits"  # scope of the small net that is trained on vectors
+ABOUT_IMAGES = (
+    "net", "image_size", "preprocessing", "augment", "augment_copies", "show_augmentation", "freeze_until", "aux", "bn",
+    "adapt_input", "precision",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Job:
     source: Checkpoint
     net: Net
     data: DataSet
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None  # None: the examples are vectors
     head: Head
     plans: tuple[Plan, ...]
     phases: tuple[Phase, ...]
@@ -103,22 +111,28 @@ def _statistic_of(name: str) -> str | None:
 def make_job(options: Options) -> Job:
     """Opens the source, finds the net, lists the data and makes the plan.
 
-    Without a checkpoint the net is trained from nothing: it must be named, and every variable is initialised.
+    Without a checkpoint the net is trained from nothing: it must be named, and every variable is initialised. On data
+    that are vectors it is a head in a scope of its own and nothing else.
     Raises the error of whichever of them fails, and PlanError with every conflict when the plan has any.
     """
     folder = () if options.find_learning_rate else ("train_dir",)
-    options.require(*(() if options.net else ("checkpoint",)), "data", *folder)
+    on_vectors = holds_vectors(options.data)
+    options.require(*(() if options.net or on_vectors else ("checkpoint",)), "data", *folder)
+    options = for_vectors(options) if on_vectors else options
     # abspath, not Path.resolve: the folder in front of a link is the name that the user knows, and SRC:scope stays.
     given = [name for name in ("checkpoint", "data") if getattr(options, name)]
     options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
-    net = find_net(options.net, specs, source.path)
+    net = None if on_vectors else find_net(options.net, specs, source.path)
     data = load_data_set(
         options.data, validation_fraction=options.validation_fraction, seed=options.seed, labels_file=options.labels
     )
-    style, size = options.preprocessing or net.preprocessing, options.image_size or net.image_size
-    preprocessing = Preprocessing(style, size, augment=options.augment, copies=options.augment_copies)
+    if on_vectors:
+        net, preprocessing = vectors_net(len(data.train.read(0))), None
+    else:
+        style, size = options.preprocessing or net.preprocessing, options.image_size or net.image_size
+        preprocessing = Preprocessing(style, size, augment=options.augment, copies=options.augment_copies)
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))
@@ -126,6 +140,16 @@ def make_job(options: Options) -> Job:
     for plan in reversed(plans):  # the last phase trains most, so that its conflicts are all there are
         plan.checked()
     return Job(options, source, net, data, preprocessing, head, plans, phases)
+
+
+def for_vectors(options: Options) -> Options:
+    """The options of a run on vectors, whose head has a scope of its own. Raises RecipeError for each that is about
+    images."""
+    defaults = {found.name: found.default for found in fields(Options)}
+    other = [flag(name) for name in ABOUT_IMAGES if getattr(options, name) != defaults[name]]
+    if other:
+        raise RecipeError(f"{' and '.join(other)}: not for vectors", path=options.data)
+    return replace(options, head_scope=options.head_scope or VECTORS_HEAD)
 
 
 def make_phases(options: Options, net: Net, variables: Sequence[Variable]) -> tuple[Phase, ...]:
@@ -203,19 +227,23 @@ def opening_lines(job: Job, device: str) -> list[str]:
     norms = ", ".join(f"{modes.count(mode)} {mode}" for mode in POLICIES if mode in modes) or "none"
     images = " ".join(f"{label} {n}" for label, n in zip(data.labels, data.train.counts(job.classes), strict=True))
     counts = f"{len(data.train):,} to train on, {len(data.validation):,} to validate"
+    if job.preprocessing is None:
+        what, pixels = "vectors", ""
+    else:
+        what, pixels = "images", f", {job.preprocessing.image_size} x {job.preprocessing.image_size} pixels"
     return [
-        f"net            {job.net.title}, {job.preprocessing.image_size} x {job.preprocessing.image_size} pixels",
+        f"net            {job.net.title}{pixels}",
         f"classes        {job.classes}: {', '.join(data.labels)}",
-        f"source         {job.source.path} ({job.source.format})",
+        *([f"source         {job.source.path} ({job.source.format})"] if job.source is not NO_SOURCE else []),
         f"plan           {facts['restored']} restored, {facts['initialised']} initialised, "
         f"{facts['unused']} unused tensors of the source",
         f"trainable      {facts['trainable_parameters']:,} of {facts['parameters']:,} parameters "
         f"({share:.2%}) in {facts['trainable_variables']} variables",
         *phase_lines(job),
-        f"batch norm     {norms}",
+        *([f"batch norm     {norms}"] if modes else []),
         f"device         {device}",
-        f"images         {counts}; per class: {images}",
-        f"training       {job.total:,} steps of {job.options.batch_size} images, {job.options.optimizer}, "
+        f"{what:<14} {counts}; per class: {images}",
+        f"training       {job.total:,} steps of {job.options.batch_size} {what}, {job.options.optimizer}, "
         f"learning rate {job.base_rate:g}",
         *(f"note           {note}" for note in (*plan.notes, *data.notes)),
     ]

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, RecipeError, nearest
+from .arrays import holds_vectors
 from .configuration import option
-from .data import is_image
-from .examples import Examples
-from .inference import SourceOptions, logits_of, open_classifier, run_on
+from .data import is_image, load_data_set
+from .examples import Examples, join
+from .inference import Classifier, SourceOptions, logits_of, open_classifier, run_on
 from .metrics import softmax
 from .pipeline import Unreadable
 
@@ -50,11 +51,10 @@ class Predictions:
 
 
 def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
-    """Runs the net on image files, folders of them and glob patterns.
+    """Runs the net on image files, folders of them and glob patterns; one on vectors, on what ckpt-features wrote.
 
-    Raises DataError where there is no image at all.
+    Raises DataError where there is no image at all, or not what the net takes.
     """
-    files = find_images(images)
     classifier = open_classifier(
         options.train_dir or options.checkpoint,
         net=options.net,
@@ -64,19 +64,14 @@ def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
         use=options.use,
         moving_averages=options.moving_averages,
     )
-    examples = Examples(
-        np.zeros(len(files), np.int32),
-        tuple(files),
-        tuple(os.stat(file).st_size for file in files),  # noqa: PTH116 - the user's own spelling of the path
-        lambda i: Path(files[i]).read_bytes(),
-    )
+    examples = vectors_in(images, classifier) if classifier.takes == "vectors" else images_in(images)
     unreadable, rows = Unreadable(limit=1.0), []
     parts = run_on(
         classifier,
         examples,
         lambda images: logits_of(classifier, images),
         title="predicting",
-        batch_size=min(options.batch_size, len(files)),
+        batch_size=min(options.batch_size, len(examples)),
         device=options.device,
         unreadable=unreadable,
     )
@@ -84,8 +79,33 @@ def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
         for number, chances in zip(part["index"], softmax(part["logits"]), strict=True):
             likeliest = np.argsort(-chances, kind="stable")[: options.top]
             found = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in likeliest]
-            rows.append({"file": files[number], "predictions": found})
+            rows.append({"file": examples.names[number], "predictions": found})
     return Predictions(rows, dict(unreadable.reasons), classifier.path)
+
+
+def images_in(given: Sequence[str]) -> Examples:
+    """The images that paths, folders and patterns mean, with no class."""
+    files = find_images(given)
+    return Examples(
+        np.zeros(len(files), np.int32),
+        tuple(files),
+        tuple(os.stat(file).st_size for file in files),  # noqa: PTH116 - the user's own spelling of the path
+        lambda i: Path(files[i]).read_bytes(),
+    )
+
+
+def vectors_in(given: Sequence[str], classifier: Classifier) -> Examples:
+    """The vectors in files of ckpt-features, by the names of their images. Raises DataError for other files."""
+    parts = []
+    for text in given:
+        if not holds_vectors(text):
+            fact = f"is no file of vectors, and the net takes vectors of {classifier.net.feature_channels:,} values"
+            advice = "ckpt-features makes them of images: give its .npz."
+            raise DataError(fact, path=text, advice=advice)
+        data = load_data_set(text)
+        classifier.check_takes(data)
+        parts.append(data.split("all"))
+    return join(parts)
 
 
 def find_images(given: Sequence[str]) -> list[str]:

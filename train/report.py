@@ -20,10 +20,9 @@ from ..errors import TrainingError
 from ..nets.registry import get_net
 from .charts import colour, line_chart, point_chart
 from .configuration import flag, read_config
-from .evaluate import Evaluation
+from .evaluate import Evaluation, worst_pictures
 from .metrics import confused_pairs
 from .options import Options
-from .pipeline import decode
 from .run_directory import RunDirectory, write_text
 
 PHOTO = 160  # pixels of an error's picture at most
@@ -45,12 +44,11 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
         raise TrainingError(f"no run of ckpt-finetune: {Path(error.filename).name} is missing", path=root) from None
     result = json.loads((root / "result.json").read_text(encoding="utf-8")) if (root / "result.json").is_file() else {}
     net = get_net(plan["net"]).title
-    size = plan["preprocessing"]["image_size"]
+    pixels = plan["preprocessing"] and "{image_size} x {image_size} pixels, ".format(**plan["preprocessing"])
+    origin = "" if plan["source"] == "none" else f"from {plan['source']}, "
     parts = {
         "title": escape(f"{net} on {Path(str(options.get('data', 'data'))).name}: {plan['classes']} classes"),
-        "subtitle": escape(
-            f"{root.resolve()}, from {plan['source']}, {size} x {size} pixels, run {plan.get('run', '')}"
-        ),
+        "subtitle": escape(f"{root.resolve()}, {origin}{pixels or ''}run {plan.get('run', '')}"),
         "cards": cards(plan, result, evaluation),
         "curves": curves(RunDirectory(root).metrics()),
         "restored": restored(plan),
@@ -159,10 +157,12 @@ def confusion(evaluation: Evaluation) -> str:
 
 def errors(evaluation: Evaluation) -> str:
     """The photos that the net was surest of and wrong about."""
-    number = {name: i for i, name in enumerate(evaluation.examples.names)}
+    worst, photos = evaluation.summary["worst"], worst_pictures(evaluation)
+    if worst and not photos:
+        return error_table(worst)
     figures = []
-    for error in evaluation.summary["worst"]:
-        address, small = picture(decode(evaluation.examples.read(number[error["file"]])))
+    for error, photo in zip(worst, photos, strict=True):
+        address, small = picture(photo)
         caption = (
             f"<b>{escape(error['true'])}</b>, taken for <b>{escape(error['predicted'])}</b> "
             f"({error['probability']:.0%})<br>{escape(error['file'])}"
@@ -174,6 +174,17 @@ def errors(evaluation: Evaluation) -> str:
         if figures
         else "<p>None: every image was classified rightly.</p>"
     )
+
+
+def error_table(worst: Sequence[Mapping]) -> str:
+    """The same where there are no photos: a run on vectors that came without them."""
+    lines = [
+        f"<tr><td>{escape(error['file'])}</td><td>{escape(error['true'])}</td><td>{escape(error['predicted'])}</td>"
+        f'<td class="n">{error["probability"]:.0%}</td></tr>'
+        for error in worst
+    ]
+    head = '<tr><th>file</th><th>true</th><th>predicted</th><th class="n">probability</th></tr>'
+    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'
 
 
 def picture(pixels: np.ndarray) -> tuple[str, bool]:

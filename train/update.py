@@ -106,7 +106,7 @@ def apply_gradients(
     if idle:
         raise TrainingError(f"the loss does not depend on {', '.join(idle)}")
     values, variables = [tf.convert_to_tensor(g) for g, _ in gradients], [v for _, v in gradients]
-    norms = tf.stack([tf.norm(value) for value in values], name="gradient_norms")
+    norms = tf.sqrt(2 * tf.stack([tf.nn.l2_loss(value) for value in values]), name="gradient_norms")
     if options.clip_norm:
         values, _ = tf.clip_by_global_norm(values, options.clip_norm)
     groups: dict[tuple[int, float], list[tuple[tf.Tensor, tf.Variable]]] = {}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..errors import PlanError, RecipeError, UnsupportedError
-from ..train.arrays import holds_vectors
-from ..train.configuration import add_arguments, flag, from_arguments
+from ..errors import PlanError, UnsupportedError
+from ..train.configuration import add_arguments, from_arguments
 from ..train.options import Options
 from ..train.quiet import hush_tensorflow
 from . import DONE, FOUND, parser, print_json, run, say
@@ -23,7 +22,8 @@ EXAMPLES = """\
   ckpt-finetune --checkpoint inception_v3.ckpt --data photos --train-dir run2 --exclude Logits \\
       --trainable Mixed_7c,Logits --learning-rate 1e-4 --epochs 5
   ckpt-finetune --checkpoint resnet_v1_50.ckpt --data photos --train-dir run3 --head-scope Logits --trainable Logits
-  ckpt-finetune --data features.npz --train-dir run4 --head "dense(1024,relu)"      on what ckpt-features wrote
+  ckpt-finetune --data features.npz --train-dir run4 --head "dense(1024,relu)" --learning-rate 1e-4 --batch-size 64
+                                                     a small net on what ckpt-features wrote
   ckpt-finetune --checkpoint resnet_v1_50.ckpt --data photos --exclude logits --find-learning-rate rates.png
   ckpt-finetune --config run/config.yaml --steps 2000        the same run, continued to step 2,000"""
 
@@ -42,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         try:
             hush_tensorflow()
-            if holds_vectors(getattr(args, "data", "")):
-                return train_on_vectors(args)
             options = from_arguments(Options, args)
             if options.find_learning_rate:
                 return find_rate(options, args.json)
@@ -87,20 +85,6 @@ def find_rate(options: Options, as_json: bool) -> int:
 
     found = find_learning_rate(options, say)
     print_json(found._asdict()) if as_json else print(f"{found.suggestion:.2g}")
-    return DONE
-
-
-def train_on_vectors(args: argparse.Namespace) -> int:
-    """--data names transfer values: a small net is trained on them, without images and without a checkpoint."""
-    from ..train.classifier import VectorOptions, closing_text, train_classifier
-
-    known = {found.name for found in fields(VectorOptions)}
-    other = sorted(flag(found.name) for found in fields(Options) if found.name in args and found.name not in known)
-    if other:
-        advice = f"There are {', '.join(sorted(map(flag, known)))}."
-        raise RecipeError(f"{' and '.join(other)}: not for a net on vectors", advice=advice)
-    result = train_classifier(from_arguments(VectorOptions, args), say)
-    print_json(asdict(result)) if args.json else print(closing_text(result))
     return DONE
 
 
