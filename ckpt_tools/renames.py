@@ -33,7 +33,8 @@ class Rename(NamedTuple):
         old = self.old.strip("/")
         if old and name != old and not name.startswith(old + "/"):
             return None
-        return "/".join(part for part in (self.new.strip("/"), name[len(old) :].strip("/")) if part)
+        new, rest = self.new.strip("/"), name[len(old) :].strip("/")
+        return f"{new}/{rest}" if new and rest else new or rest
 
 
 def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[Rename, ...]:

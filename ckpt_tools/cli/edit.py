@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import shlex
 import sys
 from collections import Counter
@@ -103,7 +104,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             _show(source, surgery, files, args.dry_run)
         return DONE
 
-    return run(make_parser(), command, argv)
+    # A large checkpoint is millions of small tuples, among which Python looks for cycles again and again: a quarter
+    # of the time, and there are none.
+    gc.disable()
+    try:
+        return run(make_parser(), command, argv)
+    finally:
+        gc.enable()
 
 
 def _write(

@@ -147,15 +147,17 @@ class Bundle:
 
     def _tensor(self, key: str, entry: Entry, parts: tuple[Slice, ...] = ()) -> Tensor:
         stored = self._stored(entry) if not parts else None
-        is_long = (entry.spec.nbytes or 0) > BLOCK
-        stream = partial(self._stream, key, entry) if is_long else None
+        is_long = (entry.size if stored else entry.spec.nbytes or 0) > BLOCK
+        stream = partial(self._stream, key, entry) if is_long and entry.spec.nbytes else None
         return Tensor(entry.spec, partial(self._load, key, entry), stored, parts, stream)
 
     def _stored(self, entry: Entry) -> Stored | None:
         if self.header.big_endian:
             return None
-        self._data(entry)
-        return Stored(self._file(entry.shard).path, entry.offset, entry.size, entry.crc32c, entry.shard)
+        elements.check_size(entry.spec, entry.size)
+        file = self._file(entry.shard)
+        file.part(entry.offset, entry.size, "its bytes")  # raises where they are not there
+        return Stored(file.path, entry.offset, entry.size, entry.crc32c, entry.shard)
 
     def _slices(self, key: str, whole: Entry) -> Iterator[Slice]:
         slices.check_cover(whole.slices, whole.spec.shape)
@@ -215,9 +217,9 @@ class Bundle:
         return self._file(entry.shard).part(entry.offset, entry.size, "its bytes")
 
     def _file(self, shard: int) -> MappedFile:
-        if not 0 <= shard < self.header.num_shards:
-            raise DamagedError(f"its bytes should be in data file {shard} of {self.header.num_shards}")
         if shard not in self._files:
+            if not 0 <= shard < self.header.num_shards:
+                raise DamagedError(f"its bytes should be in data file {shard} of {self.header.num_shards}")
             self._files[shard] = MappedFile(shard_path(self.prefix, shard, self.header.num_shards))
         return self._files[shard]
 

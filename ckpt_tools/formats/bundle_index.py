@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from struct import pack
 from typing import NamedTuple
 
 from ..dtypes import BY_NAME, BY_NUMBER
 from ..errors import DamagedError
 from ..tensors import Spec
-from .proto import FIXED32, VARINT, fields, message, number, put_bytes, put_number, signed
+from .proto import FIXED32, VARINT, fields, message, number, put_bytes, put_number, put_varint, signed
 from .slices import Extents, encode_shape, encode_slice, is_whole, parse_shape, parse_slice
 
 READER_VERSION = 1  # the version of both formats that this reader knows; none is newer
+# Shard, offset, size and checksum behind the type and the shape, as every writer puts them: nearly every entry.
+_PLAIN = re.compile(
+    rb"(?:\x18(%b))?(?:\x20(%b))?(?:\x28(%b))?\x35(.{4})" % (3 * (rb"[\x80-\xff]{0,7}[\0-\x7f]",)), re.S
+)
 VERSIONS = b"\x08\x01"  # VersionDef { producer: 1 }, as every release writes
 
 
@@ -99,6 +105,10 @@ def parse_spec(value: bytes) -> Spec:
 
 def parse_entry(value: bytes, spec: Spec) -> Entry:
     """The rest of an entry whose type and shape are known."""
+    plain = _PLAIN.fullmatch(value, len(spec_prefix(value) or value))
+    if plain:
+        shard, offset, size, crc = plain.groups()
+        return Entry(spec, _number(shard), _number(offset), _number(size), int.from_bytes(crc, "little"))
     values = {3: 0, 4: 0, 5: 0, 6: 0}
     parts = []
     seen = 0
@@ -118,10 +128,30 @@ def parse_entry(value: bytes, spec: Spec) -> Entry:
     return Entry(spec, *values.values(), tuple(parts))
 
 
+def _number(digits: bytes | None) -> int:
+    """A varint from its bytes."""
+    if not digits:
+        return 0
+    value = 0
+    for byte in reversed(digits):
+        value = value << 7 | byte & 0x7F
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _encoded_spec(spec: Spec) -> bytes:
+    return put_number(1, BY_NAME[spec.dtype].number) + put_bytes(2, encode_shape(spec.shape))
+
+
 def encode_entry(entry: Entry) -> bytes:
     """The value of an entry's record, byte for byte as TensorFlow writes it."""
-    out = put_number(1, BY_NAME[entry.spec.dtype].number) + put_bytes(2, encode_shape(entry.spec.shape))
+    out = _encoded_spec(entry.spec)
     if entry.slices:
         return out + b"".join(put_bytes(7, encode_slice(extents)) for extents in entry.slices)
-    out += put_number(3, entry.shard) + put_number(4, entry.offset) + put_number(5, entry.size)
+    if entry.shard:
+        out += b"\x18" + put_varint(entry.shard)
+    if entry.offset:
+        out += b"\x20" + put_varint(entry.offset)
+    if entry.size:
+        out += b"\x28" + put_varint(entry.size)
     return out + b"\x35" + pack("<I", entry.crc32c)

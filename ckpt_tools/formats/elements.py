@@ -44,11 +44,12 @@ def check_crc(stored: int, crc: int) -> None:
 
 def check_size(spec: Spec, size: int) -> None:
     """Raises DamagedError when `size` bytes cannot be the elements of `spec`; before anything is allocated."""
-    if spec.nbytes is None:
+    nbytes = spec.nbytes
+    if nbytes is None:
         if spec.parameters > size:
             raise DamagedError(f"claims {spec.parameters:,} elements in {size:,} bytes")
-    elif spec.nbytes != size:
-        raise DamagedError(f"{spec} takes {spec.nbytes:,} bytes, but the index says {size:,}")
+    elif nbytes != size:
+        raise DamagedError(f"{spec} takes {nbytes:,} bytes, but the index says {size:,}")
 
 
 def decode(data: memoryview, spec: Spec, crc: int, big_endian: bool = False) -> np.ndarray:

@@ -275,10 +275,7 @@ class _BlockWriter:
     def add(self, key: bytes, value: Sequence[bytes]) -> None:
         shared = 0
         if self.count % self._interval:
-            last = self._last
-            limit = min(len(last), len(key))
-            while shared < limit and last[shared] == key[shared]:
-                shared += 1
+            shared = _shared(self._last, key)
         elif self.count:
             self._restarts.append(self._length)
             self.size += 4
@@ -292,6 +289,13 @@ class _BlockWriter:
 
     def finish(self) -> list[bytes]:
         return [*self._parts, pack(f"<{len(self._restarts)}I", *self._restarts), pack("<I", len(self._restarts))]
+
+
+def _shared(a: bytes, b: bytes) -> int:
+    """How many bytes both begin with."""
+    limit = min(len(a), len(b))
+    differ = int.from_bytes(a[:limit], "big") ^ int.from_bytes(b[:limit], "big")
+    return limit - (differ.bit_length() + 7) // 8
 
 
 def _encode(handle: Handle) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..tensors import Spec, Tensors
+from ..tensors import Tensors
 from .operation import Edit, Loss, Operation, Row, all_wrong
 
 
@@ -26,12 +26,12 @@ class Surgery:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """One row for each tensor that is there at the end and was changed, then one for each that is not."""
-        traces = {name: Row(name, "", name, spec, spec) for name, spec in self.source.specs().items()}
+        traces: dict[str, Row] = {}
         gone: list[Row] = []
         for edit in self.edits:
-            traces, dropped = _follow(traces, edit)
-            gone += dropped
-        return tuple(row for row in traces.values() if row.action) + tuple(gone)
+            gone += [_joined(traces.get(row.source), row) for row in edit.rows if row.after is None]
+            traces = _follow(traces, edit)
+        return tuple(traces[name] for name in self.tensors if name in traces) + tuple(gone)
 
     @property
     def losses(self) -> dict[str, Loss]:
@@ -45,7 +45,7 @@ class Surgery:
                 lost[name] = Loss(**{kind: before[kind] + loss[kind] for kind in before})
         return {name: loss for name, loss in lost.items() if name in self.tensors}
 
-    @property
+    @cached_property
     def summary(self) -> dict[str, dict[str, int]]:
         """Tensors, parameters and bytes before and after; strings count no bytes."""
         return {"before": totals(self.source), "after": totals(self.tensors)}
@@ -80,29 +80,21 @@ def totals(tensors: Tensors) -> dict[str, int]:
     }
 
 
-def _follow(traces: dict[str, Row], edit: Edit) -> tuple[dict[str, Row], list[Row]]:
-    """The rows so far, by current name, after one more edit; and the rows of the tensors that it left out."""
-    by_name = {row.name: row for row in edit.rows if row.after is not None}
-    now: dict[str, Row] = {}
-    for name, spec in edit.tensors.specs().items():
-        step = by_name.get(name)
-        now[name] = traces[name] if step is None else _joined(traces.get(step.source), step, spec)
-    gone = []
-    for row in edit.rows:
-        if row.after is None:
-            before = traces[row.source]
-            gone.append(_joined(before, row._replace(name=before.source or row.name), None))
-    return now, gone
+def _follow(traces: dict[str, Row], edit: Edit) -> dict[str, Row]:
+    """The rows so far of what was changed, by current name, after one more edit."""
+    changed = {row.name: _joined(traces.get(row.source), row) for row in edit.rows if row.after is not None}
+    kept = {name: row for name, row in traces.items() if name not in changed and name in edit.tensors}
+    return {**kept, **changed}
 
 
-def _joined(so_far: Row | None, step: Row, after: Spec | None) -> Row:
+def _joined(so_far: Row | None, step: Row) -> Row:
     if so_far is None:
         return step
     return Row(
-        step.name,
+        step.name if step.after is not None else so_far.source or step.name,
         ", ".join(part for part in (so_far.action, step.action) if part),
         so_far.source,
         so_far.before,
-        after,
+        step.after,
         "; ".join(part for part in (so_far.detail, step.detail) if part),
     )

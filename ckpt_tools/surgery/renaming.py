@@ -88,6 +88,8 @@ def _fits_nothing(old: str, tensors: Tensors) -> str:
 
 def _collisions(new_names: dict[str, str]) -> tuple[list[str], set[str]]:
     """A sentence for each name that more than one tensor would get, and the old names of those that move."""
+    if len(set(new_names.values())) == len(new_names):
+        return [], set()
     takers: dict[str, list[str]] = {}
     for name, new in new_names.items():
         takers.setdefault(new, []).append(name)
