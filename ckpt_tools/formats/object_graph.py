@@ -7,9 +7,9 @@ gives a variable's full name and its key in the file (trackable_object_graph.pro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
-from .proto import fields, message, text
+from .proto import fields, message, put_bytes, raw, text
 
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -30,6 +30,30 @@ def attributes(graph: bytes) -> Iterator[tuple[str, str]]:
                 elif number == 3:
                     key = text(message(value, kind, "a checkpoint key"))
             yield full_name, key
+
+
+def rekeyed(graph: bytes, keys: Mapping[str, str | None]) -> bytes:
+    """The graph with other checkpoint keys: old key -> new key, or None to take the attribute out."""
+    out = []
+    for field, wire, node in fields(graph):
+        node = message(node, wire, "a field of the object graph")
+        out.append(put_bytes(field, _rekeyed_node(node, keys) if field == 1 else node))
+    return b"".join(out)
+
+
+def _rekeyed_node(node: bytes, keys: Mapping[str, str | None]) -> bytes:
+    out = []
+    for field, wire, value in fields(node):
+        value = message(value, wire, "a field of a node of the object graph")
+        if field == 2:
+            parts = [(n, message(v, w, "an attribute of the object graph")) for n, w, v in fields(value)]
+            old = next((text(part) for number, part in parts if number == 3), "")
+            new = keys.get(old, old)
+            if new is None:
+                continue
+            value = b"".join(put_bytes(number, raw(new) if number == 3 else part) for number, part in parts)
+        out.append(put_bytes(field, value))
+    return b"".join(out)
 
 
 def variable_names(graph: bytes, keys: Collection[str]) -> dict[str, str]:

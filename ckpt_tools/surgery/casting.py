@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError, nearest
-from ..kinds import kinds
 from ..tensors import Slice, Spec, Tensor, Tensors
-from .operation import Edit, Loss, Operation, Row, chosen, replaced
+from .operation import Edit, Loss, Operation, Row, chosen, kinds_of, replaced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +58,7 @@ class Cast(Operation):
         specs = tensors.specs()
         names, problems = chosen(tensors, self.select, self.command) if self.select else (_floats(specs), ())
         if self.keep_statistics:
-            found = kinds(specs)
+            found = kinds_of(tensors)
             names = [name for name in names if found[name].kind != "statistic"]
         wrong = tuple(
             f"cast: {name} is {specs[name].dtype}, which has no cast to {self.dtype}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..tensors import Tensors
+from .following import follow
 from .operation import Edit, Loss, Operation, Row, all_wrong
 
 
@@ -67,7 +68,9 @@ def operate(source: Tensors, operations: Sequence[Operation]) -> Surgery:
         problems = ["nothing is left: every tensor was dropped"] if source else ["the source has no tensors"]
     if problems:
         raise all_wrong(problems)
-    return Surgery(source, tuple(operations), tuple(edits))
+    surgery = Surgery(source, tuple(operations), tuple(edits))
+    graph = follow(tensors, surgery.rows)
+    return surgery if graph is None else Surgery(source, tuple(operations), (*edits, graph))
 
 
 def totals(tensors: Tensors) -> dict[str, int]:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError
-from ..kinds import kinds
 from ..tensors import Spec, Tensor, Tensors
 from .casting import FLOATS
-from .operation import Edit, Operation, Row, chosen
+from .operation import Edit, Operation, Row, chosen, kinds_of, replaced
 from .renaming import Rename
 
 if TYPE_CHECKING:
@@ -57,9 +56,8 @@ class Average(Operation):
                 made[name] = _mean(spec, [tensor, *(other[name] for other in others)])
                 rows.append(Row(name, "average", name, spec, spec, f"of {len(others) + 1}"))
             else:
-                made[name] = tensor
                 rows.append(Row(name, "keep", name, spec, spec, f"{spec.dtype}: taken from the first"))
-        return Edit(Tensors(made), tuple(rows))
+        return Edit(replaced(tensors, made), tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,9 @@ class Graft(Operation):
             )
             for name, tensor in taken.items()
         )
-        return Edit(tensors, (), problems) if problems else Edit(Tensors({**tensors, **taken}), rows)
+        return (
+            Edit(tensors, (), problems) if problems else Edit(Tensors({**tensors, **taken}, tensors.stored_names), rows)
+        )
 
 
 def _orphans(here: Tensors, taken: Tensors) -> list[str]:
@@ -122,7 +122,7 @@ def _orphans(here: Tensors, taken: Tensors) -> list[str]:
         return []
     return [
         f"graft: {name} would not fit {kind.of} any more; strip it first, or take it along"
-        for name, kind in kinds(here.specs()).items()
+        for name, kind in kinds_of(here).items()
         if kind.of in reshaped and name not in taken and here[name].spec.shape == here[kind.of].spec.shape
     ]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 from ..adaptation import Adaptation, channels, class_map_of_labels, classes
 from ..dtypes import numpy_dtype
 from ..errors import RecipeError
-from ..kinds import Kind, kinds
+from ..kinds import Kind
 from ..names import parse_patterns
 from ..tensors import Spec, Tensor, Tensors
-from .operation import Edit, Operation, Row, chosen, replaced
+from .operation import Edit, Operation, Row, chosen, kinds_of, replaced
 from .shaping import constant
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class InputChannels(Operation):
 
     def edit(self, tensors: Tensors) -> Edit:
         specs = tensors.specs()
-        found = kinds(specs)
+        found = kinds_of(tensors)
         names, problems = chosen(tensors, self.select, self.command) if self.select else (list(tensors), ())
         stems = [name for name in names if found[name].kind == "weight" and len(specs[name].shape) == 4]
         if not self.select:
@@ -183,7 +183,7 @@ def _resized(
     start: Callable[[str, Spec], np.ndarray],
 ) -> Edit:
     """The head in `patterns` with the classes that `class_map(number of old classes)` lists."""
-    found = kinds(tensors.specs())
+    found = kinds_of(tensors)
     names, old, problems = _head(tensors, patterns, found, command)
     if not problems:
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypedDict
 
 from ..errors import SelectionError
+from ..kinds import Kind, kinds
 from ..names import select
 from ..tensors import Spec, Tensor, Tensors
 
@@ -95,6 +96,11 @@ def chosen(names: Iterable[str], patterns: Sequence[str], command: str) -> tuple
         return [], tuple(str(error).splitlines())
 
 
+def kinds_of(tensors: Tensors) -> dict[str, Kind]:
+    """What each tensor is for; keys of object-based files help, where names do not tell a slot from a weight."""
+    return kinds(tensors.specs(), tensors.stored_names)
+
+
 def with_values(tensor: Tensor, spec: Spec, change: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """A tensor whose values are those of `tensor` after `change`, which is called when they are wanted."""
     return Tensor(spec, lambda: change(tensor.load()))
@@ -102,4 +108,4 @@ def with_values(tensor: Tensor, spec: Spec, change: Callable[[np.ndarray], np.nd
 
 def replaced(tensors: Tensors, changed: Mapping[str, Tensor]) -> Tensors:
     """The same names in the same order, with the tensors of `changed` in place of theirs."""
-    return Tensors((name, changed.get(name, tensor)) for name, tensor in tensors.items())
+    return Tensors(((name, changed.get(name, tensor)) for name, tensor in tensors.items()), tensors.stored_names)

@@ -6,15 +6,15 @@ The tensors pass through untouched, so that a V2 writer copies their bytes and t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import RecipeError, nearest
-from ..kinds import kinds
 from ..names import did_you_mean
 from ..renames import Rename as Rule
-from ..tensors import Tensors
-from .operation import Edit, Operation, Row, chosen
+from ..tensors import Tensor, Tensors
+from .operation import Edit, Operation, Row, chosen, kinds_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ class Rename(Operation):
         kept = {name: name if name in losers or not new else new for name, new in new_names.items()}
         specs = tensors.specs()
         rows = tuple(Row(new, "rename", name, specs[name], specs[name]) for name, new in kept.items() if new != name)
-        return Edit(Tensors((kept[name], tensor) for name, tensor in tensors.items()), rows, tuple(problems))
+        keys = {kept[name]: key for name, key in tensors.stored_names.items()}
+        renamed = Tensors(((kept[name], tensor) for name, tensor in tensors.items()), keys)
+        return Edit(renamed, rows, tuple(problems))
 
 
 def _check_rule(old: str, new: str) -> None:
@@ -152,7 +154,7 @@ class Strip(Operation):
 
     def edit(self, tensors: Tensors) -> Edit:
         unwanted = {STRIPPED[word] for word in self.what}
-        found = kinds(tensors.specs())
+        found = kinds_of(tensors)
         details = {name: _belongs(kind) for name, kind in found.items() if kind.kind in unwanted}
         return _without(tensors, set(details), action="strip", details=details)
 
@@ -171,7 +173,7 @@ class EmaToWeights(Operation):
     command: ClassVar[str] = "ema_to_weights"
 
     def edit(self, tensors: Tensors) -> Edit:
-        found = kinds(tensors.specs())
+        found = kinds_of(tensors)
         averages: dict[str, str] = {}
         for name, kind in found.items():
             # What accompanies a zero-debiased average (X/biased, X/local_step) has the longer name.
@@ -204,7 +206,7 @@ class EmaToWeights(Operation):
             for name, kind in found.items()
             if kind.kind == "average" and name not in taken
         ]
-        return Edit(Tensors(kept), tuple(rows))
+        return Edit(Tensors(kept, _keys(tensors, kept)), tuple(rows))
 
 
 def _without(
@@ -221,5 +223,9 @@ def _without(
         for name, spec in specs.items()
         if name in unwanted
     )
-    kept = Tensors((name, tensors[name]) for name in specs if name not in unwanted)
-    return Edit(kept, rows, problems)
+    kept = {name: tensors[name] for name in specs if name not in unwanted}
+    return Edit(Tensors(kept, _keys(tensors, kept)), rows, problems)
+
+
+def _keys(tensors: Tensors, kept: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: key for name, key in tensors.stored_names.items() if name in kept}

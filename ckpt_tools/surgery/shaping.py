@@ -207,7 +207,7 @@ class Fill(Operation):
             return Edit(tensors, problems=(problem,))
         made = constant(Spec(self.dtype, self.shape), self.value)
         row = Row(self.name, "fill", "", None, made.spec, f"with {self.value:g}")
-        return Edit(Tensors({**tensors, self.name: made}), (row,))
+        return Edit(Tensors({**tensors, self.name: made}, tensors.stored_names), (row,))
 
 
 def constant(spec: Spec, value: float) -> Tensor:
