@@ -1,11 +1,13 @@
 """One training step of InceptionV3 beside slim's script, Keras and PyTorch: images per second, side by side.
 
     python benchmarks/bench_step.py [--batch 32] [--size 299] [--steps 3] [--rounds 3] [--peers slim,keras,torch]
+    python benchmarks/bench_step.py --scopes whole --peers "" --variants bfloat16,float16,xla,bfloat16+xla
 
 Each contestant is a process of its own that holds its batch in memory; they take turns, and the best turn of each
 counts. `slim` is a loop as slim's train_image_classifier.py has it: is_training=True everywhere and
 create_train_op(variables_to_train=...). It needs tf-keras, under whose name its batch norm is found; `torch` needs
-torch, torchvision. Who is not installed is left out and named.
+torch, torchvision. Who is not installed is left out and named. Variants are our own step with another --precision or
+--xla.
 """
 
 import argparse
@@ -24,22 +26,29 @@ from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import make_plan
 from ckpt_tools.train.objective import image_losses
 from ckpt_tools.train.options import Options
+from ckpt_tools.train.precision import compiled, make_loss_scale, unscaled
 from ckpt_tools.train.update import apply_gradients, weight_penalty
 net = get_net("inception_v3")
 plan = make_plan({}, net.variables(10), exclude=["**"], trainable=[SCOPE])
-options = Options(optimizer="momentum")
+kinds = [kind for kind in VARIANT.split("+") if kind not in ("", "xla")]
+options = Options(optimizer="momentum", precision=(kinds or ["float32"])[0], xla="xla" in VARIANT)
 graph = tf.Graph()
 with graph.as_default():
     step = tf.train.get_or_create_global_step()
     x, y = tf.constant(images), tf.constant(labels)
     trains = lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen"
-    built = build_net(net, x, num_classes=10, weight_decay=0.0, trains_batch_norm=trains, batch_norm_decay=0.99)
+    how = {"num_classes": 10, "weight_decay": 0.0, "trains_batch_norm": trains, "batch_norm_decay": 0.99}
+    with compiled(options.xla):
+        built = build_net(net, tf.cast(x, options.precision), **how)
     wanted = {row.name for row in plan.rows if row.trainable}
     variables = [v for v in tf.trainable_variables() if v.op.name in wanted]
     loss = tf.reduce_mean(image_losses(built.logits, y, options)) + weight_penalty(options, variables)
-    gradients = list(zip(tf.gradients(loss, variables), variables))
+    scale = make_loss_scale(options.precision)
+    with compiled(options.xla):
+        found = tf.gradients(loss if scale is None else loss * scale.value, variables)
+    gradients = list(zip(unscaled(found, scale), variables))
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
-        train = apply_gradients(gradients, options, {}, tf.constant(0.001), step).operation
+        train = apply_gradients(gradients, options, {}, tf.constant(0.001), step, scale=scale).operation
     session = tf.Session()
     session.run(tf.global_variables_initializer())
 run = lambda: session.run(train)
@@ -99,7 +108,7 @@ import time, numpy as np
 random = np.random.default_rng(0)
 images = random.random(({batch}, {size}, {size}, 3), dtype=np.float32) * 2 - 1
 labels = random.integers(0, 10, {batch}).astype(np.int32)
-SCOPE = {scope!r}
+SCOPE, VARIANT = {scope!r}, {variant!r}
 {program}
 run(); run()
 began = time.monotonic()
@@ -112,9 +121,10 @@ PEERS = {"ours": OURS, "slim": SLIM, "keras": KERAS, "torch": TORCH}
 
 
 def images_per_second(peer: str, scope: str, arguments: argparse.Namespace) -> float | None:
-    """One turn of one contestant; None when its library is not installed."""
+    """One turn of one contestant, or of a variant of it ("ours:xla"); None when its library is not installed."""
+    peer, _, variant = peer.partition(":")
     facts = {"batch": arguments.batch, "size": arguments.size, "steps": arguments.steps}
-    code = FRAME.format(program=PEERS[peer], scope=scope, **facts)
+    code = FRAME.format(program=PEERS[peer], scope=scope, variant=variant, **facts)
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     if "ModuleNotFoundError" in done.stderr:
@@ -132,12 +142,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scopes", default="head,upper,whole")
     parser.add_argument("--peers", default="slim,keras,torch")
+    parser.add_argument("--variants", default="", help="of ours: float16, bfloat16, xla, or two with a plus")
     arguments = parser.parse_args()
-    peers = ["ours", *arguments.peers.split(",")]
+    variants = [f"ours:{variant}" for variant in arguments.variants.split(",") if variant]
+    peers = ["ours", *variants, *filter(None, arguments.peers.split(","))]
     print(f"InceptionV3, batch {arguments.batch}, {arguments.size} pixels, images/s")
     for name in arguments.scopes.split(","):
         scope = SCOPES[name]
-        wanted = [peer for peer in peers if peer in ("ours", "slim") or scope != "Mixed_7c,Logits"]
+        wanted = [peer for peer in peers if peer.startswith(("ours", "slim")) or scope != "Mixed_7c,Logits"]
         best: dict[str, float | None] = dict.fromkeys(wanted, 0.0)
         for _ in range(arguments.rounds):
             for peer in wanted:

@@ -1,0 +1,94 @@
+"""The input pipeline alone, with each augmentation, beside the training steps that it has to feed.
+
+    python benchmarks/bench_pipeline.py [--images 512] [--rounds 3] [--steps 3] [--scopes head,upper,whole]
+
+JPEG files of 500 x 375 pixels, read from disk, decoded, resized to 299 pixels and changed as `--augment` says, in
+batches of 32, by the pipeline of ckpt-finetune. The pipelines take turns, so that another load on the machine hits all
+of them; the best turn of each counts. `a core` is what one core makes in a second of its own time. The steps are those
+of bench_step.py: InceptionV3 on a batch in memory. Where an augmentation is slower than the fastest step that it can
+feed, the last line says so.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from bench_features import BATCH, photos  # which loads TensorFlow, and keeps it quiet
+from bench_step import SCOPES, images_per_second
+
+import tensorflow.compat.v1 as tf  # isort: skip
+
+from ckpt_tools.train.augment import STEPS
+from ckpt_tools.train.data import load_data_set
+from ckpt_tools.train.pipeline import make_batches
+from ckpt_tools.train.preprocess import Preprocessing
+
+SIZE = 299
+TOGETHER = ("crop", "flip", "shift", "rotation", "shear", "zoom", "colour")
+AUGMENTATIONS = {"none": (), **{name: (name,) for name in STEPS}, "all but slim": TOGETHER}
+
+
+def write_photos(folder, count):
+    """`count` JPEG files in two class folders."""
+    examples = photos(count)
+    for number in range(count):
+        place = folder / ("cat", "dog")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.jpg").write_bytes(examples.read(number))
+    return folder
+
+
+def start(examples, augment):
+    """A function that makes so many batches, and returns images a second and images a core and second."""
+    with tf.Graph().as_default() as graph:
+        how = Preprocessing("inception", SIZE, augment=augment)
+        made = make_batches(examples, how, batch_size=BATCH, training=True)
+        index = tf.data.make_one_shot_iterator(made).get_next()["index"]
+    session = tf.Session(graph=graph)
+
+    def turn(batches):
+        session.run(index)  # fills what is fetched ahead
+        began, worked = time.monotonic(), time.process_time()
+        count = sum(len(session.run(index)) for _ in range(batches))
+        return count / (time.monotonic() - began), count / (time.process_time() - worked)
+
+    return session, turn
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=512, help="in each turn of each augmentation")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="training steps in each turn of bench_step.py")
+    parser.add_argument("--scopes", default="head,upper,whole")
+    arguments = parser.parse_args()
+    best = dict.fromkeys(AUGMENTATIONS, (0.0, 0.0))
+    print(f"JPEG of 500 x 375 to {SIZE} pixels, batch {BATCH}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as name:
+        data = load_data_set(str(write_photos(Path(name) / "photos", 320)), validation_fraction=0.2, seed=0)
+        for _ in range(arguments.rounds):
+            for augmentation, steps in AUGMENTATIONS.items():
+                session, turn = start(data.train, steps)
+                with session:
+                    found = turn(arguments.images // BATCH)
+                best[augmentation] = tuple(map(max, best[augmentation], found))
+    for augmentation, (speed, of_a_core) in best.items():
+        print(f"{augmentation:<13} {speed:7.1f} images/s, {of_a_core:6.1f} a core", flush=True)
+    facts = argparse.Namespace(batch=BATCH, size=SIZE, steps=arguments.steps)
+    trained = {}
+    for scope in arguments.scopes.split(","):
+        trained[scope] = max(images_per_second("ours", SCOPES[scope], facts) for _ in range(arguments.rounds))
+        shares = f"{trained[scope] / best['none'][1]:.2f} cores decode and resize for it"
+        print(f"step, {scope:<7} {trained[scope]:7.1f} images/s; {shares}", flush=True)
+    slowest, fastest = min(best, key=lambda name: best[name][0]), max(trained, key=trained.get)
+    ratio = best[slowest][0] / trained[fastest]
+    verdict = "the pipeline is never the bottleneck" if ratio >= 1 else "HERE THE PIPELINE IS THE BOTTLENECK"
+    print(
+        f"the slowest pipeline ({slowest}) has {ratio:.1f} times the speed of the fastest step ({fastest}): {verdict}"
+    )
+
+
+if __name__ == "__main__":
+    main()
