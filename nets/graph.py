@@ -39,9 +39,10 @@ class Built(NamedTuple):
 
 def build_net(
     net: Net,
-    images: tf.Tensor,
+    images: tf.Tensor | None,
     *,
     num_classes: int | None,
+    features: tf.Tensor | None = None,
     trains_batch_norm: Callable[[str], bool] = lambda scope: False,
     batch_norm_decay: float | None = None,
     dropout_keep_prob: float = 1.0,
@@ -52,6 +53,8 @@ def build_net(
 ) -> Built:
     """Builds `net` on preprocessed images of shape [batch, height, width, 3], height and width known.
 
+    With `features` [batch, 1, 1, channels] in place of images, what reaches the head is given: of the net only the head
+    is built, without end points.
     With `num_classes` None the net ends with its features; `head` replaces the net's own. Images of float16 or
     bfloat16 make the net compute in that type, its head excepted; variables are float32 always.
     Batch norm runs in inference mode and its statistics are not updated, except in the scopes that `trains_batch_norm`
@@ -70,7 +73,10 @@ def build_net(
         trains_batch_norm=trains_batch_norm,
         batch_norm_decay=batch_norm_decay,
         dropout_seed=dropout_seed,
+        given=features,
     )
+    if features is not None:  # slim wants to see some
+        images = tf.placeholder(tf.float32, [None, net.image_size, net.image_size, 3], name="not_built")
     if own_place and head.layers:
         place = inside(net.head_scope)
         layers.before_head = lambda features: _hidden_layers(features, place, head, layers)
@@ -84,16 +90,16 @@ def build_net(
         if not own_place:
             end_points = {name: tensor for name, tensor in end_points.items() if name not in _CLASS_END_POINTS}
             logits = None
-        if own_place and net.auxiliary and not aux:
+        if own_place and net.auxiliary and not aux and features is None:
             _create_auxiliary_variables(net, num_classes)
         if num_classes is not None and head.scope:
             logits = _own_head(layers.features, head, layers, num_classes)
     if logits is not None:
         logits = tf.reshape(logits, [-1, num_classes], name="logits")
-    features = tf.squeeze(layers.features, [1, 2], name="features")
+    reached = tf.squeeze(layers.features, [1, 2], name="features")
     scopes = tuple(f"{inside(scope)}/" for scope in (net.scope, head.scope) if scope)
     variables = tuple(v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES) if v.op.name.startswith(scopes))
-    return Built(logits, features, end_points, auxiliary_logits, variables)
+    return Built(logits, reached, {} if features is not None else end_points, auxiliary_logits, variables)
 
 
 def _without_name_scope(end_points: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

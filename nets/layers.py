@@ -10,6 +10,8 @@ arguments of their arg_scopes. What differs from slim's own:
   interrupted.
 - a convolution whose kernel is larger than its input pads it with zeros, and the pooling before the classifier takes
   the mean of whatever there is: with these two every net takes images of other sizes.
+- where the features are given, the layers before the head make no variables and nothing that is ever run: what slim
+  builds is the head alone, with its own scopes and initializers.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class Layers:
     `batch_norm_decay` wins over the arg_scope's. `dropout_seed` is an integer tensor of shape [2]; without it, nothing
     is dropped. `head_layer` is the scope of the convolution that makes the logits: `before_head` maps the features
     that reach it, and without `has_head` it is left out, so that the net returns its features. `features` is their
-    tensor, of shape [batch, 1, 1, channels], once it is built.
+    tensor, of shape [batch, 1, 1, channels], once it is built; `given` takes its place.
     """
 
     head_layer: str
@@ -48,6 +50,7 @@ class Layers:
     batch_norm_decay: float | None = None
     dropout_seed: tf.Tensor | None = None
     before_head: Callable[[tf.Tensor], tf.Tensor] | None = None
+    given: tf.Tensor | None = None
     features: tf.Tensor | None = field(default=None, init=False)
 
     @contextlib.contextmanager
@@ -76,6 +79,8 @@ class Layers:
         fused: object = None,
     ) -> tf.Tensor:
         """Slim's `batch_norm` for [batch, height, width, channels]; `is_training` and `fused` are not looked at."""
+        if self.given is not None:
+            return inputs
         with tf.variable_scope(scope, "BatchNorm", [inputs]) as layer:
             channels = inputs.shape[-1]
 
@@ -117,6 +122,8 @@ class Layers:
     ) -> tf.Tensor:
         """Slim's `conv2d`; knows the last layer, and never fails for a map smaller than its kernel."""
         if inside(kwargs.get("scope")) == self.head_layer:
+            if self.given is not None:
+                inputs = self.given
             if inputs.shape[1:3] != (1, 1):  # a larger image makes a fully convolutional net answer at several places
                 inputs = tf.reduce_mean(inputs, [1, 2], keepdims=True, name="global_pool")
             self.features = inputs = tf.cast(inputs, tf.float32)  # a head computes in full precision
@@ -126,6 +133,8 @@ class Layers:
                 inputs = self.before_head(inputs)
         if kwargs.get("padding") == "VALID":
             inputs = _padded(inputs, kernel_size)
+        if self.given is not None and self.features is None:
+            return _never_run(inputs, num_outputs, kernel_size, *args, **kwargs)
         return _SLIM["conv2d"](inputs, num_outputs, kernel_size, *args, **kwargs)
 
     def avg_pool2d(self, inputs: tf.Tensor, kernel_size: object, *args: object, **kwargs: object) -> tf.Tensor:
@@ -168,8 +177,21 @@ def inside(scope: str | None) -> str:
 
 def _padded(images: tf.Tensor, kernel_size: object) -> tf.Tensor:
     """`images` with zeros around them where a side is shorter than the kernel's."""
-    kernel = [kernel_size] * 2 if isinstance(kernel_size, int) else list(kernel_size)
-    missing = [max(0, wanted - side) for wanted, side in zip(kernel, images.shape[1:3], strict=True)]
+    missing = [max(0, wanted - side) for wanted, side in zip(_pair(kernel_size), images.shape[1:3], strict=True)]
     if not any(missing):
         return images
     return tf.pad(images, [[0, 0], *([count // 2, count - count // 2] for count in missing), [0, 0]])
+
+
+def _never_run(
+    inputs: tf.Tensor, channels: int, kernel_size: object, stride: object = 1, padding: str = "SAME", **_: object
+) -> tf.Tensor:
+    """A tensor of the shape that a convolution gives, which nothing can run."""
+    sides = []
+    for side, kernel, step in zip(inputs.shape[1:3], _pair(kernel_size), _pair(stride), strict=True):
+        sides.append(-(-(side if padding == "SAME" else side - kernel + 1) // step))
+    return tf.placeholder(inputs.dtype, [None, *sides, channels], name="not_built")
+
+
+def _pair(sizes: object) -> list[int]:
+    return [sizes] * 2 if isinstance(sizes, int) else list(sizes)

@@ -1,6 +1,8 @@
 """The frozen prefix is computed once: which tensors, what is kept, and that nothing else changes by it."""
 
 import json
+import re
+import shutil
 import signal
 
 import numpy as np
@@ -153,10 +155,10 @@ TRAINABLE = {
 
 @pytest.mark.parametrize("case", TRAINABLE)
 def test_the_same_weights_with_and_without_the_cache(job, tmp_path, case):
-    said = []
-    finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "off"), cache="off"))
-    finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "on"), cache="require"), said.append)
-    finetune(Options(**{**job, **TRAINABLE[case]}, train_dir=str(tmp_path / "again"), cache="require"), said.append)
+    said, options = [], {**job, **TRAINABLE[case], "cache_dir": str(tmp_path / "cache")}
+    finetune(Options(**options, train_dir=str(tmp_path / "off"), cache="off"))
+    finetune(Options(**options, train_dir=str(tmp_path / "on"), cache="require"), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "again"), cache="require"), said.append)
     views = TRAINABLE[case].get("augment_copies", 1)
     count = f"{42 * views + 18} of {42 * views + 18} {'images' if views == 1 else 'views'} are there"
     assert [count in line for line in said if line.startswith("cache")] == [False, True]
@@ -194,7 +196,7 @@ def test_another_backbone_is_computed_again(job, tmp_path):
     finetune(Options(**options, train_dir=str(tmp_path / "a")), said.append)
     finetune(Options(**{**options, "checkpoint": other}, train_dir=str(tmp_path / "b")), said.append)
     assert sum("0 of 60 images are there" in line for line in said) == 2
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("*/facts.json"))) == 2
 
 
 def test_a_photo_that_cannot_be_decoded_is_replaced_as_without_the_cache(job, tmp_path):
@@ -292,13 +294,75 @@ def test_views_are_kept_by_photo_seed_and_steps(job, tmp_path):
     # 42 photos to train on (then 43), 18 to validate with, which are the same whatever the augmentation
     found = ["0 of 144", "141 of 144", "144 of 147", "147 of 190", "18 of 147", "18 of 147", "147 of 147"]
     assert caches(said) == [f"{each} views" for each in found]
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("*/facts.json"))) == 1
 
 
 def test_copies_without_augmentation_are_refused():
     with pytest.raises(RecipeError) as caught:
         Options(augment_copies=3)
     assert str(caught.value) == "--augment-copies: there is nothing to copy without --augment"
+
+
+# --- the head alone: what reaches it is all there, and nothing before it is built ---
+
+HEADS = {
+    "the net's own": {},
+    "layers and dropout": {"head": "dense(8,relu)|dropout(0.5)", "dropout": 0.3, "ema": 0.9, "layer_decay": 0.5},
+    "in a scope of its own": {"head_scope": "Mine", "trainable": ("Mine",), "exclude": ()},
+    "views": {"augment": ("flip",), "augment_copies": 2},
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_a_head_is_trained_without_the_net_as_with_it(job, tmp_path, case):
+    options = {**job, "trainable": ("Logits",), **HEADS[case], "cache_dir": str(tmp_path / "cache")}
+    said = {}
+    for name in ("fills", "alone", "whole"):
+        if name == "whole":
+            shutil.rmtree(tmp_path / "cache/frontiers")
+        finetune(Options(**options, train_dir=str(tmp_path / name)), said.setdefault(name, []).append)
+    restored = {name: next(line for line in lines if line.startswith("restored")) for name, lines in said.items()}
+    assert restored["fills"] == restored["whole"]
+    assert restored["alone"].endswith("variables, read back and compared with the plan; 12 are copied")
+    assert differing(tmp_path / "alone", tmp_path / "whole") == []
+    assert losses(tmp_path / "alone").tolist() == losses(tmp_path / "whole").tolist()
+    assert said["alone"][-1] == said["whole"][-1] == said["fills"][-1]  # the freeze audit
+    work = [re.search("left with (.*)% of the work", "".join(lines))[1] for lines in said.values()]
+    assert len(set(work)) == 1
+
+
+def test_another_head_finds_the_values_of_the_first(job, tmp_path):
+    options = {**job, "cache_dir": str(tmp_path / "cache")}
+    said = []
+    finetune(Options(**options, trainable=("Logits",), train_dir=str(tmp_path / "a")), said.append)
+    other = {"head_scope": "Mine", "head": "dense(8,relu)", "trainable": ("Mine",)}
+    finetune(Options(**{**options, **other, "exclude": ()}, train_dir=str(tmp_path / "b")), said.append)
+    assert caches(said) == ["0 of 60 images", "60 of 60 images"]
+    assert "restored       4 variables, read back and compared with the plan; 12 are copied" in said
+    said.clear()  # a backbone that moves is built, whatever is known
+    finetune(Options(**options, trainable=("Conv_3,Logits",), train_dir=str(tmp_path / "c")), said.append)
+    assert "restored       14 variables, read back and compared with the plan" in said
+
+
+def test_a_head_trained_without_the_net_goes_on_where_it_was_stopped(job, tmp_path):
+    options = {**job, "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache"), "optimizer": "momentum"}
+    finetune(Options(**options, train_dir=str(tmp_path / "whole")))
+    finetune(Options(**{**options, "steps": 5}, train_dir=str(tmp_path / "parts")))
+    finetune(Options(**options, train_dir=str(tmp_path / "parts")))
+    assert differing(tmp_path / "whole", tmp_path / "parts") == []
+
+
+def test_a_note_that_is_damaged_or_of_another_net_does_no_harm(job, tmp_path):
+    options = {**job, "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
+    finetune(Options(**options, train_dir=str(tmp_path / "a")))
+    note = next((tmp_path / "cache/frontiers").iterdir())
+    told = json.loads(note.read_text())
+    for name, text in (("b", "{"), ("c", json.dumps({**told, "variables": ["Other/weights"]})), ("d", "[]")):
+        note.write_text(text)
+        said = []
+        finetune(Options(**options, train_dir=str(tmp_path / name)), said.append)
+        assert "restored       14 variables, read back and compared with the plan" in said
+        assert differing(tmp_path / "a", tmp_path / name) == []
 
 
 # --- stopped while the cache is filled ---

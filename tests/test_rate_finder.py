@@ -77,3 +77,16 @@ def test_a_rate_that_is_suggested_trains_well(job, tmp_path):
 def test_the_picture_needs_a_folder(job, tmp_path):
     with pytest.raises(OutputError, match="no folder that exists"):
         find_learning_rate(Options(**job, find_learning_rate=str(tmp_path / "none/rates.png")))
+
+
+def test_cached_values_give_the_same_losses(job, tmp_path):
+    """Once filling the cache, once without building the net at all, once without the cache."""
+    common = {**job, "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
+    found, said = [], []
+    for number, cache in enumerate(("require", "require", "off")):
+        options = Options(**common, cache=cache, find_learning_rate=str(tmp_path / f"{number}.png"))
+        found.append(find_learning_rate(options, said.append))
+    assert found[0].losses == found[1].losses
+    np.testing.assert_allclose(found[0].losses, found[2].losses, rtol=1e-4)
+    there = [line.split(" are there")[0] for line in said if line.startswith("cache")]
+    assert there == ["cache          0 of 60 images", "cache          60 of 60 images"]

@@ -31,3 +31,12 @@ def read_batch(like: tf.data.Dataset) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     handle = tf.placeholder(tf.string, [], name="pipeline")
     types, shapes = tf.data.get_output_types(like), tf.data.get_output_shapes(like)
     return handle, tf.data.Iterator.from_string_handle(handle, types, shapes).get_next()
+
+
+def fed_features(channels: int) -> dict[str, tf.Tensor]:
+    """A batch ("features", "label", "index") that is fed: what reaches the head, in place of images."""
+    return {
+        "features": tf.placeholder(tf.float32, [None, 1, 1, channels], name="features"),
+        "label": tf.placeholder(tf.int32, [None], name="labels"),
+        "index": tf.placeholder(tf.int64, [None], name="index"),
+    }

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,23 +17,22 @@ import tensorflow.compat.v1 as tf
 
 from ..errors import TrainingError
 from .augmentation_picture import draw_augmentation
-from .batches import Pipeline
 from .cluster import Cluster, machine_lost
 from .devices import Placement, place
 from .evaluate import Evaluation
+from .feeding import build_graph, from_cache
 from .final_evaluation import final_evaluation
 from .job import Job, make_job, opening_lines
-from .model import build_model, session_config
-from .objective import class_weights
+from .model import session_config
 from .options import Options
-from .pipeline import Unreadable, make_batches
+from .pipeline import Unreadable
 from .progress import Progress, StopRequest
 from .report import write_report
 from .restore import assign, audit, planned_tensors
 from .run import Batches, Run, evaluate, freeze_audit, last_good, save, save_what_is_whole
 from .run_directory import RunDirectory, open_run, read_tensors, run_digest, write_text
-from .schedule import batch_norm_decay, rate_at
-from .transfer import Cached, Transfer, fed_to_parts, fill, plan_transfer
+from .schedule import rate_at
+from .transfer import Transfer
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
@@ -107,27 +106,24 @@ def train_phase(
     # --- graph: pipelines, towers, step ------------------------------------------------------------------------
     with tf.Graph().as_default(), tf.device(placement.home):
         unreadable = Unreadable()
-        training, validation = pipelines(job, resumed or 0, unreadable)
-        weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
-        settled = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, job.total))
-        model = build_model(
-            job.net, job.plan, settled, num_classes=job.classes, head=job.head, like=validation, class_weights=weights,
-            placement=placement,
-        )  # fmt: skip
-        training_batches = Pipeline(training, model.training_handle)
-        validation_batches = Pipeline(validation, model.inference_handle)
+        graph = build_graph(job, placement, unreadable, step=resumed or 0, length=job.total)
+        model, training_batches, validation_batches = graph.model, graph.training, graph.validation
 
         # --- restore and audit ---------------------------------------------------------------------------------
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
         with tf.Session(where.target, config=where.config) as session:
             run = Run(job, directory, model, session, planned, planned, unreadable=unreadable, seconds=seconds)
-            transfer = plan_transfer(job, model, planned)
+            transfer = graph.transfer(job, planned)
             say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
             say(restore(run, resumed))
             directory.begin(job.plan, job.options, job.data.labels, facts(job))
             run.spent("preparation", began)
             if isinstance(transfer, Transfer):
-                training_batches, validation_batches = from_cache(run, transfer, stop)
+                began = time.monotonic()
+                training_batches, validation_batches = from_cache(
+                    transfer, job, model, session, unreadable, stop, step=run.step
+                )
+                run.spent("transfer values", began)
 
             # --- train, evaluate, save -------------------------------------------------------------------------
             with machine_lost(cluster, lambda: save_what_is_whole(run)):
@@ -156,29 +152,6 @@ def train_phase(
     return result
 
 
-def pipelines(job: Job, step: int, unreadable: Unreadable) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """Training batches from the one after `step` on, and the validation batches."""
-    options = job.options
-    common = {"batch_size": options.batch_size, "unreadable": unreadable}
-    training = make_batches(
-        job.data.train, job.preprocessing, training=True, seed=options.seed, start_step=step, **common
-    )
-    return training, make_batches(job.data.validation, job.preprocessing, training=False, **common)
-
-
-def from_cache(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[Cached, Cached]:
-    """Computes the transfer values that are not there yet; the batches of training and validation are made of them."""
-    began, job, model = time.monotonic(), run.job, run.model
-    transfer = fill(transfer, job, model, run.session, run.unreadable, stop)
-    common = {"batch_size": job.options.batch_size}
-    training = Cached(
-        transfer, fed_to_parts(transfer, model), training=True, seed=job.options.seed, start_step=run.step, **common
-    )
-    inference = Cached(transfer, [(*transfer.inference, model.inference.labels)], training=False, **common)
-    run.spent("transfer values", began)
-    return training, inference
-
-
 def restore(run: Run, resumed: int | None) -> str:
     """Gives every variable its value: by the plan, or from the run's own checkpoint. Returns a sentence on it."""
     everything = run.model.variables
@@ -188,7 +161,9 @@ def restore(run: Run, resumed: int | None) -> str:
     if resumed is None:
         assign(run.session, net, run.planned)
         run.session.run(start_others)  # slots and global_step: constants; moving averages: the variables themselves
-        return f"restored       {audit(run.session, net, run.planned)} variables, read back and compared with the plan"
+        compared = f"{audit(run.session, net, run.planned)} variables, read back and compared with the plan"
+        copied = f"; {len(run.planned) - len(net)} are copied" if len(net) < len(run.planned) else ""
+        return f"restored       {compared}{copied}"
     saved_path = run.directory.prefix(resumed)
     saved = read_tensors(saved_path)
     missing = [name for name in net if name not in saved]
@@ -216,7 +191,7 @@ def train(
     fetched = [model.step.train, model.step.loss, model.step.accuracy, model.step.gradient_norms]
     one_step = run.session.make_callable(fetched, feed_list=feeds)
     batches = training.start(run.session)
-    evaluated, measured, saved_at, started = {}, [], time.monotonic(), time.monotonic()
+    evaluated, measured, losses, saved_at, started = {}, [], [], time.monotonic(), time.monotonic()
     events = tf.summary.FileWriter(str(run.directory.path), graph=model.graph if run.step == 0 else None)
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
@@ -230,12 +205,14 @@ def train(
             run.gradient_norms = norms
             run.step += 1
             measured.append((loss, accuracy))
+            losses.append(loss)
             progress.step(options.batch_size, f"loss {loss:.4f}")
 
             evaluates = run.step % (options.eval_steps or job.per_epoch) == 0 or run.step == job.until
             if evaluates:
                 evaluated = evaluate(run, validation)
-                progress.say(f"step {run.step:,}: loss {loss:.4f}, {figures(evaluated)}")
+                progress.say(f"step {run.step:,}: loss {np.mean(losses):.4f}, {figures(evaluated)}")
+                losses = []  # what is said is the mean since the last line; a batch of few images says little
             if evaluates or run.step % options.log_steps == 0:
                 log(run, events, rate, measured, evaluated if evaluates else {}, time.monotonic() - started)
                 measured = []

@@ -24,6 +24,7 @@ WORTH = 0.1  # of a step's work must be saved; else the prefix is not worth the 
 _HANDLES = {"VarHandleOp", "VariableV2", "Variable"}
 _PURE = {"ReadVariableOp", "Const", "Shape", "NoOp", "Identity"}
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
+_SAME = {"Squeeze", "Reshape", "Identity"}
 _HEAVY = {"Conv2D", "DepthwiseConv2dNative", "MatMul"}
 _ENDLESS = math.inf
 
@@ -31,14 +32,15 @@ _ENDLESS = math.inf
 class Frontier(NamedTuple):
     """Tensors [batch, ...] that divide the frozen prefix from the rest, from the input to the output.
 
-    `work_left` is the share of a step's multiplications that remains when they are fed. `variables` are the names of
-    the variables that the prefix reads.
+    `work_left` is the share of a step's multiplications that remains when they are fed, `work_saved` how many do not,
+    an image. `variables` are the names of the variables that the prefix reads.
     """
 
     tensors: tuple[tf.Tensor, ...]
     bytes_per_image: int
     work_left: float
     variables: tuple[str, ...]
+    work_saved: float
 
 
 def find_frontier(
@@ -57,13 +59,22 @@ def find_frontier(
     prefix = [op for op in from_images if op not in moving]
     if not prefix:
         return None
-    tensors = _cut(images, prefix, moving, goals)
+    tensors = tuple(dict.fromkeys(_unshaped(tensor) for tensor in _cut(images, prefix, moving, goals)))
     left = _downstream(tensors, needed)
     kept = _without(_upstream([tensor.op for tensor in tensors]), images)
     variables = tuple(sorted(op.name for op in kept if op.type in _HANDLES))
     everything = sum(map(work, from_images)) or 1
-    share = sum(work(op) for op in from_images if op in left or op in moving) / everything
-    return Frontier(tensors, sum(map(row_bytes, tensors)), share, variables) if tensors and share < 1 - WORTH else None
+    remains = sum(work(op) for op in from_images if op in left or op in moving)
+    if not tensors or remains > (1 - WORTH) * everything:
+        return None
+    size = sum(map(row_bytes, tensors))
+    return Frontier(tensors, size, remains / everything, variables, everything - remains)
+
+
+def work_behind(tensor: tf.Tensor, targets: Sequence[tf.Tensor | tf.Operation]) -> float:
+    """Multiplications an image of all that lies between a tensor that is fed and the targets."""
+    needed = _upstream([target if isinstance(target, tf.Operation) else target.op for target in targets])
+    return sum(map(work, _downstream([tensor], needed)))
 
 
 def row_bytes(tensor: tf.Tensor) -> float:
@@ -200,6 +211,13 @@ def _cut(
             join(2 * i + 1, sink, _ENDLESS)
     after = _sink_side(capacity, source, sink)
     return tuple(tensor for i, tensor in enumerate(tensors) if 2 * i not in after and 2 * i + 1 in after)
+
+
+def _unshaped(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor that this one is another shape of, so that every head finds the same frontier."""
+    while tensor.op.type in _SAME and row_bytes(tensor.op.inputs[0]) == row_bytes(tensor):
+        tensor = tensor.op.inputs[0]
+    return tensor
 
 
 def _sink_side(capacity: list[dict[int, float]], source: int, sink: int) -> set[int]:

@@ -19,7 +19,7 @@ from ..nets.graph import build_net
 from ..nets.head import Dropout, Head
 from ..nets.net import Net
 from ..plan import Plan
-from .batches import read_batch
+from .batches import fed_features, read_batch
 from .cluster import after_all
 from .devices import ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
 from .objective import image_losses
@@ -33,7 +33,10 @@ TRAINING, INFERENCE = "training", "inference"
 
 
 class Tower(NamedTuple):
-    """The net on a batch: images float32 [batch, height, width, 3], logits float32 [batch, classes], others [batch]."""
+    """The net on a batch: images float32 [batch, height, width, 3], logits float32 [batch, classes], others [batch].
+
+    Where the head alone is built, `images` are the features that are fed, [batch, 1, 1, channels].
+    """
 
     images: tf.Tensor
     labels: tf.Tensor
@@ -75,15 +78,19 @@ def build_tower(
     net: Net, batch: Mapping[str, tf.Tensor], plan: Plan, options: Options, *, num_classes: int, head: Head,
     training: bool, variables: Variables, step: tf.Variable, part: int = 0,
 ) -> Tower:  # fmt: skip
-    """Builds the net on `batch` ("image", "label"), `part` of a whole one; later towers take the first's variables."""
+    """Builds the net on `batch` ("image" or "features", "label"), `part` of a whole one; later towers take the first's
+    variables."""
     name = part_name(part) if training else INFERENCE
     exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
     scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=variables.remember)
     with tf.name_scope(name), scope, compiled(options.xla):
         drops = training and has_dropout(head)
+        given = batch.get("features")
+        images = None if given is not None else tf.cast(batch["image"], options.precision)
         built = build_net(
-            net, tf.cast(batch["image"], options.precision),
+            net, images,
             num_classes=num_classes,
+            features=given,
             trains_batch_norm=lambda layer: training and plan.batch_norm.get(layer, "frozen") != "frozen",
             batch_norm_decay=options.batch_norm_decay,
             dropout_seed=dropout_seed(options, step, part) if drops else None,
@@ -94,8 +101,8 @@ def build_tower(
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=built.logits)
         correct = tf.equal(tf.argmax(built.logits, axis=1, output_type=tf.int32), batch["label"])
     return Tower(
-        batch["image"], batch["label"], built.logits, losses, correct, built.end_points, built.features,
-        built.auxiliary_logits,
+        batch["image"] if given is None else given, batch["label"], built.logits, losses, correct, built.end_points,
+        built.features, built.auxiliary_logits,
     )  # fmt: skip
 
 
@@ -229,8 +236,8 @@ class Model(NamedTuple):
     inference: Tower
     step: Step
     initializers: Mapping[str, Callable]
-    training_handle: tf.Tensor  # of the pipeline that each tower reads from
-    inference_handle: tf.Tensor
+    training_handle: tf.Tensor | None  # of the pipeline that each tower reads from; None where batches are fed
+    inference_handle: tf.Tensor | None
     index: tf.Tensor  # int64 [batch]: which images the inference tower sees
 
     @property
@@ -251,21 +258,27 @@ def build_model(
     *,
     num_classes: int,
     head: Head,
-    like: tf.data.Dataset,
+    like: tf.data.Dataset | None = None,
+    features: int | None = None,
     class_weights: Sequence[float] | None = None,
     placement: Placement = ONE_DEVICE,
 ) -> Model:
-    """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will."""
+    """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will. With
+    `features`, channels of what reaches the head, that is fed, and nothing before the head is built."""
+
+    def read() -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
+        return read_batch(like) if features is None else (None, fed_features(features))
+
     variables, global_step = Variables(), tf.train.get_or_create_global_step()
     common = {"num_classes": num_classes, "head": head, "variables": variables, "step": global_step}
-    handle, batch = read_batch(like)
+    handle, batch = read()
     towers, step = build_training(
         batch, net, plan, options, class_weights=class_weights, placement=placement, **common
     )  # fmt: skip
     inference, inference_handle, index = towers[0], handle, batch["index"]
     differ = has_dropout(head) or any(mode != "frozen" for mode in plan.batch_norm.values())
     if differ or len(towers) > 1:
-        inference_handle, batch = read_batch(like)
+        inference_handle, batch = read()
         inference, index = build_tower(net, batch, plan, options, training=False, **common), batch["index"]
     graph = tf.get_default_graph()
     return Model(graph, towers, inference, step, variables.initializers, handle, inference_handle, index)

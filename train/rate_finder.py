@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +23,6 @@ from .job import Job, make_job
 from .options import Options
 from .pipeline import Unreadable
 from .progress import Progress, StopRequest
-from .schedule import batch_norm_decay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +55,7 @@ def find_learning_rate(options: Options, say: Callable[[str], None] = lambda lin
         raise OutputError("is in no folder that exists", path=picture)
     new_figure(1, 1)  # matplotlib is missed before the steps, not after them
     job = make_job(options)
-    losses = tuple(_losses(job))
+    losses = tuple(_losses(job, say))
     rates, smoothed = rate_ramp()[: len(losses)], smooth(losses)
     found = Found(rates, losses, smoothed, suggest(rates, smoothed), (str(picture), str(picture.with_suffix(".csv"))))
     try:
@@ -107,31 +105,31 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
     raise TrainingError("the loss falls at no learning rate", advice="Look at the data, or at what is trainable.")
 
 
-def _losses(job: Job) -> Iterator[float]:
+def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
     """The loss of each step with the rates of the ramp, until it diverges."""
     import tensorflow.compat.v1 as tf
 
-    from .batches import Pipeline
     from .devices import place
-    from .finetune import pipelines
-    from .model import build_model, session_config
-    from .objective import class_weights
+    from .feeding import build_graph, from_cache
+    from .model import session_config
     from .restore import assign, planned_tensors
+    from .transfer import Transfer
 
     options, placement, unreadable = job.options, place(job.options), Unreadable()
     with tf.Graph().as_default(), tf.device(placement.home), StopRequest() as stop:
-        training, validation = pipelines(job, 0, unreadable)
-        model = build_model(
-            job.net, job.plan, replace(options, batch_norm_decay=batch_norm_decay(options, STEPS)),
-            num_classes=job.classes, head=job.head, like=validation, placement=placement,
-            class_weights=class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes)),
-        )  # fmt: skip
-        batches = Pipeline(training, model.training_handle)
+        graph = build_graph(job, placement, unreadable, length=STEPS)
+        model, batches = graph.model, graph.training
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
         variables = model.variables
         with tf.Session(config=session_config(options.device, placement.cpus)[0]) as session:
+            transfer = graph.transfer(job, planned)
             assign(session, {name: variables[name] for name in variables if name in planned}, planned)
             session.run([variable.initializer for name, variable in variables.items() if name not in planned])
+            if isinstance(transfer, Transfer):
+                say(transfer.line())
+                batches, _ = from_cache(transfer, job, model, session, unreadable, stop)
+                if stop.signal:
+                    raise KeyboardInterrupt
             feeds = [model.step.learning_rate, *batches.tensors]
             one_step = session.make_callable([model.step.train, model.step.loss], feed_list=feeds)
             values, losses = batches.start(session), []

@@ -110,18 +110,18 @@ def snapshot(run: Run, *, slots: bool = True) -> Tensors:
 
 def save(run: Run) -> None:
     """Writes the checkpoint of this step, and the best one when there is a new one."""
-    began, job = time.monotonic(), run.job
-    actions = {row.name: "trained" if row.name in job.movable else row.action for row in job.plan.rows}
+    began, job, movable = time.monotonic(), run.job, run.job.movable
+    actions = {row.name: "trained" if row.name in movable else row.action for row in job.plan.rows}
     provenance = {"source": job.source, "actions": actions, "plan": job.plan.digest}
     tensors = snapshot(run)
-    broken = [name for name in sorted(job.movable) if not np.isfinite(tensors[name].load()).all()]
+    broken = [name for name in sorted(movable) if not np.isfinite(tensors[name].load()).all()]
     if broken:  # not saved: what is on disk stays the last good one
         fact = f"step {run.step:,} made values of {', '.join(broken[:3])} that are no numbers; {last_good(run)}"
         raise TrainingError(fact, advice="Try a lower --learning-rate or --clip-norm 1.")
     prefix = run.directory.save(run.step, tensors, provenance)
     run.frozen = read_tensors(prefix)  # from here on frozen tensors are copied as bytes
     if run.better is not None:
-        moved = {name: tensor for name, tensor in run.better.items() if name in job.movable or name not in run.planned}
+        moved = {name: tensor for name, tensor in run.better.items() if name in movable or name not in run.planned}
         tensors = {**{name: run.frozen[name] for name in run.better}, **moved}
         run.directory.save_best(Tensors(tensors), provenance, run.best)
         run.better = None
@@ -143,9 +143,10 @@ def freeze_audit(run: Run) -> dict[str, object]:
     """Compares the saved checkpoint with the source, tensor by tensor. Raises TrainingError when a frozen one moved."""
     saved = read_tensors(run.directory.prefix(run.step))
     changed = changed_tensors(run.planned, {name: saved[name] for name in run.planned if name in saved})
-    wrong = [name for name in changed if name not in run.job.movable]
+    movable = run.job.movable
+    wrong = [name for name in changed if name not in movable]
     if wrong:
         raise TrainingError(f"frozen tensors differ from the source: {', '.join(wrong[:5])}", path=run.directory.path)
     same = len(run.planned) - len(changed)
     text = f"freeze audit   {same} of {len(run.planned)} tensors are bit for bit as planned; {len(changed)} changed"
-    return {"identical": same, "changed": changed, "movable": sorted(run.job.movable), "text": text}
+    return {"identical": same, "changed": changed, "movable": sorted(movable), "text": text}

@@ -46,12 +46,14 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Transfer:
-    """What is cached, and where. `inference` are the frontier's tensors in the inference tower.
+    """What is cached, and where. `fed` are the frontier's tensors in the tower of each part of a batch, and its labels;
+    `inference` are the frontier's tensors in the inference tower.
 
     `views` are those of the training images, which the epochs take in turn, and the validation images last.
     """
 
     frontier: Frontier
+    fed: tuple[tuple[tf.Tensor, ...], ...]
     inference: tuple[tf.Tensor, ...]
     cache: TransferCache
     views: tuple[View, ...]
@@ -91,38 +93,45 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
         return "the images are another view in each epoch (--augment); --augment-copies K would cache K views of each"
     step, inference = model.step, model.inference
     targets = [step.train, step.loss, step.accuracy]
-    frontier = find_frontier(model.training.images, targets, lambda name: name in job.movable or name not in planned)
+    movable = job.movable
+    frontier = find_frontier(model.training.images, targets, lambda name: name in movable or name not in planned)
     if frontier is None:
         return "too little of the net is frozen"
     twins = tuple(_twin(tensor) for tensor in frontier.tensors) if inference is not model.training else frontier.tensors
     parts = [Part(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors]
-    facts = {
-        "net": job.net.name,
-        "variables": digest_of({name: planned[name] for name in frontier.variables}),
-        "preprocessing": job.preprocessing.plain.as_dict(),
-        **({} if job.options.precision == "float32" else {"precision": job.options.precision}),
-    }
     try:
-        cache = open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
-        views = tuple(view._replace(rows=cache.find(view.names)) for view in views_of(job))
+        cache = cache_of(job, planned, frontier.variables, parts)
+        views = found_views(job, cache)
         missing = {view.names[i] for view in views for i in view.missing}
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
     except (OutputError, OSError) as error:
         return str(error)
-    return problem or Transfer(frontier, twins, cache, views)
+    return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, cache, views)
 
 
-def views_of(job: Job) -> list[View]:
-    """Every look at the images of a run, without rows. An image's plain row is named by its digest; that of a view by
-    what decides the view's random changes as well."""
+def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequence[Part]) -> TransferCache:
+    """The cache of this frontier. Raises OutputError where it cannot be made."""
+    facts = {
+        "net": job.net.name,
+        "variables": digest_of({name: planned[name] for name in variables}),
+        "preprocessing": job.preprocessing.plain.as_dict(),
+        **({} if job.options.precision == "float32" else {"precision": job.options.precision}),
+    }
+    return open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
+
+
+def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
+    """Every look at the images of a run, with the rows that are there. An image's plain row is named by its digest;
+    that of a view by what decides the view's random changes as well."""
 
     def view(examples: Examples, number: int | None) -> View:
         own = "" if number is None else f" {'/'.join(how.augment)} seed {job.options.seed} view {number}"
-        return View(examples, number, tuple(digest + own for digest in examples.digests), np.zeros(0, np.int64))
+        names = tuple(digest + own for digest in examples.digests)
+        return View(examples, number, names, cache.find(names))
 
     how = job.preprocessing
     numbers = range(how.copies) if how.copies else [None]
-    return [*(view(job.data.train, number) for number in numbers), view(job.data.validation, None)]
+    return (*(view(job.data.train, number) for number in numbers), view(job.data.validation, None))
 
 
 def _twin(tensor: tf.Tensor) -> tf.Tensor:
@@ -130,13 +139,13 @@ def _twin(tensor: tf.Tensor) -> tf.Tensor:
     return tensor.graph.get_tensor_by_name(f"{INFERENCE}/{tensor.name.removeprefix(f'{TRAINING}/')}")
 
 
-def fed_to_parts(transfer: Transfer, model: Model) -> list[tuple[tf.Tensor, ...]]:
+def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...], ...]:
     """For each part of a batch the tensors that are fed: those of the frontier in its tower, and its labels."""
-    names = [tensor.name.removeprefix(f"{TRAINING}/") for tensor in transfer.frontier.tensors]
-    return [
+    names = [tensor.name.removeprefix(f"{TRAINING}/") for tensor in frontier.tensors]
+    return tuple(
         (*(model.graph.get_tensor_by_name(f"{part_name(part)}/{name}") for name in names), tower.labels)
         for part, tower in enumerate(model.parts)
-    ]
+    )
 
 
 def fill(
