@@ -178,6 +178,40 @@ def test_a_disk_that_fills_while_saving(files, tmp_path):
     assert is_whole(run, 6)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of so many bytes."""
+    mounted = []
+
+    def mount(size):
+        place = tmp_path / "small"
+        place.mkdir()
+        how = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if shutil.which("mount") is None or subprocess.run(how, capture_output=True, check=False).returncode:
+            pytest.skip("a disk cannot be mounted here")
+        mounted.append(place)
+        return place
+
+    yield mount
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_small_disk_fills_while_the_run_goes_on(files, capsys, small_disk):
+    """Events and several checkpoints: whatever is the first that does not fit, all that was saved before is whole."""
+    disk = small_disk(450_000)
+    often = ["--steps", "30", "--save-steps", "1", "--keep", "30"]
+    said = fails(capsys, arguments(files, disk / "run", *often))
+    assert re.search(r"is full \(No space left on device\)$|bytes are needed, and [\d,]+ are free$", said)
+    steps = RunDirectory(disk / "run").steps()
+    assert steps
+    assert all(verify.main([str(disk / f"run/model.ckpt-{step}")]) == 0 for step in steps)
+    assert not [path.name for path in (disk / "run").iterdir() if path.name.endswith(".writing")]
+    subprocess.run(["mount", "-o", "remount,size=8M", str(disk)], check=True)
+    assert command.main(arguments(files, disk / "run", *often)) == 0
+    assert is_whole(disk / "run", 30)
+
+
 def test_a_train_directory_below_a_file(files, tmp_path, capsys):
     (tmp_path / "file").write_text("kept")
     said = fails(capsys, arguments(files, tmp_path / "file/run", "--steps", "2"))

@@ -9,6 +9,7 @@ Nothing is written before `begin`, so that a plan with conflicts leaves no trace
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -69,7 +70,9 @@ class RunDirectory:
         try:
             yield
         except OSError as error:
-            raise OutputError(f"cannot write here ({error.strerror})", path=self.path) from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            fact = "the disk or the quota is full" if full else "cannot write here"
+            raise OutputError(f"{fact} ({error.strerror})", path=self.path) from error
 
     def begin(self, plan: Plan, options: Options, labels: Sequence[str], facts: Mapping[str, object]) -> None:
         """Makes the folder and writes plan.json, config.yaml and labels.txt."""
@@ -194,8 +197,12 @@ def delete_checkpoint(prefix: str) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a file that is either the old one or the new one, whatever happens meanwhile."""
     beside = path.with_name(path.name + ".writing")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_tensors(prefix: str) -> Tensors:
