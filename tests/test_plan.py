@@ -154,6 +154,22 @@ def test_input_channels_are_adapted_when_asked():
     assert plan.rows[0].reason == "3 input channels added up"
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_separable_first_layer_is_not_adapted(channels):
+    variables = get_net("inception_v2").variables(1001)
+    changed = {  # depth multiplier 8: each input channel has eight outputs of its own
+        "InceptionV2/Conv2d_1a_7x7/depthwise_weights": (7, 7, channels, 8),
+        "InceptionV2/Conv2d_1a_7x7/pointwise_weights": (1, 1, 8 * channels, 64),
+    }
+    net = [each._replace(spec=Spec(F, changed.get(each.name, each.spec.shape))) for each in variables]
+    plan = make_plan(specs(variables), net, adapt_input=True)
+    (conflict,) = plan.conflicts
+    assert conflict.cause == "other number of input channels of a separable convolution"
+    assert conflict.names == tuple(changed)
+    assert conflict.advice.startswith("Its channels do not add up, so that --adapt-input cannot convert it; --exclude ")
+    assert not plan.adaptations
+
+
 def test_auxiliary_head_is_written_with_the_new_classes_and_not_trained():
     net = get_net("inception_v3")
     plan = make_plan(specs(net.variables(1001)), net.variables(10), exclude=["Logits"], trainable=["Logits"]).checked()

@@ -50,6 +50,10 @@ def _explain_kind(
         return Conflict("other widths", tuple(names), advice)
     causes = {
         "channels": ("other number of input channels", f"--adapt-input converts the filters; {afresh}."),
+        "separable": (
+            "other number of input channels of a separable convolution",
+            f"Its channels do not add up, so that --adapt-input cannot convert it; {afresh}.",
+        ),
         "dtype": ("other element type", f"--cast converts the values; {afresh}."),
         "two sources": ("two sources for one variable", "Make --map more exact, so that one of them is left."),
         "class map": ("the class map does not fit", "Give --class-map one old class, or _, for each new class."),

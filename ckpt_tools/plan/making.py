@@ -173,6 +173,9 @@ def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row,
             return misfit("classes", f"{sizes}, class axis{not_covered}")
         return _map_classes(variable, spec, rules.class_map, row, misfit)
     if len(ours) == len(theirs) == 4 and _differ_on(2, ours, theirs) and variable.role == "backbone":
+        if variable.name.endswith(("/depthwise_weights", "/pointwise_weights")):
+            # Each input channel has outputs of its own, which the pointwise convolution weighs one by one.
+            return misfit("separable", f"{sizes}, a separable convolution{not_covered}")
         if rules.adapt_input:
             how = f"{theirs[2]} input channels " + ("added up" if ours[2] == 1 else f"repeated to {ours[2]} and scaled")
             return _Decision(row("adapt", "--adapt-input", how), channels(2, theirs[2], ours[2]))
