@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -109,13 +110,25 @@ def class_map_text(class_map: Sequence[int | None]) -> str:
 def class_map_of_labels(new: Sequence[str], old: Sequence[str]) -> tuple[int | None, ...]:
     """The class map that follows the labels: each new label takes the old class of the same name.
 
-    Raises RecipeError when no label is the same, which is a wrong file rather than a new set of classes.
+    A label that several classes have goes in pairs. Raises RecipeError where old and new have it a different number
+    of times, and when no label is the same, which is a wrong file rather than a new set of classes.
 
     >>> class_map_of_labels(["dog", "zebra"], ["background", "dog"])
     (1, None)
     """
-    places = {label: index for index, label in reversed(list(enumerate(old)))}
-    made = tuple(places.get(label) for label in new)
+    places: dict[str, list[int]] = {}
+    for index, label in enumerate(old):
+        places.setdefault(label, []).append(index)
+    for label, number in Counter(new).items():
+        found = places.get(label, [])
+        if label and found and len(found) != number:
+            which = ", ".join(map(str, found))
+            raise RecipeError(
+                f"class map: old classes called {label!r} are {len(found)} ({which}), the new ones {number}",
+                advice="Give the class map as numbers.",
+            )
+    left = {label: iter(found) for label, found in places.items() if label}
+    made = tuple(next(left.get(label, iter(())), None) for label in new)
     if new and not any(taken is not None for taken in made):
         raise RecipeError(f"class map: none of the {len(new)} new labels is an old one{nearest(new[0], old)}")
     return made

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .adaptation import parse_class_map
 from .errors import RecipeError
+from .labels import label_list
 
 if TYPE_CHECKING:
     from yaml import Node
@@ -41,24 +40,6 @@ def rename_rule(text: str) -> tuple[str, str]:
     if not equals:
         raise RecipeError(f"rename rule {text!r} is not OLD=NEW")
     return old, new
-
-
-def read_labels(path: str) -> tuple[str, ...]:
-    """The labels of a file, one a line; slim's own `labels.txt` has "0:daisy" lines, which are understood.
-
-    Raises RecipeError for a file that cannot be read or holds no label.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"labels {path}: {getattr(error, 'strerror', None) or error}") from None
-    labels = [line.strip() for line in lines if line.strip()]
-    if not labels:
-        raise RecipeError(f"labels {path}: the file holds no label")
-    numbered = [re.fullmatch(r"(\d+):(.+)", label) for label in labels]
-    if all(match and int(match[1]) == place for place, match in enumerate(numbered)):
-        labels = [match[2].strip() for match in numbered]
-    return tuple(labels)
 
 
 def _string(node: Node, name: str) -> str:
@@ -113,7 +94,7 @@ def _class_map(node: Node, name: str) -> tuple[int | None, ...]:
 
 
 def _labels(node: Node, name: str) -> tuple[str, ...]:
-    return read_labels(node.value) if node.id == "scalar" else _strings(node, name)
+    return label_list(node.value) if node.id == "scalar" else _strings(node, name)
 
 
 def _rules(node: Node, name: str) -> tuple[tuple[str, str], ...]:

@@ -61,6 +61,10 @@ def test_what_is_no_class_map(text):
 
 
 def test_labels():
-    assert class_map_of_labels(["b", "new", "a"], ["a", "b", "a"]) == (1, None, 0)
+    assert class_map_of_labels(["b", "new", "", "a"], ["a", "", "b"]) == (2, None, None, 0)
+    # ImageNet has two cranes: they go in pairs, one alone is not told from the other.
+    assert class_map_of_labels(["crane", "crane"], ["background", "crane", "cat", "crane"]) == (1, 3)
+    with pytest.raises(RecipeError, match=r"called 'crane' are 2 \(0, 1\), the new ones 1"):
+        class_map_of_labels(["crane"], ["crane", "crane"])
     with pytest.raises(RecipeError, match="none of the 2 new labels is an old one"):
         class_map_of_labels(["x", "y"], ["a", "b"])

@@ -199,7 +199,7 @@ def test_parameters_of_a_recipe(folder):
         ("model.npz -o model.npz --drop net", "model.npz: exists already (model.npz). Use --force"),
         ("model.npz -o out.npz --average other.npz", "other.npz: there is no such file"),
         ("nothing.ckpt -o out.npz --strip ema", "nothing.ckpt"),
-        ("model.npz -o out.npz --labels-from none.txt --labels-to none.txt", "labels none.txt: No such file"),
+        ("model.npz -o out.npz --labels-from none.txt --labels-to none.txt", "none.txt: cannot be read as labels"),
         ("model.npz -o out.npz --class-map 3,4", "head: the head has classes 0 to 2, the class map asks for 3, 4"),
         ("model.npz -o out.ckpt --shards 0", "out.ckpt: a checkpoint has 1 data file or more, not 0"),
         ("model.npz -o no/out.npz --drop net", "there is no folder no"),

@@ -82,7 +82,7 @@ def test_labels_that_disagree_are_told_from_both_sides(tmp_path):
     with pytest.raises(DataError, match="only in the labels file: c; only as folders: b"):
         load_data_set(tmp_path)
     (tmp_path / "labels.txt").write_text("a\na\n")
-    with pytest.raises(DataError, match="the same one twice"):
+    with pytest.raises(DataError, match="has the label 'a' twice"):
         load_data_set(tmp_path)
 
 

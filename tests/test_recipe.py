@@ -10,7 +10,6 @@ from ckpt_tools import from_arrays
 from ckpt_tools.errors import RecipeError
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.recipe import SHIPPED, about, as_data, load_recipe, parse_recipe, shipped_recipes, to_yaml
-from ckpt_tools.recipe_settings import read_labels
 from ckpt_tools.surgery import (
     OPERATIONS,
     Average,
@@ -127,7 +126,9 @@ WRONG = {
         ' ("3,7,_,10-19", _ for a class that is new).'
     ),
     "- head: {class_map: [1, a]}": "r.yaml:1: class_map must be a whole number, not 'a'",
-    "- head: {labels_from: none.txt, labels_to: [a]}": "r.yaml:1: labels none.txt: No such file or directory",
+    "- head: {labels_from: none.txt, labels_to: [a]}": (
+        "r.yaml:1: none.txt: cannot be read as labels (No such file or directory)"
+    ),
     "- pad: {select: a, after: 1, value: much}": "r.yaml:1: value must be a number, not 'much'",
     "- keep: {select: {a: b}}": "r.yaml:1: select must be a value or a list, not a mapping",
     "- keep: [a, [b]]": "r.yaml:1: select must be a text, not a list",
@@ -245,14 +246,3 @@ def test_a_recipe_that_cannot_be_read(source, reason, in_folder):
     (in_folder / "bytes.yaml").write_bytes(b"\xff\xfe\xfd")
     with pytest.raises(RecipeError, match=f"(?i){reason}"):
         load_recipe(source)
-
-
-def test_labels(in_folder):
-    (in_folder / "plain.txt").write_text("cat \n\ndog\n")
-    (in_folder / "slim.txt").write_text("0:cat\n1:dog\n")
-    (in_folder / "colon.txt").write_text("1:cat\n2:dog\n")
-    (in_folder / "empty.txt").write_text("\n")
-    assert read_labels("plain.txt") == read_labels("slim.txt") == ("cat", "dog")
-    assert read_labels("colon.txt") == ("1:cat", "2:dog")
-    with pytest.raises(RecipeError, match="holds no label"):
-        read_labels("empty.txt")

@@ -8,13 +8,13 @@ load_data_set("photos")      photos/cat/1.jpg ...: class folders, split here by 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError, nearest
+from ..labels import read_labels
 from .arrays import is_cifar10, read_cifar10, read_npz
 from .examples import EMPTY, DataSet, Examples, checked, divide, named
 from .records import find_records, read_records
@@ -72,26 +72,6 @@ def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
     train, validation = divide(data.train, fraction, seed)
     note = f"{len(validation):,} of {len(data.train):,} examples were set aside for validation (seed {seed})"
     return DataSet(train=train, validation=validation, test=None, notes=(*data.notes, note), **kept)
-
-
-def read_labels(path: str | os.PathLike) -> dict[int, str]:
-    """Id -> name from a labels file: slim's `3:cat` lines, or one name a line counted from 0."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError("not a text file in UTF-8", path=path) from None
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    pairs = [re.fullmatch(r"(\d+):(.*)", line) for line in lines]
-    if lines and all(pairs):
-        names = {int(pair[1]): pair[2].strip() for pair in pairs}
-        count = len({pair[1] for pair in pairs})
-    else:
-        names, count = dict(enumerate(lines)), len(lines)
-    if not names or count != len(lines) or len(set(names.values())) != len(lines):
-        raise DataError(
-            "no labels, or the same one twice", path=path, advice="One `id:name` a line, or one name a line."
-        )
-    return names
 
 
 def read_folder(root: Path, names: dict[int, str] | None) -> DataSet:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import DataError, TrainingError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
 from ..kinds import kinds
+from ..labels import read_labels
 from ..nets.registry import Net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
 from .configuration import option, read_config
-from .data import read_labels
 from .examples import DataSet, Examples, steps_per_epoch
 from .options import Options
 from .preprocess import Preprocessing, from_dict

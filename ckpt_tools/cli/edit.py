@@ -14,8 +14,9 @@ from ..adaptation import CLASS_MAP_HELP, parse_class_map
 from ..errors import CheckpointError, RecipeError
 from ..formats import Checkpoint, open_checkpoint, save_checkpoint
 from ..formats.output import WRITERS, check_tensors, format_of
+from ..labels import label_list
 from ..recipe import as_data, load_recipe, shipped_recipes
-from ..recipe_settings import read_labels, rename_rule
+from ..recipe_settings import rename_rule
 from ..report import count, render, size
 from ..surgery import OPERATIONS, Operation, Row, Surgery, operate
 from ..tensors import Spec
@@ -219,8 +220,8 @@ _FIELDS = {
 _HEAD = {
     "head": lambda number: {"classes": number},
     "class_map": lambda text: {"class_map": _class_map(text)},
-    "labels_from": lambda path: {"labels_from": read_labels(path)},
-    "labels_to": lambda path: {"labels_to": read_labels(path)},
+    "labels_from": lambda path: {"labels_from": label_list(path)},
+    "labels_to": lambda path: {"labels_to": label_list(path)},
     "head_in": lambda text: {"select": (text,)},
     "head_init": lambda kind: {"init": kind},
 }

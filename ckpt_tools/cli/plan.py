@@ -10,6 +10,7 @@ from pathlib import Path
 from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, read_class_map
 from ..errors import OutputError, RecipeError, SelectionError
 from ..formats import open_checkpoint
+from ..labels import label_list
 from ..nets.head import Head, new_variables, parse_layers, variables_with_head
 from ..nets.net import Net
 from ..nets.registry import NETS, get_net, recognise
@@ -132,14 +133,13 @@ def plan_of(
 
 
 def class_map_of(text: str | None) -> tuple[int | None, ...] | None:
-    """A list of indices, a file of it, or two files with one label a line: NEW.txt=OLD.txt."""
+    """A list of indices, a file of it, or two files with labels: NEW.txt=OLD.txt."""
     if text is None:
         return None
     new, equals, old = text.partition("=")
     if not equals:
         return read_class_map(text)
-    labels = [Path(path).read_text(encoding="utf-8").splitlines() for path in (new, old)]
-    return class_map_of_labels(*([line.strip() for line in lines if line.strip()] for lines in labels))
+    return class_map_of_labels(label_list(new), label_list(old))
 
 
 def plan_text(title: str, plan: Plan, every: bool) -> str:

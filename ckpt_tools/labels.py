@@ -1,0 +1,50 @@
+"""Files of class labels: one name a line, counted from 0, or slim's own `3:cat` lines."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from .errors import DataError
+
+_MOST = 1_000_000  # classes; an id beyond is a wrong file
+
+
+def read_labels(path: str | os.PathLike[str]) -> dict[int, str]:
+    """Id -> name, each of them once. Raises DataError for a file that says anything else, or nothing."""
+    names = _read(path)
+    twice = [name for name, number in Counter(names.values()).items() if number > 1]
+    if twice:
+        raise DataError(f"has the label {twice[0]!r} twice", path=path)
+    return names
+
+
+def label_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The names in the order of their ids, "" where the file leaves one out. ImageNet's has two cranes: let them be.
+
+    Raises DataError as `read_labels` does.
+    """
+    names = _read(path)
+    return tuple(names.get(i, "") for i in range(max(names) + 1))
+
+
+def _read(path: str | os.PathLike[str]) -> dict[int, str]:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError("is not a text file in UTF-8", path=path) from None
+    except OSError as error:
+        raise DataError(f"cannot be read as labels ({error.strerror})", path=path) from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError("holds no label", path=path, advice="One `id:name` a line, or one name a line.")
+    pairs = [re.fullmatch(r"(\d{1,9}):(.*)", line) for line in lines]
+    if not all(pairs):
+        return dict(enumerate(lines))
+    names = {int(pair[1]): pair[2].strip() for pair in pairs}
+    if len(names) < len(lines) or max(names) >= _MOST:
+        wrong = next((i for i, n in Counter(int(pair[1]) for pair in pairs).items() if n > 1), max(names))
+        raise DataError(f"has the id {wrong} twice" if wrong < _MOST else f"has an id of {wrong:,}", path=path)
+    return names
