@@ -18,6 +18,7 @@ from ckpt_tools.train import feature_files, projection  # noqa: E402
 from ckpt_tools.train.data import load_data_set  # noqa: E402
 from ckpt_tools.train.feature_files import merge_features, read_features  # noqa: E402
 from ckpt_tools.train.features import FeatureOptions, write_features  # noqa: E402
+from ckpt_tools.train.figures import draw_points  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +186,16 @@ def test_wrong_options(home):
     (home / "bad.npz").write_bytes(b"hello")
     with pytest.raises(DataError, match="not what ckpt-features writes"):
         read_features(str(home / "bad"))
+
+
+def test_far_points_are_drawn_at_the_edge():
+    points = np.random.default_rng(0).normal(size=(200, 2))
+    points[7], points[9] = (1e6, 0), (0, -1e6)
+    axes = draw_points(points, np.arange(200) % 2, ("a", "b"), "PCA").axes[0]
+    drawn = np.concatenate([each.get_offsets() for each in axes.collections])
+    assert len(drawn) == 200
+    assert abs(drawn).max() < 10
+    assert axes.get_title() == "PCA; 2 far points at the edge"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+    near = draw_points(points[10:], np.zeros(190, int), ("a",), "PCA").axes[0]
+    assert near.get_title() == "PCA"

@@ -178,4 +178,4 @@ def test_charts():
     assert charts.line_chart("loss", {"training": []}, "epoch") == ""
     points = np.array([[0, 0], [1, 1], [0.5, 1000.0]])
     drawn = re.findall(r'cy="([\d.]+)"', charts.point_chart("PCA", points, np.array([0, 1, 1]), ("a", "b")))
-    assert all(0 <= float(y) <= 360 for y in drawn)
+    assert all(0 <= float(y) <= 480 for y in drawn)

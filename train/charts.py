@@ -58,12 +58,12 @@ def point_chart(title: str, points: np.ndarray, label_ids: np.ndarray, labels: S
     low, high = np.percentile(points, [1, 99], axis=0)
     low, high = low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9
     share = np.clip((points - low) / (high - low), 0, 1)
-    size = 360
+    size = 480
     parts = [f'<text x="4" y="13" fill="currentColor" font-weight="600">{escape(title)}</text>']
     for (x, y), number in zip(share, label_ids, strict=True):
         px, py = 8 + x * (size - 16), size - 8 - y * (size - 30)
         tone = colour(int(number), len(labels))
-        parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2.6" fill="{tone}" fill-opacity="0.8"/>')
+        parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3.2" fill="{tone}" fill-opacity="0.8"/>')
     return f'<svg viewBox="0 0 {size} {size}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 

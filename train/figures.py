@@ -66,23 +66,23 @@ def draw_photos(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: 
 
 
 def draw_points(points: np.ndarray, label_ids: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Points float [n, 2] coloured by class, with a legend."""
+    """Points float [n, 2] coloured by class, with a legend. A few far ones, which would squeeze all the others
+    together, are drawn as triangles at the edge."""
     from matplotlib import colormaps
 
     figure = new_figure(7.6, 5.6)
     axes = figure.add_subplot()
     colours = colormaps["tab10"].colors if len(labels) <= 10 else colormaps["turbo"](np.linspace(0, 1, len(labels)))
+    low, high = np.percentile(points, [4, 96], axis=0)
+    low, high = low - 0.4 * (high - low) - 1e-9, high + 0.4 * (high - low) + 1e-9
+    places = np.clip(points, low, high)
+    far = (places != points).any(axis=1)
     for number, label in enumerate(labels):
-        chosen = points[label_ids == number]
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=9, alpha=0.75, color=colours[number], label=short(label), lw=0)
-    low, high = np.percentile(points, [2, 98], axis=0)
-    margin = 0.2 * (high - low) + 1e-9
-    outside = int(((points < low - margin) | (points > high + margin)).any(axis=1).sum())
-    if outside:  # a few far points would squeeze all the others together
-        axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
-        axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
-        title += f"; {outside} far points are outside"
-    axes.set_title(title)
+        for marker, kind in (("o", ~far), ("^", far)):
+            x, y = places[(label_ids == number) & kind].T
+            name = short(label) if marker == "o" else None
+            axes.scatter(x, y, s=9 if name else 14, marker=marker, alpha=0.75, color=colours[number], label=name, lw=0)
+    axes.set_title(f"{title}; {far.sum():,} far points at the edge" if far.any() else title)
     axes.set_xticks([])
     axes.set_yticks([])
     if len(labels) <= 40:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from ..adaptation import class_map_of_labels, class_map_text, read_class_map
 from ..errors import RecipeError, TrainingError
 from ..formats import Checkpoint, open_checkpoint
+from ..labels import label_list
 from ..nets.head import Dropout, Head, new_variables, parse_layers, variables_with_head
 from ..nets.registry import NETS, Net, get_net, recognise
 from ..nets.vectors import vectors_net
@@ -17,7 +18,7 @@ from ..plan.batch_norm import POLICIES, parse_policies
 from ..tensors import Spec, Tensors
 from .arrays import holds_vectors
 from .configuration import flag
-from .data import load_data_set, read_labels
+from .data import load_data_set
 from .examples import DataSet, steps_per_epoch
 from .options import Options
 from .preprocess import Preprocessing
@@ -166,10 +167,12 @@ def plan_of(
     if options.aux and (not net.auxiliary or head.scope):
         where = f"beside a head in {head.scope}" if net.auxiliary else f"in {net.name}"
         raise RecipeError(f"--aux: there is no auxiliary head {where}")
+    variables = variables_with_head(net, len(labels), head)
+    new = new_variables(net, len(labels), head)
     return make_plan(
         specs,
-        variables_with_head(net, len(labels), head),
-        exclude=options.exclude if options.checkpoint else ("**",),
+        variables,
+        exclude=options.exclude,
         trainable=phase.trainable,
         renames=options.map,
         class_map=read_class_map(options.class_map) if options.class_map else None,
@@ -177,15 +180,14 @@ def plan_of(
         aux=options.aux,
         adapt_input=options.adapt_input,
         batch_norm=parse_policies(options.bn),
-        new=new_variables(net, len(labels), head),
+        new=new if options.checkpoint else {**{each.name: "no checkpoint" for each in variables}, **new},
     )
 
 
 def class_map_of(options: Options, labels: Sequence[str]) -> str | None:
     """The class map that --class-map or --labels-of-source asks for, written out: no file is needed to continue."""
     if options.labels_of_source:
-        old = read_labels(options.labels_of_source)
-        return class_map_text(class_map_of_labels(labels, [old.get(i, "") for i in range(max(old) + 1)]))
+        return class_map_text(class_map_of_labels(labels, label_list(options.labels_of_source)))
     return class_map_text(read_class_map(options.class_map)) if options.class_map else None
 
 

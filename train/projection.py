@@ -71,9 +71,9 @@ def draw_values(features: Features, examples: Examples, most: int = 6) -> Figure
     `examples` are those of `features.position`.
     """
     rows = [int(np.flatnonzero(features.label_ids == number)[0]) for number in np.unique(features.label_ids)[:most]]
-    figure = new_figure(7.2, 1.75 * len(rows))
+    figure = new_figure(5.4, 1.75 * len(rows))
     low, high = np.percentile(np.asarray(features.values[rows], np.float32), [0, 99.5])
-    grid = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 3])
+    grid = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 2])
     for line, row in enumerate(rows):
         photo, values = grid[line]
         photo.imshow(decode(examples.read(int(features.position[row]))))

@@ -81,7 +81,7 @@ def cards(plan: Mapping, result: Mapping, evaluation: Evaluation | None) -> str:
         )
     summary = plan["summary"]
     share = summary["trainable_parameters"] / max(1, summary["parameters"])
-    found.append((f"{share:.2%}", f"of {summary['parameters']:,} parameters were trained"))
+    found.append(("all" if share == 1 else f"{share:.2%}", f"of {summary['parameters']:,} parameters were trained"))
     return "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in found)
 
 

@@ -16,6 +16,7 @@ EXAMPLES = """\
   ckpt-features --checkpoint inception_v3.ckpt --data photos --output f --shards 2 --shard 1     on another, then
   ckpt-features --merge 2 --output f          (machines that have a TF_CONFIG take their shares without being told)
   ckpt-finetune --data features.npz --train-dir run --head "dense(1024,relu)"     trains on them, without images"""
+DRAWN = {"PCA and t-SNE, which takes a while for thousands of images": "plot", "the projector's files": "projector"}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.plot or args.projector:
                 from ..train.projection import write_plots, write_projector
 
+                say(f"drawing        {' and '.join(what for what, asked in DRAWN.items() if getattr(args, asked))}")
                 written += write_plots(features, examples, prefix) if args.plot else []
                 written += write_projector(features, examples, args.projector) if args.projector else []
         except ModuleNotFoundError as error:
