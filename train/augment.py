@@ -113,7 +113,7 @@ def flip(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     mirrored = tf.random.stateless_uniform([], seed) < amount
-    return tf.where(mirrored, tf.reverse(image, [1]), image)
+    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)  # tf.where takes five times as long
 
 
 def colour(image: tf.Tensor, amount: float, seed: tf.Tensor) -> tf.Tensor:
