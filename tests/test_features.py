@@ -189,7 +189,7 @@ def test_wrong_options(home):
 
 
 def test_far_points_are_drawn_at_the_edge():
-    points = np.random.default_rng(0).normal(size=(200, 2))
+    points = np.random.default_rng(0).uniform(-1, 1, (200, 2))
     points[7], points[9] = (1e6, 0), (0, -1e6)
     axes = draw_points(points, np.arange(200) % 2, ("a", "b"), "PCA").axes[0]
     drawn = np.concatenate([each.get_offsets() for each in axes.collections])
