@@ -69,6 +69,22 @@ def test_table_is_what_the_graph_has(name):
     assert table(get_net(name)) == table_text(name)
 
 
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in SLOW])
+def test_with_features_given_the_head_alone_is_built(name):
+    net = get_net(name)
+    given = tf.placeholder(tf.float32, [None, 1, 1, net.feature_channels])
+    built = build_net(net, None, num_classes=5, features=given)
+    assert built.logits.shape.as_list() == [None, 5]
+    separable = "InceptionV2/Conv2d_1a_7x7/"  # the one layer of all nets that is no conv2d of slim's
+    variables = {n: s for n, s in shapes(built.variables).items() if not n.startswith(separable)}
+    assert variables == {v.name: v.spec.shape for v in net.variables(5) if v.role == "head"}
+    values = np.random.default_rng(0).normal(size=(3, 1, 1, net.feature_channels)).astype(np.float32)
+    with tf.Session() as session:
+        session.run([variable.initializer for variable in built.variables])
+        logits, weights, biases = session.run([built.logits, *built.variables[-2:]], {given: values})
+    np.testing.assert_allclose(logits, values[:, 0, 0] @ weights[0, 0] + biases, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "size"), [("inception_v1", 96), ("vgg_a", 64), ("vgg_a", 288)])
 def test_images_of_another_size(name, size):
     images = placeholder(size)
