@@ -10,6 +10,7 @@ import base64
 import html
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,6 +50,7 @@ def explore(
     `progress` is called with the number of tensors that are done and their total. Tensors that cannot be read,
     damaged ones for example, are shown without values.
     """
+    rows = in_reading_order(rows)
     largest = sorted(rows, key=lambda row: -(row.bytes or 0))[:READ]
     read = {row.name for row in largest}
     described, problems = [], {}
@@ -69,6 +71,17 @@ def explore(
         "tensors": described,
     }
     return Page(_filled(title, document), problems)
+
+
+def in_reading_order(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows with block_2 before block_10 where they came in the alphabet's order; else as they are."""
+    if any(a.name > b.name for a, b in zip(rows, rows[1:], strict=False)):
+        return rows
+
+    def key(row: Row) -> list[str | int]:
+        return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", row.name))]
+
+    return sorted(rows, key=key)
 
 
 def write_page(page: str, path: str) -> int:

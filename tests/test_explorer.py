@@ -54,6 +54,15 @@ def test_what_the_page_holds():
     assert by_name["labels"]["values"].startswith('[b"</script>')
 
 
+def test_numbers_are_in_their_order_where_names_are():
+    def order(*names):
+        tensors = from_arrays({name: np.zeros(2) for name in names})
+        return [tensor["name"] for tensor in data(explore(tensors, overview(tensors), "", "").html)["tensors"]]
+
+    assert order("b_1/w", "b_10/w", "b_2/w", "b²/w") == ["b_1/w", "b_2/w", "b_10/w", "b²/w"]
+    assert order("b_10/w", "b_1/w", "b_2/w") == ["b_10/w", "b_1/w", "b_2/w"]  # as the file has them
+
+
 def test_the_page_asks_for_nothing_from_outside():
     text = page()
     addresses = set(re.findall(r"https?://[^\"' ]+", text))
