@@ -76,17 +76,18 @@ def main():
                 best[augmentation] = tuple(map(max, best[augmentation], found))
     for augmentation, (speed, of_a_core) in best.items():
         print(f"{augmentation:<13} {speed:7.1f} images/s, {of_a_core:6.1f} a core", flush=True)
+    slowest = min(best, key=lambda name: best[name][0])
     facts = argparse.Namespace(batch=BATCH, size=SIZE, steps=arguments.steps)
     trained = {}
     for scope in arguments.scopes.split(","):
         trained[scope] = max(images_per_second("ours", SCOPES[scope], facts) for _ in range(arguments.rounds))
-        shares = f"{trained[scope] / best['none'][1]:.2f} cores decode and resize for it"
-        print(f"step, {scope:<7} {trained[scope]:7.1f} images/s; {shares}", flush=True)
-    slowest, fastest = min(best, key=lambda name: best[name][0]), max(trained, key=trained.get)
+        least, most = (trained[scope] / best[name][1] for name in ("none", slowest))
+        print(f"step, {scope:<7} {trained[scope]:7.1f} images/s; {least:.2f} to {most:.2f} cores feed it", flush=True)
+    fastest = max(trained, key=trained.get)
     ratio = best[slowest][0] / trained[fastest]
     verdict = "the pipeline is never the bottleneck" if ratio >= 1 else "HERE THE PIPELINE IS THE BOTTLENECK"
     print(
-        f"the slowest pipeline ({slowest}) has {ratio:.1f} times the speed of the fastest step ({fastest}): {verdict}"
+        f"{slowest}, the slowest pipeline, makes {ratio:.1f} times what {fastest}, the fastest step, takes: {verdict}"
     )
 
 
