@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
-from ckpt_tools.cli import convert, progress
+from ckpt_tools.cli import convert, progress, verify
 
 ARRAYS = {
     "net/conv/weights": np.arange(24, dtype="float32").reshape(2, 3, 4),
@@ -111,6 +111,7 @@ def test_links_that_cannot_be_become_copies_and_it_is_said(model, capsys, monkey
         (["model.ckpt", "model.ckpt"], "exists already .*--force"),
         (["nothing.ckpt", "x.npz"], "nothing.ckpt"),
         (["model.ckpt", "x.keras"], "cannot write .keras files. Written are v1, v2, npz, safetensors, keras_h5"),
+        (["model.ckpt", "x.npz", "--shards", "2"], "--shards is for V2 checkpoints"),
         (["model.ckpt", "no/x.npz"], "there is no folder no. Make it first: mkdir -p no"),
         (["model.ckpt:nett", "x.npz"], "has no scope 'nett'; did you mean net"),
     ],
@@ -122,6 +123,16 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(model, capsys, argument
     assert err.startswith("ckpt-convert: ")
     assert err.count("\n") == 1
     assert pytest.importorskip("re").search(said, err)
+
+
+def test_damage_says_how_to_save_the_rest(model, capsys):
+    data = Path("model.ckpt.data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:-1] + b"\xff")
+    assert convert.main(["model.ckpt", "x.npz"]) == 2
+    advice = "ckpt-verify model.ckpt.data-00000-of-00001 --salvage DST saves the tensors that are good."
+    assert capsys.readouterr().err.endswith(f"{advice}\n")
+    assert verify.main([str(data), "--salvage", "saved.ckpt"]) == 1
+    assert len(open_checkpoint("saved.ckpt").tensors) == len(open_checkpoint("model.ckpt").tensors) - 1
 
 
 def test_types_that_do_not_fit_are_named_all_at_once(model, capsys):

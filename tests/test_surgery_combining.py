@@ -88,7 +88,7 @@ def test_graft_replaces_and_adds_and_says_where_from():
 
 def test_graft_of_another_shape_must_be_asked_for():
     source, other = from_arrays(HERE), from_arrays(THERE)
-    with pytest.raises(SelectionError, match=r"net/Logits/weights is float32\[2\] here and float32\[3\] there"):
+    with pytest.raises(SelectionError, match=r"net/Logits/weights is float32\[2\] here, float32\[3\] there"):
         Graft(other, rename=(("model", "net"),))(source)
     made = Graft(other, rename=(("model", "net"),), any_shape=True)(source)
     assert made["net/Logits/weights"].spec.shape == (3,)

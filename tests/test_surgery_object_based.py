@@ -28,7 +28,7 @@ def test_the_graph_of_a_real_file_follows(GOLDEN):
     after = dict(map(reversed, attributes(surgery.tensors[GRAPH_KEY].load()[()])))
     assert after == {"other/key" if key == first else key: name for key, name in before.items() if key != low}
     (row,) = (row for row in surgery.rows if row.name == GRAPH_KEY)
-    assert (row.action, row.detail) == ("follow", "keys: 1 renamed, 1 gone")
+    assert (row.action, row.detail) == ("rewrite", "keys: 1 renamed, 1 gone")
 
 
 def test_a_graph_with_nothing_to_change_is_copied_as_stored(GOLDEN):

@@ -1,5 +1,7 @@
 """Rename, keep, drop, strip, averages to weights: names change, tensors pass through untouched."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -161,3 +163,19 @@ def test_a_zero_debiased_average_is_taken_without_its_companions():
 def test_no_moving_averages_is_an_error():
     with pytest.raises(SelectionError, match="no moving averages"):
         EmaToWeights()(from_arrays({"w": np.float32([1])}))
+
+
+def test_a_long_list_of_rules_none_of_which_fits_is_one_sentence():
+    source = from_arrays({"net/w": 1.0})
+    rules = tuple((f"conv{i}", f"Conv{i}") for i in range(40))
+    said = "rename: none of the 40 rules (conv0, conv1, conv2, ...) fits a tensor of this checkpoint"
+    with pytest.raises(SelectionError, match=f"^{re.escape(said)}$"):
+        Rename(rules)(source)
+    with pytest.raises(SelectionError, match="^39 problems"):
+        Rename((*rules[1:], ("net", "conv")))(source)
+
+
+def test_three_that_would_be_one():
+    source = from_arrays({f"a{i}/w": 1.0 for i in range(3)})
+    with pytest.raises(SelectionError, match="^rename: a0/w and a1/w and a2/w would all be b/w$"):
+        Rename(((r"re:^a\d", "b"),))(source)

@@ -69,7 +69,7 @@ def test_what_does_not_fit_is_said_before_a_value_is_read(operation, reason):
         (lambda: Cast("float17"), "no element type 'float17' to cast to; did you mean float16"),
         (lambda: Cast("string"), "no element type 'string'"),
         (lambda: Cast("qint8"), "no element type 'qint8' to cast to; did you mean int8"),
-        (lambda: Cast("int8"), "needs `select`"),
+        (lambda: Cast("int8"), "`select` says which"),
         (lambda: Reshape(("w",), (-1, -1)), "one may be -1"),
         (lambda: Pad(("w",)), "not both 0"),
         (lambda: Fill(("w",), name="v", dtype="int8"), "`select`.* or `name` and `dtype`"),

@@ -77,7 +77,7 @@ def test_what_v1_cannot_hold_is_named_at_once(GOLDEN: Path, tmp_path: Path) -> N
         v1.write(tensors, str(tmp_path / "m"))
     assert str(caught.value) == (
         "a V1 file cannot hold 3 of the tensors: bfloat16 is bfloat16, uint32 is uint32, uint64 is uint64. "
-        "Write V2, or cast them (bfloat16 to float32) or drop them."
+        "Write V2, which holds every type and size, or cast them (bfloat16 to float32), or drop them."
     )
     assert not (tmp_path / "m").exists()
 

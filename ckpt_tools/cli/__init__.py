@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DamagedError, RecipeError
 
 DONE, FOUND, CANNOT = 0, 1, 2
 
@@ -64,6 +65,23 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
     except KeyboardInterrupt:
         print(f"{made.prog}: stopped; nothing was left half-written", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def salvaging() -> Iterator[None]:
+    """Tells whoever meets damage in a source how to save the rest."""
+    try:
+        yield
+    except DamagedError as error:
+        error.advice = error.advice or f"ckpt-verify {error.path} --salvage DST saves the tensors that are good."
+        raise
+
+
+def check_v2_options(args: argparse.Namespace, format: str) -> None:
+    """Raises RecipeError for --shards and --link where no V2 checkpoint is written."""
+    for flag in ("shards", "link"):
+        if getattr(args, flag) and format != "v2":
+            raise RecipeError(f"--{flag} is for V2 checkpoints; a {format} file is written as one")
 
 
 def print_json(value: object) -> None:

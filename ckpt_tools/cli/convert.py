@@ -11,7 +11,7 @@ from pathlib import Path
 from ..formats import Checkpoint, open_checkpoint, save_checkpoint
 from ..formats.output import WRITERS, check_tensors, existing_files, format_of
 from ..report import count, render, size
-from . import DONE, parser, print_json, run, say
+from . import DONE, check_v2_options, parser, print_json, run, salvaging, say
 from .progress import progress_line
 
 EXAMPLES = """\
@@ -45,12 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command(args: argparse.Namespace) -> int:
         format = args.to or format_of(args.target)
+        check_v2_options(args, format)
         source = _open(args, format)
         total = sum(spec.nbytes or 0 for spec in source.tensors.specs().values())
         if args.dry_run:
             check_tensors(source.tensors, format)
             return _show(source, args, format, (), total)
-        with progress_line("writing", total) as progress:
+        with salvaging(), progress_line("writing", total) as progress:
             files = save_checkpoint(
                 source,
                 args.target,

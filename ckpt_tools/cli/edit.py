@@ -20,7 +20,7 @@ from ..recipe_settings import rename_rule
 from ..report import count, render, size
 from ..surgery import OPERATIONS, Operation, Row, Surgery, operate
 from ..tensors import Spec
-from . import DONE, parser, print_json, run, say
+from . import DONE, check_v2_options, parser, print_json, run, salvaging, say
 from .progress import progress_line
 
 EXAMPLES = """\
@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = made.add_argument_group("output").add_argument
     add("--dry-run", action="store_true", help="print what would be done to each tensor, write nothing")
     add("--force", action="store_true", help="replace what is at DST")
-    add("--format", choices=list(WRITERS), help="by the ending of DST, or as the source")
+    add("--format", "--to", choices=list(WRITERS), help="by the ending of DST, or as the source")
     add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
     add("--link", action="store_true", help="hard links of V2 data files that stay as they are, no copies")
     add("--stored-names", action="store_true", help="keys of object-based checkpoints as in the file")
@@ -92,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise RecipeError("no output given", advice="Add -o DST, or --dry-run.")
         operations = operations_of(args.steps, args.set)
         source = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")
+        if args.output:
+            check_v2_options(args, _format(args, source))
         try:
             surgery = operate(source.tensors, operations)
         except CheckpointError as error:
@@ -128,7 +130,7 @@ def _write(
         # Filled while the values are written, and so before the sidecar is.
         "losses": [edit.losses for edit in surgery.edits if any(row.action == "cast" for row in edit.rows)],
     }
-    with progress_line("writing", surgery.summary["after"]["bytes"]) as progress:
+    with salvaging(), progress_line("writing", surgery.summary["after"]["bytes"]) as progress:
         return save_checkpoint(
             source._replace(tensors=surgery.tensors),
             args.output,

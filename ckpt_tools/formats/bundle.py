@@ -56,7 +56,7 @@ class Bundle:
                 keys, values = keys[1:], values[1:]
             self._add([text(key) for key in keys], values, known)
         if header is None:
-            raise DamagedError("the index is empty: not even its header is there")
+            raise DamagedError("no entry of the index can be read, not even its header")
         self._hide_slices()
         return header
 

@@ -314,5 +314,5 @@ def _refuse_unsupported(tensors: Mapping[str, Tensor]) -> None:
         more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
         raise UnsupportedError(
             f"a V1 file cannot hold {len(refused)} of the tensors: {', '.join(refused[:5])}{more}",
-            advice="Write V2, or cast them (bfloat16 to float32) or drop them.",
+            advice="Write V2, which holds every type and size, or cast them (bfloat16 to float32), or drop them.",
         )

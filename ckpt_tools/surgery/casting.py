@@ -50,9 +50,12 @@ class Cast(Operation):
     def __post_init__(self) -> None:
         known = [name for name, row in BY_NAME.items() if row.width and not name.startswith("q")]
         if self.dtype not in known:
-            raise RecipeError(f"cast: no element type {self.dtype!r} to cast to{nearest(self.dtype, known)}")
+            hint = nearest(self.dtype, known) or "; the usual ones are float32, float16 and bfloat16"
+            raise RecipeError(f"cast: no element type {self.dtype!r} to cast to{hint}")
         if self.dtype not in FLOATS and not self.select:
-            raise RecipeError(f"cast to {self.dtype} needs `select`: which tensors")
+            raise RecipeError(
+                f"cast: {self.dtype} is no floating-point type; in a recipe, `select` says which tensors are cast to it"
+            )
 
     def edit(self, tensors: Tensors) -> Edit:
         specs = tensors.specs()

@@ -93,7 +93,7 @@ class Graft(Operation):
             taken, problems = renamed.tensors, renamed.problems
             origins |= {row.name: row.source for row in renamed.rows}
         problems += tuple(
-            f"graft: {name} is {tensors[name].spec} here and {tensor.spec} there; `any_shape` takes it all the same"
+            f"graft: {name} is {tensors[name].spec} here, {tensor.spec} there; `any_shape: true` in a recipe takes it"
             for name, tensor in taken.items()
             if name in tensors and tensors[name].spec != tensor.spec and not self.any_shape
         )

@@ -33,5 +33,7 @@ def follow(tensors: Tensors, rows: Sequence[Row]) -> Edit | None:
 
     graph = tensors[GRAPH_KEY]
     gone = sum(new is None for new in moved.values())
-    row = Row(GRAPH_KEY, "follow", GRAPH_KEY, graph.spec, graph.spec, f"keys: {len(moved) - gone} renamed, {gone} gone")
+    row = Row(
+        GRAPH_KEY, "rewrite", GRAPH_KEY, graph.spec, graph.spec, f"keys: {len(moved) - gone} renamed, {gone} gone"
+    )
     return Edit(replaced(tensors, {GRAPH_KEY: with_values(graph, graph.spec, change)}), (row,))

@@ -62,7 +62,7 @@ class HeadResize(Operation):
         if self.classes is not None and self.classes < 1:
             raise RecipeError(f"head: a classifier has 1 class or more, not {self.classes}")
         if bool(self.labels_from) != bool(self.labels_to):
-            raise RecipeError("head: labels_from and labels_to go together: the old classes and the new ones")
+            raise RecipeError("head: labels_from (the old classes) and labels_to (the new ones) go together")
         if self.class_map and self.labels_from:
             raise RecipeError("head: either a class map or labels, not both")
         if self.init not in ("zeros", "normal"):

@@ -16,6 +16,8 @@ from ..renames import Rename as Rule
 from ..tensors import Tensor, Tensors
 from .operation import Edit, Operation, Row, chosen, kinds_of
 
+_FEW = 5  # rules that are named one by one where none fits
+
 
 @dataclass(frozen=True)
 class Rename(Operation):
@@ -56,7 +58,7 @@ class Rename(Operation):
                     fits[rule.old] += 1
                     new_names[name] = renamed
                     break
-        problems = [_fits_nothing(old, tensors) for old, count in fits.items() if not count]
+        problems = _idle([old for old, count in fits.items() if not count], len(fits), tensors)
         problems += [f"rename: nothing is left of the name {name}" for name, new in new_names.items() if not new]
         clashes, losers = _collisions({name: new or name for name, new in new_names.items()})
         problems += clashes
@@ -81,6 +83,13 @@ def _check_rule(old: str, new: str) -> None:
         raise RecipeError(f"rename rule {old}={new}: {error}") from None
 
 
+def _idle(unused: list[str], number: int, tensors: Tensors) -> list[str]:
+    """A sentence for each rule that fits nothing; one for a long list of which none does, as of another net's names."""
+    if len(unused) == number > _FEW:
+        return [f"rename: none of the {number} rules ({', '.join(unused[:3])}, ...) fits a tensor of this checkpoint"]
+    return [_fits_nothing(old, tensors) for old in unused]
+
+
 def _fits_nothing(old: str, tensors: Tensors) -> str:
     if any(Rule(old, "")(name) is not None for name in tensors):
         return f"rename: an earlier rule takes every name that {old} fits; put the narrower rule first"
@@ -100,7 +109,10 @@ def _collisions(new_names: dict[str, str]) -> tuple[list[str], set[str]]:
     # A tensor that goes back to its old name may stand in the way of another that was to take it.
     while back := {name for name, new in new_names.items() if name not in losers and new in losers}:
         losers |= back
-    sentences = [f"rename: {' and '.join(names)} would both be {new}" for new, names in clashes.items()]
+    sentences = [
+        f"rename: {' and '.join(names)} would {'both' if len(names) == 2 else 'all'} be {new}"
+        for new, names in clashes.items()
+    ]
     return sentences, losers
 
 
