@@ -86,9 +86,7 @@ def main():
     fastest = max(trained, key=trained.get)
     ratio = best[slowest][0] / trained[fastest]
     verdict = "the pipeline is never the bottleneck" if ratio >= 1 else "HERE THE PIPELINE IS THE BOTTLENECK"
-    print(
-        f"{slowest}, the slowest pipeline, makes {ratio:.1f} times what {fastest}, the fastest step, takes: {verdict}"
-    )
+    print(f"slowest pipeline ({slowest}) : fastest step ({fastest}) = {ratio:.1f}: {verdict}")
 
 
 if __name__ == "__main__":
