@@ -135,7 +135,9 @@ def train_phase(
             evaluation = None if stop.signal or over else evaluate_for_report(run, validation_batches)
 
     # --- freeze audit and result -------------------------------------------------------------------------------
+    began = time.monotonic()
     audited = freeze_audit(run)
+    run.spent("freeze audit", began)
     say(audited["text"])
     result = Result(
         str(directory.path),

@@ -207,9 +207,7 @@ def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
     rows = np.sort(np.random.default_rng(0).permutation(len(evaluation.features))[:POINTS])
     values, label_ids = evaluation.features[rows].astype(np.float64), evaluation.true[rows]
     centred = values - values.mean(axis=0)
-    charts = [
-        point_chart("PCA", centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T, label_ids, evaluation.labels)
-    ]
+    charts = [point_chart("PCA", principal_plane(centred), label_ids, evaluation.labels)]
     note = '<p class="soft"><code>ckpt-evaluate --train-dir RUN --report</code> adds t-SNE.</p>'
     if tsne:
         try:
@@ -231,6 +229,17 @@ def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
         f'<p class="soft">{text}</p><div class="columns">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
         f'<div class="legend">{legend}</div>{note}'
     )
+
+
+def principal_plane(centred: np.ndarray) -> np.ndarray:
+    """Rows float64 [n, values], of mean zero, along their two principal axes: [n, 2]. The eigenvectors of the n x n
+    products of rows give it in a fraction of the time that the singular values of all rows take.
+
+    >>> principal_plane(np.array([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]])).round(6).T.__abs__().tolist()
+    [[3.0, 3.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
+    """
+    sizes, axes = np.linalg.eigh(centred @ centred.T)  # smallest first
+    return axes[:, :-3:-1] * np.sqrt(np.maximum(sizes[:-3:-1], 0))
 
 
 def audit(result: Mapping) -> str:
