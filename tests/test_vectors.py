@@ -169,6 +169,21 @@ def test_predict_says_what_evaluate_counts(run, vectors, tmp_path, capsys):
     assert len(set(counted)) == 3
 
 
+def test_a_part_of_the_vectors_and_vectors_without_labels(run, vectors, tmp_path, capsys):
+    one = np.flatnonzero((SPLIT == "validation") & (LABELS == 1))  # only validation vectors, of one class
+    part = write_vectors(tmp_path / "part.npz", VALUES[one], labels=LABELS[one], split=SPLIT[one])
+    code, found, err = answer(evaluate_command.main, ["--train-dir", run, "--data", part, "--json"], capsys)
+    assert (code, found["summary"]["images"]) == (0, len(one)), err
+    np.savez(tmp_path / "bare.npz", features=VALUES[one])
+    _, all_rows, _ = answer(predict_command.main, ["--train-dir", run, vectors, "--json"], capsys)
+    _, rows, _ = answer(predict_command.main, ["--train-dir", run, tmp_path / "bare.npz", "--json"], capsys)
+    places = [int(np.flatnonzero(one == i)[0]) for i in one]
+    assert [row["file"] for row in rows["rows"]] == [str(place) for place in places]
+    guesses = [[guess["label"] for guess in row["predictions"]] for row in rows["rows"]]
+    by_name = {row["file"]: [guess["label"] for guess in row["predictions"]] for row in all_rows["rows"]}
+    assert guesses == [by_name[str(i)] for i in one]
+
+
 def test_what_does_not_suit_is_one_sentence(run, vectors, tmp_path, capsys):
     photos = tiny_net.write_photos(tmp_path / "photos", ("a", "b", "c"))
     narrow = write_vectors(tmp_path / "narrow.npz", VALUES[:, :5])

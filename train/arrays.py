@@ -151,6 +151,16 @@ def read_npz(path: Path, names: dict[int, str] | None) -> DataSet:
     return replace(_split(path, labels, parts, arrays[key]), photos=str(facts.get("data", "")))
 
 
+def read_vectors(path: Path) -> Examples:
+    """The vectors of a file, with or without labels, by their `names` or their numbers."""
+    arrays = _load(path)
+    values = arrays["features"]
+    if path.suffix == ".npy" and path.with_suffix(".npz").is_file():
+        arrays = _load(path.with_suffix(".npz"), without=("images", "features"))
+    names = next((arrays[key] for key in ("names", "files") if key in arrays), None)
+    return _from_arrays(path, values, np.zeros(len(values), int), names, {0: ""}, "")
+
+
 def _load(path: Path, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """The arrays of a file, except those named; the array of an .npy, memory-mapped, is called features."""
     try:

@@ -36,12 +36,14 @@ def load_data_set(
     validation_fraction: float = 0.2,
     seed: int = 0,
     labels_file: str | os.PathLike | None = None,
+    training: bool = True,
 ) -> DataSet:
     """Reads names and labels, not the images, of the data set at `path`.
 
     The order of the classes is that of `labels_file` or of a `labels.txt` in the folder, else the sorted names of
     the folders. `validation_fraction` and `seed` are used where the data set brings no validation examples.
-    Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree.
+    Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree. Without `training`
+    it is enough that there are images.
     """
     root = Path(path)
     if not root.exists():
@@ -58,7 +60,8 @@ def load_data_set(
         data = read_records(root, records, names)
     else:
         data = read_folder(root, names)
-    return checked(with_validation(data, validation_fraction, seed))
+    data = with_validation(data, validation_fraction, seed)
+    return data if not training and len(data.validation) else checked(data)
 
 
 def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:

@@ -126,6 +126,7 @@ def data_of(options: EvaluateOptions, classifier: Classifier) -> DataSet:
         validation_fraction=run.validation_fraction if own and run.data else options.validation_fraction,
         seed=run.seed if own and run.data else options.seed,
         labels_file=run.labels if own and run.data else None,
+        training=False,
     )
     classifier.check_takes(data)
     return data

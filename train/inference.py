@@ -78,12 +78,18 @@ class Classifier:
             if data.kind == "vectors":
                 raise DataError("holds vectors, and the net takes images", path=data.path)
             return
-        wanted = f"the net takes vectors of {self.net.feature_channels:,} values"
         if data.kind != "vectors":
-            raise DataError(f"holds images, and {wanted}", path=data.path, advice="Make them with ckpt-features.")
-        width = len(data.split("all").read(0))
-        if width != self.net.feature_channels:
-            raise DataError(f"has vectors of {width:,} values, and {wanted}", path=data.path)
+            fact = f"holds images, and the net takes vectors of {self.net.feature_channels:,} values"
+            raise DataError(fact, path=data.path, advice="Make them with ckpt-features.")
+        self.check_width(data.split("all"), data.path)
+
+    def check_width(self, vectors: Examples, path: str) -> None:
+        """Raises DataError unless the vectors, of the file `path`, have as many values as the net takes."""
+        width, wanted = len(vectors.read(0)), self.net.feature_channels
+        if width != wanted:
+            raise DataError(
+                f"has vectors of {width:,} values, and the net takes vectors of {wanted:,} values", path=path
+            )
 
 
 def open_classifier(

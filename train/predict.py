@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, RecipeError, nearest
-from .arrays import holds_vectors
+from .arrays import holds_vectors, read_vectors
 from .configuration import option
-from .data import is_image, load_data_set
+from .data import is_image
 from .examples import Examples, join
 from .inference import Classifier, SourceOptions, logits_of, open_classifier, run_on
 from .metrics import softmax
@@ -102,9 +102,9 @@ def vectors_in(given: Sequence[str], classifier: Classifier) -> Examples:
             fact = f"is no file of vectors, and the net takes vectors of {classifier.net.feature_channels:,} values"
             advice = "ckpt-features makes them of images: give its .npz."
             raise DataError(fact, path=text, advice=advice)
-        data = load_data_set(text)
-        classifier.check_takes(data)
-        parts.append(data.split("all"))
+        vectors = read_vectors(Path(text))
+        classifier.check_width(vectors, text)
+        parts.append(vectors)
     return join(parts)
 
 
