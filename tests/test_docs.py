@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ckpt_tools.__main__ import COMMANDS
-from ckpt_tools.train.configuration import from_arguments
+from ckpt_tools.train.configuration import from_arguments, read_config
 from ckpt_tools.train.options import Options
 
 ROOT = Path(__file__).parent.parent
@@ -63,6 +63,13 @@ def test_every_option_is_on_a_page(name: str) -> None:
     actions = importlib.import_module(f"ckpt_tools.cli.{name}").make_parser()._actions
     flags = [action.option_strings[0] for action in actions if action.dest != "help"]
     assert [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", text)] == []
+
+
+def test_the_options_file_of_the_page_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "run.yaml").write_text(text)
+    options = Options(**read_config(tmp_path / "run.yaml", Options))
+    assert (options.exclude, options.lr_mult, options.batch_size) == (("Logits",), ("Mixed_7*=0.1",), 64)
 
 
 def command_lines(text: str) -> list[tuple[str, list[str]]]:
