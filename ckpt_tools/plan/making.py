@@ -177,8 +177,10 @@ def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row,
             # Each input channel has outputs of its own, which the pointwise convolution weighs one by one.
             return misfit("separable", f"{sizes}, a separable convolution{not_covered}")
         if rules.adapt_input:
-            how = f"{theirs[2]} input channel{'s' * (theirs[2] != 1)} " + ("added up" if ours[2] == 1 else f"repeated to {ours[2]} and scaled")
-            return _Decision(row("adapt", "--adapt-input", how), channels(2, theirs[2], ours[2]))
+            old, new = theirs[2], ours[2]
+            how = f"{old} input channel{'s' * (old != 1)} "
+            how += "added up" if new == 1 else f"repeated to {new} and scaled"
+            return _Decision(row("adapt", "--adapt-input", how), channels(2, old, new))
         return misfit("channels", f"{sizes}, input channels{not_covered}")
     return misfit("shape", f"{sizes}{not_covered}")
 
