@@ -17,7 +17,7 @@ from ckpt_tools.errors import DataError, RecipeError, SelectionError  # noqa: E4
 from ckpt_tools.train import feature_files, projection  # noqa: E402
 from ckpt_tools.train.data import load_data_set  # noqa: E402
 from ckpt_tools.train.feature_files import merge_features, read_features  # noqa: E402
-from ckpt_tools.train.features import FeatureOptions, write_features  # noqa: E402
+from ckpt_tools.train.features import FeatureOptions, last_frozen, write_features  # noqa: E402
 from ckpt_tools.train.figures import draw_points  # noqa: E402
 
 
@@ -186,6 +186,20 @@ def test_wrong_options(home):
     (home / "bad.npz").write_bytes(b"hello")
     with pytest.raises(DataError, match="not what ckpt-features writes"):
         read_features(str(home / "bad"))
+
+
+def test_the_last_end_point_before_all_that_trains():
+    with tf.Graph().as_default():
+        v1 = tf.compat.v1
+        images = v1.placeholder(tf.float32, [None, 4])
+        weights = {name: v1.get_variable(name, [4, 4]) for name in ("stem", "left", "right", "top")}
+        stem = images @ weights["stem"]
+        left, right = stem @ weights["left"], stem @ weights["right"]
+        both = left + right
+        logits = both @ weights["top"]
+        points = {"stem": stem, "left": left, "right": right, "both": both, "logits": logits}
+        for moving, found in (("top", "both"), ("left", "stem"), ("right", "stem"), ("stem", None)):
+            assert last_frozen(points, images, logits, {moving}) == found, moving
 
 
 def test_far_points_are_drawn_at_the_edge():

@@ -13,9 +13,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +31,9 @@ from .examples import DataSet, Examples
 from .feature_files import Features, shard_prefix, write_companions
 from .inference import Classifier, SourceOptions, Wanted, open_classifier, run_on
 from .pipeline import Unreadable
+
+if TYPE_CHECKING:
+    import tensorflow.compat.v1 as tf
 
 SPLITS = ("all", "train", "validation", "test")
 POOLS = ("mean", "max", "none")
@@ -232,7 +237,36 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
     if frontier is None:
         raise DataError(f"too little of the net is frozen with --trainable {','.join(trainable)}")
     if len(frontier.tensors) > 1:
-        names = ", ".join(tensor.op.name for tensor in frontier.tensors)
-        raise DataError(f"several tensors divide the frozen part from the rest: {names}", advice="Give --end-point.")
+        fact = f"{len(frontier.tensors)} tensors divide what --trainable {','.join(trainable)} trains from the rest"
+        found = last_frozen(built.end_points, images, built.logits, moving)
+        advice = f"--end-point {found} is before all that is trained." if found else "Give an --end-point before them."
+        raise DataError(f"{fact}: {', '.join(map(place_of, frontier.tensors))}", advice=advice)
     tensor = frontier.tensors[0]
-    return Wanted({"values": tensor}, frontier.variables), tensor.op.name
+    return Wanted({"values": tensor}, frontier.variables), place_of(tensor)
+
+
+def place_of(tensor: tf.Tensor) -> str:
+    """The name of a tensor; the name scopes of slim's nets repeat the variable scope: Net/Net/Mixed_7c/..."""
+    return re.sub(r"^(\w+)/\1/", r"\1/", tensor.op.name)
+
+
+def last_frozen(
+    end_points: Mapping[str, tf.Tensor], images: tf.Tensor, logits: tf.Tensor, moving: Collection[str]
+) -> str | None:
+    """The last end point through which all that reaches the logits passes, and before which nothing of `moving` is."""
+
+    def upstream(start: tf.Operation, until: tf.Operation | None) -> set[tf.Operation]:
+        found, waiting = {start}, [start]
+        while waiting:
+            op = waiting.pop()
+            before = set() if op is until else {tensor.op for tensor in op.inputs} - found
+            found |= before
+            waiting += before
+        return found
+
+    for name, tensor in reversed(end_points.items()):
+        needed = upstream(tensor.op, None)
+        divides = images.op in needed and images.op not in upstream(logits.op, tensor.op)
+        if divides and not any(op.name in moving for op in needed):
+            return name
+    return None
