@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from ckpt_tools import Tensors, open_checkpoint
 from ckpt_tools.dtypes import BY_NAME, numpy_dtype
 from ckpt_tools.errors import CheckpointError, DamagedError, UnsupportedError
-from ckpt_tools.formats import v2
+from ckpt_tools.formats import bundle_index, v2
 from ckpt_tools.tensors import Extent, Slice, Spec, Tensor, from_array, from_arrays
 
 LOAD = """
@@ -231,3 +232,27 @@ def test_damage_can_be_reported_and_the_rest_kept(tmp_path: Path) -> None:
     assert all(np.array_equal(tensor.load(), arrays[name]) for name, tensor in tensors.items())
     craft.v2(tmp_path, {b"a": craft.entry((-1,)), b"b": craft.entry((0,))})
     assert list(v2.read(str(tmp_path / "m"), report=errors.append).tensors) == ["b"]
+
+
+def test_the_short_way_to_read_an_entry_is_the_long_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole and damaged entries, read by the one regular expression that fits nearly all, and field by field."""
+
+    def read(value: bytes, spec: Spec) -> object:
+        try:
+            return bundle_index.parse_entry(value, spec)
+        except DamagedError as error:
+            return str(error)
+
+    entries, rng = [], np.random.default_rng(11)
+    for number in range(3000):
+        spec = Spec("float32", tuple(rng.choice([0, 1, 200, 70000], number % 4).tolist()))
+        shard, offset, size = (int(rng.choice([0, 1, 127, 128, 2**31, 2**62])) for _ in range(3))
+        entry = bundle_index.Entry(spec, shard, offset, size, int(rng.integers(2**32)))
+        value = bytearray(bundle_index.encode_entry(entry))
+        assert read(bytes(value), spec) == entry
+        value[rng.integers(len(value))] ^= 1 << int(rng.integers(8))
+        entries += [(bytes(value), spec), (bytes(value[: rng.integers(len(value))]), spec)]
+    found = [read(*each) for each in entries]
+    assert sum(isinstance(each, str) for each in found) > 1000
+    monkeypatch.setattr(bundle_index, "_PLAIN", re.compile(b"(?!)"))  # which fits nothing
+    assert [read(*each) for each in entries] == found
