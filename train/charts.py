@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 520, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 22, 30
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 22, 34
 PALETTE = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#9c755f", "#ff9da7", "#8a8f94", "#b6992d", "#39a7b3")
 Point = tuple[float, float]
 
@@ -37,9 +37,9 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], across: str) -
         )
     for x in ticks_x:
         middle = place(x, low).split(",")[0]
-        parts.append(f'<text x="{middle}" y="{HEIGHT - 14}" text-anchor="middle" fill="currentColor">{x:g}</text>')
+        parts.append(f'<text x="{middle}" y="{HEIGHT - 18}" text-anchor="middle" fill="currentColor">{x:g}</text>')
     parts.append(
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end" fill="currentColor">{escape(across)}</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end" fill="currentColor">{escape(across)}</text>'
     )
     for number, (name, line) in enumerate(series.items()):
         colour = ("var(--first)", "var(--second)")[number % 2]

@@ -168,7 +168,10 @@ def plan_of(
         where = f"beside a head in {head.scope}" if net.auxiliary else f"in {net.name}"
         raise RecipeError(f"--aux: there is no auxiliary head {where}")
     variables = variables_with_head(net, len(labels), head)
-    new = new_variables(net, len(labels), head)
+    if options.checkpoint:
+        new = new_variables(net, len(labels), head)
+    else:
+        new = {variable.name: "no checkpoint" for variable in variables}
     return make_plan(
         specs,
         variables,
@@ -180,7 +183,7 @@ def plan_of(
         aux=options.aux,
         adapt_input=options.adapt_input,
         batch_norm=parse_policies(options.bn),
-        new=new if options.checkpoint else {**{each.name: "no checkpoint" for each in variables}, **new},
+        new=new,
     )
 
 

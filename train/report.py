@@ -77,7 +77,7 @@ def cards(plan: Mapping, result: Mapping, evaluation: Evaluation | None) -> str:
         found.append((f"{best['validation_accuracy']:.1%}", f"best validation accuracy, at step {best['step']:,}"))
     if result:
         found.append(
-            (f"{result['step']:,}", "steps" if result["step"] == result["total"] else f"of {result['total']:,} steps")
+            (f"{result['step']:,}", "steps" if result["step"] >= result["total"] else f"of {result['total']:,} steps")
         )
     summary = plan["summary"]
     share = summary["trainable_parameters"] / max(1, summary["parameters"])
