@@ -206,6 +206,8 @@ def _proto(path: str, head: bytes, size: int) -> Kind:
                 "a MetaGraph (the graph of a model)",
                 "It holds no values; a checkpoint has those in .index and .data files.",
             )
+    if re.fullmatch(rb"[\t\n\r -~]+", head):
+        return Kind("text", "a text file")
     return Kind("unknown", f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})")
 
 

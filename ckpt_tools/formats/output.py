@@ -146,7 +146,7 @@ def _check_target(target: str, format: str, force: bool) -> None:
         found = existing_files(target, format)
     if found and not force:
         names = ", ".join(map(os.path.basename, found[:3]))
-        raise OutputError(f"exists already ({names})", path=target, advice="Use --force (force=True) to replace it.")
+        raise OutputError(f"exists already ({names})", path=target, advice="Use --force to replace it.")
 
 
 def _check_space(target: str, needed: int) -> None:
