@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import TYPE_CHECKING, ClassVar
 
 from ..dtypes import BY_NAME, numpy_dtype
@@ -13,6 +14,8 @@ from ..tensors import Slice, Spec, Tensor, Tensors
 from .operation import Edit, Loss, Operation, Row, chosen, kinds_of, replaced
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
 
 _CHUNK = 1 << 18  # elements cast at a time: they stay in the cache between the cast and the counting
@@ -129,16 +132,26 @@ def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
 
     target = np.empty(values.shape, numpy_dtype(dtype))
     flat, out = np.ascontiguousarray(values).reshape(-1), target.reshape(-1)
-    total = Loss(overflow=0, underflow=0)
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        for start in range(0, flat.size, _CHUNK):
-            before, after = flat[start : start + _CHUNK], out[start : start + _CHUNK]
-            if dtype in FLOATS:
-                after[...] = before
-                total = _added(total, _lost(before, after, dtype))
-            else:
-                total = _added(total, _to_integers(before, after))
-    return target, total
+
+    def cast_chunk(start: int) -> Loss:
+        before, after = flat[start : start + _CHUNK], out[start : start + _CHUNK]
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            if dtype not in FLOATS:
+                return _to_integers(before, after)
+            after[...] = before
+            return _lost(before, after, dtype)
+
+    starts = range(0, flat.size, _CHUNK)
+    losses = _threads().map(cast_chunk, starts) if len(starts) > 1 else map(cast_chunk, starts)
+    return target, reduce(_added, losses, Loss(overflow=0, underflow=0))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """One thread a core: numpy lets go of the interpreter while it casts, which takes longer than reading does."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(os.cpu_count())
 
 
 def _lost(before: np.ndarray, after: np.ndarray, dtype: str) -> Loss:
