@@ -1,6 +1,7 @@
 """--precision and --xla: less than float32 where it is asked for, float32 wherever it must be; exact resume."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,15 +100,14 @@ def build(options):
     """The graph of a run with these options."""
     import tensorflow.compat.v1 as tf
 
-    from ckpt_tools.train.finetune import pipelines
+    from ckpt_tools.train.devices import ONE_DEVICE
+    from ckpt_tools.train.feeding import build_graph
     from ckpt_tools.train.job import make_job
-    from ckpt_tools.train.model import build_model
     from ckpt_tools.train.pipeline import Unreadable
 
-    job = make_job(options)
+    job = make_job(replace(options, cache="off"))
     with tf.Graph().as_default():
-        like = pipelines(job, 0, Unreadable())[1]
-        return build_model(job.net, job.plan, options, num_classes=job.classes, head=job.head, like=like)
+        return build_graph(job, ONE_DEVICE, Unreadable(), length=job.total).model
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])

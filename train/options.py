@@ -58,8 +58,8 @@ class Options:
         (), "random changes of the training images, such as flip or crop", group="data", metavar="STEP"
     )
     augment_copies: int | None = option(
-        None, "so many augmented views of each training image, which the epochs take in turn and the cache keeps; "
-        "another in each epoch by default, and then nothing is cached", group="data", metavar="K", least=1,
+        None, "augmented views of each image, cached and taken in turn; else each epoch has its own, uncached",
+        group="data", metavar="K", least=1,
     )  # fmt: skip
     show_augmentation: str = option(
         "", "write a picture of the first batch, before and after --augment", group="data", metavar="FILE.png",
