@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -154,12 +155,16 @@ def make_batches(
         indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
         indices.set_shape([None])
         made = tf.data.Dataset.from_tensor_slices(indices)
-        made = made.map(element, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        made = made.map(element, num_parallel_calls=os.cpu_count() or 1, deterministic=True)
         return made.filter(lambda one: one["index"] >= 0).batch(batch_size)
 
     last = first + (ENDLESS if epochs is None else epochs) if training else first + 1
     batches = tf.data.Dataset.range(first, last).flat_map(batches_of)
-    return batches.prefetch(4)
+    # Threads of its own: among the session's, whatever the graph begins waits until the photos ahead are decoded.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = os.cpu_count() or 1
+    return batches.prefetch(4).with_options(options)
 
 
 def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int | None) -> tf.data.Dataset:

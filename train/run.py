@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,9 +58,7 @@ def evaluate(run: Run, validation: Batches) -> dict[str, float]:
     if not len(run.job.data.validation):
         return {}
     began = time.monotonic()
-    tower = run.model.inference
-    one_batch = run.session.make_callable([tower.losses, tower.correct], feed_list=list(validation.tensors))
-    parts = list(_until_the_end(one_batch, validation.start(run.session)))
+    parts = list(_until_the_end(run, validation))
     losses, correct = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = {
         "validation_loss": float(losses.mean(dtype=np.float64)),
@@ -73,10 +71,14 @@ def evaluate(run: Run, validation: Batches) -> dict[str, float]:
     return found
 
 
-def _until_the_end(one_batch: Callable, batches: Iterator[tuple[object, ...]]) -> Iterator[list[np.ndarray]]:
-    for values in batches:
+def _until_the_end(run: Run, batches: Batches) -> Iterator[list[np.ndarray]]:
+    """Loss of each image and whether it was classified rightly, batch by batch."""
+    tower = run.model.inference
+    for values in batches.start(run.session):
+        feeds = dict(zip(batches.tensors, values, strict=True))
         try:
-            yield one_batch(*values)
+            # Not a callable: each has the graph prepared anew, a session does it in the first evaluation only.
+            yield run.session.run([tower.losses, tower.correct], feeds)
         except tf.errors.OutOfRangeError:
             return
 
