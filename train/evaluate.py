@@ -18,7 +18,7 @@ from . import metrics
 from .configuration import option
 from .data import load_data_set
 from .examples import DataSet, Examples
-from .inference import Classifier, SourceOptions, class_of_label, logits_of, open_classifier, run_on
+from .inference import Classifier, SourceOptions, class_of_label, logits_of, run_on
 from .pipeline import Unreadable, decode
 
 SPLITS = ("validation", "train", "test", "all")
@@ -78,15 +78,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     Raises DataError where the data's classes are not the net's.
     """
     # --- net and images ---
-    classifier = open_classifier(
-        options.train_dir or options.checkpoint,
-        net=options.net,
-        labels=options.labels,
-        image_size=options.image_size,
-        preprocessing=options.preprocessing,
-        use=options.use,
-        moving_averages=options.moving_averages,
-    )
+    classifier = options.open(labels=options.labels)
     data = data_of(options, classifier)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)

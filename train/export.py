@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import OutputError, RecipeError, TrainingError, nearest
 from .configuration import option
 from .examples import Examples
-from .inference import Classifier, SourceOptions, logits_of, open_classifier, run_on
+from .inference import Classifier, SourceOptions, logits_of, run_on
 from .metrics import softmax
 from .predict import find_images
 
@@ -82,15 +82,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
     whose probabilities differ from the net's by more than rounding.
     """
     # --- net and images to compare on ---
-    classifier = open_classifier(
-        options.train_dir or options.checkpoint,
-        net=options.net,
-        labels=options.labels,
-        image_size=options.image_size,
-        preprocessing=options.preprocessing,
-        use=options.use,
-        moving_averages=options.moving_averages,
-    )
+    classifier = options.open(labels=options.labels)
     classifier.must_take_images()
     target = Path(options.output)
     if target.exists() and not options.force:

@@ -29,7 +29,7 @@ from .configuration import option
 from .data import load_data_set
 from .examples import DataSet, Examples
 from .feature_files import Features, shard_prefix, write_companions
-from .inference import Classifier, SourceOptions, Wanted, open_classifier, run_on
+from .inference import Classifier, SourceOptions, Wanted, run_on
 from .pipeline import Unreadable
 
 if TYPE_CHECKING:
@@ -100,15 +100,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
 
     Raises DataError for an end point that the net does not have, OutputError where the files cannot be written.
     """
-    classifier = open_classifier(
-        options.train_dir or options.checkpoint,
-        net=options.net,
-        image_size=options.image_size,
-        preprocessing=options.preprocessing,
-        use=options.use,
-        moving_averages=options.moving_averages,
-        head=False,
-    )
+    classifier = options.open(head=False)
     data = load_data_set(
         options.data or classifier.options.data, validation_fraction=options.validation_fraction, seed=options.seed
     )

@@ -40,6 +40,13 @@ class SourceOptions:
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
     preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
 
+    def open(self, *, labels: str | None = None, head: bool = True) -> Classifier:
+        """The classifier that these options mean: see `open_classifier`, also for the errors raised."""
+        return open_classifier(
+            self.train_dir or self.checkpoint, net=self.net, labels=labels, image_size=self.image_size,
+            preprocessing=self.preprocessing, use=self.use, head=head, moving_averages=self.moving_averages,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Classifier:

@@ -19,7 +19,7 @@ from .arrays import holds_vectors, read_vectors
 from .configuration import option
 from .data import is_image
 from .examples import Examples, join
-from .inference import Classifier, SourceOptions, logits_of, open_classifier, run_on
+from .inference import Classifier, SourceOptions, logits_of, run_on
 from .metrics import softmax
 from .pipeline import Unreadable
 
@@ -55,15 +55,7 @@ def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
 
     Raises DataError where there is no image at all, or not what the net takes.
     """
-    classifier = open_classifier(
-        options.train_dir or options.checkpoint,
-        net=options.net,
-        labels=options.labels,
-        image_size=options.image_size,
-        preprocessing=options.preprocessing,
-        use=options.use,
-        moving_averages=options.moving_averages,
-    )
+    classifier = options.open(labels=options.labels)
     examples = vectors_in(images, classifier) if classifier.takes == "vectors" else images_in(images)
     unreadable, rows = Unreadable(limit=1.0), []
     parts = run_on(
