@@ -136,15 +136,21 @@ def run(command: Sequence[str], folder: Path, prepare: Callable[[], None] = lamb
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
 
 
+def read_into_cache(folder: Path) -> None:
+    """Reads the sources, which what ran before may have driven out of the page cache, and waits for the disk."""
+    subprocess.run(["sh", "-c", f"cat {folder}/m.* {folder}/third > /dev/null"], check=True)
+    os.sync()
+
+
 def compare(row: Row, folder: Path, rounds: int) -> str:
     """Runs both in turns and gives one line of the table."""
     ours, peers = [], []
     slow = row.peer_name == "TF session"
     for _ in range(1 if slow else rounds):
-        os.sync()
         if row.peer:
+            read_into_cache(folder)
             peers.append(run(row.peer, folder))
-        os.sync()
+        read_into_cache(folder)
         ours.append(run(row.ours, folder))
     best = min(ours)
     if not row.peer:
@@ -180,7 +186,6 @@ def main() -> None:
             subprocess.run([*CKPT, "convert", args.folder / "m.ckpt", args.folder / "m.v1", "--to", "v1"], check=True)
     size = (args.folder / "m.ckpt.data-00000-of-00001").stat().st_size
     print(f"{size / 1e9:.2f} GB, {os.cpu_count()} cores, best of {args.rounds}")
-    subprocess.run(["sh", "-c", f"cat {args.folder}/m.* {args.folder}/third > /dev/null"], check=True)
     for row in rows(args.folder, args.tensorflow):
         if f"{row.work}: {row.peer_name}".startswith(args.only):
             print(compare(row, args.folder, args.rounds), flush=True)
