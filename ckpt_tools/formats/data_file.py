@@ -2,8 +2,7 @@
 
 A checkpoint must be on disk before it is moved into place. So the disk gets its work early: space is allocated before
 the first byte (allocating page by page is what slows the writing down), and each block is handed to the disk as soon
-as it is in the page cache, while the next is copied. 1 GB was copied and on disk in 0.45 s, where `cp` took 0.4 s to
-have it in the page cache alone, and copying and then fsync 0.9 s.
+as it is in the page cache, while the next is copied: less time than `cp` and then `sync` (benchmarks/bench_surgery.py).
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class DataFile:
         if offset == end:
             return
         source = self._source(path)
-        if not _can_share(source, self._fd, offset, end - offset):
+        if self._expected and not _can_share(source, self._fd, offset, end - offset):
             self._allocate()
         while offset < end:
             count = _copy_some(source, self._fd, offset, min(BLOCK, end - offset))
