@@ -179,27 +179,27 @@ def test_a_disk_that_fills_while_saving(files, tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a disk of so many bytes."""
+def mount(tmp_path):
+    """Mounts what the arguments of `mount` say, for the time of the test, and returns where."""
     mounted = []
 
-    def mount(size):
-        place = tmp_path / "small"
+    def mount_it(*arguments):
+        place = tmp_path / "mounted"
         place.mkdir()
-        how = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        how = ["mount", *map(str, arguments), str(place)]
         if shutil.which("mount") is None or subprocess.run(how, capture_output=True, check=False).returncode:
-            pytest.skip("a disk cannot be mounted here")
+            pytest.skip("nothing can be mounted here")
         mounted.append(place)
         return place
 
-    yield mount
+    yield mount_it
     for place in mounted:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_small_disk_fills_while_the_run_goes_on(files, capsys, small_disk):
+def test_a_small_disk_fills_while_the_run_goes_on(files, capsys, mount):
     """Events and several checkpoints: whatever is the first that does not fit, all that was saved before is whole."""
-    disk = small_disk(450_000)
+    disk = mount("-t", "tmpfs", "-o", "size=450000", "tmpfs")
     often = ["--steps", "30", "--save-steps", "1", "--keep", "30"]
     said = fails(capsys, arguments(files, disk / "run", *often))
     assert re.search(r"is full \(No space left on device\)$|bytes are needed, and [\d,]+ are free$", said)
@@ -219,29 +219,10 @@ def test_a_train_directory_below_a_file(files, tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-@pytest.fixture
-def read_only(tmp_path):
-    """Mounts a folder a second time, without leave to write; root can write to everything else."""
-    mounted = []
-
-    def mount(folder):
-        place = tmp_path / "read_only"
-        place.mkdir()
-        how = ["mount", "--bind", "-o", "ro", str(folder), str(place)]
-        if shutil.which("mount") is None or subprocess.run(how, capture_output=True, check=False).returncode:
-            pytest.skip("a read-only mount is not permitted here")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def test_a_train_directory_on_a_read_only_disk(files, tmp_path, capsys, read_only):
+def test_a_train_directory_on_a_read_only_disk(files, tmp_path, capsys, mount):
     run = tmp_path / "disk" / "run"
     assert command.main(arguments(files, run, "--steps", "2")) == 0
-    place = read_only(tmp_path / "disk")
+    place = mount("--bind", "-o", "ro", tmp_path / "disk")  # root can write to everything else
     said = fails(capsys, arguments(files, place / "run", "--steps", "4"))
     assert said == f"{place}/run: cannot write here (Read-only file system)"
     said = fails(capsys, arguments(files, place / "other", "--steps", "4"))

@@ -1,24 +1,17 @@
 """A seeded share of benchmarks/kill_sweep.py: the commands are killed for real, and the target opens afterwards."""
 
-import importlib.util
 import random
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ckpt_tools import from_arrays, save_checkpoint
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "kill_sweep.py"
-
 
 @pytest.fixture(scope="module")
-def kill_sweep():
-    spec = importlib.util.spec_from_file_location("kill_sweep", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def kill_sweep(benchmark_script):
+    return benchmark_script("kill_sweep")
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

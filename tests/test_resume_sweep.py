@@ -1,22 +1,14 @@
 """A seeded share of benchmarks/resume_sweep.py: killed at random moments, with everything on that has a state."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ckpt_tools import from_arrays, save_checkpoint
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "resume_sweep.py"
-
 
 @pytest.fixture(scope="module")
-def resume_sweep():
-    spec = importlib.util.spec_from_file_location("resume_sweep", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def resume_sweep(benchmark_script):
+    return benchmark_script("resume_sweep")
 
 
 def test_killed_at_random_moments(resume_sweep, tmp_path):
