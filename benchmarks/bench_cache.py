@@ -62,7 +62,8 @@ def keras(place: Path, arguments: argparse.Namespace) -> dict:
     backbone = k.applications.InceptionV3(weights=None, include_top=False, pooling="avg", input_shape=(299, 299, 3))
     backbone.trainable = False
     model = k.Sequential([backbone, k.layers.Dense(10)])
-    model.compile(k.optimizers.Adam(1e-3), k.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    loss = k.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(k.optimizers.Adam(1e-3), loss, metrics=["accuracy"])
     began = time.monotonic()
     model.fit(data["train"], epochs=arguments.epochs, validation_data=data["test"], verbose=0)
     return {"seconds": time.monotonic() - began}
