@@ -9,11 +9,12 @@ import tarfile
 
 import numpy as np
 import pytest
+from crc32c import crc32c
 from PIL import Image
 
 from ckpt_tools.errors import DataError
 from ckpt_tools.train.data import load_data_set
-from ckpt_tools.train.examples import divide
+from ckpt_tools.train.examples import Examples, divide
 
 
 def jpeg(seed=0, size=8):
@@ -155,11 +156,23 @@ def test_digests_see_a_changed_photo(tmp_path):
     photos(tmp_path, {"a": 3, "b": 3})
     before = load_data_set(tmp_path).split("all")
     assert before.digests is before.digests
-    data = before.read(0)
-    assert before.digests[0].startswith(f"{len(data)}-")
-    (tmp_path / before.names[0]).write_bytes(data[:-1] + b"\x00")
+    (tmp_path / before.names[0]).write_bytes(before.read(0)[:-1] + b"\x00")
     after = load_data_set(tmp_path).split("all")
     assert [a == b for a, b in zip(before.digests, after.digests, strict=True)] == [False] + [True] * 5
+
+
+def test_digests_tell_images_of_one_size_and_checksum_apart():
+    """CRC32C's generator polynomial, added to an image, changes its pixels and not its CRC32C."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    images[1] = images[0]
+    for position, byte in enumerate((1 | 0x82F63B78 << 1).to_bytes(5, "little")):
+        images[1].reshape(-1)[100 + position] ^= byte
+    images[2] = images[0]
+    examples = Examples(np.zeros(3, np.int32), ("a", "b", "c"), (3072,) * 3, lambda i: images[i])
+    first, other, same = examples.digests
+    assert crc32c(images[0].tobytes()) == crc32c(images[1].tobytes())
+    assert first != other
+    assert first == same
 
 
 def write_records(file, examples):
