@@ -15,7 +15,7 @@ from ckpt_tools.errors import DataError, RecipeError, TrainingError  # noqa: E40
 from ckpt_tools.tensors import from_array  # noqa: E402
 from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.finetune import finetune  # noqa: E402
-from ckpt_tools.train.inference import open_classifier  # noqa: E402
+from ckpt_tools.train.inference import logits_of, open_classifier  # noqa: E402
 from ckpt_tools.train.options import Options  # noqa: E402
 
 
@@ -53,6 +53,20 @@ def test_any_checkpoint_of_the_run_and_any_split(run):
     assert named.labels == ("cat", "dog", "frog")
     with pytest.raises(TrainingError, match="no checkpoint of step 7; there are 60"):
         open_classifier(str(folder), use="7")
+
+
+def test_nothing_is_dropped_where_batch_norm_is_looked_at_in_training_mode(run, tmp_path):
+    """The gap between stored and batch statistics is theirs alone, also with a head that drops."""
+    _, data, _ = run
+    source = tiny_net.write_source(tmp_path / "tiny.ckpt")
+    how = {"data": data, "exclude": ("Logits",), "steps": 1, "head": "dense(8)|dropout(0.9)", "dropout": 0.5}
+    finetune(Options(checkpoint=source, train_dir=str(tmp_path / "run"), **how))
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(tf.float32, [None, 32, 32, 3])
+        logits_of(open_classifier(str(tmp_path / "run")), images, training_batch_norm=True)
+        kinds = {op.type for op in graph.get_operations()}
+    assert "FusedBatchNormV3" in kinds
+    assert not [kind for kind in kinds if kind.startswith("StatelessRandom")]  # initializers draw from others
 
 
 def test_labels_are_compared_by_name(run, tmp_path):

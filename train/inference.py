@@ -298,7 +298,7 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
         replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
         replace(classifier.options, precision="float32", xla=False, aux=False),  # as any other program runs the file
         num_classes=classifier.classes,
-        head=make_head(replace(classifier.options, dropout=0.0)),
+        head=head,
         training=training_batch_norm,
         variables=Variables(),
         step=tf.train.get_or_create_global_step(),
