@@ -143,7 +143,10 @@ def test_types_that_do_not_fit_are_named_all_at_once(model, capsys):
     for extra in ([], ["--dry-run"]):
         assert convert.main(["half.ckpt", "half.npz", *extra]) == 2
         assert ".npz cannot hold 2 of 3 tensors: a (bfloat16[2]), b (bfloat16[2])" in capsys.readouterr().err
+        assert convert.main(["half.ckpt", "half", "--to", "v1", *extra]) == 2
+        assert "a V1 file cannot hold 2 of the tensors: a is bfloat16, b is bfloat16" in capsys.readouterr().err
     assert not Path("half.npz").exists()
+    assert not Path("half").exists()
 
 
 def test_part_of_a_checkpoint(model):

@@ -263,7 +263,7 @@ def write(tensors: Mapping[str, Tensor], path: str, *, progress: Callable[[int],
     Partitioned variables stay in their slices. Raises UnsupportedError, naming all of them, for tensors that the
     format cannot hold.
     """
-    _refuse_unsupported(tensors)
+    check(tensors)
     records = []
     meta = []
     for name, tensor in tensors.items():
@@ -297,7 +297,8 @@ def _check_limit(spec: Spec, size: int = 0) -> None:
         raise UnsupportedError(f"takes up to {bound:,} bytes in a V1 file, which allows {MAX_SLICE:,} for a tensor")
 
 
-def _refuse_unsupported(tensors: Mapping[str, Tensor]) -> None:
+def check(tensors: Mapping[str, Tensor]) -> None:
+    """Raises UnsupportedError, naming them, when types, names or sizes have no place in the format."""
     refused = []
     for name, tensor in tensors.items():
         if tensor.spec.dtype not in typed_values.WRITABLE:
