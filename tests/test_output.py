@@ -61,8 +61,9 @@ def test_an_existing_target_needs_force_and_a_refusal_changes_nothing(tmp_path):
     before = files(tmp_path)
     with pytest.raises(OutputError, match=r"m: exists already \(m.index, m.data-00000-of-00001\). Use --force"):
         save_checkpoint(from_arrays(NEW), tmp_path / "m")
-    with pytest.raises(OutputError, match="exists already"):
-        save_checkpoint(from_arrays(NEW), tmp_path / "m", format="v1")  # would be hidden by m.index
+    for format in ("v1", "npz", "safetensors", "keras_h5"):
+        with pytest.raises(OutputError, match="exists already"):
+            save_checkpoint(from_arrays(NEW), tmp_path / "m", format=format)  # would be hidden by m.index
     assert files(tmp_path) == before
     save_checkpoint(from_arrays(NEW), tmp_path / "m", force=True)
     assert values(tmp_path / "m") == listed(NEW)

@@ -77,7 +77,7 @@ def _open(args: argparse.Namespace, format: str) -> Checkpoint:
 
 def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequence[str], total: int) -> int:
     rows = [{"file": file, "bytes": Path(file).stat().st_size} for file in files]
-    replaced = existing_files(args.target, format) if args.dry_run else []
+    replaced = existing_files(args.target) if args.dry_run else []
     if args.json:
         print_json(
             {

@@ -59,7 +59,7 @@ def save_checkpoint(
     if shards is not None and shards < 1:
         raise UnsupportedError(f"a checkpoint has 1 data file or more, not {shards}", path=path)
     target = os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
-    _check_target(target, format, force)
+    _check_target(target, force)
     _check_space(target, 0 if link else needed_bytes(tensors, format))
     options: dict[str, object] = {"progress": _forgetful(progress)}
     if format == "v2":
@@ -127,23 +127,20 @@ def needed_bytes(tensors: Mapping[str, Tensor], format: str = "v2") -> int:
     return values + 64 * len(tensors) + sum(map(len, tensors))
 
 
-def existing_files(target: str, format: str) -> list[str]:
-    """The files that are at `target` now, and would be replaced."""
-    found = [target] if os.path.lexists(target) else []
-    if format in ("v1", "v2"):
-        found += [target + ".index"] if os.path.lexists(target + ".index") else []
-        found += sorted(placing.shards_beside(target))
-    return found
+def existing_files(target: str) -> list[str]:
+    """The files that are at `target` now, and would be replaced: in any format, since a V2 index hides all others."""
+    found = [path for path in (target, target + ".index") if os.path.lexists(path)]
+    return found + sorted(placing.shards_beside(target))
 
 
-def _check_target(target: str, format: str, force: bool) -> None:
+def _check_target(target: str, force: bool) -> None:
     folder = os.path.dirname(target) or "."
     if not os.path.isdir(folder):
         raise OutputError(f"there is no folder {folder}", path=target, advice=f"Make it first: mkdir -p {folder}")
     if os.path.isdir(target) or not os.path.basename(target):
         raise OutputError("is a folder", path=target, advice="Give the name of the checkpoint in it.")
     with _output_errors(target):
-        found = existing_files(target, format)
+        found = existing_files(target)
     if found and not force:
         names = ", ".join(map(os.path.basename, found[:3]))
         raise OutputError(f"exists already ({names})", path=target, advice="Use --force to replace it.")
