@@ -1,11 +1,12 @@
 """ckpt-diff: what it prints, to the letter, its JSON and its exit codes."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
 
-from ckpt_tools import from_arrays, save_checkpoint
+from ckpt_tools import diff_tensors, from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.cli.diff import main
 
 F = "float32"
@@ -51,6 +52,20 @@ def test_table(pair, capsys):
 def test_the_same(pair, capsys):
     assert main([pair[0], pair[0]]) == 0
     assert capsys.readouterr().out == "5 tensors and 5 tensors: 5 the same\n"
+
+
+def test_archives(pair, tmp_path, capsys):
+    for name in ("one", "two"):
+        with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as archive:
+            for file in tmp_path.glob("a.ckpt.*-of-*"):
+                archive.add(file, f"model{file.name.removeprefix('a')}")
+            archive.add(tmp_path / "a.ckpt.index", "model.ckpt.index")
+        save_checkpoint(from_arrays({"w": np.ones(3, F)}), tmp_path / "a.ckpt", force=True)
+    one, two = (str(tmp_path / f"{name}.tar.gz") for name in ("one", "two"))
+    assert main([one, two]) == 1
+    assert capsys.readouterr().out.endswith("5 tensors and 1 tensor: 5 in A only, 1 in B only\n")
+    same = diff_tensors(open_checkpoint(one), open_checkpoint(pair[1]))
+    assert [change.change for change in same] == ["values", "removed", "shape", "renamed", "added"]
 
 
 def test_tolerance(pair, capsys):

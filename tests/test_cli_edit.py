@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -237,6 +238,17 @@ def test_average_and_graft_of_files(folder):
     mixed = values("mixed.npz")
     np.testing.assert_array_equal(mixed["net/Logits/weights"], other["net/Logits/weights"])
     np.testing.assert_array_equal(mixed["net/conv1/weights"], ARRAYS["net/conv1/weights"])
+
+
+def test_average_and_graft_of_an_archive(folder):
+    save_checkpoint(from_arrays({name: array * 3 for name, array in ARRAYS.items()}), "other.ckpt")
+    with tarfile.open("other.tar.gz", "w:gz") as archive:
+        for file in ("other.ckpt.index", "other.ckpt.data-00000-of-00001"):
+            archive.add(file)
+    assert main(["model.npz", "-o", "mean.npz", "--average", "other.tar.gz"]) == 0
+    np.testing.assert_array_equal(values("mean.npz")["net/Logits/weights"], ARRAYS["net/Logits/weights"] * 2)
+    assert main(["model.npz", "-o", "mixed.ckpt", "--graft", "other.tar.gz", "Logits"]) == 0
+    np.testing.assert_array_equal(values("mixed.ckpt")["net/Logits/weights"], ARRAYS["net/Logits/weights"] * 3)
 
 
 def test_only_the_worst_losses_are_listed(folder, capsys):

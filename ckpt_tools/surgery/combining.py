@@ -17,6 +17,7 @@ from .renaming import Rename
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..formats import Checkpoint
 
 _SHOWN = 5  # names that a sentence lists
 
@@ -43,10 +44,11 @@ class Average(Operation):
         return tuple(other for other in self.others if not isinstance(other, Tensors))
 
     def edit(self, tensors: Tensors) -> Edit:
-        others = [_opened(other) for other in self.others]
+        opened = [_opened(other) for other in self.others]
+        others = [each.tensors for each in opened]
         problems = []
-        for other, opened in zip(self.others, others, strict=True):
-            problems += _differences(tensors, opened, _called(other))
+        for other, there in zip(self.others, others, strict=True):
+            problems += _differences(tensors, there, _called(other))
         if problems:
             return Edit(tensors, problems=tuple(problems))
         made, rows = {}, []
@@ -57,7 +59,7 @@ class Average(Operation):
                 rows.append(Row(name, "average", name, spec, spec, f"of {len(others) + 1}"))
             else:
                 rows.append(Row(name, "keep", name, spec, spec, f"{spec.dtype}: taken from the first"))
-        return Edit(replaced(tensors, made), tuple(rows))
+        return Edit(replaced(tensors, made), tuple(rows), holds=tuple(opened))
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Graft(Operation):
         return () if isinstance(self.source, Tensors) else (self.source,)
 
     def edit(self, tensors: Tensors) -> Edit:
-        other = _opened(self.source)
+        opened = _opened(self.source)
+        other = opened.tensors
         names, problems = chosen(other, self.select, self.command) if self.select else (list(other), ())
         taken = Tensors((name, other[name]) for name in names)
         origins = {name: name for name in names}
@@ -110,9 +113,9 @@ class Graft(Operation):
             )
             for name, tensor in taken.items()
         )
-        return (
-            Edit(tensors, (), problems) if problems else Edit(Tensors({**tensors, **taken}, tensors.stored_names), rows)
-        )
+        if problems:
+            return Edit(tensors, problems=problems)
+        return Edit(Tensors({**tensors, **taken}, tensors.stored_names), rows, holds=(opened,))
 
 
 def _orphans(here: Tensors, taken: Tensors) -> list[str]:
@@ -127,12 +130,10 @@ def _orphans(here: Tensors, taken: Tensors) -> list[str]:
     ]
 
 
-def _opened(source: str | os.PathLike[str] | Tensors) -> Tensors:
-    if isinstance(source, Tensors):
-        return source
-    from ..formats import open_checkpoint
+def _opened(source: str | os.PathLike[str] | Tensors) -> Checkpoint:
+    from ..formats import Checkpoint, open_checkpoint
 
-    return open_checkpoint(source).tensors
+    return Checkpoint(source, "", "") if isinstance(source, Tensors) else open_checkpoint(source)
 
 
 def _called(source: object) -> str:
