@@ -60,7 +60,7 @@ def save_checkpoint(
         raise UnsupportedError(f"a checkpoint has 1 data file or more, not {shards}", path=path)
     target = os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
     _check_target(target, force)
-    _check_space(target, 0 if link else needed_bytes(tensors, format))
+    _check_space(target, 0 if link else needed_bytes(tensors))
     options: dict[str, object] = {"progress": _forgetful(progress)}
     if format == "v2":
         options |= {"shards": shards, "link": link}
@@ -121,7 +121,7 @@ def _writer(format: str) -> object:
     return import_module(f".{WRITERS[format]}", __package__)
 
 
-def needed_bytes(tensors: Mapping[str, Tensor], format: str = "v2") -> int:
+def needed_bytes(tensors: Mapping[str, Tensor]) -> int:
     """About how many bytes a file of these tensors takes; texts count only where their size is known."""
     values = sum(t.spec.nbytes or (t.stored.size if t.stored else 0) for t in tensors.values())
     return values + 64 * len(tensors) + sum(map(len, tensors))
