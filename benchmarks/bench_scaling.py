@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench_step import speed_of_run
+
 NET = sys.argv[1] if len(sys.argv) > 1 else "inception_v3"
 STEPS = int(sys.argv[2]) if len(sys.argv) > 2 else 4
 BATCH, TURNS = 16, 2
@@ -46,9 +48,9 @@ def free_port():
 
 
 def images_a_second(name, trained, photos, folder):
-    """One run of STEPS steps; the first, which makes the graph ready, is not counted."""
+    """One run; STEPS of its steps are counted."""
     argv = ["--net", NET, "--data", str(photos), "--train-dir", str(folder), "--batch-size", str(BATCH)]
-    argv += ["--steps", str(STEPS + 1), "--log-steps", "1", "--eval-steps", str(1 << 30), "--device", "cpu"]
+    argv += ["--steps", str(STEPS + 2), "--log-steps", "1", "--eval-steps", str(1 << 30), "--device", "cpu"]
     argv += ["--cache", "off", "--validation-fraction", "0.01", "--json", *DIVIDED[name]]
     argv += [f for pattern in trained for f in ("--trainable", pattern)]
     command = [sys.executable, "-m", "ckpt_tools", "finetune", *argv]
@@ -62,9 +64,7 @@ def images_a_second(name, trained, photos, folder):
     said = [process.communicate()[1] for process in running]
     if any(process.returncode for process in running):
         sys.exit(said[0] or said[-1])
-    rows = (folder / "metrics.csv").read_text().splitlines()
-    seconds = [float(row.rpartition(",")[2]) for row in rows[1:]]
-    return BATCH * STEPS / (seconds[STEPS] - seconds[0])
+    return speed_of_run(folder, 1, BATCH)
 
 
 def main():

@@ -14,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 SCOPES = {"head": "Logits", "upper": "Mixed_7c,Logits", "whole": "**"}
 
@@ -132,6 +133,14 @@ def images_per_second(peer: str, scope: str, arguments: argparse.Namespace) -> f
     if done.returncode:
         sys.exit(f"{peer}: {done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])
+
+
+def speed_of_run(folder: Path, first: int, batch: int) -> float:
+    """Images a second of the run in a train directory that logged every step. The `first` steps, which make the graph
+    ready, and the last one, which evaluates, are not counted."""
+    rows = (folder / "metrics.csv").read_text().splitlines()[1:]
+    seconds = [float(row.rpartition(",")[2]) for row in rows][first - 1 : -1]
+    return batch * (len(seconds) - 1) / (seconds[-1] - seconds[0])
 
 
 def main() -> None:
