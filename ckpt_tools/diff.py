@@ -6,7 +6,7 @@ others one pair is in memory at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from .formats.checkpoint import Checkpoint
@@ -165,23 +165,40 @@ def find_renames(
     for name in added:
         by_spec.setdefault(b[name].spec, []).append(name)
     candidates: dict[tuple[Spec, int], list[str]] = {}
-    wanted = {a[name].spec for name in removed} & by_spec.keys()
-    for spec in wanted:
+    for spec in {a[name].spec for name in removed} & by_spec.keys():
         for name in by_spec[spec]:
             candidates.setdefault((spec, fingerprint(b[name])), []).append(name)
-    pairs = []
+    same: dict[tuple[Spec, int], list[str]] = {}
     for name in removed:
         spec = a[name].spec
-        same = candidates.get((spec, fingerprint(a[name])), []) if spec in wanted else []
-        least = 1 if len(same) > 1 or spec.parameters <= 1 else 0
-        pairs += [(alike, name, other) for other in same if (alike := _alike_endings(name, other)) >= least]
+        if spec in by_spec and (key := (spec, fingerprint(a[name]))) in candidates:
+            same.setdefault(key, []).append(name)
     renamed: dict[str, str] = {}
-    taken = set()
-    for _, name, other in sorted(pairs, key=lambda pair: -pair[0]):
-        if name not in renamed and other not in taken:
-            renamed[name] = other
-            taken.add(other)
+    for key, olds in same.items():
+        news = candidates[key]
+        renamed |= _paired(olds, news, least=1 if len(news) > 1 or key[0].parameters <= 1 else 0)
     return renamed
+
+
+def _paired(olds: list[str], news: list[str], least: int) -> dict[str, str]:
+    """Old name -> new name, the longest common endings first; `least` is the number of components they must have."""
+    pairs: dict[str, str] = {}
+    taken: set[str] = set()
+    for depth in range(max(name.count("/") for name in olds) + 1, least - 1, -1):
+        waiting: dict[tuple[str, ...], list[str]] = {}
+        for name in reversed(news):
+            if name not in taken and name.count("/") >= depth - 1:
+                waiting.setdefault(_ending(name, depth), []).append(name)
+        for name in olds:
+            if name not in pairs and waiting.get(_ending(name, depth)):
+                pairs[name] = waiting[_ending(name, depth)].pop()
+                taken.add(pairs[name])
+    return pairs
+
+
+def _ending(name: str, depth: int) -> tuple[str, ...]:
+    """The last `depth` components of a name; all of one that has fewer."""
+    return tuple(name.split("/")[-depth:]) if depth else ()
 
 
 def fingerprint(tensor: Tensor) -> int:
@@ -191,13 +208,3 @@ def fingerprint(tensor: Tensor) -> int:
     from .formats.elements import encode
 
     return encode(tensor.load(), tensor.spec.dtype)[1]
-
-
-def _alike_endings(a: str, b: str) -> int:
-    """Number of components that both names end with."""
-    return next(_unlike(a, b), min(a.count("/"), b.count("/")) + 1)
-
-
-def _unlike(a: str, b: str) -> Iterator[int]:
-    pairs = zip(reversed(a.split("/")), reversed(b.split("/")), strict=False)
-    return (position for position, (left, right) in enumerate(pairs) if left != right)
