@@ -163,6 +163,7 @@ FLAGS = {
     "--cast bfloat16 --keep-statistics": (Cast("bfloat16", keep_statistics=True),),
     "--head 5 --head-in out --head-init normal": (HeadResize(5, select=("out",), init="normal"),),
     "--class-map 3-4,_ --strip ema --head 3": (HeadResize(3, (3, 4, None)), Strip(("ema",))),
+    f"--class-map {','.join(map(str, range(200)))}": (HeadResize(class_map=tuple(range(200))),),
     "--class-map map.txt": (HeadResize(class_map=(1, None)),),
     "--labels-from old.txt --labels-to new.txt": (HeadResize(labels_from=("a", "b"), labels_to=("b",)),),
     "--background drop --input-channels 1": (Background("drop"), InputChannels(1)),

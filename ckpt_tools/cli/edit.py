@@ -8,9 +8,8 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..adaptation import CLASS_MAP_HELP, parse_class_map
+from ..adaptation import CLASS_MAP_HELP, read_class_map
 from ..errors import CheckpointError, RecipeError
 from ..formats import Checkpoint, open_checkpoint, save_checkpoint
 from ..formats.output import WRITERS, check_tensors, format_of
@@ -193,11 +192,6 @@ def _rules(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(rename_rule(piece) for piece in (pieces if several else [text]))
 
 
-def _class_map(text: str) -> tuple[int | None, ...]:
-    file = Path(text)
-    return parse_class_map(file.read_text(encoding="utf-8") if file.is_file() else text)
-
-
 def _parameter(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -221,7 +215,7 @@ _FIELDS = {
 }
 _HEAD = {
     "head": lambda number: {"classes": number},
-    "class_map": lambda text: {"class_map": _class_map(text)},
+    "class_map": lambda text: {"class_map": read_class_map(text)},
     "labels_from": lambda path: {"labels_from": label_list(path)},
     "labels_to": lambda path: {"labels_to": label_list(path)},
     "head_in": lambda text: {"select": (text,)},
