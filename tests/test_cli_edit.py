@@ -167,6 +167,8 @@ FLAGS = {
     "--class-map map.txt": (HeadResize(class_map=(1, None)),),
     "--labels-from old.txt --labels-to new.txt": (HeadResize(labels_from=("a", "b"), labels_to=("b",)),),
     "--background drop --input-channels 1": (Background("drop"), InputChannels(1)),
+    "--head 5 --head-in a --head-in b,c": (HeadResize(5, select=("a", "b,c")),),
+    "--background add --head-in a --head-in b": (Background("add", ("a", "b")),),
     "--background add --head-in out --head 3": (Background("add", ("out",)), HeadResize(3)),
     "--average a b --graft c Logits": (Average(("a", "b")), Graft("c", ("Logits",))),
     "--strip ema --recipe drop-background --strip step": (Strip(("ema",)), Background("drop"), Strip(("step",))),

@@ -162,7 +162,8 @@ def operations_of(steps: Sequence[tuple[str, object]], settings: Sequence[str] =
 def _merged(steps: Sequence[tuple[str, object]]) -> list[tuple[str, dict[str, object]]]:
     """(operation, its fields): flags that say more of an operation are joined to it.
 
-    Neighbouring --keep flags are one list of patterns, as every repeated option is; so are neighbouring --drop flags.
+    Neighbouring --keep flags are one list of patterns, as every repeated option is; so are neighbouring --drop flags,
+    and the --head-in of one head.
     """
     made: list[tuple[str, dict[str, object]]] = []
     for flag, value in steps:
@@ -174,12 +175,12 @@ def _merged(steps: Sequence[tuple[str, object]]) -> list[tuple[str, dict[str, ob
                 raise RecipeError("--keep-statistics belongs behind --cast")
             fields["keep_statistics"] = True
         elif flag == "head_in" and last == "background":
-            fields |= _HEAD[flag](value)
-        elif flag in _HEAD:
+            fields["select"] = (*fields.get("select", ()), value)
+        elif flag in (*_HEAD, "head_in"):
             head = next((found for command, found in made if command == "head"), None)
             if head is None:
                 made.append(("head", head := {}))
-            head |= _HEAD[flag](value)
+            head |= {"select": (*head.get("select", ()), value)} if flag == "head_in" else _HEAD[flag](value)
         else:
             made.append((flag, _FIELDS[flag](value)))
     return made
@@ -218,7 +219,6 @@ _HEAD = {
     "class_map": lambda text: {"class_map": read_class_map(text)},
     "labels_from": lambda path: {"labels_from": label_list(path)},
     "labels_to": lambda path: {"labels_to": label_list(path)},
-    "head_in": lambda text: {"select": (text,)},
     "head_init": lambda kind: {"init": kind},
 }
 
