@@ -100,12 +100,7 @@ def _labels(node: Node, name: str) -> tuple[str, ...]:
 def _rules(node: Node, name: str) -> tuple[tuple[str, str], ...]:
     if node.id != "mapping":
         return tuple(rename_rule(text) for text in _strings(node, name))
-    pairs = [(_string(old, name), "" if _is_null(new) else _string(new, name)) for old, new in node.value]
-    names = [old for old, _ in pairs]
-    twice = sorted({old for old in names if names.count(old) > 1})
-    if twice:
-        raise WrongSetting(node, f"{name}: {', '.join(twice)} is renamed twice")
-    return tuple(pairs)
+    return tuple((_string(old, name), "" if _is_null(new) else _string(new, name)) for old, new in node.value)
 
 
 _Convert = Callable[["Node", str], object]

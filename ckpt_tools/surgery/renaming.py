@@ -6,6 +6,7 @@ The tensors pass through untouched, so that a V2 writer copies their bytes and t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -43,6 +44,9 @@ class Rename(Operation):
     def __post_init__(self) -> None:
         if not self.rules:
             raise RecipeError("rename needs at least one rule OLD: NEW")
+        for old, number in Counter(old for old, _ in self.rules).items():
+            if number > 1:
+                raise RecipeError(f"rename: {old} is renamed twice")
         for old, new in self.rules:
             _check_rule(old, new)
 
