@@ -61,15 +61,14 @@ def parse_recipe(
     """
     import yaml
 
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
-        raise RecipeError(f"{where}: not YAML: {getattr(error, 'problem', error)}") from None
-    finally:
-        loader.dispose()
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(f"{where}: not YAML: {problem}") from None
     return _Reading(loader, path, parameters or {}).operations(root)
 
 

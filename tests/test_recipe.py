@@ -144,6 +144,7 @@ WRONG = {
     "strip: [ema]": "r.yaml:1: a recipe is a list of operations, such as '- strip: [optimizer]'",
     "": "r.yaml: a recipe is a list of operations, such as '- strip: [optimizer]'",
     "[]": "r.yaml:1: a recipe is a list of operations, such as '- strip: [optimizer]'",
+    "- strip: \7": "r.yaml: not YAML: unacceptable character #x0007: special characters are not allowed",
     "- strip: [ema\n- keep: a": "r.yaml:2: not YAML: expected ',' or ']', but got ':'",
     "- keep: '${scope}'": "r.yaml:1: ${scope} has no value; give --set scope=VALUE",
 }
