@@ -151,6 +151,12 @@ class TestCast:
         assert cast_values(np.int64([300, 5]), "uint8")[1] == Loss(overflow=1, underflow=0)
         assert cast_values(np.float32([0.5, 0]), "bool")[0].tolist() == [True, False]
 
+    def test_complex_numbers(self):
+        made, loss = cast_values(np.complex128([1 + 2j, 1e300j, 1e-300, np.inf, 0]), "complex64")
+        assert made.tolist() == [1 + 2j, complex(0, np.inf), 0, np.inf, 0]
+        assert (made.dtype, loss) == (np.complex64, Loss(overflow=1, underflow=1))
+        assert cast_values(np.float32([1, 2]), "complex128")[0].tolist() == [1, 2]
+
     def test_a_partitioned_variable_stays_partitioned(self):
         parts = [from_array(np.float32([1, 1e9])), from_array(np.float32([1e-12, 4]))]
         slices = tuple(Slice((Extent(2 * place, 2),), part) for place, part in enumerate(parts))

@@ -136,7 +136,7 @@ def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
     def cast_chunk(start: int) -> Loss:
         before, after = flat[start : start + _CHUNK], out[start : start + _CHUNK]
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            if dtype not in FLOATS:
+            if dtype not in FLOATS and not dtype.startswith("complex"):
                 return _to_integers(before, after)
             after[...] = before
             return _lost(before, after, dtype)
@@ -162,14 +162,15 @@ def _lost(before: np.ndarray, after: np.ndarray, dtype: str) -> Loss:
         zeros = bits.size - np.count_nonzero(bits)
         not_finite = np.count_nonzero(bits >= _FIRST_NOT_FINITE[dtype])
     else:
-        wide = after.astype("float32")
+        wide = after if after.dtype.kind == "c" else after.astype("float32")
         zeros = wide.size - np.count_nonzero(wide)
         not_finite = wide.size - np.count_nonzero(np.isfinite(wide))
     # What was there before is counted only where there is something to compare with: hardly ever.
     if zeros:
         zeros -= before.size - np.count_nonzero(before)
     if not_finite:
-        not_finite -= before.size - np.count_nonzero(np.isfinite(before.astype("float64")))
+        wide = before.astype("complex128" if before.dtype.kind == "c" else "float64")
+        not_finite -= before.size - np.count_nonzero(np.isfinite(wide))
     return Loss(overflow=int(not_finite), underflow=int(zeros))
 
 
