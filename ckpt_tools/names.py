@@ -203,7 +203,10 @@ def _parse(text: str) -> Pattern:
     if not all(components):
         raise SelectionError(f"pattern {text!r} has an empty component", advice="Write it as scope/variable.")
     head = "^/" if body.startswith("/") else "/"
-    return Pattern(text, takes_away, re.compile(head + _expression(components), re.DOTALL), raw=False)
+    try:
+        return Pattern(text, takes_away, re.compile(head + _expression(components), re.DOTALL), raw=False)
+    except re.error as error:  # [z-a], or [Z-a], in which case is ignored
+        raise SelectionError(f"pattern {text} is malformed: {error.msg}") from None
 
 
 def _expression(components: Sequence[str]) -> str:
@@ -242,7 +245,8 @@ def _nearest_scopes(text: str, names: Sequence[str]) -> list[tuple[str, int]]:
     counts = scopes(names)
     counts |= {name: counts.get(name, 0) + 1 for name in names}
     wanted = text.removeprefix("!").removeprefix("re:")
-    wanted = re.sub(r"[^\w/.\-]+", "", re.sub(r"\\.|\.\*|\[[^\]]*\]", "", wanted)).strip("/")
+    wanted = re.sub(r"[^\w/.\-]+", "", re.sub(r"\\.|\.\*|\[[^\]]*\]", "", wanted))
+    wanted = "/".join(filter(None, wanted.split("/")))
     if not wanted:
         return []
     depth = wanted.count("/") + 1

@@ -129,6 +129,8 @@ def test_a_misspelt_scope_names_the_nearest():
         ("re:logits$", "InceptionV3/Logits (2 variables)"),
         ("!AuxLogit", "InceptionV3/AuxLogits (2 variables)"),
         ("globalstep", "global_step (1 variable)"),
+        ("Mixed_7c/**/wights", "InceptionV3/Mixed_7c/Branch_0 (2 variables)"),
+        ("re:Mixed_7c/.*/wights", "InceptionV3/Mixed_7c/Branch_0 (2 variables)"),
         ("Branch", "InceptionV3/Mixed_7b/Branch_0 (1 variable)"),
     ],
 )
@@ -150,9 +152,9 @@ def test_all_idle_patterns_are_reported_at_once():
     ]
 
 
-@pytest.mark.parametrize("pattern", ["re:(", "a//b", "/", "!", "re:*"])
+@pytest.mark.parametrize("pattern", ["re:(", "a//b", "/", "!", "re:*", "[z-a]", "Mixed_[Z-a]*"])
 def test_malformed(pattern):
-    with pytest.raises(SelectionError, match="regular expression|empty component"):
+    with pytest.raises(SelectionError, match="regular expression|empty component|malformed: bad character range z-a"):
         parse_patterns(pattern)
 
 
