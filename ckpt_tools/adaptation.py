@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -93,8 +92,12 @@ def parse_class_map(text: str) -> tuple[int | None, ...]:
 def read_class_map(text: str) -> tuple[int | None, ...]:
     """A class map from its text, or from the file of that name."""
     file = Path(text)
-    with contextlib.suppress(OSError):  # no file, or a list too long for a file's name
+    try:
         text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f"class map: {file} is not a text file", advice=f"Give {CLASS_MAP_HELP}.") from None
+    except OSError:  # no file, or a list too long for a file's name
+        pass
     return parse_class_map(text)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ckpt_tools.adaptation import Adaptation, channels, class_map_of_labels, classes, parse_class_map
+from ckpt_tools.adaptation import Adaptation, channels, class_map_of_labels, classes, parse_class_map, read_class_map
 from ckpt_tools.errors import RecipeError
 
 
@@ -58,6 +58,12 @@ def test_parse_class_map(text, expected):
 def test_what_is_no_class_map(text):
     with pytest.raises(RecipeError, match="class map"):
         parse_class_map(text)
+
+
+def test_a_file_that_is_no_text_is_no_class_map(tmp_path):
+    (tmp_path / "model.ckpt").write_bytes(b"\0\0\xae")
+    with pytest.raises(RecipeError, match="model.ckpt is not a text file. Give indices of old classes"):
+        read_class_map(str(tmp_path / "model.ckpt"))
 
 
 def test_labels():
