@@ -290,6 +290,8 @@ def test_many_scopes_to_exclude_are_left_to_a_file():
 def test_a_random_frozen_layer_is_noted():
     plan = make_plan(specs(small_net()), small_net(), exclude=["conv"], trainable=["logits"])
     assert plan.notes == ("2 variables are initialised afresh but never trained: net/conv",)
+    plan = make_plan(specs(small_net()), small_net(), exclude=["conv/weights"], trainable=["logits"])
+    assert plan.notes == ("1 variable is initialised afresh but never trained: net/conv/weights",)
 
 
 def test_unused_tensors_say_what_they_are():

@@ -254,9 +254,8 @@ def _notes(decided: Sequence[_Decision], net: Mapping[str, Variable], aux: bool)
     notes = []
     if random:
         kept = [row.name for row, _, _ in decided if row.action != "init"]
-        notes.append(
-            f"{len(random)} variables are initialised afresh but never trained: {', '.join(covering(random, kept))}"
-        )
+        what = "1 variable is" if len(random) == 1 else f"{len(random):,} variables are"
+        notes.append(f"{what} initialised afresh but never trained: {', '.join(covering(random, kept))}")
     if any(misfit and misfit.kind in ("classes", "shape") for _, _, misfit in decided):
         notes.append("TensorFlow 2's Saver.restore takes a wrong shape without an error (tensorflow#52220)")
     return tuple(notes)
