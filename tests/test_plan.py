@@ -115,6 +115,24 @@ def test_another_element_type_needs_cast():
     assert row(plan, "net/conv/weights").reason == "float16 converted to float32"
 
 
+def test_another_element_type_does_not_hide_another_shape():
+    source = {name: Spec("float16", spec.shape) for name, spec in specs(small_net(10)).items()}
+    plan = make_plan(source, small_net())
+    assert [(each.cause, len(each.names)) for each in plan.conflicts] == [
+        ("other element type", 4),
+        ("other number of classes", 2),
+    ]
+
+
+def test_the_auxiliary_head_is_cast_and_renamed_beside_a_class_map():
+    net = [*small_net(), Variable("net/AuxLogits/weights", Spec(F, (8, 5)), True, "auxiliary", 1)]
+    source = {each.name.replace("net/", "model/"): Spec("float16", each.spec.shape) for each in net}
+    options = {"class_map": range(5), "renames": ["model=net"]}
+    assert row(make_plan(source, net, cast=True, **options).checked(), "net/AuxLogits/weights").action == "cast"
+    source = {name: Spec(F, spec.shape) for name, spec in source.items()}
+    assert row(make_plan(source, net, **options).checked(), "net/AuxLogits/weights").action == "rename"
+
+
 def test_strings_are_never_cast():
     source = specs(small_net()) | {"net/conv/weights": Spec("string", (3, 3, 3, 8))}
     assert [each.cause for each in make_plan(source, small_net(), cast=True).conflicts] == ["other element type"]

@@ -144,10 +144,16 @@ def _decide(
         if idle_aux:
             return _Decision(row("init", "auxiliary head", f"not in the checkpoint; {_WHY_AUXILIARY}"))
         return misfit("missing", "not in the checkpoint")
+    mapped = rules.class_map is not None and variable.class_axis is not None and not idle_aux
+    reshaped = None
+    if spec.shape != variable.spec.shape or mapped:
+        reshaped = _reshape(variable, spec, rules, idle_aux, row, misfit)
+        if reshaped.row.action not in RESTORING:  # said even where --cast is missing, too
+            return reshaped
     if spec.dtype != variable.spec.dtype and not (rules.cast and "string" not in (spec.dtype, variable.spec.dtype)):
         return misfit("dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
-    if spec.shape != variable.spec.shape or (rules.class_map is not None and variable.class_axis is not None):
-        return _reshape(variable, spec, rules, idle_aux, row, misfit)
+    if reshaped:
+        return reshaped
     if spec.dtype != variable.spec.dtype:
         return _Decision(row("cast", "--cast", f"{spec.dtype} converted to {variable.spec.dtype}"))
     if renamed is not None:
@@ -165,8 +171,6 @@ def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row,
     not_covered = f"; not covered by --exclude {rules.exclude}" if len(rules.exclude) else ""
     axis = variable.class_axis
     if axis is not None and idle_aux:
-        if ours == theirs:
-            return _Decision(row("restore", "same name", "same name, type and shape"))
         return _Decision(row("init", "auxiliary head", f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes"))
     if axis is not None and _differ_on(axis, ours, theirs):
         if rules.class_map is None:
