@@ -54,11 +54,17 @@ def test_values_and_the_spec_that_was_announced(operation, expected):
         (Pad(("w",), 1, axis=-4), "it has 3 axes, not axis -4"),
         (Cast("float16", ("name",)), "name is string, which has no cast to float16"),
         (Fill(("name",), 1.0), "which no number fills"),
+        (Pad(("name",), 1), "name is string\\[2\\], which no number fills"),
+        (Fill(("byte",), 300.0), "byte is uint8\\[2\\], which cannot hold 300"),
+        (Pad(("byte",), 1, value=-1.0), "byte is uint8\\[2\\], which cannot hold -1"),
+        (Fill(("w",), 1e39), "cannot hold 1e\\+39"),
+        (Fill(name="step", dtype="int32", value=1e12), "step is int32\\[\\], which cannot hold 1000000000000"),
         (Fill(name="w", dtype="float32"), "w is there already"),
     ],
 )
 def test_what_does_not_fit_is_said_before_a_value_is_read(operation, reason):
-    source = Tensors({"w": Tensor(Spec("float32", (2, 3, 4)), None), "name": Tensor(Spec("string", ()), None)})
+    specs = {"w": Spec("float32", (2, 3, 4)), "name": Spec("string", (2,)), "byte": Spec("uint8", (2,))}
+    source = Tensors((name, Tensor(spec, None)) for name, spec in specs.items())
     with pytest.raises(SelectionError, match=reason):
         operation(source)
 
@@ -73,12 +79,20 @@ def test_what_does_not_fit_is_said_before_a_value_is_read(operation, reason):
         (lambda: Reshape(("w",), (-1, -1)), "one may be -1"),
         (lambda: Pad(("w",)), "not both 0"),
         (lambda: Fill(("w",), name="v", dtype="int8"), "`select`.* or `name` and `dtype`"),
+        (lambda: Fill(name="v", dtype="int8", shape=(2, -1)), r"\[2, -1\] is no shape"),
         (lambda: Fill(name="v", dtype="float33"), "did you mean float32"),
     ],
 )
 def test_a_wrong_field_is_said_when_the_operation_is_made(make, reason):
     with pytest.raises(RecipeError, match=reason):
         make()
+
+
+def test_a_fill_says_the_value_to_the_last_digit():
+    (row,) = Fill(name="global_step", dtype="int64", value=1234567).edit(from_arrays({})).rows
+    assert row.detail == "with 1234567"
+    (row,) = Fill(("w",), value=0.1).edit(from_arrays({"w": CUBE})).rows
+    assert row.detail == "with 0.1"
 
 
 def test_all_tensors_that_do_not_fit_are_named_at_once():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError, nearest
 from ..tensors import Spec, Tensor, Tensors
+from .casting import cast_values
 from .operation import Edit, Operation, Row, chosen, replaced, with_values
 
 if TYPE_CHECKING:
@@ -149,6 +150,11 @@ class Pad(_ByPattern):
         if self.before < 0 or self.after < 0 or self.before + self.after == 0:
             raise RecipeError("pad: `before` and `after` are 0 or more, and not both 0", advice="`slice` takes away.")
 
+    def edit(self, tensors: Tensors) -> Edit:
+        edit = super().edit(tensors)
+        specs = {row.name: row.before for row in edit.rows}
+        return replace(edit, problems=edit.problems + _not_held(self.command, specs, self.value))
+
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         axis = _axis(self.axis, shape)
         return (*shape[:axis], self.before + shape[axis] + self.after, *shape[axis + 1 :])
@@ -158,8 +164,7 @@ class Pad(_ByPattern):
 
         axis = _axis(self.axis, array.shape)
         widths = [(self.before, self.after) if each == axis else (0, 0) for each in range(array.ndim)]
-        fill = str(self.value).encode() if array.dtype.kind == "O" else np.array(self.value).astype(array.dtype)
-        return np.pad(array, widths, constant_values=fill)
+        return np.pad(array, widths, constant_values=np.array(self.value).astype(array.dtype))
 
 
 @dataclass(frozen=True)
@@ -184,30 +189,45 @@ class Fill(Operation):
             raise RecipeError("fill needs `select` (tensors that are there) or `name` and `dtype` (a new one)")
         if self.dtype and (self.dtype not in BY_NAME or not BY_NAME[self.dtype].width):
             raise RecipeError(f"fill: no element type {self.dtype!r} to fill with{nearest(self.dtype, BY_NAME)}")
+        if min(self.shape, default=0) < 0:
+            raise RecipeError(f"fill: {list(self.shape)} is no shape: lengths are 0 or more")
 
     def edit(self, tensors: Tensors) -> Edit:
         if self.name:
             return self._create(tensors)
         names, problems = chosen(tensors, self.select, self.command)
         specs = {name: tensors[name].spec for name in names}
-        problems += tuple(
-            f"fill: {name} is {spec}, which no number fills"
-            for name, spec in specs.items()
-            if not BY_NAME[spec.dtype].width
-        )
+        problems += _not_held(self.command, specs, self.value)
         if problems:
             return Edit(tensors, problems=problems)
         changed = {name: constant(spec, self.value) for name, spec in specs.items()}
-        rows = tuple(Row(name, "fill", name, spec, spec, f"with {self.value:g}") for name, spec in specs.items())
+        rows = tuple(Row(name, "fill", name, spec, spec, f"with {self.value:.15g}") for name, spec in specs.items())
         return Edit(replaced(tensors, changed), rows)
 
     def _create(self, tensors: Tensors) -> Edit:
         if self.name in tensors:
             problem = f"fill: {self.name} is there already, {tensors[self.name].spec}; `select` sets its values"
             return Edit(tensors, problems=(problem,))
-        made = constant(Spec(self.dtype, self.shape), self.value)
-        row = Row(self.name, "fill", "", None, made.spec, f"with {self.value:g}")
+        spec = Spec(self.dtype, self.shape)
+        if problems := _not_held(self.command, {self.name: spec}, self.value):
+            return Edit(tensors, problems=problems)
+        made = constant(spec, self.value)
+        row = Row(self.name, "fill", "", None, spec, f"with {self.value:.15g}")
         return Edit(Tensors({**tensors, self.name: made}, tensors.stored_names), (row,))
+
+
+def _not_held(command: str, specs: Mapping[str, Spec], value: float) -> tuple[str, ...]:
+    """A sentence for each tensor that cannot hold the value: it would get another one."""
+    import numpy as np
+
+    numbers = {spec.dtype for spec in specs.values() if BY_NAME[spec.dtype].width}
+    wrong = {dtype for dtype in numbers if any(cast_values(np.full(1, value), dtype)[1].values())}
+    return tuple(
+        f"{command}: {name} is {spec}, which "
+        + (f"cannot hold {value:.15g}" if spec.dtype in numbers else "no number fills")
+        for name, spec in specs.items()
+        if spec.dtype not in numbers - wrong
+    )
 
 
 def constant(spec: Spec, value: float) -> Tensor:
