@@ -56,6 +56,7 @@ def _explain_kind(
         ),
         "dtype": ("other element type", f"--cast converts the values; {afresh}."),
         "two sources": ("two sources for one variable", "Make --map more exact, so that one of them is left."),
+        "renamed": ("renamed away", "Take that --map away, or make it more exact: the net has these names."),
         "class map": ("the class map does not fit", "Give --class-map one old class, or _, for each new class."),
         "shape": ("other shape", f"{afresh}; or check that --net is the net that the checkpoint was made with."),
     }

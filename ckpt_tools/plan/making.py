@@ -35,6 +35,7 @@ class _Rules(NamedTuple):
     aux: bool
     adapt_input: bool
     new: Mapping[str, str]
+    changed: Mapping[str, tuple[str, Rename]]
 
 
 class _Decision(NamedTuple):
@@ -74,9 +75,9 @@ def make_plan(
     maps = parse_renames(renames)
     can_train = [each.name for each in variables if each.trainable and (aux or each.role != "auxiliary")]
     trained = {name for name in can_train if not trainable or wanted.match(name) is not None}
-    rules = _Rules(excluded, class_map, cast, aux, adapt_input, new or {})
     net = {each.name: each for each in variables}
     changed = rename(source, maps)
+    rules = _Rules(excluded, class_map, cast, aux, adapt_input, new or {}, changed)
     takes = _takes(source, net, changed)
     decided = [_decide(each, takes.get(each.name, []), source, rules, each.name in trained) for each in variables]
     layers = norms.layers(each.name for each in variables if aux or each.role != "auxiliary")
@@ -143,6 +144,10 @@ def _decide(
     if spec is None:
         if idle_aux:
             return _Decision(row("init", "auxiliary head", f"not in the checkpoint; {_WHY_AUXILIARY}"))
+        if variable.name in rules.changed:
+            name, rule = rules.changed[variable.name]
+            reason = f"--map {rule} makes {name} of it"
+            return _Decision(row("conflict", f"--map {rule}", reason), misfit=Misfit("renamed", variable.name))
         return misfit("missing", "not in the checkpoint")
     mapped = rules.class_map is not None and variable.class_axis is not None and not idle_aux
     reshaped = None
