@@ -119,8 +119,8 @@ def _distance(a: np.ndarray, b: np.ndarray, tolerance: float) -> Distance:
     if a.dtype.kind in "biu" and b.dtype.kind in "biu":
         difference, scale = _whole_distance(a, b)
     else:
-        a, b = _wide(a), _wide(b)
         with np.errstate(invalid="ignore", over="ignore"):
+            a, b = _wide(a), _wide(b)
             difference = np.abs(a - b)
             scale = np.maximum(np.abs(a), np.abs(b))
         difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0  # inf - inf is no number

@@ -95,6 +95,13 @@ def test_distances(a, b, expected):
     assert distance(a, b) == (pytest.approx(expected) if expected and None not in expected else expected)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_signalling_nan_is_a_nan_and_no_warning():
+    signalling = np.array([0x7FA00000], "uint32").view(F)
+    assert distance(signalling, signalling) is None
+    assert distance(signalling, np.float32([1])) == (1, INF, INF)
+
+
 def test_whole_numbers_of_different_types_are_compared_exactly():
     change = one(np.array([2**63], "uint64"), np.array([2**63 - 1], "int64"))
     assert (change.change, change.differing, change.max_abs) == ("dtype", 1, 1.0)
