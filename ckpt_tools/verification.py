@@ -16,7 +16,8 @@ from .errors import CheckpointError, UnsupportedError
 from .formats import damaged
 from .formats.checkpoint import Checkpoint
 from .formats.checksum import crc32c, mask
-from .tensors import Stored, Tensor, Tensors
+from .formats.object_graph import GRAPH_KEY, attributes, rekeyed
+from .tensors import Stored, Tensor, from_array
 
 _WINDOW = 16 << 20  # bytes of a file that a thread looks at at a time
 _TASK = 32 << 20  # bytes that a thread takes at a time
@@ -68,7 +69,9 @@ class Verification(NamedTuple):
             raise UnsupportedError("no tensor is good, so there is nothing to save", path=self.path)
         from .formats.output import save_checkpoint
 
-        kept = Tensors((name, self.checkpoint.tensors[name]) for name in self.good)
+        kept = {name: self.checkpoint.tensors[name] for name in self.good}
+        if GRAPH_KEY in kept:
+            kept[GRAPH_KEY] = _graph_of(kept)
         provenance = {"source": self.checkpoint, "command": "salvage"}
         return save_checkpoint(kept, path, format=format, force=force, provenance=provenance)
 
@@ -182,6 +185,15 @@ def _is_good(stored: Stored, file: BinaryIO) -> bool:
             crc = crc32c(part, crc)
         offset = start + length
     return mask(crc) == stored.crc32c
+
+
+def _graph_of(kept: Mapping[str, Tensor]) -> Tensor:
+    """The object graph without what is lost: `tf.train.Checkpoint.restore` fails for a key that is not there."""
+    import numpy as np
+
+    graph = kept[GRAPH_KEY].load()[()]
+    gone = {key: None for _, key in attributes(graph) if key and key not in kept}
+    return from_array(np.array(rekeyed(graph, gone), object)) if gone else kept[GRAPH_KEY]
 
 
 def _finding(error: CheckpointError, checkpoint: Checkpoint, tensor: str | None = None) -> Finding:

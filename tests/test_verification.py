@@ -10,6 +10,7 @@ import pytest
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint, verify
 from ckpt_tools.errors import CheckpointError, NotACheckpointError, OutputError, UnsupportedError
+from ckpt_tools.formats.object_graph import GRAPH_KEY, attributes
 from ckpt_tools.formats.sstable import Table, TableWriter, entries
 from ckpt_tools.tensors import Extent, Slice, Tensor, Tensors, from_array
 
@@ -242,6 +243,17 @@ def test_salvage_writes_what_is_good_and_nothing_else(arrays, tmp_path):
     with pytest.raises(OutputError):
         verification.salvage(target)
     verification.salvage(target, force=True)
+
+
+def test_the_object_graph_names_only_what_was_saved(GOLDEN, tmp_path):
+    for file in (GOLDEN / "tf221_object").glob("ckpt-1.*"):
+        shutil.copy(file, tmp_path)
+    stored = open_checkpoint(tmp_path / "ckpt-1", names="stored").tensors["model/blocks/1/w/.ATTRIBUTES/VARIABLE_VALUE"]
+    flip(data_file(tmp_path / "ckpt-1"), stored.stored.offset)
+    verify(tmp_path / "ckpt-1").salvage(tmp_path / "saved")
+    saved = open_checkpoint(tmp_path / "saved", names="stored").tensors
+    assert {key for _, key in attributes(saved[GRAPH_KEY].load()[()])} == set(saved) - {GRAPH_KEY}
+    assert "model/blocks/1/w/.ATTRIBUTES/VARIABLE_VALUE" not in saved
 
 
 def test_nothing_good_is_nothing_to_save(tmp_path):
