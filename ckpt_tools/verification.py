@@ -17,6 +17,7 @@ from .formats import damaged
 from .formats.checkpoint import Checkpoint
 from .formats.checksum import crc32c, mask
 from .formats.object_graph import GRAPH_KEY, attributes, rekeyed
+from .formats.opening import split_scope, under_scope
 from .tensors import Stored, Tensor, from_array
 
 _WINDOW = 16 << 20  # bytes of a file that a thread looks at at a time
@@ -80,11 +81,15 @@ def verify(source: str | os.PathLike[str], *, threads: int | None = None) -> Ver
     """Checks the structure and every checksum of a source.
 
     Opens also what `open_checkpoint` refuses as a whole: a V1 file or a V2 index without its end, a checkpoint of
-    which a shard is missing. `threads` is the number of processors, 8 at most, by default.
+    which a shard is missing. Of `SRC:scope` only the scope's tensors are checked. `threads` is the number of
+    processors, 8 at most, by default.
     Raises NotACheckpointError where nothing of a checkpoint is there.
     """
     damage: list[CheckpointError] = []
-    checkpoint = damaged.open_damaged(os.fspath(source), damage.append)
+    whole, scope = split_scope(os.fspath(source))
+    checkpoint = damaged.open_damaged(whole, damage.append)
+    if scope:
+        checkpoint = checkpoint._replace(tensors=under_scope(checkpoint.tensors, scope, whole))
     if checkpoint.format == "v1":
         damage += [error for path in checkpoint.files for error in damaged.unlisted_blocks(path)]
     problems = check_tensors(checkpoint.tensors, threads or min(8, os.cpu_count() or 1))

@@ -39,6 +39,19 @@ def test_whole(source, capsys):
     assert capsys.readouterr().out == f"{source}: 2 tensors, 28 bytes: all is well\n"
 
 
+def test_part_of_a_checkpoint(tmp_path, capsys):
+    source = tmp_path / "model"
+    save_checkpoint(from_arrays({"net/a": np.arange(3, dtype="float32"), "out/b": np.ones(2, "int64")}), source)
+    data = Path(f"{source}.data-00000-of-00001")
+    data.write_bytes(b"\1" + data.read_bytes()[1:])
+    assert main([f"{source}:out"]) == 0
+    assert capsys.readouterr().out == f"{source}: 1 tensor, 16 bytes: all is well\n"
+    assert main([f"{source}:net", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["summary"]["lost"] == 1
+    assert main([f"{source}:ne"]) == 2
+    assert capsys.readouterr().err == f"ckpt-verify: {source}: has no scope 'ne'; did you mean net?\n"
+
+
 def test_damaged(damaged, capsys):
     assert main([str(damaged)]) == 1
     assert capsys.readouterr().out == DAMAGED.format(source=damaged)
