@@ -25,6 +25,7 @@ import tensorflow.compat.v1 as tf
 from ckpt_tools.nets.graph import build_net
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import make_plan
+from ckpt_tools.train.model import session_config
 from ckpt_tools.train.objective import image_losses
 from ckpt_tools.train.options import Options
 from ckpt_tools.train.precision import compiled, make_loss_scale, unscaled
@@ -50,7 +51,7 @@ with graph.as_default():
     gradients = list(zip(unscaled(found, scale), variables))
     with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
         train = apply_gradients(gradients, options, {}, tf.constant(0.001), step, scale=scale).operation
-    session = tf.Session()
+    session = tf.Session(config=session_config("auto")[0])
     session.run(tf.global_variables_initializer())
 run = lambda: session.run(train)
 """

@@ -217,7 +217,8 @@ def session_config(device: str, cpus: int = 1) -> tuple[tf.ConfigProto, str]:
     config.gpu_options.allow_growth = True
     config.device_count["CPU"] = cpus
     # These passes replace the shape of a tensor by a constant that waits for the operation that makes the tensor. Fed
-    # transfer values would then wait for the whole backbone. What makes the net fast, the fusing of operations, stays.
+    # transfer values would then wait for the whole backbone, and a part without images fails in them (TensorFlow 2.21).
+    # What makes the net fast, the fusing of operations, stays.
     passes = config.graph_options.rewrite_options
     for name in ("constant_folding", "shape_optimization", "dependency_optimization", "arithmetic_optimization"):
         setattr(passes, name, passes.OFF)
