@@ -169,6 +169,18 @@ def test_what_suggest_wrote_can_be_planned_with(source, capsys, tmp_path):
     assert main([source, "--num-classes", "5", "--config", proposal, "--exclude", "fc7"]) == 1
 
 
+def test_suggest_follows_the_options_that_it_does_not_propose(tmp_path, capsys):
+    path = str(tmp_path / "half.npz")
+    np.savez_compressed(path, **{each.name: np.zeros(each.spec.shape, "float16") for each in NET.variables(9)})
+    assert main([path, "--suggest"]) == 1
+    assert "other element type (16 variables)" in capsys.readouterr().out
+    assert main([path, "--suggest", "--cast"]) == 0
+    assert main([path, "--suggest", "--cast", "--exclude", "fc8", "--map", "a=b"]) == 2
+    assert capsys.readouterr().err == (
+        "ckpt-plan: --suggest proposes --exclude and --map itself. Leave out one or the other.\n"
+    )
+
+
 def test_batch_norm_policies(source, capsys):
     assert main([source, "--num-classes", "1000", "--bn", "fc8=on"]) == 2
     assert capsys.readouterr().err == "ckpt-plan: --bn fc8=on: write SCOPE=MODE, with frozen, stats, train\n"

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         head = Head(parse_layers(args.head), args.head_scope)
         variables = variables_with_head(net, classes, head)
         new = new_variables(net, classes, head)
-        proposal = suggest(source, variables, aux=args.aux, new=new) if args.suggest else None
+        proposal = proposal_of(args, source, variables, new) if args.suggest else None
         plan = proposal.plan if proposal else plan_of(args, source, variables, new)
         if args.output:  # before anything is printed: whoever reads the table may stop reading it
             write(args.output, proposal, plan)
@@ -117,19 +117,30 @@ def plan_of(
     args: argparse.Namespace, source: Mapping[str, Spec], variables: Sequence[Variable], new: Mapping[str, str]
 ) -> Plan:
     """The plan that the options ask for."""
-    return make_plan(
-        source,
-        variables,
-        exclude=args.exclude,
-        trainable=args.trainable,
-        renames=args.map,
-        class_map=class_map_of(args.class_map),
-        cast=args.cast,
-        aux=args.aux,
-        adapt_input=args.adapt_input,
-        batch_norm=parse_policies(args.bn),
-        new=new,
-    )
+    lists = {"exclude": args.exclude, "trainable": args.trainable, "renames": args.map}
+    return make_plan(source, variables, **lists, **other_options(args, new))
+
+
+def proposal_of(
+    args: argparse.Namespace, source: Mapping[str, Spec], variables: Sequence[Variable], new: Mapping[str, str]
+) -> Suggestion:
+    """What --suggest proposes beside the options that it does not propose."""
+    given = [f"--{key}" for key in ("exclude", "trainable", "map") if getattr(args, key)]
+    if given:
+        raise RecipeError(f"--suggest proposes {' and '.join(given)} itself", advice="Leave out one or the other.")
+    return suggest(source, variables, **other_options(args, new))
+
+
+def other_options(args: argparse.Namespace, new: Mapping[str, str]) -> dict[str, object]:
+    """Arguments of make_plan that --suggest does not propose."""
+    return {
+        "class_map": class_map_of(args.class_map),
+        "cast": args.cast,
+        "aux": args.aux,
+        "adapt_input": args.adapt_input,
+        "batch_norm": parse_policies(args.bn),
+        "new": new,
+    }
 
 
 def class_map_of(text: str | None) -> tuple[int | None, ...] | None:

@@ -26,16 +26,11 @@ class Suggestion(NamedTuple):
         return {key: list(values) for key, values in lists.items() if values}
 
 
-def suggest(
-    source: Mapping[str, Spec],
-    variables: Sequence[Variable],
-    *,
-    aux: bool = False,
-    new: Mapping[str, str] | None = None,
-) -> Suggestion:
+def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options: object) -> Suggestion:
     """Looks for the renames first, then for what is left without a source or has another shape.
 
-    The head is what is proposed to be trained, with everything else that is initialised afresh.
+    The head is what is proposed to be trained, with everything else that is initialised afresh. `options` are the
+    others of `make_plan`, such as `cast`.
 
     >>> net = [Variable("net/conv/weights", Spec("float32", (3, 3, 3, 8))),
     ...        Variable("net/logits/weights", Spec("float32", (8, 5)), role="head", class_axis=1)]
@@ -44,7 +39,7 @@ def suggest(
     {'exclude': ['net/logits'], 'trainable': ['net/logits'], 'map': ['m/net=net']}
     """
     net = {each.name: each for each in variables}
-    first = make_plan(source, variables, aux=aux, new=new)
+    first = make_plan(source, variables, **options)
     missing = [row.name for row in first.rows if row.action == "conflict" and row.source is None]
     unused = [row.name for row in first.rows if row.action == "unused"]
     causes = explain_missing(missing, View(net, source, unused))
@@ -52,12 +47,12 @@ def suggest(
     for cause in causes:
         renames |= cause.renames
     exclude = list(dict.fromkeys(pattern for cause in causes for pattern in cause.exclude))
-    plan = make_plan(source, variables, renames=renames, exclude=exclude, aux=aux, new=new)
+    plan = make_plan(source, variables, renames=renames, exclude=exclude, **options)
     reasons = ("other number of classes", "other shape", "no source")
     unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]
     exclude = [*exclude, *(scope for scope in covering(unfit, net) if scope not in exclude)]
-    trainable = _to_train(make_plan(source, variables, renames=renames, exclude=exclude, aux=aux, new=new), net)
-    plan = make_plan(source, variables, renames=renames, exclude=exclude, trainable=trainable, aux=aux, new=new)
+    trainable = _to_train(make_plan(source, variables, renames=renames, exclude=exclude, **options), net)
+    plan = make_plan(source, variables, renames=renames, exclude=exclude, trainable=trainable, **options)
     texts = tuple(f"{old}={new}" for old, new in renames.items())
     parse_renames(texts)  # what is proposed can be typed
     return Suggestion(tuple(exclude), tuple(trainable), texts, plan)
