@@ -75,6 +75,8 @@ def test_slots_are_known_by_their_keys(trained):
     [
         (["--strip", "optimizer,step"], ALL),
         (["--drop", "/net/logits"], ALL[:2]),
+        (["--keep", "/net/body"], ALL[:2]),
+        (["--rename", "=old"], ALL),
         (["--strip", "optimizer", "--rename", "net=old"], ALL),
     ],
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import RecipeError, nearest
+from ..formats.object_graph import GRAPH_KEY
 from ..names import did_you_mean
 from ..renames import Rename as Rule
 from ..tensors import Tensor, Tensors
@@ -60,7 +61,7 @@ class Rename(Operation):
                 renamed = rule(name)
                 if renamed is not None:
                     fits[rule.old] += 1
-                    new_names[name] = renamed
+                    new_names[name] = name if name == GRAPH_KEY else renamed  # which is looked for by this name
                     break
         problems = _idle([old for old, count in fits.items() if not count], len(fits), tensors)
         problems += [f"rename: nothing is left of the name {name}" for name, new in new_names.items() if not new]
@@ -130,7 +131,8 @@ class Keep(Operation):
 
     def edit(self, tensors: Tensors) -> Edit:
         names, problems = chosen(tensors, self.select, self.command)
-        return Edit(tensors, problems=problems) if problems else _without(tensors, set(tensors) - set(names))
+        # The object graph stays with the tensors that it names.
+        return Edit(tensors, problems=problems) if problems else _without(tensors, {*tensors} - {*names, GRAPH_KEY})
 
 
 @dataclass(frozen=True)
