@@ -174,8 +174,11 @@ def test_a_net_with_a_background_class(tmp_path):
 def test_what_cannot_be_evaluated(tmp_path, capsys):
     with pytest.raises(RecipeError, match="must be given"):
         EvaluateOptions()
-    with pytest.raises(RecipeError, match="exclude each other"):
+    with pytest.raises(RecipeError, match="--train-dir or --checkpoint must be given, not both"):
         EvaluateOptions(train_dir="a", checkpoint="b")
+    found = "--image-size 0: must be at least 1; --split tests: must be one of .*; --worst -2: .*; --use bets: must be"
+    with pytest.raises(RecipeError, match=found):
+        EvaluateOptions(train_dir="a", image_size=0, split="tests", worst=-2, use="bets")
     np.savez(tmp_path / "other.npz", w=np.zeros(3, np.float32))
     with pytest.raises(TrainingError, match="cannot tell which net this is"):
         open_classifier(str(tmp_path / "other.npz"))

@@ -165,6 +165,8 @@ def test_wrong_options():
         ExportOptions(checkpoint="a")
     with pytest.raises(RecipeError, match="not both"):
         ExportOptions(output="a")
+    with pytest.raises(RecipeError, match="--format names no format"):
+        ExportOptions(checkpoint="a", output="b", format=("",))
 
 
 def test_a_folder_that_cannot_be_made(home):

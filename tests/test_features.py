@@ -181,6 +181,8 @@ def test_the_command_merges(home, capsys):
 def test_wrong_options(home):
     with pytest.raises(RecipeError, match="--data must be given; --output must be given; --shard 2: 2 shards"):
         FeatureOptions(checkpoint="x", shards=2, shard=2)
+    with pytest.raises(RecipeError, match="--pool men: must be one of mean, max, none; .*; --type int8: must be"):
+        FeatureOptions(train_dir="x", output="y", pool="men", type="int8")
     with pytest.raises(DataError, match="no end point 'Conv_9'; did you mean Conv_"):
         write_features(options(home, "wrong", end_point="Conv_9"))
     (home / "bad.npz").write_bytes(b"hello")

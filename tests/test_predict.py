@@ -101,5 +101,7 @@ def test_labels_that_do_not_fit(home, tmp_path):
         predict(wrong, [str(home / "photos")])
     with pytest.raises(RecipeError, match="not both"):
         PredictOptions(train_dir="a", checkpoint="b")
+    with pytest.raises(RecipeError, match="--top 0: must be at least 1; --batch-size 0: must be at least 1"):
+        PredictOptions(train_dir="a", top=0, batch_size=0)
     numbered = predict(PredictOptions(checkpoint=str(home / "tiny.ckpt")), [str(home / "photos" / "a.png")])
     assert {guess["label"] for guess in numbered.rows[0]["predictions"]} == {"0", "1", "2"}

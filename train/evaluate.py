@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, OutputError, RecipeError
+from ..errors import DataError, OutputError
 from . import metrics
 from .configuration import option
 from .data import load_data_set
@@ -44,15 +44,13 @@ class EvaluateOptions(SourceOptions):
     report: bool = option(False, "write the run's report.html afresh, with these figures", group="run")
     output: str = option("", "write evaluation.json, predictions.csv and pictures here", group="run", metavar="DIR")
 
-    def __post_init__(self) -> None:
-        if self.train_dir and self.checkpoint:
-            raise RecipeError("--train-dir and --checkpoint exclude each other")
-        if not self.train_dir and not self.checkpoint:
-            raise RecipeError("--train-dir or --checkpoint must be given")
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if self.checkpoint and not self.data:
-            raise RecipeError("--data must be given")
+            problems.append("--data must be given")
         if self.report and not self.train_dir:
-            raise RecipeError("--report needs --train-dir: it is the report of a run")
+            problems.append("--report needs --train-dir: it is the report of a run")
+        return problems
 
 
 @dataclass(frozen=True, eq=False)

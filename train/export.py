@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import OutputError, RecipeError, TrainingError, nearest
+from ..errors import OutputError, TrainingError, nearest
 from .configuration import option
 from .examples import Examples
 from .inference import Classifier, SourceOptions, logits_of, run_on
@@ -46,16 +46,16 @@ class ExportOptions(SourceOptions):
     )
     force: bool = option(False, "replace the folder when it exists", group="output")
 
-    def __post_init__(self) -> None:
-        if bool(self.train_dir) == bool(self.checkpoint):
-            raise RecipeError("--train-dir or --checkpoint must be given, not both")
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if not self.output:
-            raise RecipeError("--output must be given")
+            problems.append("--output must be given")
+        if not self.formats:
+            problems.append("--format names no format")
         for name in self.formats:
             if name not in FORMATS:
-                raise RecipeError(
-                    f"no format {name!r}{nearest(name, FORMATS)}", advice=f"There are {', '.join(FORMATS)}."
-                )
+                problems.append(f"no format {name!r}{nearest(name, FORMATS)}; there are {', '.join(FORMATS)}")
+        return problems
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -65,20 +65,17 @@ class FeatureOptions(SourceOptions):
     batch_size: int = option(32, "images a step", group="run", least=1)
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
 
-    def __post_init__(self) -> None:
-        problems = []
-        if bool(self.train_dir) == bool(self.checkpoint):
-            problems.append("--train-dir or --checkpoint must be given, not both")
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if self.checkpoint and not self.data:
             problems.append("--data must be given")
         if not self.output:
             problems.append("--output must be given")
         if self.end_point and self.trainable:
             problems.append("--end-point and --trainable exclude each other")
-        if self.shard >= self.shards:
+        if self.shard >= self.shards > 0:
             problems.append(f"--shard {self.shard}: {self.shards} shards are numbered from 0 to {self.shards - 1}")
-        if problems:
-            raise RecipeError("; ".join(problems))
+        return problems
 
 
 def share_of_machine(options: FeatureOptions, cluster: Cluster | None) -> FeatureOptions:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import DataError, TrainingError, UnsupportedError
+from ..errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
 from ..kinds import kinds
 from ..labels import read_labels
 from ..nets.registry import Net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
-from .configuration import option, read_config
+from .configuration import option, problem_with, read_config
 from .examples import DataSet, Examples, steps_per_epoch
 from .options import Options
 from .preprocess import Preprocessing, from_dict
@@ -39,6 +40,19 @@ class SourceOptions:
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
     preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
+
+    def __post_init__(self) -> None:
+        if problems := self.problems():
+            raise RecipeError("; ".join(problems))
+
+    def problems(self) -> list[str]:
+        """What is wrong with the options, a sentence each."""
+        found = [problem for each in fields(self) if (problem := problem_with(each, getattr(self, each.name)))]
+        if bool(self.train_dir) == bool(self.checkpoint):
+            found.append("--train-dir or --checkpoint must be given, not both")
+        if not re.fullmatch(r"best|last|\d+", self.use):
+            found.append(f"--use {self.use}: must be best, last or a step")
+        return found
 
     def open(self, *, labels: str | None = None, head: bool = True) -> Classifier:
         """The classifier that these options mean: see `open_classifier`, also for the errors raised."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, RecipeError, nearest
+from ..errors import DataError, nearest
 from .arrays import holds_vectors, read_vectors
 from .configuration import option
 from .data import is_image
@@ -33,10 +33,6 @@ class PredictOptions(SourceOptions):
     top: int = option(3, "labels shown for an image", group="run", least=1)
     batch_size: int = option(32, "images a step", group="run", least=1)
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
-
-    def __post_init__(self) -> None:
-        if bool(self.train_dir) == bool(self.checkpoint):
-            raise RecipeError("--train-dir or --checkpoint must be given, not both")
 
 
 @dataclass(frozen=True)
