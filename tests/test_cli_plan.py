@@ -169,6 +169,17 @@ def test_what_suggest_wrote_can_be_planned_with(source, capsys, tmp_path):
     assert main([source, "--num-classes", "5", "--config", proposal, "--exclude", "fc7"]) == 1
 
 
+def test_only_a_plan_is_overwritten(source, tmp_path, capsys):
+    for name, options in (("plan.json", []), ("proposal.yaml", ["--suggest"])):
+        for _ in range(2):
+            assert main([source, *options, "--output", str(tmp_path / name)]) == 0
+    before = (tmp_path / "model.ckpt").write_bytes(b"\0\0")
+    capsys.readouterr()
+    assert main([source, "--output", str(tmp_path / "model.ckpt")]) == 2
+    assert capsys.readouterr().err.endswith("model.ckpt: exists and is no plan. Choose another name for --output.\n")
+    assert (tmp_path / "model.ckpt").stat().st_size == before
+
+
 def test_suggest_follows_the_options_that_it_does_not_propose(tmp_path, capsys):
     path = str(tmp_path / "half.npz")
     np.savez_compressed(path, **{each.name: np.zeros(each.spec.shape, "float16") for each in NET.variables(9)})

@@ -31,6 +31,9 @@ EXAMPLES = """\
   ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml"""
 
 
+WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"map:\n", b"{}\n")  # how what --output writes begins
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ckpt-plan."""
     made = parser("ckpt-plan", "Says what a net takes from a checkpoint, before anything is run.", EXAMPLES)
@@ -171,7 +174,7 @@ def proposal_text(proposal: Suggestion) -> str:
 
 
 def write(path: str, proposal: Suggestion | None, plan: Plan) -> None:
-    """The proposal as YAML for --config, or the plan as JSON."""
+    """The proposal as YAML for --config, or the plan as JSON; never over a file that is neither."""
     if proposal:
         import yaml
 
@@ -179,7 +182,12 @@ def write(path: str, proposal: Suggestion | None, plan: Plan) -> None:
     else:
         text = json.dumps(plan.to_json(), indent=1) + "\n"
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        target = Path(path)
+        if target.is_file() and target.stat().st_size:
+            with target.open("rb") as file:
+                if not file.read(16).startswith(WRITTEN):
+                    raise OutputError("exists and is no plan", path=path, advice="Choose another name for --output.")
+        target.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
     say(f"wrote {path}")
