@@ -6,7 +6,7 @@ import pytest
 from ckpt_tools import open_checkpoint, save_checkpoint
 from ckpt_tools.cli.edit import main
 from ckpt_tools.formats.object_graph import GRAPH_KEY, attributes
-from ckpt_tools.surgery import Drop, HeadResize, Rename, Strip, operate
+from ckpt_tools.surgery import Average, Drop, Fill, Graft, HeadResize, Rename, Strip, operate
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 ALL = ["body/weights", "body/biases", "logits/weights", "logits/biases"]
@@ -94,6 +94,19 @@ def test_tensorflow_restores_what_is_left(trained, tmp_path, flags, restored):
         layer, _, variable = name.partition("/")
         value = getattr(getattr(net, layer), variable).numpy()
         assert (not np.any(value == 7.0)) == (name in restored), name
+
+
+def test_others_go_by_their_keys_too(trained, tmp_path):
+    tensors = open_checkpoint(trained, names="stored").tensors
+    other = str(tmp_path / "other")
+    save_checkpoint(operate(tensors, [Fill(("net",), 3.0)]).tensors, other)
+    mean = operate(tensors, [Average((other,))]).tensors
+    grafted = operate(tensors, [Graft(other, ("/net/logits",))]).tensors
+    assert set(mean) == set(grafted) == set(tensors)
+    for part, in_mean, in_grafted in (("body", 1.95, 0.9), ("logits", 1.95, 3.0)):
+        key = f"net/{part}/weights{VALUE}"
+        np.testing.assert_allclose(mean[key].load(), in_mean, rtol=1e-6)
+        np.testing.assert_allclose(grafted[key].load(), in_grafted, rtol=1e-6)
 
 
 def test_tensorflow_fails_where_the_graph_does_not_follow(trained, tmp_path):

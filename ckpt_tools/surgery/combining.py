@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError
+from ..formats.object_graph import GRAPH_KEY
 from ..tensors import Spec, Tensor, Tensors
 from .casting import FLOATS
 from .operation import Edit, Operation, Row, chosen, kinds_of, replaced
@@ -44,7 +45,7 @@ class Average(Operation):
         return tuple(other for other in self.others if not isinstance(other, Tensors))
 
     def edit(self, tensors: Tensors) -> Edit:
-        opened = [_opened(other) for other in self.others]
+        opened = [_opened(other, tensors) for other in self.others]
         others = [each.tensors for each in opened]
         problems = []
         for other, there in zip(self.others, others, strict=True):
@@ -86,7 +87,7 @@ class Graft(Operation):
         return () if isinstance(self.source, Tensors) else (self.source,)
 
     def edit(self, tensors: Tensors) -> Edit:
-        opened = _opened(self.source)
+        opened = _opened(self.source, tensors)
         other = opened.tensors
         names, problems = chosen(other, self.select, self.command) if self.select else (list(other), ())
         taken = Tensors((name, other[name]) for name in names)
@@ -130,10 +131,13 @@ def _orphans(here: Tensors, taken: Tensors) -> list[str]:
     ]
 
 
-def _opened(source: str | os.PathLike[str] | Tensors) -> Checkpoint:
+def _opened(source: str | os.PathLike[str] | Tensors, here: Tensors) -> Checkpoint:
+    """The other checkpoint, by its keys where this one is: an object graph is listed with keys alone."""
     from ..formats import Checkpoint, open_checkpoint
 
-    return Checkpoint(source, "", "") if isinstance(source, Tensors) else open_checkpoint(source)
+    if isinstance(source, Tensors):
+        return Checkpoint(source, "", "")
+    return open_checkpoint(source, names="stored" if GRAPH_KEY in here.specs() else "variable")
 
 
 def _called(source: object) -> str:
