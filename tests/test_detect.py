@@ -19,6 +19,8 @@ from ckpt_tools.errors import DamagedError, NotACheckpointError, SelectionError
 from ckpt_tools.formats.detect import identify
 from ckpt_tools.formats.state import State, parse_state
 
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea42d3\nsize 108816292\n"
+
 
 @pytest.fixture
 def v1(GOLDEN: Path, tmp_path: Path) -> Path:
@@ -90,7 +92,17 @@ def test_a_state_file_that_names_what_is_gone(v1: Path, v2: Path) -> None:
     with pytest.raises(NotACheckpointError) as caught:
         open_checkpoint(v2 / "checkpoint")
     assert str(caught.value) == text
-    assert open_checkpoint(v2).note == "the file `checkpoint` beside it names another one, which is not there"
+    assert open_checkpoint(v2).note == "the file `checkpoint` beside it names model.ckpt-9, which is not there"
+    (v2 / "checkpoint").write_text("7")
+    assert open_checkpoint(v2).note.startswith("the file `checkpoint` beside it is a checkpoint state file that names")
+
+
+@pytest.mark.parametrize(("content", "problem"), [(None, "cut off: it has 300 bytes"), (LFS, "is a Git LFS pointer")])
+def test_a_state_file_that_names_what_is_damaged(v1: Path, content: str | None, problem: str) -> None:
+    whole = (v1 / "model.ckpt-1234").read_bytes()
+    (v1 / "model.ckpt-1000").write_bytes(whole)
+    (v1 / "model.ckpt-1234").write_bytes(content.encode() if content else whole[:300])
+    assert message(v1).startswith("v1/model.ckpt-1234: is ") and problem in message(v1)  # not the older one
 
 
 def test_state_text() -> None:
@@ -188,9 +200,6 @@ def test_archives_without_a_checkpoint(tmp_path: Path, v1: Path) -> None:
     assert "the archive is cut off or damaged" in message(cut)
 
 
-LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4665a5ea42d3\nsize 108816292\n"
-
-
 def _zip(path: Path, *names: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
@@ -251,6 +260,9 @@ def test_parts_that_are_missing(v1: Path, v2: Path) -> None:
         "model.ckpt: the data file model.ckpt.data-00000-of-00002 is there, but the index model.ckpt.index, "
         "which holds the names, is missing"
     )
+    assert message(v2).startswith(
+        "v2/checkpoint: names model.ckpt: the data file model.ckpt.data-00000-of-00002 is there"
+    )
     assert "is a data file of a V2 checkpoint, but its index model.ckpt.index, which holds" in message(
         v2 / "model.ckpt.data-00000-of-00002"
     )
@@ -259,6 +271,8 @@ def test_parts_that_are_missing(v1: Path, v2: Path) -> None:
         file.unlink()
     assert "only the graph model.ckpt.meta is there; model.ckpt.index and its data files" in message(v2 / "model.ckpt")
     (v1 / "model.ckpt-1234").unlink()
+    assert "checkpoint: names model.ckpt-1234: only the graph model.ckpt-1234.meta is there;" in message(v1)
+    (v1 / "model.ckpt-1234.meta").unlink()
     assert "names model.ckpt-1234, which is not there. Checkpoints beside it: none." in message(v1)
 
 

@@ -160,20 +160,23 @@ def _nothing(path: str) -> NotACheckpointError:
     if not os.path.isdir(folder or "."):
         return NotACheckpointError(f"there is no folder {folder}", path=path)
     names = sorted(os.listdir(folder or "."))
-    parts = [name for name in names if name.startswith(base + ".data-") and _DATA.fullmatch(name)]
-    if parts:
-        return NotACheckpointError(
-            f"the data file {parts[0]} is there, but the index {base}.index, which holds the names, is missing",
-            path=path,
-        )
-    if base + ".meta" in names:
-        return NotACheckpointError(
-            f"only the graph {base}.meta is there; {base}.index and its data files, which hold the values, are missing",
-            path=path,
-        )
+    if left := _left_of(base, names):
+        return NotACheckpointError(left, path=path)
     near = [name for name in names if base and name.startswith(base)][:5]
     hint = f"; there is {', '.join(near)}" if near else nearest(base, {_stem(name) for name in names})
     return NotACheckpointError(f"there is no such file or checkpoint{hint}", path=path)
+
+
+def _left_of(base: str, names: list[str]) -> str:
+    """What a folder with these files has of a checkpoint whose index is missing; empty where that is nothing."""
+    parts = [name for name in names if name.startswith(base + ".data-") and _DATA.fullmatch(name)]
+    if parts:
+        return f"the data file {parts[0]} is there, but the index {base}.index, which holds the names, is missing"
+    if base + ".meta" in names:
+        return (
+            f"only the graph {base}.meta is there; {base}.index and its data files, which hold the values, are missing"
+        )
+    return ""
 
 
 def _stem(name: str) -> str:
@@ -195,12 +198,14 @@ def _folder(path: str) -> Found:
     if os.path.isfile(state):
         try:
             return _state(state)
-        except CheckpointError:
+        except CheckpointError as error:
+            if error.path != state:  # what it names is there, but damaged: another one would be an older one
+                raise
             here = _sources_in(path)
             if len(here) != 1:
                 raise
             (found,) = here.values()
-            return found._replace(note="the file `checkpoint` beside it names another one, which is not there")
+            return found._replace(note=f"the file `checkpoint` beside it {error.fact}")
     return _only(path, _sources_in(path))
 
 
@@ -244,17 +249,20 @@ def _sources_in(folder: str) -> dict[str, Found]:
 def _state(path: str) -> Found:
     """The latest checkpoint by a `checkpoint` file; looked for beside it, too, since folders get moved."""
     state = read_state(path)
-    errors = []
     for candidate in candidates(path, state.latest):
         try:
             found = resolve(candidate)
             return found._replace(note=f"{os.path.basename(found.path)} is the latest by {path}")
-        except NotACheckpointError as error:
-            errors.append(error)
-    here = ", ".join(_sources_in(os.path.dirname(path) or ".")) or "none"
+        except NotACheckpointError:
+            if os.path.lexists(candidate):
+                raise
+    folder = os.path.dirname(path) or "."
+    left = _left_of(os.path.basename(candidate), sorted(os.listdir(folder)))
     raise NotACheckpointError(
-        f"names {state.latest}, which is not there", path=path, advice=f"Checkpoints beside it: {here}."
-    ) from errors[-1]
+        f"names {state.latest}" + (f": {left}" if left else ", which is not there"),
+        path=path,
+        advice=f"Checkpoints beside it: {', '.join(_sources_in(folder)) or 'none'}.",
+    )
 
 
 def _archive(path: str) -> Found:
