@@ -1,8 +1,10 @@
 """ckpt-features on a tiny net: values, parts that merge, frontiers, pictures, TensorBoard's projector."""
 
 import doctest
+import errno
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import tiny_net  # noqa: E402
 
 from ckpt_tools import open_checkpoint  # noqa: E402
 from ckpt_tools.cli import features as command  # noqa: E402
-from ckpt_tools.errors import DataError, RecipeError, SelectionError  # noqa: E402
+from ckpt_tools.errors import DataError, OutputError, RecipeError, SelectionError  # noqa: E402
 from ckpt_tools.train import feature_files, projection  # noqa: E402
 from ckpt_tools.train.data import load_data_set  # noqa: E402
 from ckpt_tools.train.feature_files import merge_features, read_features  # noqa: E402
@@ -129,6 +131,30 @@ def test_a_broken_photo_has_no_row(home, tmp_path):
     assert 20 not in features.position  # cat: 14 photos, then 0, 1, 10, 11, 12, 13, 2 of dog
     assert any("train/dog/2.png" in line for line in lines)
     assert sorted(path.name for path in tmp_path.glob("f*")) == ["f.json", "f.npy", "f.npz", "f.tsv"]
+
+
+def test_a_disk_without_room_is_noticed_before_it_is_full(home, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2000))
+    out = FeatureOptions(checkpoint=str(home / "tiny.ckpt"), data=str(home / "photos"), output=str(tmp_path / "f"))
+    with pytest.raises(OutputError, match=r"f.npy: 2,688 bytes are needed, and 2,000 are free"):
+        write_features(out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("module", "name"), [(shutil, "disk_usage"), (np, "savez")])
+def test_what_cannot_be_written_whole_leaves_nothing(home, monkeypatch, module, name):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for shard in range(2):
+        write_features(options(home, "old", shards=2, shard=shard))
+    merge_features(str(home / "old"), 2)
+    before = {path.name: path.read_bytes() for path in home.glob("old*")}
+    monkeypatch.setattr(module, name, full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        merge_features(str(home / "old"), 2)
+    assert {path.name: path.read_bytes() for path in home.glob("old*")} == before
 
 
 def test_the_command_draws_and_writes_projector_files(home, capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +28,52 @@ class Features:
     facts: dict[str, object]  # net, source, layer, preprocessing
 
 
+def write_values(blocks: Iterable[np.ndarray], count: int, type: np.dtype, prefix: str) -> np.ndarray:
+    """Writes PREFIX.npy, beside its place until it is whole, from blocks of rows: `count` of them, or fewer where some
+    cannot be had. Returns the values, memory-mapped.
+
+    Raises OutputError where it cannot be written, and before the second block where the disk has no room for it and
+    for the .npz.
+    """
+    path = Path(f"{prefix}.npy")
+    writing, rows = path.with_name(path.name + ".writing"), 0
+
+    def head(shape: tuple[int, ...]) -> None:  # NumPy leaves room in it for any number of rows
+        facts = {"descr": np.lib.format.dtype_to_descr(np.dtype(type)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, facts)
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing.open("wb") as file:
+            for block in blocks:
+                block = np.ascontiguousarray(block, type)
+                if not rows:
+                    needed, free = 2 * count * block[0].nbytes, shutil.disk_usage(path.parent).free
+                    if needed > free:
+                        raise OutputError(f"{needed:,} bytes are needed, and {free:,} are free", path=path)
+                    head((count, *block.shape[1:]))
+                file.write(block)
+                rows += len(block)
+            file.seek(0)
+            head((rows, *block.shape[1:]))
+        writing.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write ({error.strerror})", path=path) from error
+    finally:
+        writing.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r")
+
+
 def write_companions(features: Features, prefix: str) -> None:
     """Writes the .npz, .tsv and .json beside PREFIX.npy."""
     lines = ["label\tname\tsplit"]
     for number, name, split in zip(features.label_ids, features.names, features.split, strict=True):
         lines.append(f"{features.labels[number]}\t{name}\t{split}")
     record = {**features.facts, "shape": list(features.values.shape), "type": str(features.values.dtype)}
+    whole = Path(f"{prefix}.npz")
+    writing = whole.with_name(whole.name + ".writing")
     try:
-        whole = Path(f"{prefix}.npz")
-        with whole.with_name(whole.name + ".writing").open("wb") as file:
+        with writing.open("wb") as file:
             np.savez(
                 file,
                 features=features.values,
@@ -45,11 +84,13 @@ def write_companions(features: Features, prefix: str) -> None:
                 position=features.position,
                 facts=np.array(json.dumps(features.facts)),
             )
-        whole.with_name(whole.name + ".writing").replace(whole)
+        writing.replace(whole)
         Path(f"{prefix}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         Path(f"{prefix}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write ({error.strerror})", path=prefix) from error
+    finally:
+        writing.unlink(missing_ok=True)
 
 
 def read_features(prefix: str) -> Features:
@@ -98,16 +139,14 @@ def merge_features(prefix: str, shards: int) -> Features:
             raise DataError(f"{' and '.join(other)} differ from those of {prefixes[0]}", path=name)
     position = np.concatenate([part.position for part in parts])
     order = np.argsort(position, kind="stable")
-    values = np.lib.format.open_memmap(
-        f"{prefix}.npy", "w+", parts[0].values.dtype, (len(order), *parts[0].values.shape[1:])
-    )
-    target = np.empty(len(order), np.int64)
-    target[order] = np.arange(len(order))
-    start = 0
-    for part in parts:
-        values[target[start : start + len(part.values)]] = part.values
-        start += len(part.values)
-    values.flush()
+    starts = np.cumsum([0, *(len(part.values) for part in parts)])
+
+    def rows() -> Iterator[np.ndarray]:
+        for i, number in zip(order, np.searchsorted(starts, order, side="right") - 1, strict=True):
+            row = int(i - starts[number])
+            yield parts[number].values[row : row + 1]
+
+    values = write_values(rows(), len(order), parts[0].values.dtype, prefix)
     names, split = ([x for part in parts for x in getattr(part, key)] for key in ("names", "split"))
     merged = Features(
         values,

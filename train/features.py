@@ -14,21 +14,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError, OutputError, RecipeError, nearest
+from ..errors import DataError, RecipeError, nearest
 from ..names import select
 from ..plan import make_plan
 from .cluster import Cluster, own_shard
 from .configuration import option
 from .data import load_data_set
 from .examples import DataSet, Examples
-from .feature_files import Features, shard_prefix, write_companions
+from .feature_files import Features, shard_prefix, write_companions, write_values
 from .inference import Classifier, SourceOptions, Wanted, run_on
 from .pipeline import Unreadable
 
@@ -147,38 +146,23 @@ def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
 def computed(
     classifier: Classifier, examples: Examples, options: FeatureOptions, prefix: str, unreadable: Unreadable
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Writes PREFIX.npy row by row. Returns the values, the numbers of the examples that have a row, and the layer."""
-    layers = []
+    """Writes PREFIX.npy. Returns the values, the numbers of the examples that have a row, and the layer."""
+    layers, kept = [], []
 
     def make(images: object) -> Wanted:
         wanted, layer = layer_of(classifier, images, options)
         layers.append(layer)
         return wanted
 
-    rows, kept, array = 0, [], None
-    path = Path(f"{prefix}.npy")
-    writing = path.with_name(path.name + ".writing")
     how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def blocks() -> Iterator[np.ndarray]:
         for part in run_on(classifier, examples, make, title="transfer values", **how):
-            if array is None:
-                shape = (len(examples), *part["values"].shape[1:])
-                array = np.lib.format.open_memmap(writing, "w+", np.dtype(options.type), shape)
-            count = len(part["index"])
-            array[rows : rows + count] = part["values"]
-            rows += count
             kept.append(part["index"])
-        array.flush()
-        if rows < len(examples):  # some could not be decoded: the file gets a header with fewer rows
-            np.save(path.with_name(path.name + ".shorter.npy"), array[:rows])
-            path.with_name(path.name + ".shorter.npy").replace(writing)
-        writing.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write ({error.strerror})", path=path) from error
-    finally:
-        writing.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r"), np.concatenate(kept), layers[0]
+            yield part["values"]
+
+    values = write_values(blocks(), len(examples), np.dtype(options.type), prefix)
+    return values, np.concatenate(kept), layers[0]
 
 
 def layer_of(classifier: Classifier, images: object, options: FeatureOptions) -> tuple[Wanted, str]:
