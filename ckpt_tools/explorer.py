@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -157,7 +158,8 @@ def _values(row: Row, values: np.ndarray) -> dict[str, object]:
     if row.parameters <= SPELT_OUT:
         about["values"] = np.array2string(values, max_line_width=100, separator=", ", threshold=SPELT_OUT)
     elif found.min is not None and found.min < found.max:
-        about["counts"] = histogram(values, found.min, found.max)
+        with suppress(ValueError), np.errstate(all="ignore"):  # numbers so near, or so far, have no 40 bins
+            about["counts"] = histogram(values, found.min, found.max)
     drawn = picture(row, values)
     return about | ({"picture": drawn} if drawn else {})
 

@@ -5,6 +5,7 @@ Only `statistics` reads values, one tensor at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +56,8 @@ class Branch(NamedTuple):
 
 class Statistics(NamedTuple):
     """Of one tensor's values. `min`, `max`, `mean`, `std` are those of the finite values, of their magnitudes for
-    complex types, and None where there are none or they are not numbers; `std` is that of the population.
+    complex types, and None where there are none or they are not numbers; `std` is that of the population. `mean` and
+    `std` are None, too, where squares or sums are too large for a float64.
     """
 
     min: float | int | None = None
@@ -192,6 +194,7 @@ def _of_numbers(parts: Sequence[np.ndarray]) -> Statistics:
     mean = total / finite_count
     squares = sum(float(np.square(finite(plain(piece)) - mean, dtype="float64").sum()) for piece in parts)
     std = (squares / finite_count) ** 0.5
+    mean, std = (each if math.isfinite(each) else None for each in (mean, std))
     return Statistics(low.item(), high.item(), mean, std, zeros, nan, inf)
 
 

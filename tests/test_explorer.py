@@ -102,6 +102,19 @@ def test_a_histogram_leaves_out_what_is_not_finite():
     assert (counts[0], counts[-1], sum(counts)) == (1, 1, 2)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[1e200, 0.0], [1.0, np.nextafter(1.0, 2)], [0.0, 5e-324], [-1.7e308, 1.7e308], np.int64([2**60, 2**60 + 1])],
+    ids=str,
+)
+def test_extreme_numbers_leave_a_page_that_a_browser_can_parse(values):
+    tensors = from_arrays({"w": np.repeat(values, BINS)})
+    text = explore(tensors, overview(tensors), "", "").html
+    (tensor,) = data(text)["tensors"]
+    assert tensor["statistics"]["max"] == pytest.approx(max(values))
+    assert "Infinity" not in json.dumps(tensor) and "NaN" not in json.dumps(tensor)
+
+
 def row(shape, kind="weight"):
     return Row("w", "float32", shape, int(np.prod(shape)), 4 * int(np.prod(shape)), kind)
 

@@ -127,6 +127,8 @@ NAN, INF = float("nan"), float("inf")
         (np.array([1, 3], ml_dtypes.float8_e4m3fn), Statistics(1.0, 3.0, 2.0, 1.0)),
         (np.array([-8, 7], ml_dtypes.int4), Statistics(-8, 7, -0.5, 7.5)),
         (np.array([b"cat", b""], object), Statistics(zeros=1)),
+        (np.array([1e200, -1e200]), Statistics(-1e200, 1e200, 0.0, None)),
+        (np.array([1.7e308, 1.7e308]), Statistics(1.7e308, 1.7e308, None, None)),
     ],
     ids=str,
 )
