@@ -95,7 +95,10 @@ def test_parts_merge_to_what_one_machine_writes(home):
 def test_parts_of_different_layers_do_not_merge(home):
     write_features(options(home, "mixed", shards=2, shard=0))
     write_features(options(home, "mixed", shards=2, shard=1, end_point="Conv_2"))
-    with pytest.raises(DataError, match="layer differ from those of"):
+    with pytest.raises(DataError, match=r"mixed-00001-of-00002: differs from .*mixed-00000-of-00002 in layer$"):
+        merge_features(str(home / "mixed"), 2)
+    write_features(options(home, "mixed", shards=2, shard=0, end_point="Conv_2", pool="max", type="float16"))
+    with pytest.raises(DataError, match="in pool and type$"):
         merge_features(str(home / "mixed"), 2)
 
 
@@ -200,6 +203,9 @@ def test_the_command_merges(home, capsys):
     assert command.main(["--merge", "2", "--output", str(home / "two"), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["shape"], shown["layer"]) == ([21, 16], "features")
+    for number in ("0", "-1"):
+        assert command.main(["--merge", number, "--output", str(home / "two")]) == 2
+        assert capsys.readouterr().err == f"ckpt-features: --merge {number}: one part at least\n"
     assert command.main(["--merge", "2"]) == 2
     assert "--output must be given" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, OutputError
+from ..errors import DataError, OutputError, RecipeError
 
 ENDINGS = (".npy", ".npz", ".tsv", ".json")
 
@@ -25,7 +25,7 @@ class Features:
     names: tuple[str, ...]
     split: tuple[str, ...]  # "train", "validation" or "test" for each row
     position: np.ndarray  # int64 [images], number of the image in the whole data set
-    facts: dict[str, object]  # net, source, layer, preprocessing
+    facts: dict[str, object]  # net, source, layer, preprocessing, ...
 
 
 def write_values(blocks: Iterable[np.ndarray], count: int, type: np.dtype, prefix: str) -> np.ndarray:
@@ -128,6 +128,8 @@ def merge_features(prefix: str, shards: int) -> Features:
 
     Raises DataError naming the parts that are missing or that come from another net, layer or data set.
     """
+    if shards < 1:
+        raise RecipeError(f"--merge {shards}: one part at least")
     prefixes = [shard_prefix(prefix, shard, shards) for shard in range(shards)]
     missing = [part for part in prefixes if not Path(f"{part}.npz").is_file()]
     if missing:
@@ -136,7 +138,7 @@ def merge_features(prefix: str, shards: int) -> Features:
     for part, name in zip(parts, prefixes, strict=True):
         other = [key for key in part.facts if part.facts[key] != parts[0].facts[key]]
         if other:
-            raise DataError(f"{' and '.join(other)} differ from those of {prefixes[0]}", path=name)
+            raise DataError(f"differs from {prefixes[0]} in {' and '.join(other)}", path=name)
     position = np.concatenate([part.position for part in parts])
     order = np.argsort(position, kind="stable")
     starts = np.cumsum([0, *(len(part.values) for part in parts)])

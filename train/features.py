@@ -117,6 +117,8 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
         "net": classifier.net.name,
         "source": classifier.path,
         "layer": layer,
+        "pool": options.pool,
+        "type": options.type,
         "preprocessing": classifier.preprocessing.as_dict(),
         "data": data.path,
         "images": len(examples),

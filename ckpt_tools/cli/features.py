@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..train.feature_files import ENDINGS
 
         try:
-            prefix, features, examples = merged(args) if args.merge else computed(args)
+            prefix, features, examples = computed(args) if args.merge is None else merged(args)
             written = [prefix + ending for ending in ENDINGS]
             if args.plot or args.projector:
                 from ..train.projection import write_plots, write_projector
