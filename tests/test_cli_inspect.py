@@ -163,6 +163,14 @@ def test_fail_on(capsys):
     stdout(capsys, "--fail-on", "inf", "--json", code=1, stderr=found.replace("NaN or ", "").replace("1 NaN, ", ""))
 
 
+@pytest.mark.parametrize("options", [["--html", "page.html"], ["--tensor", "net/bn/moving_mean"]], ids=str)
+def test_fail_on_beside_a_page_or_values(capsys, options):
+    assert main(["model.ckpt", *options, "--fail-on", "nan"]) == 1
+    assert capsys.readouterr().err.endswith("ckpt-inspect: 1 tensor with NaN: net/bn/moving_mean (1 NaN)\n")
+    good = [options[0], options[1].replace("moving_mean", "beta"), "--scope", "Logits"]
+    assert main(["model.ckpt", *good, "--fail-on", "nan"]) == 0
+
+
 def test_what_cannot_be_done(capsys):
     assert "--scope Logitz selects nothing of 7 tensors; did you mean net/Logits (3 variables)?\n" in fails(
         capsys, "model.ckpt", "--scope", "Logitz"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import CheckpointError
 from ..formats import open_checkpoint
@@ -79,13 +79,15 @@ def inspect(args: argparse.Namespace) -> int:
     if args.scope:
         chosen = set(select([row.name for row in rows], args.scope, option="--scope", of="tensors"))
         shown = [row for row in rows if row.name in chosen]
+    names = [row.name for row in shown]
     if args.html and rows:
-        return write_html(args, checkpoint, shown)
+        written = write_html(args, checkpoint, shown)
+        return FOUND if args.fail_on and complain(args, read_statistics(checkpoint, names)) else written
     if args.sort:
         shown = sort_rows(shown, args.sort, checkpoint.tensors)
-    values = read_statistics(checkpoint, shown) if args.stats or args.fail_on else {}
+    values = read_statistics(checkpoint, names) if args.stats or args.fail_on else {}
     if args.names:
-        print("\n".join(row.name for row in shown))
+        print("\n".join(names))
     elif args.json:
         print_json(as_json(args, checkpoint, rows, shown, values))
     else:
@@ -186,14 +188,14 @@ def as_json(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[R
     return document | {"totals": whole | {"kinds": by_kind}}
 
 
-def read_statistics(checkpoint, rows: list[Row]) -> dict[str, dict]:
+def read_statistics(checkpoint, names: Iterable[str]) -> dict[str, dict]:
     """Statistics of each tensor as a dictionary, by name. Tensors are read one at a time."""
     found = {}
-    for row in rows:
+    for name in names:
         try:
-            found[row.name] = statistics(checkpoint.tensors[row.name])._asdict()
+            found[name] = statistics(checkpoint.tensors[name])._asdict()
         except CheckpointError as error:
-            raise error.at(path=checkpoint.path, tensor=row.name) from None
+            raise error.at(path=checkpoint.path, tensor=name) from None
     return found
 
 
@@ -216,12 +218,12 @@ def print_values(args: argparse.Namespace, checkpoint) -> int:
     found = {name: find(checkpoint.tensors, name) for name in args.tensor}
     if args.json:
         print_json([_values_as_json(name, tensor) for name, tensor in found.items()])
-        return DONE
-    limit = sys.maxsize if args.all_values else 1000
-    for name, tensor in found.items():
-        print(f"{name}: {tensor.spec}")
-        print(np.array2string(tensor.load(), threshold=limit, max_line_width=120, separator=", "))
-    return DONE
+    else:
+        limit = sys.maxsize if args.all_values else 1000
+        for name, tensor in found.items():
+            print(f"{name}: {tensor.spec}")
+            print(np.array2string(tensor.load(), threshold=limit, max_line_width=120, separator=", "))
+    return FOUND if args.fail_on and complain(args, read_statistics(checkpoint, found)) else DONE
 
 
 def _values_as_json(name: str, tensor) -> dict:
