@@ -58,6 +58,8 @@ def save_checkpoint(
     check_tensors(tensors, format)
     if shards is not None and shards < 1:
         raise UnsupportedError(f"a checkpoint has 1 data file or more, not {shards}", path=path)
+    if shards is not None and link:
+        raise UnsupportedError("links keep the data files of the source, which has them in its own number", path=path)
     target = os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
     _check_target(target, force)
     _check_space(target, 0 if link else needed_bytes(tensors))
