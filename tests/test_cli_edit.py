@@ -197,6 +197,7 @@ def test_parameters_of_a_recipe(folder):
     [
         ("model.npz --strip ema", "no output given. Add -o DST, or --dry-run."),
         ("model.npz -o out.npz --keep Logitz", "keep: Logitz selects nothing of 5 tensors; did you mean net/Logits"),
+        ("model.npz -o out.npz --drop ,", "model.npz: drop: ',' is no pattern"),
         ("model.npz -o out.npz --drop **", "model.npz: nothing is left: every tensor was dropped"),
         ("model.npz -o out.npz --rename net=a,net=b", "rename: net is renamed twice"),
         ("model.npz -o out.npz --keep-statistics", "--keep-statistics belongs behind --cast"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypedDict
 
 from ..errors import SelectionError
 from ..kinds import Kind, kinds
-from ..names import select
+from ..names import parse_patterns, select
 from ..tensors import Spec, Tensor, Tensors
 
 if TYPE_CHECKING:
@@ -93,7 +93,10 @@ def all_wrong(problems: Sequence[str]) -> SelectionError:
 def chosen(names: Iterable[str], patterns: Sequence[str], command: str) -> tuple[list[str], tuple[str, ...]]:
     """The names that the patterns select, in order, and what is wrong with the patterns, a sentence each."""
     try:
-        return select(names, patterns, option=f"{command}:", of="tensors"), ()
+        parsed = parse_patterns(patterns)
+        if not parsed:
+            return [], (f"{command}: {', '.join(map(repr, patterns))} is no pattern",)
+        return select(names, parsed, option=f"{command}:", of="tensors"), ()
     except SelectionError as error:
         return [], tuple(str(error).splitlines())
 
