@@ -165,7 +165,7 @@ def _values(row: Row, values: np.ndarray) -> dict[str, object]:
 
 
 def _short(value: float | int | None) -> float | int | None:
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def _filled(title: str, document: dict) -> str:

@@ -166,6 +166,21 @@ def test_only_a_page_is_overwritten(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.ckpt", "page.html"]
 
 
+def test_the_page_says_what_it_leaves_out(tmp_path, monkeypatch):
+    save_checkpoint(TENSORS, tmp_path / "model.ckpt")
+    monkeypatch.chdir(tmp_path)
+    assert main(["model.ckpt", "--html", "page.html", "--scope", "conv1"]) == 0
+    facts = data((tmp_path / "page.html").read_text())["facts"]
+    assert facts.startswith("V2 checkpoint, 7 tensors, ")
+    assert facts.endswith("; selected by --scope conv1: 2 of 7 tensors")
+
+
+def test_numbers_on_the_page_are_those_of_the_listing():
+    tensors = from_arrays({"w": np.float64(0.16447852)})  # seven digits of it round to 0.164478
+    (tensor,) = data(explore(tensors, overview(tensors), "", "").html)["tensors"]
+    assert f"{tensor['statistics']['mean']:.6g}" == "0.164479"
+
+
 def test_damaged_tensors_are_shown_without_values(tmp_path, monkeypatch, capsys):
     save_checkpoint(TENSORS, tmp_path / "model.ckpt")
     file = tmp_path / "model.ckpt.data-00000-of-00001"

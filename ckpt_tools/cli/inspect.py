@@ -81,7 +81,7 @@ def inspect(args: argparse.Namespace) -> int:
         shown = [row for row in rows if row.name in chosen]
     names = [row.name for row in shown]
     if args.html and rows:
-        written = write_html(args, checkpoint, shown)
+        written = write_html(args, checkpoint, rows, shown)
         return FOUND if args.fail_on and complain(args, read_statistics(checkpoint, names)) else written
     if args.sort:
         shown = sort_rows(shown, args.sort, checkpoint.tensors)
@@ -105,7 +105,7 @@ def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: l
     if not shown:
         return
     if args.scope:
-        print(f"selected by --scope {','.join(args.scope)}: {len(shown):,} of {count(len(rows), 'tensor')}")
+        print(selected(args, rows, shown))
     print()
     if args.tree is not None:
         whole, *inner = branches(shown, args.tree)
@@ -128,10 +128,16 @@ def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: l
     print(render(sums, ["kind", "tensors", "parameters", "bytes", "size"]))
 
 
-def write_html(args: argparse.Namespace, checkpoint, shown: list[Row]) -> int:
+def selected(args: argparse.Namespace, rows: list[Row], shown: list[Row]) -> str:
+    return f"selected by --scope {','.join(args.scope)}: {len(shown):,} of {count(len(rows), 'tensor')}"
+
+
+def write_html(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row]) -> int:
     from ..explorer import explore, write_page
 
-    title, _, facts = headline(args.source, checkpoint, shown).partition(": ")
+    title, _, facts = headline(args.source, checkpoint, rows).partition(": ")
+    if args.scope:
+        facts += f"; {selected(args, rows, shown)}"
     page, problems = explore(
         checkpoint.tensors, shown, title, facts, count_on_terminal if sys.stderr.isatty() else None
     )
