@@ -13,6 +13,7 @@ Logits/fc/biases float32[5]
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,6 +49,11 @@ class Head:
 
     layers: tuple[Dense | Dropout, ...] = ()
     scope: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scope and not re.fullmatch(r"[A-Za-z0-9.][\w.>-]*(/[\w.>-]+)*", self.scope, re.ASCII):
+            advice = "Write it as Logits or net/Logits: letters, digits, and _ . - between slashes."
+            raise RecipeError(f"--head-scope {self.scope} is no scope of TensorFlow's", advice=advice)
 
     def place(self, net: Net) -> str:
         """The scope under which all the head's variables lie."""

@@ -62,3 +62,13 @@ def test_a_scope_of_its_own_leaves_the_nets_heads_out():
     variables = variables_with_head(get_net("inception_v3"), 9, Head(scope="Mine"))
     assert names(variables)[-2:] == [("Mine/fc/weights", (2048, 9), 1), ("Mine/fc/biases", (9,), 0)]
     assert not [variable for variable in variables if "Logits" in variable.name]
+
+
+@pytest.mark.parametrize("scope", ["/Logits", "Logits/", "a//b", "my head", "_x", "tête"])
+def test_a_scope_that_tensorflow_refuses_is_refused_before(scope):
+    with pytest.raises(RecipeError, match=f"--head-scope {scope} is no scope of TensorFlow's. Write it as Logits or"):
+        Head(scope=scope)
+
+
+def test_scopes_that_tensorflow_takes():
+    assert [Head(scope=scope).scope for scope in ("Logits", "net/My-head.2", "9/_x")]
