@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"/?(?:device:)?(cpu|gpu):(\d+)", re.IGNORECASE)
 ANYWHERE = ""  # as a device: wherever TensorFlow wants
+FILLER = -1  # label of an image that only fills a part: it has no loss and is never right
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,25 @@ def part_sizes(count: int, parts: int) -> list[int]:
 
 
 def split_batch(batch: Mapping[str, tf.Tensor], parts: int) -> list[dict[str, tf.Tensor]]:
-    """The parts of a batch, each with the same keys; `part_sizes` in the graph, for batches of any size."""
+    """The parts of a batch, each with the same keys; `part_sizes` in the graph, for batches of any size.
+
+    A part for which there is no image left gets the last one, with the label FILLER: oneDNN's convolutions, those of
+    recent processors, give no images another shape than they should (TensorFlow 2.21).
+    """
     import tensorflow.compat.v1 as tf
 
     if parts == 1:
         return [dict(batch)]
+    made = []
     with tf.name_scope("parts"):
         count = tf.shape(batch["label"])[0]
-        sizes = count // parts + tf.cast(tf.range(parts) < count % parts, tf.int32)
-        columns = {key: tf.split(value, sizes, num=parts) for key, value in batch.items()}
-    return [{key: column[number] for key, column in columns.items()} for number in range(parts)]
+        for number in range(parts):
+            size = count // parts + tf.cast(number < count % parts, tf.int32)
+            start = tf.minimum(number * (count // parts) + tf.minimum(number, count % parts), count - 1)
+            part = {key: value[start : start + tf.maximum(size, 1)] for key, value in batch.items()}
+            part["label"] = tf.where_v2(size > 0, part["label"], FILLER)
+            made.append(part)
+    return made
 
 
 # --- putting gradients together ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ..nets.net import Net
 from ..plan import Plan
 from .batches import fed_features, read_batch
 from .cluster import after_all
-from .devices import ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
+from .devices import FILLER, ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
 from .objective import image_losses
 from .options import Options
 from .precision import compiled, make_loss_scale, unscaled
@@ -128,7 +128,7 @@ def build_training(
     """
     learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
     parts = split_batch(batch, len(placement.parts))
-    count = tf.cast(tf.add_n([tf.shape(part["label"])[0] for part in parts]), tf.float32)
+    count = tf.add_n([tf.reduce_sum(tf.cast(tf.not_equal(part["label"], FILLER), tf.float32)) for part in parts])
     towers: list[Tower] = []
     losses: list[tf.Tensor] = []
     totals: dict[str, list[tf.Tensor | None]] = {}
@@ -170,10 +170,11 @@ def build_training(
 
 def objective(tower: Tower, options: Options, class_weights: Sequence[float] | None) -> tf.Tensor:
     """What a step minimises, for each image: float32 [batch]. The auxiliary head counts 0.4, as in slim's script."""
-    losses = image_losses(tower.logits, tower.labels, options, class_weights)
-    if tower.auxiliary_logits is None:
-        return losses
-    return losses + AUXILIARY_WEIGHT * image_losses(tower.auxiliary_logits, tower.labels, options, class_weights)
+    labels = tf.maximum(tower.labels, 0)
+    losses = image_losses(tower.logits, labels, options, class_weights)
+    if tower.auxiliary_logits is not None:
+        losses += AUXILIARY_WEIGHT * image_losses(tower.auxiliary_logits, labels, options, class_weights)
+    return losses * tf.cast(tf.not_equal(tower.labels, FILLER), tf.float32)
 
 
 def ever_trained(options: Options, trained: Sequence[tf.Variable]) -> dict[str, int]:
@@ -217,8 +218,7 @@ def session_config(device: str, cpus: int = 1) -> tuple[tf.ConfigProto, str]:
     config.gpu_options.allow_growth = True
     config.device_count["CPU"] = cpus
     # These passes replace the shape of a tensor by a constant that waits for the operation that makes the tensor. Fed
-    # transfer values would then wait for the whole backbone, and a part without images fails in them (TensorFlow 2.21).
-    # What makes the net fast, the fusing of operations, stays.
+    # transfer values would then wait for the whole backbone. What makes the net fast, the fusing of operations, stays.
     passes = config.graph_options.rewrite_options
     for name in ("constant_folding", "shape_optimization", "dependency_optimization", "arithmetic_optimization"):
         setattr(passes, name, passes.OFF)

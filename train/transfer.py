@@ -18,7 +18,7 @@ from ..errors import OutputError, TrainingError
 from ..tensors import Tensors
 from .batches import Pipeline
 from .cache import Part, TransferCache, default_folder, digest_of, open_cache, parse_size
-from .devices import part_sizes
+from .devices import FILLER, part_sizes
 from .examples import Examples, steps_per_epoch
 from .frozen_prefix import Frontier, find_frontier
 from .job import Job
@@ -220,7 +220,8 @@ class Cached:
         for rows, labels in self._chosen():
             ends = np.cumsum(part_sizes(len(rows), self._parts))[:-1]
             parts = zip(np.split(rows, ends), np.split(labels, ends), strict=True)
-            yield tuple(value for part in parts for value in self._values(*part))
+            filler = rows[-1:], np.full(1, FILLER, labels.dtype)
+            yield tuple(value for part in parts for value in self._values(*(part if len(part[0]) else filler)))
 
     def _values(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
         values = (values[rows].astype(kind) for values, kind in zip(self._maps, self._types, strict=True))
