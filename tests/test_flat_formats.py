@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ckpt_tools import from_arrays
+from ckpt_tools import from_arrays, save_checkpoint
 from ckpt_tools.dtypes import numpy_dtype
 from ckpt_tools.errors import CheckpointError, DamagedError, UnsupportedError
 from ckpt_tools.formats import npz, safetensors_file
@@ -144,6 +144,13 @@ def test_safetensors_writes_the_bytes_of_the_library(tmp_path):
     assert same(loaded(opened, values), values)
     assert opened.metadata == {"format": "tf"}
     assert opened.tensors['x/"bfloat16"/é'].spec.dtype == "bfloat16"
+
+
+def test_safetensors_refuses_more_names_than_the_library_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors_file, "_LONGEST_HEADER", 100)  # not 100 MB: a million names
+    with pytest.raises(UnsupportedError, match="names take .* bytes, where .safetensors holds 100. Write a V2"):
+        save_checkpoint(from_arrays(SAMPLE), tmp_path / "x", format="safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_safetensors_values_are_views_of_the_file(tmp_path):

@@ -46,6 +46,7 @@ _RANKED = [
 ]
 _TO_TENSORFLOW = dict(_RANKED)
 _FROM_TENSORFLOW = {name: word for word, name in _RANKED}
+_LONGEST_HEADER = 100_000_000  # bytes that the library reads
 _RANK = {name: rank for rank, (_, name) in enumerate(_RANKED)}
 
 
@@ -135,6 +136,11 @@ def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None) -> by
         offset = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > _LONGEST_HEADER:
+        raise UnsupportedError(
+            f"{len(specs):,} names take {len(text):,} bytes, where .safetensors holds {_LONGEST_HEADER:,}",
+            advice="Write a V2 checkpoint, which holds any number.",
+        )
     return len(text).to_bytes(8, "little") + text
 
 
