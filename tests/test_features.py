@@ -18,9 +18,12 @@ from ckpt_tools.cli import features as command  # noqa: E402
 from ckpt_tools.errors import DataError, OutputError, RecipeError, SelectionError  # noqa: E402
 from ckpt_tools.train import feature_files, projection  # noqa: E402
 from ckpt_tools.train.data import load_data_set  # noqa: E402
+from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.feature_files import merge_features, read_features  # noqa: E402
 from ckpt_tools.train.features import FeatureOptions, last_frozen, write_features  # noqa: E402
 from ckpt_tools.train.figures import draw_points  # noqa: E402
+from ckpt_tools.train.finetune import finetune  # noqa: E402
+from ckpt_tools.train.options import Options  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +161,24 @@ def test_what_cannot_be_written_whole_leaves_nothing(home, monkeypatch, module, 
     with pytest.raises(OutputError, match="No space left on device"):
         merge_features(str(home / "old"), 2)
     assert {path.name: path.read_bytes() for path in home.glob("old*")} == before
+
+
+def test_the_data_of_a_run_is_read_and_split_as_the_run_did(tmp_path):
+    """Else its validation images could be trained on, and pictures could stand beside the values of others."""
+    tiny_net.write_source(tmp_path / "tiny.ckpt")
+    tiny_net.write_photos(tmp_path / "photos", train=10, validation=0)
+    (tmp_path / "order.txt").write_text("frog\ncat\ndog\n")
+    run = Options(
+        checkpoint=str(tmp_path / "tiny.ckpt"), data=str(tmp_path / "photos/train"), labels=str(tmp_path / "order.txt"),
+        train_dir=str(tmp_path / "run"), seed=3, validation_fraction=0.4, exclude=("Logits",), steps=1,
+    )  # fmt: skip
+    finetune(run)
+    evaluated = evaluate(EvaluateOptions(train_dir=str(tmp_path / "run")))
+    _, features = write_features(FeatureOptions(train_dir=str(tmp_path / "run"), output=str(tmp_path / "f")))
+    validation = [name for name, split in zip(features.names, features.split, strict=True) if split == "validation"]
+    assert tuple(validation) == evaluated.examples.names
+    assert features.labels == evaluated.labels == ("frog", "cat", "dog")
+    assert features.names == tuple(features.examples.names[i] for i in features.position)
 
 
 def test_the_command_draws_and_writes_projector_files(home, capsys):

@@ -18,7 +18,7 @@ from . import metrics
 from .configuration import option
 from .data import load_data_set
 from .examples import DataSet, Examples
-from .inference import Classifier, SourceOptions, class_of_label, logits_of, run_on
+from .inference import Classifier, SourceOptions, class_of_label, data_of, logits_of, run_on
 from .pipeline import Unreadable, decode
 
 SPLITS = ("validation", "train", "test", "all")
@@ -77,7 +77,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     """
     # --- net and images ---
     classifier = options.open(labels=options.labels)
-    data = data_of(options, classifier)
+    data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
@@ -105,21 +105,6 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
         made.summary["batch_norm_gap"] = gap = batch_norm_gap(classifier, examples, logits, made.true, options)
         say(f"batch norm     {gap['text']}")
     return made
-
-
-def data_of(options: EvaluateOptions, classifier: Classifier) -> DataSet:
-    """The data set to evaluate on; a run's own is split as the run did. Raises DataError for one that does not suit."""
-    run = classifier.options
-    own = not options.data or Path(options.data).resolve() == Path(run.data).resolve()
-    data = load_data_set(
-        options.data or run.data,
-        validation_fraction=run.validation_fraction if own and run.data else options.validation_fraction,
-        seed=run.seed if own and run.data else options.seed,
-        labels_file=run.labels if own and run.data else None,
-        training=False,
-    )
-    classifier.check_takes(data)
-    return data
 
 
 def photos_of(data: DataSet, examples: Examples) -> Examples:

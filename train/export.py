@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import OutputError, TrainingError, nearest
 from .configuration import option
 from .examples import Examples
-from .inference import Classifier, SourceOptions, logits_of, run_on
+from .inference import Classifier, SourceOptions, data_of, logits_of, run_on
 from .metrics import softmax
 from .predict import find_images
 
@@ -145,9 +145,7 @@ def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
     if options.check:
         return [Path(file).read_bytes() for file in find_images(options.check)]
     if classifier.options.data and Path(classifier.options.data).exists():
-        from .evaluate import EvaluateOptions, data_of
-
-        examples = data_of(EvaluateOptions(train_dir=options.train_dir), classifier).validation
+        examples = data_of(classifier).validation
         spread = np.linspace(0, len(examples) - 1, min(_CHECKED, len(examples))).astype(int)
         return [_as_file(examples.read(int(i))) for i in spread]
     return [_made_up(seed) for seed in range(_CHECKED)]

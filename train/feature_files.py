@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, OutputError, RecipeError
+from .examples import Examples
 
 ENDINGS = (".npy", ".npz", ".tsv", ".json")
 
@@ -26,6 +27,7 @@ class Features:
     split: tuple[str, ...]  # "train", "validation" or "test" for each row
     position: np.ndarray  # int64 [images], number of the image in the whole data set
     facts: dict[str, object]  # net, source, layer, preprocessing, ...
+    examples: Examples | None = None  # what `position` counts in, where it is at hand
 
 
 def write_values(blocks: Iterable[np.ndarray], count: int, type: np.dtype, prefix: str) -> np.ndarray:

@@ -25,10 +25,9 @@ from ..names import select
 from ..plan import make_plan
 from .cluster import Cluster, own_shard
 from .configuration import option
-from .data import load_data_set
 from .examples import DataSet, Examples
 from .feature_files import Features, shard_prefix, write_companions, write_values
-from .inference import Classifier, SourceOptions, Wanted, run_on
+from .inference import Classifier, SourceOptions, Wanted, data_of, run_on
 from .pipeline import Unreadable
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class FeatureOptions(SourceOptions):
     data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
     split: str = option("all", "which of its images", group="data", choices=SPLITS)
     validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
-    seed: int = option(0, "of that choice", group="data", least=0)
+    seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
 
     output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
     type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))
@@ -97,11 +96,8 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
     Raises DataError for an end point that the net does not have, OutputError where the files cannot be written.
     """
     classifier = options.open(head=False)
-    data = load_data_set(
-        options.data or classifier.options.data, validation_fraction=options.validation_fraction, seed=options.seed
-    )
     classifier.must_take_images()
-    classifier.check_takes(data)
+    data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
     examples, split = chosen(data, options.split)
     position = np.arange(options.shard, len(examples), options.shards)
     prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)
@@ -133,6 +129,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
         tuple(split[i] for i in position),
         position,
         facts,
+        examples,
     )
     write_companions(features, prefix)
     return prefix, features

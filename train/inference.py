@@ -17,6 +17,7 @@ from ..nets.registry import Net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
 from .configuration import option, problem_with, read_config
+from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
 from .options import Options
 from .preprocess import Preprocessing, from_dict
@@ -219,6 +220,24 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Cl
 def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
     spec = specs.get(f"{net.head_layer}/weights")
     return spec.shape[-1] if spec else None
+
+
+def data_of(classifier: Classifier, path: str = "", *, validation_fraction: float = 0.2, seed: int = 0) -> DataSet:
+    """The data set at `path`; that of the run by default, which is read and split as the run did.
+
+    Raises DataError for one that does not suit.
+    """
+    run = classifier.options
+    own = run.data and (not path or Path(path).resolve() == Path(run.data).resolve())
+    data = load_data_set(
+        path or run.data,
+        validation_fraction=run.validation_fraction if own else validation_fraction,
+        seed=run.seed if own else seed,
+        labels_file=run.labels if own else None,
+        training=False,
+    )
+    classifier.check_takes(data)
+    return data
 
 
 def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[int], str]:

@@ -52,7 +52,7 @@ def points_of(features: Features, method: str, seed: int = 0) -> tuple[np.ndarra
         raise UnsupportedError("PCA and t-SNE need scikit-learn", advice='pip install "ckpt-tools[plots]"') from None
 
 
-def write_plots(features: Features, examples: Examples | None, prefix: str) -> list[str]:
+def write_plots(features: Features, prefix: str) -> list[str]:
     """PREFIX.pca.png, PREFIX.tsne.png, and PREFIX.values.png for one image of each of six classes."""
     written = []
     for method, title in (("pca", "PCA of the transfer values"), ("tsne", "t-SNE of the transfer values")):
@@ -60,23 +60,20 @@ def write_plots(features: Features, examples: Examples | None, prefix: str) -> l
         title += "" if len(rows) == len(features.values) else f" ({len(rows):,} of {len(features.values):,} images)"
         figure = draw_points(points, features.label_ids[rows], features.labels, title)
         written.append(_write(figure, f"{prefix}.{method}.png"))
-    if examples is not None:
-        written.append(_write(draw_values(features, examples), f"{prefix}.values.png"))
+    if features.examples is not None:
+        written.append(_write(draw_values(features), f"{prefix}.values.png"))
     return written
 
 
-def draw_values(features: Features, examples: Examples, most: int = 6) -> Figure:
-    """Single images beside their transfer values drawn as a picture, one of each class up to `most`.
-
-    `examples` are those of `features.position`.
-    """
+def draw_values(features: Features, most: int = 6) -> Figure:
+    """Single images beside their transfer values drawn as a picture, one of each class up to `most`."""
     rows = [int(np.flatnonzero(features.label_ids == number)[0]) for number in np.unique(features.label_ids)[:most]]
     figure = new_figure(5.4, 1.75 * len(rows))
     low, high = np.percentile(np.asarray(features.values[rows], np.float32), [0, 99.5])
     grid = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 2])
     for line, row in enumerate(rows):
         photo, values = grid[line]
-        photo.imshow(decode(examples.read(int(features.position[row]))))
+        photo.imshow(decode(features.examples.read(int(features.position[row]))))
         photo.set_title(short(features.labels[features.label_ids[row]]), fontsize=8)
         values.imshow(as_rectangle(features.values[row]), cmap="Reds", vmin=low, vmax=high, interpolation="nearest")
         values.set_title(f"{np.size(features.values[row]):,} transfer values", fontsize=8)
@@ -99,7 +96,7 @@ def as_rectangle(values: np.ndarray) -> np.ndarray:
     return padded.reshape(height, width)
 
 
-def write_projector(features: Features, examples: Examples | None, folder: str) -> list[str]:
+def write_projector(features: Features, folder: str) -> list[str]:
     """Files that `tensorboard --logdir FOLDER` shows in its projector tab, photos included.
 
     tensors.tsv and metadata.tsv can also be loaded at projector.tensorflow.org. The rows of metadata.tsv are in the
@@ -120,8 +117,8 @@ def write_projector(features: Features, examples: Examples | None, folder: str) 
         root.mkdir(parents=True, exist_ok=True)
         np.savetxt(root / "tensors.tsv", flat, fmt="%.6g", delimiter="\t")
         (root / "metadata.tsv").write_text("\n".join(["label\tname", *lines]) + "\n", encoding="utf-8")
-        if examples is not None and len(flat) <= SPRITE**2:
-            sprite(examples, features.position).save(root / "sprite.png")
+        if features.examples is not None and len(flat) <= SPRITE**2:
+            sprite(features.examples, features.position).save(root / "sprite.png")
             config += [
                 "  sprite {",
                 '    image_path: "sprite.png"',

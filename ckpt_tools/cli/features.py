@@ -40,14 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..train.feature_files import ENDINGS
 
         try:
-            prefix, features, examples = computed(args) if args.merge is None else merged(args)
+            prefix, features = computed(args) if args.merge is None else merged(args)
             written = [prefix + ending for ending in ENDINGS]
             if args.plot or args.projector:
                 from ..train.projection import write_plots, write_projector
 
                 say(f"drawing        {' and '.join(what for what, asked in DRAWN.items() if getattr(args, asked))}")
-                written += write_plots(features, examples, prefix) if args.plot else []
-                written += write_projector(features, examples, args.projector) if args.projector else []
+                written += write_plots(features, prefix) if args.plot else []
+                written += write_projector(features, args.projector) if args.projector else []
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("ckpt_tools"):
                 raise
@@ -65,19 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def computed(args: argparse.Namespace) -> tuple:
-    """Prefix, features, and the examples that `features.position` counts in."""
+    """Prefix and features."""
     from ..train.cluster import read_cluster
     from ..train.configuration import from_arguments
-    from ..train.data import load_data_set
-    from ..train.features import FeatureOptions, chosen, share_of_machine, write_features
+    from ..train.features import FeatureOptions, share_of_machine, write_features
     from ..train.quiet import hush_tensorflow
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
     options = share_of_machine(from_arguments(FeatureOptions, args), cluster)
     hush_tensorflow()
-    prefix, features = write_features(options, say)
-    data = load_data_set(features.facts["data"], validation_fraction=options.validation_fraction, seed=options.seed)
-    return prefix, features, chosen(data, options.split)[0]
+    return write_features(options, say)
 
 
 def merged(args: argparse.Namespace) -> tuple:
@@ -87,4 +84,4 @@ def merged(args: argparse.Namespace) -> tuple:
 
     if "output" not in args:
         raise RecipeError("--output must be given: the prefix that the parts have in common")
-    return args.output, merge_features(args.output, args.merge), None
+    return args.output, merge_features(args.output, args.merge)
