@@ -39,7 +39,7 @@ class EvaluateOptions(SourceOptions):
     batch_size: int = option(32, "images a step", group="run", least=1)
     top: int = option(5, "also count a class among this many first ones as right", group="run", least=1)
     worst: int = option(9, "errors that are listed, the most confident first", group="run", least=0)
-    batch_norm_gap: bool = option(False, "compare with batch norm on batch statistics, on one batch", group="run")
+    batch_norm_gap: bool = option(False, "compare with batch norm on batch statistics, on four batches", group="run")
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
     report: bool = option(False, "write the run's report.html afresh, with these figures", group="run")
     output: str = option("", "write evaluation.json, predictions.csv and pictures here", group="run", metavar="DIR")
@@ -90,14 +90,14 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
     parts = list(run_on(classifier, examples, lambda images: logits_of(classifier, images), title="evaluating", **how))
     logits = np.concatenate([part["logits"] for part in parts])
-    index = np.concatenate([part["index"] for part in parts])
+    examples = examples.take(np.concatenate([part["index"] for part in parts]))
     if unreadable.reasons:
         say(f"note           {unreadable.note()}")
 
     # --- figures ---
-    true = np.asarray(classes)[examples.label_ids[index]]
+    true = np.asarray(classes)[examples.label_ids]
     origin = {"source": classifier.path, "net": classifier.net.name}
-    shown = photos_of(data, examples.take(index))
+    shown = photos_of(data, examples)
     made = summarise(origin, classifier.labels, shown, true, logits, top=options.top, worst=options.worst)
     made = replace(made, features=np.concatenate([part["features"] for part in parts]))
     made.summary["unreadable"] = dict(unreadable.reasons)
