@@ -12,7 +12,7 @@ from PIL import Image  # noqa: E402
 
 from ckpt_tools import open_checkpoint  # noqa: E402
 from ckpt_tools.cli import export as command  # noqa: E402
-from ckpt_tools.errors import OutputError, RecipeError, TrainingError  # noqa: E402
+from ckpt_tools.errors import DataError, OutputError, RecipeError, TrainingError  # noqa: E402
 from ckpt_tools.train import exported  # noqa: E402
 from ckpt_tools.train.export import ExportOptions, export  # noqa: E402
 from ckpt_tools.train.finetune import finetune  # noqa: E402
@@ -143,6 +143,17 @@ def test_a_run_is_exported_as_it_was_trained_and_checked_on_its_own_images(home,
     assert Image.open(tmp_path / "seen.png").size == (4 * 36 + 4, 2 * 36 + 4)
     made = export(ExportOptions(train_dir=str(tmp_path / "run"), output=str(tmp_path / "made"), format=("graphdef",)))
     assert (made.labels, made.images) == (("cat", "dog", "frog"), 8)
+    (tmp_path / "photos" / "validation" / "cat" / "0.png").write_bytes(photos(home)[1][:500])
+    best = ExportOptions(checkpoint=str(tmp_path / "run/best.ckpt"), output=str(tmp_path / "b"), format=("graphdef",))
+    assert export(best).images == 7
+
+
+def test_images_of_any_kind_are_compared_on(home, tmp_path):
+    Image.open(home / "photos" / "a.jpg").save(tmp_path / "a.bmp")
+    assert export(options(home, "bmp", format=("graphdef",), check=(str(tmp_path / "a.bmp"),))).images == 1
+    (tmp_path / "b.jpg").write_bytes(photos(home)[0][:200])
+    with pytest.raises(DataError, match="b.jpg: cannot be decoded: "):
+        export(options(home, "none", check=(str(tmp_path),)))
 
 
 def test_the_picture_needs_augmentation():

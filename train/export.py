@@ -11,13 +11,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import OutputError, TrainingError, nearest
+from ..errors import DataError, OutputError, TrainingError, nearest
 from .configuration import option
 from .examples import Examples
 from .inference import Classifier, SourceOptions, data_of, logits_of, run_on
@@ -143,11 +143,16 @@ def _expected(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
 def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
     """Image files to compare on: those named, some of the run's validation images, or made-up ones."""
     if options.check:
-        return [Path(file).read_bytes() for file in find_images(options.check)]
+        return [_as_file(file, Path(file).read_bytes()) for file in find_images(options.check)]
     if classifier.options.data and Path(classifier.options.data).exists():
         examples = data_of(classifier).validation
         spread = np.linspace(0, len(examples) - 1, min(_CHECKED, len(examples))).astype(int)
-        return [_as_file(examples.read(int(i))) for i in spread]
+        files = []
+        for i in spread:
+            with suppress(DataError):
+                files.append(_as_file(examples.names[i], examples.read(int(i))))
+        if files:
+            return files
     return [_made_up(seed) for seed in range(_CHECKED)]
 
 
@@ -160,15 +165,19 @@ def _made_up(seed: int) -> bytes:
     return _encoded(blots.resize((int(random.integers(60, 400)), int(random.integers(60, 400))), Image.BICUBIC), "JPEG")
 
 
-def _as_file(example: bytes | np.ndarray) -> bytes:
-    """An image of a data set as JPEG or PNG, which an export can decode."""
+def _as_file(name: str, example: bytes | np.ndarray) -> bytes:
+    """An image as JPEG or PNG, which an export can decode. Raises DataError for one that cannot be decoded."""
     from PIL import Image
 
     from .pipeline import decode
 
+    try:
+        pixels = decode(example)
+    except (ValueError, OSError) as error:
+        raise DataError(f"cannot be decoded: {error}", path=name) from None
     if isinstance(example, bytes) and example.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         return example
-    return _encoded(Image.fromarray(decode(example)), "PNG")
+    return _encoded(Image.fromarray(pixels), "PNG")
 
 
 def _encoded(image: object, format: str) -> bytes:
