@@ -102,7 +102,7 @@ def test_links_that_cannot_be_become_copies_and_it_is_said(model, capsys, monkey
     monkeypatch.setattr("os.link", no_links)
     assert convert.main(["model.ckpt", "x.ckpt", "--link"]) == 0
     assert not Path("x.ckpt.data-00000-of-00001").samefile("model.ckpt.data-00000-of-00001")
-    assert capsys.readouterr().err == "no hard links could be made here: the data was copied\n"
+    assert capsys.readouterr().err == "no data file could be linked: the data was copied\n"
 
 
 @pytest.mark.parametrize(

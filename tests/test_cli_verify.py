@@ -86,6 +86,13 @@ def test_salvage_into_another_format(damaged, tmp_path):
     assert list(np.load(target)) == ["b"]
 
 
+def test_a_format_that_is_not_written_is_said_before_anything_is_read(damaged, tmp_path, capsys):
+    assert main([str(damaged), "--salvage", str(tmp_path / "saved.keras")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "cannot write .keras files. Written are v1, v2, npz, safetensors, keras_h5: --to of ckpt-convert" in err
+
+
 def test_no_checkpoint(tmp_path, capsys):
     assert main([str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err == f"ckpt-verify: {tmp_path}/nothing: there is no such file or checkpoint\n"

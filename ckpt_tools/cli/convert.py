@@ -100,7 +100,7 @@ def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequ
     if replaced:
         print(f"would replace {', '.join(replaced)}" + ("" if args.force else ", which needs --force"))
     if args.link and files and all(Path(file).stat().st_nlink == 1 for file in files):
-        say("no hard links could be made here: the data was copied")
+        say("no data file could be linked: the data was copied")
     if rows:
         print(render(rows, ["file", "bytes"]))
     return DONE

@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 1 when something is wrong."""
 
     def command(args: argparse.Namespace) -> int:
+        if args.salvage:
+            from ..formats.output import format_of
+
+            format = format_of(args.salvage)
         found = verify(args.source)
         rows = [finding._asdict() for finding in found.findings]
         if args.json:
@@ -37,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(text(found, rows))
         if args.salvage:
-            from ..formats.output import format_of
-
-            files = found.salvage(args.salvage, format=format_of(args.salvage), force=args.force)
+            files = found.salvage(args.salvage, format=format, force=args.force)
             lost = [*found.lost[:_NAMED], *([f"and {len(found.lost) - _NAMED:,} more"] if found.lost[_NAMED:] else [])]
             said = f"wrote {count(len(found.good), 'tensor')} to {args.salvage} ({count(len(files), 'file')})"
             say(f"{said}; lost: {', '.join(lost) or 'none'}")

@@ -102,7 +102,9 @@ def format_of(path: str | os.PathLike[str]) -> str:
     if name.endswith(_READ_ONLY):
         ending = next(ending for ending in _READ_ONLY if name.endswith(ending))
         raise UnsupportedError(
-            f"cannot write {ending} files", path=path, advice=f"Written are {', '.join(WRITERS)}: name one with --to."
+            f"cannot write {ending} files",
+            path=path,
+            advice=f"Written are {', '.join(WRITERS)}: --to of ckpt-convert and ckpt-edit names one.",
         )
     return next((format for ending, format in _ENDINGS.items() if name.endswith(ending)), "v2")
 
