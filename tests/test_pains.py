@@ -207,8 +207,9 @@ def test_11_batch_norm_weights_without_statistics_are_a_conflict():
     plan = make_plan(without(specs(INCEPTION.variables(1001)), "moving_"), INCEPTION.variables(1001))
     (conflict,) = plan.conflicts
     assert conflict.cause == "batch-norm statistics not restored"
-    assert "Fresh statistics under restored weights make the net compute nonsense. The checkpoint lacks them" in (
-        conflict.advice
+    assert conflict.advice == (
+        "Fresh statistics under restored weights make the net compute nonsense. The checkpoint lacks them: "
+        "take one that was saved with all variables, not the trainable ones alone."
     )
 
 

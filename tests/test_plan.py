@@ -275,7 +275,7 @@ def test_restored_weights_without_their_statistics_are_a_conflict():
         "batch-norm statistics not restored",
         ("net/conv/BatchNorm/moving_mean", "net/conv/BatchNorm/moving_variance"),
         "Fresh statistics under restored weights make the net compute nonsense. "
-        "Let --exclude leave these statistics alone, or --exclude net/conv for the layers.",
+        "Let --exclude leave these statistics alone, or --exclude net/conv initialises the layers afresh.",
     )
     assert make_plan(specs(small_net()), small_net(), exclude=["conv"]).conflicts == ()
 
@@ -319,6 +319,8 @@ def test_a_random_frozen_layer_is_noted():
     assert plan.notes == ("2 variables are initialised afresh but never trained: net/conv",)
     plan = make_plan(specs(small_net()), small_net(), exclude=["conv/weights"], trainable=["logits"])
     assert plan.notes == ("1 variable is initialised afresh but never trained: net/conv/weights",)
+    plan = make_plan(specs(small_net()), small_net(), exclude=["conv"], trainable=["weights"])
+    assert plan.notes == ("1 variable is initialised afresh but never trained: net/conv/BatchNorm",)
 
 
 def test_unused_tensors_say_what_they_are():

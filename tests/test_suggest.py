@@ -91,6 +91,19 @@ def test_prefix_average_and_missing_gamma_at_once():
     assert proposal.plan.summary["restored"] == 212
 
 
+def test_layers_without_their_statistics_start_afresh_as_a_whole():
+    source = specs(RESNET.variables(5))
+    source = {name: spec for name, spec in source.items() if "/block4/unit_3/" not in name or "/moving_" not in name}
+    proposal = suggest(source, RESNET.variables(5))
+    unit = "resnet_v1_50/block4/unit_3"
+    assert proposal.to_config() == {"exclude": [unit], "trainable": [unit, "resnet_v1_50/logits"]}
+    assert proposal.plan.conflicts == () and proposal.plan.notes == ()
+    source = {name: spec for name, spec in source.items() if "/moving_" not in name}
+    proposal = suggest(source, RESNET.variables(5))
+    assert proposal.to_config() == {"trainable": ["resnet_v1_50/logits"]}
+    assert [conflict.cause for conflict in proposal.plan.conflicts] == ["batch-norm statistics not restored"]
+
+
 @pytest.mark.parametrize("suffix", ["", "/ExponentialMovingAverage"])
 def test_inception_of_2015(suffix):
     proposal = suggest(inception_of_2015(suffix), INCEPTION.variables(5))

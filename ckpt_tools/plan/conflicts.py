@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..tensors import Spec
 from .missing import View, exclude_advice, explain_missing
 from .rows import Conflict, Variable
+
+STATISTICS = "batch-norm statistics not restored"
 
 
 class Misfit(NamedTuple):
@@ -38,13 +40,16 @@ def _explain_kind(
             "other number of classes", tuple(names), f"{afresh}; {_class_map_advice(names, wanted, source)}"
         )
     if kind == "statistics":
-        layers = tuple(dict.fromkeys(name.rpartition("/")[0].removesuffix("BatchNorm") for name in names))
-        whole = exclude_advice([name for name in wanted if name.startswith(layers)], wanted)
-        held = "Let --exclude leave these statistics alone" if names[0] in source else "The checkpoint lacks them"
-        advice = (
-            f"Fresh statistics under restored weights make the net compute nonsense. {held}, or {whole} for the layers."
-        )
-        return Conflict("batch-norm statistics not restored", tuple(names), advice)
+        layers = layers_of(names, wanted)
+        whole = f"{exclude_advice(layers, wanted)} initialises the layers afresh"
+        if names[0] in source:
+            held = f"Let --exclude leave these statistics alone, or {whole}"
+        elif 2 * len(layers) <= len(wanted):
+            held = f"The checkpoint lacks them: {whole}"
+        else:
+            held = "The checkpoint lacks them: take one that was saved with all variables, not the trainable ones alone"
+        advice = f"Fresh statistics under restored weights make the net compute nonsense. {held}."
+        return Conflict(STATISTICS, tuple(names), advice)
     if kind == "shape" and 2 * len(names) > len(wanted):
         advice = "Check --net: the checkpoint has its names, but is a net of other widths or depths."
         return Conflict("other widths", tuple(names), advice)
@@ -54,7 +59,10 @@ def _explain_kind(
             "other number of input channels of a separable convolution",
             f"Its channels do not add up, so that --adapt-input cannot convert it; {afresh}.",
         ),
-        "dtype": ("other element type", f"--cast converts the values; {afresh}."),
+        "dtype": (
+            "other element type",
+            "--cast converts the values; what --exclude selects is initialised afresh.",
+        ),
         "two sources": ("two sources for one variable", "Make --map more exact, so that one of them is left."),
         "renamed": ("renamed away", "Take that --map away, or make it more exact: the net has these names."),
         "class map": ("the class map does not fit", "Give --class-map one old class, or _, for each new class."),
@@ -62,6 +70,13 @@ def _explain_kind(
     }
     cause, advice = causes[kind]
     return Conflict(cause, tuple(names), advice)
+
+
+def layers_of(statistics: Sequence[str], wanted: Iterable[str]) -> list[str]:
+    """All variables of the layers that these batch-norm statistics belong to."""
+    scopes = (name.rpartition("/")[0].removesuffix("BatchNorm").rstrip("/") for name in statistics)
+    layers = tuple(f"{scope}/" for scope in dict.fromkeys(scopes))
+    return [name for name in wanted if name.startswith(layers)]
 
 
 def _class_map_advice(names: Sequence[str], wanted: Mapping[str, Variable], source: Mapping[str, Spec]) -> str:

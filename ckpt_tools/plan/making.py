@@ -262,7 +262,7 @@ def _notes(decided: Sequence[_Decision], net: Mapping[str, Variable], aux: bool)
     ]  # fmt: skip
     notes = []
     if random:
-        kept = [row.name for row, _, _ in decided if row.action != "init"]
+        kept = [row.name for row, _, _ in decided if row.action != "init" or row.trainable]
         what = "1 variable is" if len(random) == 1 else f"{len(random):,} variables are"
         notes.append(f"{what} initialised afresh but never trained: {', '.join(covering(random, kept))}")
     if any(misfit and misfit.kind in ("classes", "shape") for _, _, misfit in decided):

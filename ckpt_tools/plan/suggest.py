@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from ..renames import parse_renames
 from ..tensors import Spec
+from .conflicts import STATISTICS, layers_of
 from .making import make_plan
 from .missing import View, covering, explain_missing
-from .rows import Plan, Variable
+from .rows import RESTORING, Plan, Variable
 
 
 class Suggestion(NamedTuple):
@@ -40,7 +41,9 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     """
     net = {each.name: each for each in variables}
     first = make_plan(source, variables, **options)
+    lost = {name for conflict in first.conflicts if conflict.cause == STATISTICS for name in conflict.names}
     missing = [row.name for row in first.rows if row.action == "conflict" and row.source is None]
+    missing = [name for name in missing if name not in lost]
     unused = [row.name for row in first.rows if row.action == "unused"]
     causes = explain_missing(missing, View(net, source, unused))
     renames: dict[str, str] = {}
@@ -50,6 +53,9 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     plan = make_plan(source, variables, renames=renames, exclude=exclude, **options)
     reasons = ("other number of classes", "other shape", "no source")
     unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]
+    lost = [name for conflict in plan.conflicts if conflict.cause == STATISTICS for name in conflict.names]
+    layers = layers_of(lost, net)
+    unfit += layers if 2 * len(layers) <= len(net) else []  # else it is a file that nothing should be taken from
     exclude = [*exclude, *(scope for scope in covering(unfit, net) if scope not in exclude)]
     trainable = _to_train(make_plan(source, variables, renames=renames, exclude=exclude, **options), net)
     plan = make_plan(source, variables, renames=renames, exclude=exclude, trainable=trainable, **options)
@@ -59,11 +65,13 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
 
 
 def _to_train(plan: Plan, net: Mapping[str, Variable]) -> list[str]:
-    """The scopes of the head and of all else that starts afresh, batch-norm scales of 1 left aside."""
+    """The scopes of the head and of all else that starts afresh; not a scale of 1 whose batch norm is restored."""
+    restored = {row.name for row in plan.rows if row.action in RESTORING}
     chosen = [
         row.name
         for row in plan.rows
         if row.trainable
-        and (net[row.name].role == "head" or (row.action == "init" and not row.name.endswith("/gamma")))
+        and (net[row.name].role == "head" or row.action == "init")
+        and not (row.name.endswith("/gamma") and row.name.removesuffix("gamma") + "beta" in restored)
     ]
     return covering(chosen, [name for name, variable in net.items() if variable.trainable])
