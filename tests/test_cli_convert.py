@@ -82,10 +82,12 @@ def test_json(model, capsys):
 def test_a_dry_run_writes_nothing_and_says_what_would_be_replaced(model, capsys):
     before = sorted(model.iterdir())
     assert convert.main(["model.ckpt", "model.ckpt", "--dry-run"]) == 0
+    replaced = "would replace model.ckpt.index, model.ckpt.data-00000-of-00001, which needs --force\n"
     assert capsys.readouterr().out == (
-        "would write model.ckpt (v2) from model.ckpt (v2): 3 tensors, 120 bytes\n"
-        "would replace model.ckpt.index, model.ckpt.data-00000-of-00001, which needs --force\n"
+        f"would write model.ckpt (v2) from model.ckpt (v2): 3 tensors, 120 bytes\n{replaced}"
     )
+    assert convert.main(["model.ckpt", "model.ckpt.index", "--dry-run"]) == 0
+    assert capsys.readouterr().out.endswith(replaced)
     assert sorted(model.iterdir()) == before
 
 

@@ -77,7 +77,8 @@ def _open(args: argparse.Namespace, format: str) -> Checkpoint:
 
 def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequence[str], total: int) -> int:
     rows = [{"file": file, "bytes": Path(file).stat().st_size} for file in files]
-    replaced = existing_files(args.target) if args.dry_run else []
+    target = args.target.removesuffix(".index") if format == "v2" else args.target
+    replaced = existing_files(target) if args.dry_run else []
     if args.json:
         print_json(
             {
