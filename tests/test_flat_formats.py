@@ -133,6 +133,11 @@ def test_npz_with_a_huge_claim_is_refused_before_memory_is_asked_for(tmp_path):
 TYPED = {word: np.arange(3).astype(numpy_dtype(word)) for word in safetensors_file._FROM_TENSORFLOW}
 
 
+def test_npz_takes_text_as_the_other_formats_do(tmp_path):
+    npz.write(from_arrays({"labels": np.array([["cat", "hund\u00e9"]], object)}), str(tmp_path / "x"))
+    assert npz.read(tmp_path / "x").tensors["labels"].load().tolist() == [[b"cat", "hund\u00e9".encode()]]
+
+
 def test_safetensors_writes_the_bytes_of_the_library(tmp_path):
     library = pytest.importorskip("safetensors.numpy")
     values = {**{f'x/"{name}"/é': array for name, array in TYPED.items()}, "scalar": np.array(3.0, "float32")}

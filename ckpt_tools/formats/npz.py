@@ -19,7 +19,7 @@ from ..dtypes import dtype_name, numpy_dtype
 from ..errors import CheckpointError, DamagedError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors, pieces
 from .checkpoint import Checkpoint
-from .elements import byte_blocks
+from .elements import as_bytes, byte_blocks
 from .representable import check_names, check_types
 
 if TYPE_CHECKING:
@@ -172,8 +172,10 @@ def _name_problem(name: str) -> str | None:
 
 
 def _fixed_width(name: str, tensor: Tensor) -> np.ndarray:
-    array = tensor.load()
-    if any(element.endswith(b"\0") for element in array.ravel().tolist()):
+    import numpy as np
+
+    texts = [as_bytes(element) for element in tensor.load().ravel()]
+    if any(text.endswith(b"\0") for text in texts):
         raise UnsupportedError("numpy's text cannot end in a zero byte, as this tensor's does", tensor=name)
-    longest = max(map(len, array.ravel().tolist()), default=0)
-    return array.astype(f"S{max(longest, 1)}")
+    longest = max(map(len, texts), default=0)
+    return np.array(texts, f"S{max(longest, 1)}").reshape(tensor.spec.shape)
