@@ -10,13 +10,13 @@ import base64
 import html
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import CheckpointError, OutputError
+from .names import reading_order
 from .overview import Row, finite, pieces, plain, statistics_of, totals
 from .tensors import Tensor
 
@@ -78,11 +78,7 @@ def in_reading_order(rows: Sequence[Row]) -> Sequence[Row]:
     """The rows with block_2 before block_10 where they came in the alphabet's order; else as they are."""
     if any(a.name > b.name for a, b in zip(rows, rows[1:], strict=False)):
         return rows
-
-    def key(row: Row) -> list[str | int]:
-        return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", row.name))]
-
-    return sorted(rows, key=key)
+    return sorted(rows, key=lambda row: reading_order(row.name))
 
 
 def write_page(page: str, path: str) -> int:

@@ -147,6 +147,11 @@ def tree(names: Iterable[str]) -> dict[str, list[str]]:
     return ordered | {scope: list(paths) for scope, paths in sorted(children.items(), key=lambda item: item[0])}
 
 
+def reading_order(name: str) -> list[str | int]:
+    """A key to sort names with, by which block_2 comes before block_10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
 def did_you_mean(text: str, names: Sequence[str]) -> str:
     """`"; did you mean InceptionV3/Logits (2 variables)?"`, or an empty string when nothing is close.
 

@@ -91,6 +91,16 @@ def test_prefix_average_and_missing_gamma_at_once():
     assert proposal.plan.summary["restored"] == 212
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["from 0", "from 1"])
+def test_units_of_another_name_are_taken_in_their_order(first):
+    net = get_net("resnet_v1_101").variables(1000)
+    old = {v.name: re.sub(r"unit_(\d+)", lambda m: f"u{int(m[1]) - 1 + first}", v.name) for v in net}
+    source = {old[each.name]: each.spec for each in sorted(net, key=lambda each: old[each.name])}
+    proposal = suggest(source, net)
+    assert proposal.plan.conflicts == ()
+    assert {row.name: row.source for row in proposal.plan.rows} == old
+
+
 def test_layers_without_their_statistics_start_afresh_as_a_whole():
     source = specs(RESNET.variables(5))
     source = {name: spec for name, spec in source.items() if "/block4/unit_3/" not in name or "/moving_" not in name}

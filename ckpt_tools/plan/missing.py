@@ -12,6 +12,7 @@ from shlex import quote
 from typing import NamedTuple
 
 from ..errors import nearest
+from ..names import reading_order
 from ..renames import parse_renames, rename
 from ..tensors import Spec
 from .inception2015 import rename_2015
@@ -42,10 +43,10 @@ class View(NamedTuple):
     unused: Sequence[str]
 
     def renamed(self, renames: Mapping[str, str]) -> View:
-        """The view after a rename, in which the next cause is looked for."""
+        """The view after a rename, in which the next cause is looked for: no second rule reaches what is renamed."""
         new = {old: name for old, (name, _) in rename(self.unused, parse_renames(renames)).items()}
         source = {new.get(name, name): spec for name, spec in self.source.items()}
-        return View(self.wanted, source, [new.get(name, name) for name in self.unused])
+        return View(self.wanted, source, [name for name in self.unused if name not in new])
 
 
 def explain_missing(missing: Sequence[str], view: View) -> list[Cause]:
@@ -211,7 +212,7 @@ def _scope_rule(old: str, new: str, suffix: str) -> dict[str, str]:
 def _best_substitution(missing: Sequence[str], plain: Mapping[str, str], view: View) -> tuple[str, str, list[str]]:
     """The substitution (old scope, new scope) that finds a source for most of `missing`, and those names."""
     by_leaf: dict[str, list[str]] = {}
-    for name in plain:
+    for name in sorted(plain, key=reading_order):  # of units that are alike, the net's second one is the file's
         by_leaf.setdefault(name.rpartition("/")[2], []).append(name)
     tried: dict[tuple[str, str], list[str]] = {}
     for name in missing[:50]:  # a prefix that most names share shows in any fifty of them
