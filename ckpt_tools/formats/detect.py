@@ -208,7 +208,11 @@ def _proto(path: str, head: bytes, size: int) -> Kind:
             )
     if re.fullmatch(rb"[\t\n\r -~]+", head):
         return Kind("text", "a text file")
-    return Kind("unknown", f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})")
+    return Kind(
+        "unknown",
+        f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})",
+        "A data file of a V2 checkpoint that was renamed looks so: it needs its own name, and its .index beside it.",
+    )
 
 
 def _outline(path: str) -> tuple[set[int], int, int | bytes | None]:
