@@ -179,6 +179,8 @@ def test_what_cannot_be_done(capsys):
         capsys, "model.ckpt", "--tensor", "net/Logits/weight"
     )
     assert "mode.ckpt" in fails(capsys, "mode.ckpt")
+    for scope in ("", ",", "Logits,!net"):
+        assert f"--scope '{scope}' leaves nothing of 7 tensors\n" in fails(capsys, "model.ckpt", "--scope", scope)
 
 
 def fails(capsys, *argv):

@@ -231,6 +231,14 @@ def test_13_a_misspelt_scope_is_never_no_variables_to_optimize():
     )
 
 
+@pytest.mark.parametrize(
+    ("trainable", "typed"), [("", "''"), (",", "''"), ("Logits,!InceptionV3", "'Logits,!InceptionV3'")]
+)
+def test_13_a_list_that_leaves_nothing_to_train_is_a_conflict(trainable, typed):
+    (conflict,) = make_plan(specs(INCEPTION.variables(5)), INCEPTION.variables(5), trainable=[trainable]).conflicts
+    assert conflict.advice == f"--trainable {typed} leaves nothing of 190 trainable variables."
+
+
 def test_13_statistics_cannot_be_trained():
     source = specs(INCEPTION.variables(5))
     (conflict,) = make_plan(source, INCEPTION.variables(5), trainable=["**/moving_mean"]).conflicts

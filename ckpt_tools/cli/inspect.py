@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SelectionError
 from ..formats import open_checkpoint
 from ..names import select
 from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, totals
@@ -79,6 +79,8 @@ def inspect(args: argparse.Namespace) -> int:
     if args.scope:
         chosen = set(select([row.name for row in rows], args.scope, option="--scope", of="tensors"))
         shown = [row for row in rows if row.name in chosen]
+        if rows and not shown:  # an empty text, or A,!A
+            raise SelectionError(f"--scope {','.join(args.scope)!r} leaves nothing of {count(len(rows), 'tensor')}")
     names = [row.name for row in shown]
     if args.html and rows:
         written = write_html(args, checkpoint, rows, shown)

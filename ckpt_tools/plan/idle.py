@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from shlex import quote
 
 from ..names import Patterns, did_you_mean
 from ..renames import Rename
@@ -20,8 +21,13 @@ def idle_patterns(option: str, patterns: Patterns, names: Sequence[str], of: str
     ]
 
 
-def idle_trainable(patterns: Patterns, can_train: Sequence[str], variables: Iterable[Variable]) -> list[Conflict]:
-    """As `idle_patterns`, of the variables that can be trained; says when a pattern selects only others."""
+def idle_trainable(
+    patterns: Patterns, can_train: Sequence[str], variables: Iterable[Variable], nothing: bool
+) -> list[Conflict]:
+    """As `idle_patterns`, of the variables that can be trained; says when a pattern selects only others.
+
+    `nothing` tells that the patterns together select none: an empty text, or `A,!A`.
+    """
     trains = set(can_train)
     others = [each for each in variables if each.name not in trains]
     conflicts = []
@@ -34,6 +40,9 @@ def idle_trainable(patterns: Patterns, can_train: Sequence[str], variables: Iter
             advice = f"--trainable {pattern.text} selects only {why} (such as {hit[0].name})."
             conflict = conflict._replace(advice=advice)
         conflicts.append(conflict)
+    if nothing and not conflicts:
+        advice = f"--trainable {quote(str(patterns))} leaves nothing of {len(can_train):,} trainable variables."
+        conflicts.append(Conflict(CAUSE, (str(patterns),), advice))
     return conflicts
 
 

@@ -86,7 +86,7 @@ def make_plan(
     unused = _unused(source, {row.name: row for row, _, _ in decided}, excluded)
     idle = [
         *idle_patterns("--exclude", excluded, list(dict.fromkeys([*net, *source])), "names of the net and the source"),
-        *idle_trainable(wanted, can_train, variables),
+        *idle_trainable(wanted, can_train, variables, nothing=bool(trainable) and not trained),
         *idle_patterns("--bn", parse_patterns(list(batch_norm or ())), list(layers), "batch-norm layers"),
         *idle_renames(maps, changed, source, net),
     ]
