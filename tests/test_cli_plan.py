@@ -148,6 +148,13 @@ def test_a_head_of_its_own_needs_no_source(source, capsys):
     assert lines[-1].split() == ["alexnet_v2/fc8", "2", "unused", "0", "no", "such", "variable"]
 
 
+def test_aux_without_an_auxiliary_head_is_refused_as_the_trainer_does(source, capsys):
+    assert main([source, "--num-classes", "5", "--exclude", "fc8", "--aux"]) == 2
+    assert capsys.readouterr().err == "ckpt-plan: --aux: there is no auxiliary head in alexnet_v2\n"
+    assert main([source, "--net", "inception_v3", "--aux", "--head-scope", "Mine"]) == 2
+    assert capsys.readouterr().err == "ckpt-plan: --aux: there is no auxiliary head beside a head in Mine\n"
+
+
 def test_layers_before_the_last_one(source, capsys):
     assert main([source, "--num-classes", "5", "--head", "dense(64)|dropout(0.5)", "--trainable", "fc8", "--all"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if " init " in line]

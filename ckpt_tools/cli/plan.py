@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         net, classes = find_net(args.net, args.num_classes, source)
         head = Head(parse_layers(args.head), args.head_scope)
         variables = variables_with_head(net, classes, head)
+        if args.aux and not any(variable.role == "auxiliary" for variable in variables):
+            where = f"beside a head in {head.scope}" if net.auxiliary else f"in {net.name}"
+            raise RecipeError(f"--aux: there is no auxiliary head {where}")  # as ckpt-finetune says
         new = new_variables(net, classes, head)
         proposal = proposal_of(args, source, variables, new) if args.suggest else None
         plan = proposal.plan if proposal else plan_of(args, source, variables, new)
