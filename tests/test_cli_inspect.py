@@ -228,7 +228,11 @@ def test_damage_names_the_tensor(capsys, tmp_path):
     content = bytearray(data.read_bytes())
     content[content.index(np.float32([1, 2, 3]).tobytes())] ^= 1
     data.write_bytes(content)
-    assert "net/bn/beta" in fails(capsys, "model.ckpt", "--stats")
+    text = fails(capsys, "model.ckpt", "--stats")
+    assert "net/bn/beta" in text
+    assert text.endswith(f"ckpt-verify {data.name} --salvage DST saves the tensors that are good.\n")
+    assert main(["model.ckpt", "--tensor", "net/bn/beta"]) == 2
+    assert capsys.readouterr().err == text
     assert main(["model.ckpt"]) == 0  # the listing reads no values
 
 

@@ -11,7 +11,7 @@ from ..formats import open_checkpoint
 from ..names import select
 from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, totals
 from ..report import count, render, share, size
-from . import DONE, FOUND, parser, print_json, run, say
+from . import DONE, FOUND, parser, print_json, run, salvaging, say
 
 TITLES = {
     "v1": "V1 checkpoint",
@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def inspect(args: argparse.Namespace) -> int:
     checkpoint = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")
     if args.tensor:
-        return print_values(args, checkpoint)
+        with salvaging():
+            return print_values(args, checkpoint)
     rows = overview(checkpoint.tensors)
     shown = rows
     if args.scope:
@@ -199,11 +200,12 @@ def as_json(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[R
 def read_statistics(checkpoint, names: Iterable[str]) -> dict[str, dict]:
     """Statistics of each tensor as a dictionary, by name. Tensors are read one at a time."""
     found = {}
-    for name in names:
-        try:
-            found[name] = statistics(checkpoint.tensors[name])._asdict()
-        except CheckpointError as error:
-            raise error.at(path=checkpoint.path, tensor=name) from None
+    with salvaging():
+        for name in names:
+            try:
+                found[name] = statistics(checkpoint.tensors[name])._asdict()
+            except CheckpointError as error:
+                raise error.at(path=checkpoint.path, tensor=name) from None
     return found
 
 
