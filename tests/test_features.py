@@ -184,9 +184,16 @@ def test_the_data_of_a_run_is_read_and_split_as_the_run_did(tmp_path):
 def test_the_command_draws_and_writes_projector_files(home, capsys):
     pytest.importorskip("sklearn")
     flags = ["--checkpoint", str(home / "tiny.ckpt"), "--data", str(home / "photos"), "--output", str(home / "drawn")]
+    (home / "projector").mkdir()
+    (home / "projector" / "mine.txt").write_text("")
     assert command.main([*flags, "--plot", "--projector", str(home / "projector")]) == 0
-    out = capsys.readouterr().out.splitlines()
+    out, err = (text.splitlines() for text in capsys.readouterr())
+    assert err[-1].startswith("drawing        the projector's files and PCA and t-SNE, which takes a while")
     assert out[0] == "21 images, 16 values each, features of tiny"
+    assert [line for line in out if "projector" in line] == [
+        str(home / "projector" / name)
+        for name in ("tensors.tsv", "metadata.tsv", "projector_config.pbtxt", "sprite.png")
+    ]
     for ending in ("pca", "tsne", "values"):
         assert (home / f"drawn.{ending}.png").read_bytes().startswith(b"\x89PNG")
     config = (home / "projector" / "projector_config.pbtxt").read_text()

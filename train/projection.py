@@ -102,7 +102,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
     tensors.tsv and metadata.tsv can also be loaded at projector.tensorflow.org. The rows of metadata.tsv are in the
     order of the features; the format of projector_config.pbtxt is that of TensorBoard's projector plugin.
     """
-    root = Path(folder)
+    root, written = Path(folder), ["tensors.tsv", "metadata.tsv", "projector_config.pbtxt"]
     flat = np.asarray(features.values, np.float32).reshape(len(features.values), -1)
     lines = [f"{features.labels[n]}\t{name}" for n, name in zip(features.label_ids, features.names, strict=True)]
     config = [
@@ -119,6 +119,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
         (root / "metadata.tsv").write_text("\n".join(["label\tname", *lines]) + "\n", encoding="utf-8")
         if features.examples is not None and len(flat) <= SPRITE**2:
             sprite(features.examples, features.position).save(root / "sprite.png")
+            written.append("sprite.png")
             config += [
                 "  sprite {",
                 '    image_path: "sprite.png"',
@@ -129,7 +130,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
         (root / "projector_config.pbtxt").write_text("\n".join([*config, "}"]) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write here ({error.strerror})", path=root) from error
-    return sorted(str(path) for path in root.iterdir())
+    return [str(root / name) for name in written]
 
 
 def sprite(examples: Examples, position: Sequence[int]):  # noqa: ANN201 - a PIL image, named only where it is used

@@ -16,7 +16,7 @@ EXAMPLES = """\
   ckpt-features --checkpoint inception_v3.ckpt --data photos --output f --shards 2 --shard 1     on another, then
   ckpt-features --merge 2 --output f          (machines that have a TF_CONFIG take their shares without being told)
   ckpt-finetune --data features.npz --train-dir run --head "dense(1024,relu)"     trains on them, without images"""
-DRAWN = {"PCA and t-SNE, which takes a while for thousands of images": "plot", "the projector's files": "projector"}
+DRAWN = {"the projector's files": "projector", "PCA and t-SNE, which takes a while for thousands of images": "plot"}
 
 
 def make_parser() -> argparse.ArgumentParser:
