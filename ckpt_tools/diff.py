@@ -60,21 +60,20 @@ def diff_tensors(
     >>> [(change.change, change.name, change.max_abs) for change in diff_tensors(one, two)]
     [('values', 'w', 0.5)]
     """
-    # A checkpoint is kept as long as its tensors are read: an archive is unpacked in a folder that goes with it.
-    left, right = (each.tensors if isinstance(each, Checkpoint) else each for each in (a, b))
-    added = [name for name in right if name not in left]
-    renamed = find_renames(left, right, [name for name in left if name not in right], added)
+    a, b = (each.tensors if isinstance(each, Checkpoint) else each for each in (a, b))
+    added = [name for name in b if name not in a]
+    renamed = find_renames(a, b, [name for name in a if name not in b], added)
     changes = []
-    for name in left:
-        tensor = left[name]
+    for name in a:
+        tensor = a[name]
         if name in renamed:
             changes.append(Change("renamed", name, renamed[name], tensor.spec, tensor.spec))
-        elif name not in right:
+        elif name not in b:
             changes.append(Change("removed", name, a=tensor.spec))
-        elif (change := _compare(name, tensor, right[name], tolerance)) is not None:
+        elif (change := _compare(name, tensor, b[name], tolerance)) is not None:
             changes.append(change)
     taken = set(renamed.values())
-    return changes + [Change("added", name, b=right[name].spec) for name in added if name not in taken]
+    return changes + [Change("added", name, b=b[name].spec) for name in added if name not in taken]
 
 
 def summary(changes: list[Change], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, int]:

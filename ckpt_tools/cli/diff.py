@@ -34,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         if not args.tolerance >= 0:
             raise RecipeError(f"--tolerance {args.tolerance}: must be 0 or more")
-        a, b = open_checkpoint(args.a), open_checkpoint(args.b)
+        a, b = open_checkpoint(args.a).tensors, open_checkpoint(args.b).tensors
         changes = diff_tensors(a, b, args.tolerance)
-        counts = summary(changes, a.tensors, b.tensors)
+        counts = summary(changes, a, b)
         if args.json:
             print_json({"rows": [json_row(change) for change in changes], "summary": counts})
         else:

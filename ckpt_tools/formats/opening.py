@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import NotACheckpointError, SelectionError, nearest
-from ..tensors import Tensors
+from ..tensors import Tensor, Tensors
 from . import reader
 from .checkpoint import Checkpoint
 from .detect import identify, refusal
@@ -25,9 +25,22 @@ def open_source(source: str, names: str = "variable") -> Checkpoint:
         opened = module.read(found.path, files=found.files)
     else:
         opened = module.read(found.path)
+    tensors = opened.tensors
+    if found.holds:
+        tied = ((name, _tied(tensor, found.holds)) for name, tensor in tensors.items())
+        tensors = Tensors(tied, tensors.stored_names)
     note = "; ".join(filter(None, [found.note, opened.note]))
-    opened = opened._replace(note=note, holds=opened.holds + found.holds, format=found.shown_as or opened.format)
+    opened = opened._replace(tensors=tensors, note=note, format=found.shown_as or opened.format)
     return opened._replace(tensors=under_scope(opened.tensors, scope, path)) if scope else opened
+
+
+def _tied(tensor: Tensor, holds: object) -> Tensor:
+    """The tensor, which now keeps `holds` alive: the folder of an unpacked archive goes with the last that needs it."""
+    return tensor._replace(
+        load=lambda held=holds: tensor.load(),
+        stream=tensor.stream and (lambda held=holds: tensor.stream()),
+        slices=tuple(part._replace(tensor=_tied(part.tensor, holds)) for part in tensor.slices),
+    )
 
 
 def _open_v2(prefix: str, names: str) -> Checkpoint:

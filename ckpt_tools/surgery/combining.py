@@ -18,7 +18,6 @@ from .renaming import Rename
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..formats import Checkpoint
 
 _SHOWN = 5  # names that a sentence lists
 
@@ -45,11 +44,10 @@ class Average(Operation):
         return tuple(other for other in self.others if not isinstance(other, Tensors))
 
     def edit(self, tensors: Tensors) -> Edit:
-        opened = [_opened(other, tensors) for other in self.others]
-        others = [each.tensors for each in opened]
+        others = [_opened(other, tensors) for other in self.others]
         problems = []
-        for other, there in zip(self.others, others, strict=True):
-            problems += _differences(tensors, there, _called(other))
+        for other, opened in zip(self.others, others, strict=True):
+            problems += _differences(tensors, opened, _called(other))
         if problems:
             return Edit(tensors, problems=tuple(problems))
         made, rows = {}, []
@@ -60,7 +58,7 @@ class Average(Operation):
                 rows.append(Row(name, "average", name, spec, spec, f"of {len(others) + 1}"))
             else:
                 rows.append(Row(name, "keep", name, spec, spec, f"{spec.dtype}: taken from the first"))
-        return Edit(replaced(tensors, made), tuple(rows), holds=tuple(opened))
+        return Edit(replaced(tensors, made), tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,7 @@ class Graft(Operation):
         return () if isinstance(self.source, Tensors) else (self.source,)
 
     def edit(self, tensors: Tensors) -> Edit:
-        opened = _opened(self.source, tensors)
-        other = opened.tensors
+        other = _opened(self.source, tensors)
         names, problems = chosen(other, self.select, self.command) if self.select else (list(other), ())
         taken = Tensors((name, other[name]) for name in names)
         origins = {name: name for name in names}
@@ -114,9 +111,9 @@ class Graft(Operation):
             )
             for name, tensor in taken.items()
         )
-        if problems:
-            return Edit(tensors, problems=problems)
-        return Edit(Tensors({**tensors, **taken}, tensors.stored_names), rows, holds=(opened,))
+        return (
+            Edit(tensors, (), problems) if problems else Edit(Tensors({**tensors, **taken}, tensors.stored_names), rows)
+        )
 
 
 def _orphans(here: Tensors, taken: Tensors) -> list[str]:
@@ -131,13 +128,13 @@ def _orphans(here: Tensors, taken: Tensors) -> list[str]:
     ]
 
 
-def _opened(source: str | os.PathLike[str] | Tensors, here: Tensors) -> Checkpoint:
+def _opened(source: str | os.PathLike[str] | Tensors, here: Tensors) -> Tensors:
     """The other checkpoint, by its keys where this one is: an object graph is listed with keys alone."""
-    from ..formats import Checkpoint, open_checkpoint
-
     if isinstance(source, Tensors):
-        return Checkpoint(source, "", "")
-    return open_checkpoint(source, names="stored" if GRAPH_KEY in here.specs() else "variable")
+        return source
+    from ..formats import open_checkpoint
+
+    return open_checkpoint(source, names="stored" if GRAPH_KEY in here.specs() else "variable").tensors
 
 
 def _called(source: object) -> str:

@@ -46,14 +46,12 @@ class Edit:
 
     `problems` holds one sentence for each thing that is wrong; the tensors are then what the operation could do
     without it, so that the operations after it can be checked too. `losses` fills while the values are written.
-    `holds` is kept alive as long as the edit: other checkpoints, of which an archive is unpacked in a folder.
     """
 
     tensors: Tensors
     rows: tuple[Row, ...] = ()
     problems: tuple[str, ...] = ()
     losses: Mapping[str, Loss] = field(default_factory=dict)
-    holds: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
