@@ -165,14 +165,15 @@ def pieces(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
 
 
 def from_array(array: np.ndarray, dtype: str | None = None) -> Tensor:
-    """A tensor whose values are in memory. `dtype` names a type that numpy cannot tell apart, such as "qint8"."""
+    """A tensor whose values are in memory; texts become bytes, in UTF-8. `dtype` names a type that numpy cannot tell
+    apart, such as "qint8"."""
     import numpy as np
 
     array = np.asarray(array)
     name = dtype or dtype_name(array.dtype)
-    if name == "string" and array.dtype.kind != "O":
-        array = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
-        array = array.astype(object)
+    if name == "string":
+        texts = [text.encode() if isinstance(text, str) else text for text in array.astype(object).reshape(-1)]
+        array = np.array(texts, object).reshape(array.shape)
     return Tensor(Spec(name, tuple(array.shape)), lambda: array)
 
 

@@ -107,6 +107,14 @@ def test_whole_numbers_of_different_types_are_compared_exactly():
     assert (change.change, change.differing, change.max_abs) == ("dtype", 1, 1.0)
 
 
+def test_a_text_is_the_same_in_an_array_of_any_kind():
+    kinds = [np.array(["ä", "b"], object), np.array(["ä", "b"]), np.array([b"\xc3\xa4", b"b"], object)]
+    for each in kinds:
+        assert diff_tensors(from_arrays({"t": each}), from_arrays({"t": kinds[0]})) == []
+        assert from_arrays({"t": each})["t"].load().tolist() == [b"\xc3\xa4", b"b"]
+    assert from_arrays({"t": np.array("x")})["t"].load().shape == ()
+
+
 def test_texts_against_numbers_are_only_another_type():
     assert one(np.array([b"1"], object), [1.0])[:1] + one(np.array([b"1"], object), [1.0])[5:] == (
         "dtype",
