@@ -210,6 +210,16 @@ def test_the_command_draws_and_writes_projector_files(home, capsys):
     np.testing.assert_array_equal(sprite[32:64, 32:64], photo)  # the seventh of five in a row
 
 
+def test_pictures_that_cannot_be_drawn_are_refused_before_the_values_are_computed(home, capsys, monkeypatch):
+    monkeypatch.setattr(projection, "find_spec", lambda name: None)
+    flags = ["--checkpoint", str(home / "tiny.ckpt"), "--data", str(home / "photos"), "--output", str(home / "plain")]
+    assert command.main([*flags, "--plot"]) == 2
+    assert capsys.readouterr().err == (
+        'ckpt-features: PCA and t-SNE need scikit-learn. pip install "ckpt-tools[plots]"\n'
+    )
+    assert not list(home.glob("plain*"))
+
+
 def test_machines_of_a_cluster_take_their_shares(home, capsys, monkeypatch):
     tasks = {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]}
     flags = ["--checkpoint", str(home / "tiny.ckpt"), "--data", str(home / "photos"), "--output", str(home / "cluster")]

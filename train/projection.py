@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,13 @@ POINTS = 3000  # t-SNE takes minutes for more; they are drawn at random
 BEFORE_TSNE = 50  # dimensions that PCA leaves for t-SNE, as its authors advise (van der Maaten and Hinton 2008)
 THUMBNAIL = 32  # pixels of a sprite's picture
 SPRITE = 8192 // THUMBNAIL  # pictures in a row that browsers still draw
+
+
+def must_draw() -> None:
+    """Raises UnsupportedError where a package that `write_plots` needs is not installed."""
+    new_figure(1, 1)
+    if find_spec("sklearn") is None:
+        raise UnsupportedError("PCA and t-SNE need scikit-learn", advice='pip install "ckpt-tools[plots]"')
 
 
 def plane(values: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
@@ -46,14 +54,12 @@ def points_of(features: Features, method: str, seed: int = 0) -> tuple[np.ndarra
     if method == "tsne" and count > POINTS:
         rows = np.sort(np.random.default_rng(seed).permutation(count)[:POINTS])
     values = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
-    try:
-        return plane(values, method, seed), rows
-    except ImportError:
-        raise UnsupportedError("PCA and t-SNE need scikit-learn", advice='pip install "ckpt-tools[plots]"') from None
+    return plane(values, method, seed), rows
 
 
 def write_plots(features: Features, prefix: str) -> list[str]:
     """PREFIX.pca.png, PREFIX.tsne.png, and PREFIX.values.png for one image of each of six classes."""
+    must_draw()
     written = []
     for method, title in (("pca", "PCA of the transfer values"), ("tsne", "t-SNE of the transfer values")):
         points, rows = points_of(features, method)

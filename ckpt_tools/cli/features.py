@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..train.feature_files import ENDINGS
 
         try:
+            if args.plot:
+                from ..train.projection import must_draw
+
+                must_draw()  # what is missing is said before the values are computed, not after
             prefix, features = computed(args) if args.merge is None else merged(args)
             written = [prefix + ending for ending in ENDINGS]
             if args.plot or args.projector:
