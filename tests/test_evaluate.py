@@ -104,6 +104,15 @@ def test_the_table_ends_with_the_accuracy(run, capsys):
     assert "net            Tiny, 3 classes" in err
 
 
+def test_figures_are_printed_where_their_files_cannot_be_written(run, tmp_path, capsys):
+    folder, _, _ = run
+    (tmp_path / "file").write_text("")
+    assert command.main(["--train-dir", str(folder), "--output", str(tmp_path / "file" / "below")]) == 2
+    out, err = capsys.readouterr()
+    assert out.rstrip().endswith("on 18 images")
+    assert "below: cannot write here (Not a directory)" in err
+
+
 def test_surest_errors_come_first_with_their_photos(run, tmp_path, capsys):
     folder, _, _ = run
     data = tiny_net.write_photos(tmp_path / "swapped", classes=("dog", "frog", "cat"))  # each with another's colour

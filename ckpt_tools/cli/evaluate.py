@@ -45,16 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             if (error.name or "").startswith("ckpt_tools"):
                 raise
             raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
-        if options.output:
-            say(f"wrote          {', '.join(write_evaluation(evaluation, options.output))}")
-        if options.report:
-            from ..train.report import write_report
+        try:
+            if options.output:
+                say(f"wrote          {', '.join(write_evaluation(evaluation, options.output))}")
+            if options.report:
+                from ..train.report import write_report
 
-            say(f"wrote          {write_report(options.train_dir, evaluation, tsne=True)}")
-        if args.json:
-            print_json({"rows": evaluation.rows, "summary": evaluation.summary})
-        else:
-            print(text_of(evaluation, shutil.get_terminal_size((120, 40)).columns))
+                say(f"wrote          {write_report(options.train_dir, evaluation, tsne=True)}")
+        finally:  # a folder that cannot be written to does not cost the figures
+            if args.json:
+                print_json({"rows": evaluation.rows, "summary": evaluation.summary})
+            else:
+                print(text_of(evaluation, shutil.get_terminal_size((120, 40)).columns))
         return DONE
 
     return run(made, command, argv)
