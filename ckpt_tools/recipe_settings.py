@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .adaptation import parse_class_map
-from .errors import RecipeError
 from .labels import label_list
+from .renames import rename_rules
 
 if TYPE_CHECKING:
     from yaml import Node
@@ -27,19 +27,6 @@ def read_setting(node: Node, name: str, type_name: str) -> object:
     Raises WrongSetting for a value of another type, RecipeError where the value itself is wrong.
     """
     return (_BY_NAME.get(name) or _BY_TYPE[type_name])(node, name)
-
-
-def rename_rule(text: str) -> tuple[str, str]:
-    """`OLD=NEW` as a rule of the operation rename.
-
-    >>> rename_rule("InceptionV3=net"), rename_rule("re:(?=conv)=x/")
-    (('InceptionV3', 'net'), ('re:(?=conv)', 'x/'))
-    """
-    # A regular expression may hold "=" itself, as in (?=...): there the last one divides.
-    old, equals, new = text.rpartition("=") if text.startswith("re:") else text.partition("=")
-    if not equals:
-        raise RecipeError(f"rename rule {text!r} is not OLD=NEW")
-    return old, new
 
 
 def _string(node: Node, name: str) -> str:
@@ -99,7 +86,7 @@ def _labels(node: Node, name: str) -> tuple[str, ...]:
 
 def _rules(node: Node, name: str) -> tuple[tuple[str, str], ...]:
     if node.id != "mapping":
-        return tuple(rename_rule(text) for text in _strings(node, name))
+        return tuple(pair for text in _strings(node, name) for pair in rename_rules(text))
     return tuple((_string(old, name), "" if _is_null(new) else _string(new, name)) for old, new in node.value)
 
 

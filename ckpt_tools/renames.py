@@ -45,7 +45,7 @@ def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[Rename, ...
     >>> parse_renames(["model/InceptionV3=InceptionV3"])
     (Rename(old='model/InceptionV3', new='InceptionV3'),)
     """
-    pairs = list(texts.items()) if isinstance(texts, Mapping) else [_split(text) for text in texts]
+    pairs = texts.items() if isinstance(texts, Mapping) else [pair for text in texts for pair in rename_rules(text)]
     for old, new in pairs:
         if not old.startswith("re:"):
             continue
@@ -73,9 +73,20 @@ def rename(names: Iterable[str], rules: Sequence[Rename]) -> dict[str, tuple[str
     return changed
 
 
-def _split(text: str) -> tuple[str, str]:
-    # A regular expression may hold "=" itself, as in (?=...): the last one then divides.
-    old, equals, new = text.rpartition("=") if text.startswith("re:") else text.partition("=")
-    if not equals or not (old or new):
-        raise RecipeError(f"--map {text} is not OLD=NEW", advice="For example --map model/InceptionV3=InceptionV3.")
-    return old, new
+def rename_rules(text: str) -> tuple[tuple[str, str], ...]:
+    """The pairs of `OLD=NEW`, or of several with commas between them; a regular expression keeps its commas.
+
+    Raises RecipeError for any other text.
+
+    >>> rename_rules("InceptionV3=net,a/b="), rename_rules("re:(?=conv),?=x/")
+    ((('InceptionV3', 'net'), ('a/b', '')), (('re:(?=conv),?', 'x/'),))
+    """
+    if text.startswith("re:"):
+        pieces = [text.rpartition("=")]  # it may hold "=" itself, as in (?=...): the last one divides
+    else:
+        several = all("=" in piece for piece in text.split(","))
+        pieces = [piece.partition("=") for piece in (text.split(",") if several else [text])]
+    for old, equals, new in pieces:
+        if not equals or not (old or new):
+            raise RecipeError(f"rename rule {text!r} is not OLD=NEW", advice="As in model/InceptionV3=InceptionV3.")
+    return tuple((old, new) for old, _, new in pieces)

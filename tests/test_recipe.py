@@ -135,7 +135,7 @@ WRONG = {
     "- keep: [a, null]": "r.yaml:1: select must be a text, not nothing",
     "- rename: {a: b, a: c}": "r.yaml:1: rename: a is renamed twice",
     "- rename: [a=b, a=c]": "r.yaml:1: rename: a is renamed twice",
-    "- rename: ['a']": "r.yaml:1: rename rule 'a' is not OLD=NEW",
+    "- rename: ['a']": "r.yaml:1: rename rule 'a' is not OLD=NEW. As in model/InceptionV3=InceptionV3.",
     "- rename: {'re:(': a}": "r.yaml:1: rename rule re:(=a: missing ), unterminated subpattern at position 0",
     "- cast: {dtype: float16, dtype: float32}": "r.yaml:1: cast: dtype is set twice",
     "- ema_to_weights: 5": "r.yaml:1: ema_to_weights takes no value",

@@ -37,11 +37,20 @@ def test_a_rule_that_changes_nothing_keeps_later_ones_from_changing_it():
     assert rename(["a/w"], parse_renames(["a=a", "a=b"])) == {}
 
 
+def test_several_rules_in_one_text():
+    assert parse_renames(["a=b,c/d=", r"re:(a|b),(c)=\1,\2"]) == (
+        Rename("a", "b"),
+        Rename("c/d", ""),
+        Rename("re:(a|b),(c)", r"\1,\2"),
+    )
+    assert parse_renames(["a,b=c"]) == (Rename("a,b", "c"),)  # a name may have commas
+
+
 def test_a_mapping_may_hold_an_equals_sign():
     assert parse_renames({"a=b": "c"}) == (Rename("a=b", "c"),)
 
 
 @pytest.mark.parametrize("text", ["model", "=", "re:(=x", r"re:a=\1", "re:a"])
 def test_malformed(text):
-    with pytest.raises(RecipeError, match="--map"):
+    with pytest.raises(RecipeError, match="--map|is not OLD=NEW"):
         parse_renames([text])

@@ -15,7 +15,7 @@ from ..formats import Checkpoint, open_checkpoint, save_checkpoint
 from ..formats.output import WRITERS, check_tensors, format_of
 from ..labels import label_list
 from ..recipe import as_data, load_recipe, shipped_recipes
-from ..recipe_settings import rename_rule
+from ..renames import rename_rules
 from ..report import count, render, size
 from ..surgery import OPERATIONS, Operation, Row, Surgery, operate
 from ..tensors import Spec
@@ -186,13 +186,6 @@ def _merged(steps: Sequence[tuple[str, object]]) -> list[tuple[str, dict[str, ob
     return made
 
 
-def _rules(text: str) -> tuple[tuple[str, str], ...]:
-    """OLD=NEW, or several with commas between them, which then act at once; a `re:` keeps its commas."""
-    pieces = text.split(",")
-    several = not text.startswith("re:") and all("=" in piece for piece in pieces)
-    return tuple(rename_rule(piece) for piece in (pieces if several else [text]))
-
-
 def _parameter(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -203,7 +196,7 @@ def _parameter(text: str) -> tuple[str, str]:
 # What a flag's value means for the fields of its operation.
 _FIELDS = {
     "recipe": lambda path: {"path": path},
-    "rename": lambda text: {"rules": _rules(text)},
+    "rename": lambda text: {"rules": rename_rules(text)},
     "keep": lambda text: {"select": (text,)},
     "drop": lambda text: {"select": (text,)},
     "strip": lambda text: {"what": tuple(word.strip() for word in text.split(","))},
