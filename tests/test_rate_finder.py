@@ -35,6 +35,11 @@ def test_the_steepest_descent_is_suggested():
     assert suggest(rates, later) == pytest.approx(1e-2, rel=0.3)
 
 
+def test_what_falls_after_a_jump_is_not_taken_for_the_descent():
+    rates = rate_ramp(7)
+    assert suggest(rates, (1.2, 1.2, 1.1, 0.7, 0.5, 0.95, 0.55)) == rates[3]
+
+
 @pytest.mark.parametrize("curve", [[1.0, 2.0, 3.0], [1.0, 1.0, 1.0], [], [1.0]])
 def test_where_the_loss_never_falls_nothing_is_suggested(curve):
     with pytest.raises(TrainingError, match="falls at no learning rate"):

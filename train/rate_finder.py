@@ -93,12 +93,14 @@ def smooth(losses: Sequence[float], decay: float = SMOOTHING) -> tuple[float, ..
 
 
 def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
-    """The rate at which the smoothed loss falls steepest over the logarithm of the rate.
+    """The rate at which the smoothed loss falls steepest over the logarithm of the rate, before it is least: at higher
+    rates it jumps up and down.
 
     Raises TrainingError where it never falls.
     """
-    if len(smoothed) > 2:
-        slopes = np.gradient(np.asarray(smoothed), np.log10(rates[: len(smoothed)]))
+    falling = smoothed[: int(np.argmin(smoothed)) + 1] if smoothed else ()
+    if len(falling) > 1:
+        slopes = np.gradient(np.asarray(falling), np.log10(rates[: len(falling)]))
         steepest = int(np.argmin(slopes))
         if slopes[steepest] < 0:
             return float(rates[steepest])
