@@ -1,5 +1,7 @@
 """The picture of a batch before and after augmentation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ pytest.importorskip("tensorflow")
 
 from PIL import Image  # noqa: E402
 
-from ckpt_tools.errors import OutputError  # noqa: E402
+from ckpt_tools.errors import DataError, OutputError  # noqa: E402
 from ckpt_tools.train.augmentation_picture import GAP, draw_augmentation  # noqa: E402
 from ckpt_tools.train.examples import Examples  # noqa: E402
 from ckpt_tools.train.preprocess import Preprocessing  # noqa: E402
@@ -51,6 +53,15 @@ def test_the_same_seed_gives_the_same_file(examples, tmp_path):
         draw_augmentation(examples, how, tmp_path / name, batch_size=4, seed=seed)
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_too_many_images_that_cannot_be_decoded(examples, tmp_path):
+    def read(i):
+        return examples.read(i) if i > 3 else b"not an image"
+
+    how = Preprocessing("inception", SIDE, augment=("flip",))
+    with pytest.raises(DataError, match="of 10 images cannot be decoded"):
+        draw_augmentation(replace(examples, read=read), how, tmp_path / "a.png", batch_size=4, seed=1)
 
 
 def test_a_file_that_cannot_be_written(examples, tmp_path):

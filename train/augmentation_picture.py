@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import OutputError
 from .examples import Examples
-from .pipeline import make_batches
+from .pipeline import Unreadable, make_batches
 from .preprocess import Preprocessing, as_picture
 
 ACROSS = 8  # images in a row
@@ -21,14 +21,16 @@ def draw_augmentation(
     """Writes a PNG file with the first batch of the training that `seed` gives; returns the number of its images.
 
     Each pair of rows has the images as evaluation sees them above, and as that training sees them below.
-    Raises OutputError where the file cannot be written.
+    Raises OutputError where the file cannot be written, DataError where too many images cannot be decoded.
     """
     import tensorflow.compat.v1 as tf
     from PIL import Image
 
     def first(chosen: Examples, how: Preprocessing, training: bool) -> dict[str, np.ndarray]:
-        with tf.Graph().as_default(), tf.Session() as session:
-            batches = make_batches(chosen, how, batch_size=batch_size, training=training, seed=seed)
+        unreadable = Unreadable()
+        with tf.Graph().as_default(), tf.Session() as session, unreadable.raised():
+            common = {"batch_size": batch_size, "seed": seed, "unreadable": unreadable}
+            batches = make_batches(chosen, how, training=training, **common)
             return session.run(tf.data.make_one_shot_iterator(batches).get_next())
 
     after = first(examples, how, True)
