@@ -148,6 +148,11 @@ def test_a_run_is_exported_as_it_was_trained_and_checked_on_its_own_images(home,
     assert export(best).images == 7
 
 
+def test_the_interpreter_says_nothing(home, capfd):
+    export(options(home, "quiet", format=("tflite",)))
+    assert "INFO" not in capfd.readouterr().err
+
+
 def test_images_of_any_kind_are_compared_on(home, tmp_path):
     Image.open(home / "photos" / "a.jpg").save(tmp_path / "a.bmp")
     assert export(options(home, "bmp", format=("graphdef",), check=(str(tmp_path / "a.bmp"),))).images == 1

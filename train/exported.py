@@ -22,6 +22,7 @@ import tensorflow.compat.v1 as tf
 
 from .inference import Classifier, logits_of, restore
 from .preprocess import fit, scale
+from .quiet import stderr_held
 
 INPUT, PIXELS = "images", "pixels"
 OUTPUTS = ("labels", "probabilities", "all_probabilities")
@@ -137,8 +138,9 @@ def run_graphdef(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.
 
 
 def run_tflite(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
-    interpreter = _interpreter()(str(path))
-    interpreter.allocate_tensors()
+    with stderr_held():  # it says which delegate it takes
+        interpreter = _interpreter()(str(path))
+        interpreter.allocate_tensors()
     (fed,), (chances,) = interpreter.get_input_details(), interpreter.get_output_details()
     found = []
     for one in pixels:

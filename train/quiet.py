@@ -19,7 +19,7 @@ def hush_tensorflow() -> None:
         _import_tensorflow()
     else:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-        with _stderr_held():
+        with stderr_held():
             _import_tensorflow().config.list_physical_devices()
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -45,15 +45,15 @@ def _import_tensorflow() -> ModuleType:
 
 
 @contextmanager
-def _stderr_held() -> Iterator[None]:
-    """Keeps what is written to the process's stderr, C++ libraries included; shows it when an exception passes."""
+def stderr_held() -> Iterator[None]:
+    """Keeps what is written to the process's stderr, C++ libraries included; shows it when an error passes."""
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(shown, 2)
             held.seek(0)
             os.write(2, held.read())
