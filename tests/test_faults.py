@@ -81,12 +81,39 @@ def test_a_photo_that_cannot_be_decoded_is_left_out_and_named(files, photos, tmp
     assert is_whole(tmp_path / "run", 6)
 
 
+def test_validation_photos_that_cannot_be_decoded_are_left_out_of_every_evaluation(files, tmp_path, capsys):
+    """Two of the same bytes, which a cache computes once; and a second run, for which they alone are missing there."""
+    photos = tmp_path / "photos"
+    tiny_net.write_photos(photos, train=40)
+    spoil(photos / "validation/cat/2.png")
+    shutil.copy(photos / "validation/cat/2.png", photos / "validation/cat/3.png")
+    figures = []
+    for name, cache in (("off", ()), ("cached", ("--cache", "require")), ("again", ("--cache", "require"))):
+        run = tmp_path / name
+        how = ("--steps", "3", "--eval-steps", "1", "--trainable", "Logits", "--cache-dir", str(tmp_path / "cache"))
+        assert command.main(arguments(files, run, *how, *cache, data=photos)) == 0
+        rows = [line.split(",")[:7] for line in (run / "metrics.csv").read_text().splitlines()]
+        figures.append(rows)
+        assert "accuracy on 16 images" in (run / "report.html").read_text()
+    assert figures[0] == figures[1] == figures[2]
+
+
+def test_a_run_whose_training_photos_cannot_be_decoded(files, tmp_path, capsys):
+    """Few enough of all photos, and none is left to train on."""
+    photos = tmp_path / "photos"
+    tiny_net.write_photos(photos, classes=("cat", "dog"), train=1, validation=30)
+    spoil(photos / "train/cat/0.png")
+    spoil(photos / "train/dog/0.png")
+    said = fails(capsys, arguments(files, tmp_path / "run", "--steps", "3", data=photos))
+    assert said == "none of 2 images can be decoded"
+
+
 def test_many_photos_that_cannot_be_decoded_end_the_run(files, photos, tmp_path, capsys):
     assert command.main(arguments(files, tmp_path / "run", "--steps", "3", data=photos)) == 0
     for file in (photos / "train").rglob("*.png"):
         spoil(file)
     said = fails(capsys, arguments(files, tmp_path / "run", "--steps", "9", data=photos))
-    assert re.search(r"of 42 images cannot be decoded: train/\w+/\d+.png: image file is truncated", said)
+    assert re.search(r"of 60 images cannot be decoded: train/\w+/\d+.png: image file is truncated", said)
     assert is_whole(tmp_path / "run", 3)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from crc32c import crc32c
 
 from ..errors import OutputError, RecipeError
+from ..report import size
 from ..tensors import Tensor
 
 RECORD = np.dtype([("image", "S16"), ("crc32c", "<u4")])  # of rows.index; a digest that ends in zeros stays itself
@@ -135,11 +136,11 @@ class TransferCache:
         there = len(self._records()) * self.row_bytes
         wanted = there + images * self.row_bytes
         if wanted > limit:
-            return f"the transfer values would take {_gigabytes(wanted)}, more than --cache-limit {_gigabytes(limit)}"
+            return f"the transfer values would take {size(wanted)}, more than --cache-limit {size(int(limit))}"
         parent = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         free = shutil.disk_usage(parent).free
         if images * self.row_bytes > free:
-            return f"the transfer values would take {_gigabytes(images * self.row_bytes)}, {_gigabytes(free)} are free"
+            return f"the transfer values would take {size(images * self.row_bytes)}, {size(free)} are free"
         return ""
 
 
@@ -197,7 +198,3 @@ def _write(file: object, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

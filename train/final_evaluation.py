@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,37 +13,34 @@ from .evaluate import Evaluation, photos_of, summarise
 
 if TYPE_CHECKING:
     from .job import Job
-    from .model import Tower
+    from .model import Model
     from .transfer import Cached
 
 
 def final_evaluation(
-    session: tf.Session,
-    tower: Tower,
-    validation: Pipeline | Cached,
-    job: Job,
-    unreadable: Mapping[str, str],
-    source: str,
+    session: tf.Session, model: Model, validation: Pipeline | Cached, job: Job, source: str
 ) -> Evaluation | None:
-    """Runs `tower` on the validation images once more; None where there are none.
+    """Runs the inference tower on the validation images once more; None where there are none.
 
-    Transfer values are those that the batches are made of, else what reaches the head; a map is averaged.
-    `unreadable` are the names of images that the batches leave out, `source` is the checkpoint of these weights.
+    Transfer values are those that the batches are made of, else what reaches the head; a map is averaged. `source` is
+    the checkpoint of these weights.
     """
-    examples = job.data.validation
+    examples, tower = job.data.validation, model.inference
     if not len(examples):
         return None
-    fetch = [tower.logits, tower.features] if isinstance(validation, Pipeline) else [tower.logits]
+    reads = isinstance(validation, Pipeline)
+    fetch = [tower.logits, tower.features, model.index] if reads else [tower.logits]
     one_batch = session.make_callable(fetch, feed_list=list(validation.tensors))
-    logits, values = [], []
+    logits, values, index = [], [], []
     for fed in validation.start(session):
         try:
             made = one_batch(*fed)
         except tf.errors.OutOfRangeError:
             break
         logits.append(made[0])
-        values.append(_vectors(made[1] if len(made) > 1 else fed[0]))
-    kept = examples.take([i for i, name in enumerate(examples.names) if name not in unreadable])
+        values.append(_vectors(made[1] if reads else fed[0]))
+        index += [made[2]] if reads else []
+    kept = examples.take(np.concatenate(index) if reads else validation.there)
     origin = {"source": source, "net": job.net.name}
     true, shown = kept.label_ids.astype(np.int64), photos_of(job.data, kept)
     made = summarise(origin, job.data.labels, shown, true, np.concatenate(logits))

@@ -105,7 +105,7 @@ def train_phase(
 
     # --- graph: pipelines, towers, step ------------------------------------------------------------------------
     with tf.Graph().as_default(), tf.device(placement.home):
-        unreadable = Unreadable()
+        unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
         graph = build_graph(job, placement, unreadable, step=resumed or 0, length=job.total)
         model, training_batches, validation_batches = graph.model, graph.training, graph.validation
 
@@ -272,8 +272,7 @@ def facts(job: Job) -> dict[str, object]:
 def evaluate_for_report(run: Run, validation: Batches) -> Evaluation | None:
     """Every figure of the validation images, with the weights of the last step."""
     began = time.monotonic()
-    prefix, left_out = run.directory.prefix(run.step), run.unreadable.reasons
-    found = final_evaluation(run.session, run.model.inference, validation, run.job, left_out, prefix)
+    found = final_evaluation(run.session, run.model, validation, run.job, run.directory.prefix(run.step))
     run.seconds["report"] = time.monotonic() - began
     return found
 

@@ -31,19 +31,21 @@ ENDLESS = 1 << 40
 
 
 class Unreadable:
-    """The examples that could not be decoded while a pipeline ran: name -> reason, and `error` once it is too many.
+    """The examples that could not be decoded while pipelines ran: name -> reason, and `error` once it is too many.
 
-    `limit` is the share of all examples that may be like that.
+    `limit` is the share of all examples that may be like that. `total` says how many these are where a pipeline
+    may get a part of them alone.
     """
 
-    def __init__(self, limit: float = TOO_MANY) -> None:
+    def __init__(self, limit: float = TOO_MANY, total: int | None = None) -> None:
         self.reasons: dict[str, str] = {}
         self.error: DataError | None = None
-        self._limit = limit
+        self._limit, self._total = limit, total
 
     def add(self, name: str, reason: str, total: int) -> None:
-        """Notes one example. Raises DataError when it is one too many, or when no example is left."""
+        """Notes one of `total` examples. Raises DataError when it is one too many, or when no example is left."""
         self.reasons[name] = reason
+        total = self._total or total
         if len(self.reasons) > max(1, self._limit * total) or len(self.reasons) == total:
             lines = "; ".join(f"{name}: {reason}" for name, reason in list(self.reasons.items())[:3])
             self.error = DataError(f"{len(self.reasons):,} of {total:,} images cannot be decoded: {lines}")
@@ -196,7 +198,7 @@ def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace:
     """Pixels of the example, its position, and the number that its bytes give to random changes. Of one that cannot be
     read those of the next that can with `replace`, else a black pixel and -1.
     """
-    for step in range(len(examples)):
+    for step in range(len(examples) if replace else 1):
         used = (index + step) % len(examples)
         if examples.names[used] in unreadable.reasons:
             continue
@@ -205,6 +207,7 @@ def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace:
             return decode(example), used, crc32c(bytes(example))
         except (ValueError, OSError, DataError) as error:
             unreadable.add(examples.names[used], str(error), len(examples))
-        if not replace:
-            break
+    if replace:
+        unreadable.error = unreadable.error or DataError(f"none of {len(examples):,} images can be decoded")
+        raise unreadable.error
     return np.zeros((1, 1, 3), np.uint8), -1, 0

@@ -117,7 +117,8 @@ def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
     from .restore import assign, planned_tensors
     from .transfer import Transfer
 
-    options, placement, unreadable = job.options, place(job.options), Unreadable()
+    options, placement = job.options, place(job.options)
+    unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
     with tf.Graph().as_default(), tf.device(placement.home), StopRequest() as stop:
         graph = build_graph(job, placement, unreadable, length=STEPS)
         model, batches = graph.model, graph.training

@@ -215,6 +215,11 @@ class Cached:
         self._views = [_readable(*each) for each in rows] if training else rows
         self._batch_size, self._training, self._seed, self._start = batch_size, training, seed, start_step
 
+    @property
+    def there(self) -> np.ndarray:
+        """int64: which of the examples have values; those that could not be decoded have none."""
+        return np.flatnonzero(self._views[0][0] >= 0)
+
     def start(self, session: tf.Session) -> Iterator[tuple[np.ndarray, ...]]:
         """Training: from the batch of `start_step` on, without end. Else: all images once, in order."""
         for rows, labels in self._chosen():
@@ -232,7 +237,7 @@ class Cached:
         rows, labels = self._views[0]
         size, count = self._batch_size, len(rows)
         if not self._training:
-            there = np.flatnonzero(rows >= 0)
+            there = self.there
             yield from ((rows[there[i : i + size]], labels[there[i : i + size]]) for i in range(0, len(there), size))
             return
         step = self._start
