@@ -318,6 +318,8 @@ def test_npz_and_npy_vectors(tmp_path):
     np.savez(tmp_path / "f.npz", features=features, labels=labels, label_names=["no", "yes"])
     data = load_data_set(tmp_path / "f.npz")
     assert (data.kind, data.labels) == ("vectors", ("no", "yes"))
+    np.savez(tmp_path / "map.npz", features=features.reshape(20, 1, 1, 7), labels=labels)  # as of a frontier
+    np.testing.assert_array_equal(load_data_set(tmp_path / "map.npz").train.read(0), data.train.read(0))
     np.save(tmp_path / "f.npy", features)
     twin = load_data_set(tmp_path / "f.npy")
     np.testing.assert_array_equal(twin.train.read(0), data.train.read(0))
@@ -334,6 +336,7 @@ def test_npz_and_npy_vectors(tmp_path):
         ({"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1]}, "3 examples, 2 labels"),
         ({"images": np.zeros((3, 4), np.uint8), "labels": [0, 1, 1]}, "feature vectors of type uint8"),
         ({"images": np.zeros((3, 4, 4, 5), np.uint8), "labels": [0, 1, 1]}, "shape"),
+        ({"features": np.zeros((3, 2, 2, 7), np.float32), "labels": [0, 1, 1]}, "2 x 2 x 7 values each are no vectors"),
         (
             {"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1, 2], "label_names": ["a", "b"]},
             "label 2 has no name",

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -54,6 +55,15 @@ def test_nothing_outside_the_head_changes_by_a_single_bit(job, head_run):
         *(f"{name}/{slot}" for name in HEAD for slot in ("Adam", "Adam_1")),
     }  # fmt: skip
     assert after["global_step"] == 12
+
+
+def test_the_parts_of_the_time_do_not_overlap(job, tmp_path):
+    began = time.monotonic()
+    finetune(Options(**job, trainable=("Logits",), eval_steps=1, save_steps=1, train_dir=str(tmp_path)))
+    seconds = json.loads((tmp_path / "result.json").read_text())["seconds"]
+    assert {"preparation", "training", "evaluation", "saving", "freeze audit"} <= set(seconds)
+    assert min(seconds.values()) > 0
+    assert sum(seconds.values()) <= time.monotonic() - began
 
 
 def test_stock_code_loads_the_result_with_a_plain_saver(head_run):

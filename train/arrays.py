@@ -140,25 +140,37 @@ def read_npz(path: Path, names: dict[int, str] | None) -> DataSet:
         raise DataError(
             f"holds {', '.join(sorted(arrays))}", path=path, advice="Needed are `images` or `features`, and `labels`."
         )
+    values = _vectors(path, arrays[key]) if key == "features" else arrays[key]
     ids = arrays["labels"] if "labels" in arrays else arrays["y"]
     labels = _label_names(ids.ravel(), arrays, names)
     written = next((arrays[k] for k in ("names", "files") if k in arrays), None)
-    every = _from_arrays(path, arrays[key], ids, written, labels, "")
+    every = _from_arrays(path, values, ids, written, labels, "")
     parts = {"train": every}
     if "split" in arrays:
         parts = {str(word): every.take(np.flatnonzero(arrays["split"] == word)) for word in np.unique(arrays["split"])}
     facts = json.loads(str(arrays["facts"])) if "facts" in arrays else {}  # of ckpt-features
-    return replace(_split(path, labels, parts, arrays[key]), photos=str(facts.get("data", "")))
+    return replace(_split(path, labels, parts, values), photos=str(facts.get("data", "")))
 
 
 def read_vectors(path: Path) -> Examples:
     """The vectors of a file, with or without labels, by their `names` or their numbers."""
     arrays = _load(path)
-    values = arrays["features"]
+    values = _vectors(path, arrays["features"])
     if path.suffix == ".npy" and path.with_suffix(".npz").is_file():
         arrays = _load(path.with_suffix(".npz"), without=("images", "features"))
     names = next((arrays[key] for key in ("names", "files") if key in arrays), None)
     return _from_arrays(path, values, np.zeros(len(values), int), names, {0: ""}, "")
+
+
+def _vectors(path: Path, features: np.ndarray) -> np.ndarray:
+    """Features [n, d]; those of a frontier may be maps of a single place, [n, 1, 1, d]."""
+    if features.ndim == 4 and features.shape[1:3] == (1, 1):
+        return features.reshape(len(features), -1)
+    if features.ndim != 2:
+        shape = " x ".join(map(str, features.shape[1:]))
+        advice = "ckpt-features --end-point NAME takes the mean of a map, which is a vector."
+        raise DataError(f"features of {shape} values each are no vectors", path=path, advice=advice)
+    return features
 
 
 def _load(path: Path, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

@@ -194,6 +194,8 @@ def train(
     one_step = run.session.make_callable(fetched, feed_list=feeds)
     batches = training.start(run.session)
     evaluated, measured, losses, saved_at, started = {}, [], [], time.monotonic(), time.monotonic()
+    others = ("evaluation", "saving")  # which the loop calls, and which count their own time
+    before = sum(run.seconds.get(part, 0.0) for part in others)
     events = tf.summary.FileWriter(str(run.directory.path), graph=model.graph if run.step == 0 else None)
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
@@ -225,7 +227,7 @@ def train(
         if not evaluated and not stop.signal:
             evaluated = evaluate(run, validation)
     events.close()
-    run.spent("training", started)
+    run.spent("training", started + sum(run.seconds.get(part, 0.0) for part in others) - before)
     return evaluated
 
 
