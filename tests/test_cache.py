@@ -109,7 +109,9 @@ def test_values_of_the_wrong_shape_are_refused(cache):
 
 def test_the_limit_is_told_before_it_is_passed(cache):
     assert cache.check_space(10, 1e9) == ""
-    assert cache.check_space(10, 500.0) == ("the transfer values would take 520 bytes, more than --cache-limit 500 bytes")
+    assert cache.check_space(10, 500.0) == (
+        "the transfer values would take 520 bytes, more than --cache-limit 500 bytes"
+    )
     assert parse_size("10GB") == 1e10
     assert parse_size("500 MB") == 5e8
     with pytest.raises(RecipeError, match="'much' is no size"):
