@@ -210,6 +210,18 @@ def test_the_command_draws_and_writes_projector_files(home, capsys):
     np.testing.assert_array_equal(sprite[32:64, 32:64], photo)  # the seventh of five in a row
 
 
+def test_the_projector_shows_some_of_many_images(home, monkeypatch):
+    monkeypatch.setattr(projection, "PROJECTED", 5)
+    _, features = write_features(options(home, "many"))
+    projection.write_projector(features, str(home / "some"))
+    assert 'tensor_name: "transfer values (5 of 21 images)"' in (home / "some" / "projector_config.pbtxt").read_text()
+    shown = [line.split("\t")[1] for line in (home / "some" / "metadata.tsv").read_text().splitlines()[1:]]
+    rows = [features.names.index(name) for name in shown]
+    assert (len(rows), rows) == (5, sorted(rows))
+    tensor = np.loadtxt(home / "some" / "tensors.tsv", delimiter="\t")
+    np.testing.assert_allclose(tensor, features.values[rows], rtol=1e-4, atol=1e-5)
+
+
 def test_pictures_that_cannot_be_drawn_are_refused_before_the_values_are_computed(home, capsys, monkeypatch):
     monkeypatch.setattr(projection, "find_spec", lambda name: None)
     flags = ["--checkpoint", str(home / "tiny.ckpt"), "--data", str(home / "photos"), "--output", str(home / "plain")]

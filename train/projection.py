@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 POINTS = 3000  # t-SNE takes minutes for more; they are drawn at random
+PROJECTED = 10_000  # of 2,048 values are 80 MB, and a browser has to hold them; so are these
 BEFORE_TSNE = 50  # dimensions that PCA leaves for t-SNE, as its authors advise (van der Maaten and Hinton 2008)
 THUMBNAIL = 32  # pixels of a sprite's picture
-SPRITE = 8192 // THUMBNAIL  # pictures in a row that browsers still draw
 
 
 def must_draw() -> None:
@@ -50,11 +50,20 @@ def points_of(features: Features, method: str, seed: int = 0) -> tuple[np.ndarra
     count = len(features.values)
     if count < 3:
         raise DataError(f"{count} images are too few for a picture of their transfer values")
-    rows = np.arange(count)
-    if method == "tsne" and count > POINTS:
-        rows = np.sort(np.random.default_rng(seed).permutation(count)[:POINTS])
+    rows = drawn(count, POINTS if method == "tsne" else count, seed)
     values = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
     return plane(values, method, seed), rows
+
+
+def drawn(count: int, most: int, seed: int = 0) -> np.ndarray:
+    """Which of `count` rows are shown where there is room for so many: all, or some at random, in their order."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+
+
+def share_shown(rows: np.ndarray, features: Features) -> str:
+    """Behind a title: nothing where all images are shown."""
+    count = len(features.values)
+    return "" if len(rows) == count else f" ({len(rows):,} of {count:,} images)"
 
 
 def write_plots(features: Features, prefix: str) -> list[str]:
@@ -63,7 +72,7 @@ def write_plots(features: Features, prefix: str) -> list[str]:
     written = []
     for method, title in (("pca", "PCA of the transfer values"), ("tsne", "t-SNE of the transfer values")):
         points, rows = points_of(features, method)
-        title += "" if len(rows) == len(features.values) else f" ({len(rows):,} of {len(features.values):,} images)"
+        title += share_shown(rows, features)
         figure = draw_points(points, features.label_ids[rows], features.labels, title)
         written.append(_write(figure, f"{prefix}.{method}.png"))
     if features.examples is not None:
@@ -105,15 +114,17 @@ def as_rectangle(values: np.ndarray) -> np.ndarray:
 def write_projector(features: Features, folder: str) -> list[str]:
     """Files that `tensorboard --logdir FOLDER` shows in its projector tab, photos included.
 
-    tensors.tsv and metadata.tsv can also be loaded at projector.tensorflow.org. The rows of metadata.tsv are in the
-    order of the features; the format of projector_config.pbtxt is that of TensorBoard's projector plugin.
+    tensors.tsv and metadata.tsv can also be loaded at projector.tensorflow.org. Of more than PROJECTED images so many
+    are taken at random. The rows of all files are in the order of the features; the format of projector_config.pbtxt is
+    that of TensorBoard's projector plugin.
     """
     root, written = Path(folder), ["tensors.tsv", "metadata.tsv", "projector_config.pbtxt"]
-    flat = np.asarray(features.values, np.float32).reshape(len(features.values), -1)
-    lines = [f"{features.labels[n]}\t{name}" for n, name in zip(features.label_ids, features.names, strict=True)]
+    rows = drawn(len(features.values), PROJECTED)
+    flat = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
+    lines = [f"{features.labels[features.label_ids[row]]}\t{features.names[row]}" for row in rows]
     config = [
         "embeddings {",
-        '  tensor_name: "transfer values"',
+        f'  tensor_name: "transfer values{share_shown(rows, features)}"',
         f"  tensor_shape: {flat.shape[0]}",
         f"  tensor_shape: {flat.shape[1]}",
         '  tensor_path: "tensors.tsv"',
@@ -123,8 +134,8 @@ def write_projector(features: Features, folder: str) -> list[str]:
         root.mkdir(parents=True, exist_ok=True)
         np.savetxt(root / "tensors.tsv", flat, fmt="%.6g", delimiter="\t")
         (root / "metadata.tsv").write_text("\n".join(["label\tname", *lines]) + "\n", encoding="utf-8")
-        if features.examples is not None and len(flat) <= SPRITE**2:
-            sprite(features.examples, features.position).save(root / "sprite.png")
+        if features.examples is not None:
+            sprite(features.examples, features.position[rows]).save(root / "sprite.png")
             written.append("sprite.png")
             config += [
                 "  sprite {",
