@@ -23,7 +23,7 @@ from .evaluate import Evaluation
 from .feeding import build_graph, from_cache
 from .final_evaluation import final_evaluation
 from .job import Job, make_job, opening_lines
-from .model import session_config
+from .model import for_feeding, session_config
 from .options import Options
 from .pipeline import Unreadable
 from .progress import Progress, StopRequest
@@ -111,9 +111,10 @@ def train_phase(
 
         # --- restore and audit ---------------------------------------------------------------------------------
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
-        with tf.Session(where.target, config=where.config) as session:
+        transfer = graph.transfer(job, planned)
+        config = for_feeding(where.config) if isinstance(transfer, Transfer) else where.config
+        with tf.Session(where.target, config=config) as session:
             run = Run(job, directory, model, session, planned, planned, unreadable=unreadable, seconds=seconds)
-            transfer = graph.transfer(job, planned)
             say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
             say(restore(run, resumed))
             directory.begin(job.plan, job.options, job.data.labels, facts(job))

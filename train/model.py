@@ -217,16 +217,24 @@ def session_config(device: str, cpus: int = 1) -> tuple[tf.ConfigProto, str]:
     config = tf.ConfigProto(allow_soft_placement=True)
     config.gpu_options.allow_growth = True
     config.device_count["CPU"] = cpus
-    # These passes replace the shape of a tensor by a constant that waits for the operation that makes the tensor. Fed
-    # transfer values would then wait for the whole backbone. What makes the net fast, the fusing of operations, stays.
-    passes = config.graph_options.rewrite_options
-    for name in ("constant_folding", "shape_optimization", "dependency_optimization", "arithmetic_optimization"):
-        setattr(passes, name, passes.OFF)
     if device == "cpu" or not gpus:
         config.device_count["GPU"] = 0
         return config, "CPU" if not gpus else f"CPU, although TensorFlow sees {len(gpus)} GPU"
     details = tensorflow.config.experimental.get_device_details(gpus[0])
     return config, f"GPU ({details.get('device_name', gpus[0].name)})"
+
+
+def for_feeding(config: tf.ConfigProto) -> tf.ConfigProto:
+    """The configuration of a session in which transfer values are fed.
+
+    The passes that it leaves out replace the shape of a tensor by a constant that waits for the operation that makes
+    the tensor: fed values would wait for the whole backbone. What makes a net fast, the fusing of operations, stays.
+    """
+    config = tf.ConfigProto.FromString(config.SerializeToString())
+    passes = config.graph_options.rewrite_options
+    for name in ("constant_folding", "shape_optimization", "dependency_optimization", "arithmetic_optimization"):
+        setattr(passes, name, passes.OFF)
+    return config
 
 
 class Model(NamedTuple):

@@ -113,7 +113,7 @@ def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
 
     from .devices import place
     from .feeding import build_graph, from_cache
-    from .model import session_config
+    from .model import for_feeding, session_config
     from .restore import assign, planned_tensors
     from .transfer import Transfer
 
@@ -124,8 +124,8 @@ def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
         model, batches = graph.model, graph.training
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
         variables = model.variables
-        with tf.Session(config=session_config(options.device, placement.cpus)[0]) as session:
-            transfer = graph.transfer(job, planned)
+        config, transfer = session_config(options.device, placement.cpus)[0], graph.transfer(job, planned)
+        with tf.Session(config=for_feeding(config) if isinstance(transfer, Transfer) else config) as session:
             assign(session, {name: variables[name] for name in variables if name in planned}, planned)
             session.run([variable.initializer for name, variable in variables.items() if name not in planned])
             if isinstance(transfer, Transfer):
