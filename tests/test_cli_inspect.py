@@ -119,6 +119,14 @@ def test_values(capsys):
     ]
 
 
+def test_json_holds_no_number_that_is_none_in_json(capsys, tmp_path):
+    values = {"f": np.array([1.5, np.nan, -np.inf], "float32"), "c": np.array([complex(np.inf, 2)], "complex64")}
+    save_checkpoint(from_arrays(values), tmp_path / "m.ckpt")
+    assert main([str(tmp_path / "m.ckpt"), "--tensor", "f", "--tensor", "c", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [each["values"] for each in found] == [[1.5, "nan", "-inf"], [["inf", 2.0]]]
+
+
 def test_long_tensors_are_summarised_unless_asked_for(capsys, tmp_path):
     save_checkpoint(from_arrays({"long": np.arange(3000)}), tmp_path / "long.ckpt")
     assert main(["long.ckpt", "--tensor", "long"]) == 0

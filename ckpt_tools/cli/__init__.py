@@ -85,19 +85,37 @@ def check_v2_options(args: argparse.Namespace, format: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Prints a value as JSON on stdout, each row of a list on a line of its own."""
+    """Prints a value as JSON on stdout, each row of a list on a line of its own.
+
+    A number that is not finite is a text, "nan", "inf" or "-inf": JSON has none.
+    """
     import json
+
+    def text(part: object) -> str:
+        try:
+            return json.dumps(part, allow_nan=False)
+        except ValueError:
+            return json.dumps(_spelt(part))
 
     def dumped(part: object) -> str:
         if isinstance(part, list) and part:
-            return "[\n  " + ",\n  ".join(map(json.dumps, part)) + "\n ]"
-        return json.dumps(part)
+            return "[\n  " + ",\n  ".join(map(text, part)) + "\n ]"
+        return text(part)
 
     if isinstance(value, dict) and value:
         parts = [f" {json.dumps(key)}: {dumped(part)}" for key, part in value.items()]
         sys.stdout.write("{\n" + ",\n".join(parts) + "\n}\n")
     else:
         sys.stdout.write(dumped(value) + "\n")
+
+
+def _spelt(value: object) -> object:
+    """The value with numbers that are not finite as text."""
+    if isinstance(value, dict):
+        return {key: _spelt(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelt(part) for part in value]
+    return str(value) if isinstance(value, float) and value - value != 0 else value
 
 
 def say(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 
 from ..diff import Change, diff_tensors, summary
@@ -47,11 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def json_row(change: Change) -> dict[str, object]:
-    """The fields of a change; specs as dtype and shape, a distance that is not finite as text, which JSON can hold."""
-    row = change._asdict()
-    row |= {side: spec and spec._asdict() for side, spec in (("a", change.a), ("b", change.b))}
-    return {key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in row.items()}  # fmt: skip
+    """The fields of a change; specs as dtype and shape."""
+    return change._asdict() | {side: spec and spec._asdict() for side, spec in (("a", change.a), ("b", change.b))}
 
 
 def text(changes: Sequence[Change], counts: dict[str, int]) -> str:
