@@ -60,6 +60,13 @@ class Head:
         return self.scope or net.head_scope
 
 
+def check_auxiliary(net: Net, head: Head) -> None:
+    """Raises RecipeError where --aux has no auxiliary head to train: see `variables_with_head`."""
+    if not net.auxiliary or head.scope:
+        where = f"beside a head in {head.scope}" if net.auxiliary else f"in {net.name}"
+        raise RecipeError(f"--aux: there is no auxiliary head {where}")
+
+
 def parse_layers(text: str) -> tuple[Dense | Dropout, ...]:
     """Layers from their description; the parts between `|` are calls, their arguments numbers or bare words.
 

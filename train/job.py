@@ -10,7 +10,7 @@ from ..adaptation import class_map_of_labels, class_map_text, read_class_map
 from ..errors import RecipeError, TrainingError
 from ..formats import Checkpoint, open_checkpoint
 from ..labels import label_list
-from ..nets.head import Dropout, Head, new_variables, parse_layers, variables_with_head
+from ..nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ..nets.registry import NETS, Net, get_net, recognise
 from ..nets.vectors import vectors_net
 from ..plan import Plan, Variable, make_plan
@@ -164,9 +164,8 @@ def plan_of(
     options: Options, specs: Mapping[str, Spec], net: Net, labels: Sequence[str], head: Head, phase: Phase
 ) -> Plan:
     """What the source gives to the net, and what the phase trains."""
-    if options.aux and (not net.auxiliary or head.scope):
-        where = f"beside a head in {head.scope}" if net.auxiliary else f"in {net.name}"
-        raise RecipeError(f"--aux: there is no auxiliary head {where}")
+    if options.aux:
+        check_auxiliary(net, head)
     variables = variables_with_head(net, len(labels), head)
     if options.checkpoint:
         new = new_variables(net, len(labels), head)

@@ -11,7 +11,7 @@ from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, read_class_map
 from ..errors import OutputError, RecipeError, SelectionError
 from ..formats import open_checkpoint
 from ..labels import label_list
-from ..nets.head import Head, new_variables, parse_layers, variables_with_head
+from ..nets.head import Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ..nets.net import Net
 from ..nets.registry import NETS, get_net, recognise
 from ..plan import Plan, Variable, make_plan
@@ -71,9 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         net, classes = find_net(args.net, args.num_classes, source)
         head = Head(parse_layers(args.head), args.head_scope)
         variables = variables_with_head(net, classes, head)
-        if args.aux and not any(variable.role == "auxiliary" for variable in variables):
-            where = f"beside a head in {head.scope}" if net.auxiliary else f"in {net.name}"
-            raise RecipeError(f"--aux: there is no auxiliary head {where}")  # as ckpt-finetune says
+        if args.aux:
+            check_auxiliary(net, head)
         new = new_variables(net, classes, head)
         proposal = proposal_of(args, source, variables, new) if args.suggest else None
         plan = proposal.plan if proposal else plan_of(args, source, variables, new)
