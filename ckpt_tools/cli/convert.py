@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..formats import Checkpoint, open_checkpoint, save_checkpoint
-from ..formats.output import WRITERS, check_tensors, existing_files, format_of
+from ..formats.output import WRITERS, check_tensors, existing_files, format_of, target_of
 from ..report import count, render, size
 from . import DONE, check_v2_options, parser, print_json, run, salvaging, say
 from .progress import progress_line
@@ -77,8 +77,7 @@ def _open(args: argparse.Namespace, format: str) -> Checkpoint:
 
 def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequence[str], total: int) -> int:
     rows = [{"file": file, "bytes": Path(file).stat().st_size} for file in files]
-    target = args.target.removesuffix(".index") if format == "v2" else args.target
-    replaced = existing_files(target) if args.dry_run else []
+    replaced = existing_files(target_of(args.target, format)) if args.dry_run else []
     if args.json:
         print_json(
             {

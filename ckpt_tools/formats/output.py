@@ -60,7 +60,7 @@ def save_checkpoint(
         raise UnsupportedError(f"a checkpoint has 1 data file or more, not {shards}", path=path)
     if shards is not None and link:
         raise UnsupportedError("links keep the data files of the source, which has them in its own number", path=path)
-    target = os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
+    target = target_of(path, format)
     _check_target(target, force)
     _check_space(target, 0 if link else needed_bytes(tensors))
     options: dict[str, object] = {"progress": _forgetful(progress)}
@@ -129,6 +129,11 @@ def needed_bytes(tensors: Mapping[str, Tensor]) -> int:
     """About how many bytes a file of these tensors takes; texts count only where their size is known."""
     values = sum(t.spec.nbytes or (t.stored.size if t.stored else 0) for t in tensors.values())
     return values + 64 * len(tensors) + sum(map(len, tensors))
+
+
+def target_of(path: str | os.PathLike[str], format: str) -> str:
+    """The file that is written, or the prefix of a V2 checkpoint, which may be given by its index."""
+    return os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
 
 
 def existing_files(target: str) -> list[str]:
