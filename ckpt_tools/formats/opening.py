@@ -30,7 +30,8 @@ def open_source(source: str, names: str = "variable") -> Checkpoint:
         tied = ((name, _tied(tensor, found.holds)) for name, tensor in tensors.items())
         tensors = Tensors(tied, tensors.stored_names)
     note = "; ".join(filter(None, [found.note, opened.note]))
-    opened = opened._replace(tensors=tensors, note=note, format=found.shown_as or opened.format)
+    holds = opened.holds + found.holds
+    opened = opened._replace(tensors=tensors, note=note, holds=holds, format=found.shown_as or opened.format)
     return opened._replace(tensors=under_scope(opened.tensors, scope, path)) if scope else opened
 
 
