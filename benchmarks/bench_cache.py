@@ -40,7 +40,7 @@ def ours(name: str, place: Path, arguments: argparse.Namespace, *options: str) -
     result = json.loads((run / "result.json").read_text())
     parts = result["seconds"]
     shutil.rmtree(run)
-    seconds = sum(parts.get(part, 0.0) for part in ("transfer values", "training", "evaluation", "saving"))
+    seconds = sum(parts.get(part, 0.0) for part in ("transfer values", "training", "evaluation"))
     accuracy = result["validation"]["validation_accuracy"]
     return {"seconds": seconds, "process": process, "accuracy": accuracy, "parts": parts}
 

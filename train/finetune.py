@@ -195,8 +195,7 @@ def train(
     one_step = run.session.make_callable(fetched, feed_list=feeds)
     batches = training.start(run.session)
     evaluated, measured, losses, saved_at, started = {}, [], [], time.monotonic(), time.monotonic()
-    others = ("evaluation", "saving")  # which the loop calls, and which count their own time
-    before = sum(run.seconds.get(part, 0.0) for part in others)
+    before = sum(run.seconds.values())  # evaluating and saving count their own time
     events = tf.summary.FileWriter(str(run.directory.path), graph=model.graph if run.step == 0 else None)
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
@@ -228,7 +227,7 @@ def train(
         if not evaluated and not stop.signal:
             evaluated = evaluate(run, validation)
     events.close()
-    run.spent("training", started + sum(run.seconds.get(part, 0.0) for part in others) - before)
+    run.spent("training", started + sum(run.seconds.values()) - before)
     return evaluated
 
 
