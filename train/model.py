@@ -169,7 +169,8 @@ def build_training(
 
 
 def objective(tower: Tower, options: Options, class_weights: Sequence[float] | None) -> tf.Tensor:
-    """What a step minimises, for each image: float32 [batch]. The auxiliary head counts 0.4, as in slim's script."""
+    """What a step minimises, for each image: float32 [batch], 0 for a FILLER. The auxiliary head counts 0.4, as in
+    slim's script."""
     labels = tf.maximum(tower.labels, 0)
     losses = image_losses(tower.logits, labels, options, class_weights)
     if tower.auxiliary_logits is not None:

@@ -222,11 +222,14 @@ class Cached:
 
     def start(self, session: tf.Session) -> Iterator[tuple[np.ndarray, ...]]:
         """Training: from the batch of `start_step` on, without end. Else: all images once, in order."""
-        for rows, labels in self._chosen():
-            ends = np.cumsum(part_sizes(len(rows), self._parts))[:-1]
-            parts = zip(np.split(rows, ends), np.split(labels, ends), strict=True)
-            filler = rows[-1:], np.full(1, FILLER, labels.dtype)
-            yield tuple(value for part in parts for value in self._values(*(part if len(part[0]) else filler)))
+        for batch in self._chosen():
+            yield tuple(value for part in self._divided(*batch) for value in self._values(*part))
+
+    def _divided(self, rows: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows and labels of the parts of a batch, as `split_batch` divides one in the graph."""
+        ends = np.cumsum(part_sizes(len(rows), self._parts))[:-1]
+        for part in zip(np.split(rows, ends), np.split(labels, ends), strict=True):
+            yield part if len(part[0]) else (rows[-1:], np.full(1, FILLER, labels.dtype))
 
     def _values(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
         values = (values[rows].astype(kind) for values, kind in zip(self._maps, self._types, strict=True))

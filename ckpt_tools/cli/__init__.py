@@ -6,6 +6,7 @@ Exit codes, as in diff(1): 0 done, same, nothing found; 1 differences, findings,
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -115,7 +116,7 @@ def _spelt(value: object) -> object:
         return {key: _spelt(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_spelt(part) for part in value]
-    return str(value) if isinstance(value, float) and value - value != 0 else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def say(text: str) -> None:
