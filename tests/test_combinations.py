@@ -88,11 +88,10 @@ def test_two_devices_make_the_steps_of_one(job, tmp_path, options):
     two, two_rows = trained(tmp_path / "two", {**together, "devices": "2"})
     tolerance = TOLERANCE[options.get("precision", "float32")]
     assert off(job, one, two) < tolerance
-    np.testing.assert_allclose(two_rows[:, 0], one_rows[:, 0], rtol=tolerance)
-    # In float16 an image between two classes may be one's or the other's.
-    np.testing.assert_allclose(
-        two_rows[:, 1], one_rows[:, 1], atol=1e-6 if tolerance < 1e-3 else 1.5 / job["batch_size"]
-    )
+    if options.get("precision") == "float16":  # an image between two classes may be one's or the other's, once
+        assert np.abs(two_rows[:, 1] - one_rows[:, 1]).sum() < 1.5 / job["batch_size"]
+        two_rows[:, 1] = one_rows[:, 1]
+    np.testing.assert_allclose(two_rows, one_rows, rtol=tolerance)
 
 
 def test_two_machines_make_the_steps_of_one(job, tmp_path):
