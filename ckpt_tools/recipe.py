@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).with_name("recipes")
 _END = "...\n"  # with which PyYAML closes a scalar that stands alone
-_PARAMETER = re.compile(r"\$(?P<plain>\$)?\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+_PARAMETER = re.compile(r"(?P<plain>\$\$\{)|\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
 def load_recipe(source: str, parameters: Mapping[str, str] | None = None) -> tuple[Operation, ...]:
@@ -152,7 +152,7 @@ class _Reading:
 
     def _parameter(self, match: re.Match[str], node: Node) -> str:
         if match["plain"]:
-            return match[0][1:]
+            return "${"
         self.known_parameters.add(match["name"])
         value = self.parameters.get(match["name"], match["default"])
         if value is None:

@@ -237,6 +237,7 @@ def test_keep_and_its_complement_make_the_whole(source, data):
     patterns=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3),
 )
 @example(rules=[("a", "next\x85line \u2028")], patterns=["\x85"])
+@example(rules=[("$${", "${b}"), ("${b:-", "$$${c}")], patterns=["${", "$${x}", "${x:-1}$"])
 def test_a_recipe_written_down_is_the_recipe(rules, patterns):
     made = {old: new for old, new in rules if old.strip("/") != new.strip("/") and not old.startswith("re:")}
     assume(made)
