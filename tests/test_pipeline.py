@@ -11,7 +11,7 @@ from ckpt_tools.errors import DataError
 tf = pytest.importorskip("tensorflow")
 
 from ckpt_tools.train.examples import Examples, steps_per_epoch  # noqa: E402
-from ckpt_tools.train.pipeline import Unreadable, decode, epoch_order, make_batches  # noqa: E402
+from ckpt_tools.train.pipeline import Unreadable, decode, epoch_order, make_batches, ordinary_jpeg  # noqa: E402
 from ckpt_tools.train.preprocess import Preprocessing  # noqa: E402
 
 HOW = Preprocessing("inception", 12)
@@ -149,3 +149,67 @@ def test_a_cut_photo_is_told():
         decode(png((1, 2, 3))[:-30])
     with pytest.raises(DataError, match="no images"):
         batches(examples(0), 1, training=True)
+
+
+def jpeg(number, **how):
+    """A file of its own for each number: 30 x 20 pixels of noise."""
+    pixels = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(how.pop("mode", "RGB")).save(buffer, "JPEG", **how)
+    return buffer.getvalue()
+
+
+# What TensorFlow decodes itself, and what it would refuse, or give other pixels of: left to Pillow, one by one.
+KINDS = {
+    "plain": jpeg(0),
+    "progressive": jpeg(1, progressive=True),
+    "all colours": jpeg(2, subsampling=0),
+    "grey": jpeg(3, mode="L"),
+    "restart markers": jpeg(4, restart_marker_blocks=1),
+    "RGB inside": jpeg(5, keep_rgb=True),
+    "CMYK": jpeg(6, mode="CMYK"),
+    "more behind the end": jpeg(7) + b"more",
+    "png": png((1, 2, 3)),
+}
+
+
+def of(held, labels=None):
+    return Examples(
+        np.arange(len(held), dtype=np.int32) if labels is None else labels,
+        tuple(map(str, range(len(held)))),
+        tuple(map(len, held)),
+        held.__getitem__,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_are_those_of_pillow_whoever_decodes(kind):
+    (got,) = batches(of([KINDS["plain"], KINDS[kind]]), 1, training=False)
+    (arrays,) = batches(of([decode(KINDS["plain"]), decode(KINDS[kind])]), 1, training=False)
+    assert same([got], [arrays])
+
+
+def test_ordinary_jpegs_are_told_apart():
+    ordinary = [kind for kind, data in KINDS.items() if takes(data)]
+    assert ordinary == ["plain", "progressive", "all colours", "grey", "restart markers", "RGB inside"]
+    assert not takes(KINDS["plain"][:-20]) and not takes(b"") and not takes(np.zeros((2, 2, 3), np.uint8))
+
+
+def takes(data):
+    try:
+        return ordinary_jpeg(data) == data
+    except ValueError:
+        return False
+
+
+def test_photos_come_in_their_order_with_damaged_ones_among_them():
+    held = [jpeg(i) for i in range(40)]
+    held[7], held[8], held[30] = png((9, 9, 9)), b"\xff\xd8\xff broken \xff\xd9", jpeg(30)[:-40]
+    unreadable = Unreadable(limit=0.5)
+    got = batches(of(held), 20, training=False, unreadable=unreadable)
+    assert np.concatenate([b["index"] for b in got]).tolist() == [i for i in range(40) if i not in (8, 30)]
+    assert unreadable.reasons.keys() == {"8", "30"}
+    trained = batches(of(held), 8, training=True, unreadable=Unreadable(limit=0.5))
+    used = np.concatenate([b["index"] for b in trained]).tolist()
+    instead = [{8: 9, 30: 31}.get(i, i) for i in epoch_order(11, 0, 40).tolist()]
+    assert used == instead

@@ -3,8 +3,9 @@
 The order of epoch e depends on (seed, e) alone, the random changes of an image in it on (seed, e) and the image's own
 bytes, never on what was drawn before; so a run that is continued at step 1,234 sees exactly the batches of one that was
 never stopped, and an image keeps its views when others join it.
-Images are decoded by Pillow, because it names what is wrong with a file where TensorFlow's op would end the whole
-epoch. The pixels are those of `tf.io.decode_jpeg(..., dct_method="INTEGER_ACCURATE")`, at the same speed.
+Ordinary JPEG files are decoded by TensorFlow, on all cores at once; what it refuses, and any other kind of image, by
+Pillow, which names what is wrong with a file where TensorFlow's operation would end the whole epoch. The pixels are the
+same, but one core of sixteen would be busy with Python alone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 TOO_MANY = 0.05  # share of the examples that may be undecodable before the run stops
 ENDLESS = 1 << 40
+_NUMBERS = ("int64", "int32", "int64")  # position of the example, its label, what its bytes give to random changes
 
 
 class Unreadable:
@@ -143,10 +145,12 @@ def make_batches(
         pixels, used, number = _decoded(examples, int(index), unreadable, replace=training)
         return pixels, np.int64(used), np.int32(examples.label_ids[used]), np.int64(number)
 
+    def load_jpeg(index: np.ndarray) -> tuple[bytes, np.int64, np.int32, np.int64]:
+        data = ordinary_jpeg(examples.read(int(index)))
+        return data, np.int64(index), np.int32(examples.label_ids[index]), np.int64(crc32c(data))
+
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        def element(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            kinds = [tf.uint8, tf.int64, tf.int32, tf.int64]
-            pixels, used, label, number = tf.numpy_function(load, [index], kinds, stateful=False)
+        def element(pixels: tf.Tensor, used: tf.Tensor, label: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
             pixels.set_shape([None, None, 3])
             for scalar in (used, label, number):
                 scalar.set_shape([])
@@ -154,19 +158,58 @@ def make_batches(
             random = None if seen is None or not how.random else tf.stack([seed * 1_000_003 + seen, number])
             return {"image": prepare(pixels, how, random), "label": label, "index": used}
 
+        def by_pillow(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            return element(*tf.numpy_function(load, [index], [tf.uint8, *_NUMBERS], stateful=False))
+
+        def by_tensorflow(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            data, *numbers = tf.numpy_function(load_jpeg, [index], [tf.string, *_NUMBERS], stateful=False)
+            return element(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), *numbers)
+
+        def one_of_them(index: tf.Tensor) -> tf.data.Dataset:
+            one = tf.data.Dataset.from_tensors(index)
+            return one.map(by_tensorflow).ignore_errors().concatenate(one.map(by_pillow)).take(1)
+
         indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
         indices.set_shape([None])
         made = tf.data.Dataset.from_tensor_slices(indices)
-        made = made.map(element, num_parallel_calls=os.cpu_count() or 1, deterministic=True)
-        return made.filter(lambda one: one["index"] >= 0).batch(batch_size)
+        if _begins_with_a_jpeg(examples):
+            made = made.interleave(one_of_them, cycle_length=cores, num_parallel_calls=cores, deterministic=True)
+        else:
+            made = made.map(by_pillow, num_parallel_calls=cores, deterministic=True)
+        return made.filter(lambda one: one["index"] >= 0).batch(batch_size, num_parallel_calls=2, deterministic=True)
 
+    cores = os.cpu_count() or 1
     last = first + (ENDLESS if epochs is None else epochs) if training else first + 1
     batches = tf.data.Dataset.range(first, last).flat_map(batches_of)
     # Threads of its own: among the session's, whatever the graph begins waits until the photos ahead are decoded.
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = os.cpu_count() or 1
+    options.threading.private_threadpool_size = cores
     return batches.prefetch(4).with_options(options)
+
+
+def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
+    """The bytes of a JPEG file that is whole, grey or in colour. Raises ValueError for anything else: TensorFlow gives
+    CMYK other colours than Pillow, and complains of a file that was cut off on stderr."""
+    if not isinstance(data, bytes) or not data.startswith(b"\xff\xd8\xff") or not data.endswith(b"\xff\xd9"):
+        raise ValueError("not a JPEG file, or not a whole one")
+    place = 2
+    while place + 10 <= len(data) and data[place] == 0xFF:  # marker and length of each segment (ITU T.81, annex B)
+        kind = data[place + 1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a frame: precision, height, width, components
+            if data[place + 9] in (1, 3):
+                return data
+            break
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    raise ValueError("a JPEG file of another kind")
+
+
+def _begins_with_a_jpeg(examples: Examples) -> bool:
+    """Whether the first example is one, so that the others may be too."""
+    try:
+        return bool(ordinary_jpeg(examples.read(0)))
+    except (ValueError, OSError, DataError):
+        return False
 
 
 def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int | None) -> tf.data.Dataset:

@@ -93,10 +93,18 @@ def prepare(image: tf.Tensor, how: Preprocessing, seed: tf.Tensor | None = None)
 
 
 def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
-    """`image` uint8 [height, width, 3] cut and resized as for evaluation: float32 [image_size, image_size, 3], 0..1."""
+    """`image` uint8, or float32 in 0..1, [height, width, 3] cut and resized as for evaluation: float32
+    [image_size, image_size, 3], 0..1."""
     import tensorflow as tf
 
-    return _fitted(tf.image.convert_image_dtype(image, tf.float32), how)
+    if how.style == "inception":
+        middle = tf.image.central_crop(image, how.central_fraction)  # before the conversion, which is work
+        return resize(tf.image.convert_image_dtype(middle, tf.float32), how.image_size, how.image_size)
+    pixels = tf.image.convert_image_dtype(image, tf.float32)
+    larger = _shortest_side(pixels, tf.constant(round(how.image_size * SIDES[0])))
+    top = (tf.shape(larger)[0] - how.image_size) // 2
+    left = (tf.shape(larger)[1] - how.image_size) // 2
+    return tf.slice(larger, tf.stack([top, left, 0]), [how.image_size, how.image_size, 3])
 
 
 def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
@@ -128,18 +136,6 @@ def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) ->
     return tf.raw_ops.ResizeBilinear(images=batch, size=size, align_corners=False, half_pixel_centers=False)[0]
 
 
-def _fitted(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
-    import tensorflow as tf
-
-    if how.style == "inception":
-        middle = tf.image.central_crop(pixels, how.central_fraction)
-        return resize(middle, how.image_size, how.image_size)
-    larger = _shortest_side(pixels, tf.constant(round(how.image_size * SIDES[0])))
-    top = (tf.shape(larger)[0] - how.image_size) // 2
-    left = (tf.shape(larger)[1] - how.image_size) // 2
-    return tf.slice(larger, tf.stack([top, left, 0]), [how.image_size, how.image_size, 3])
-
-
 def _shortest_side(pixels: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
     """Resized so that the shorter side has `side` pixels and the shape of things is kept."""
     import tensorflow as tf
@@ -166,7 +162,7 @@ def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Ten
         smallest = steps["crop"].amount if "crop" in steps else 0.05
         pixels = resize(random_crop(pixels, region, (smallest, 1.0)), how.image_size, how.image_size)
     else:
-        pixels = _fitted(pixels, how)
+        pixels = fit(pixels, how)
     if "slim" in steps:
         pixels = flip(pixels, 0.5, own)
         pixels = fast_colour(pixels, own) if how.style == "inception" else pixels
