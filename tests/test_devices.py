@@ -50,6 +50,17 @@ def whole(job, tmp_path_factory):
     return trained(job, tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_batches_sent_ahead_to_another_device_make_the_same_bits(job, tmp_path, cache):
+    """As they are sent to a GPU, here to a second CPU device."""
+    assert place(Options(devices="cpu:1")).batches == "/device:CPU:1"
+    assert place(Options(devices="cpu:0")).batches == place(Options()).batches == ""
+    first = trained(job, tmp_path / "first", cache=cache, devices="cpu:0")
+    second = trained(job, tmp_path / "second", cache=cache, devices="cpu:1")
+    assert difference(first[0], second[0]) == 0
+    np.testing.assert_array_equal(first[1], second[1])
+
+
 @pytest.mark.parametrize(
     "divided",
     [{"devices": "cpu:0,cpu:1"}, {"accumulate": 4}, {"devices": "2", "accumulate": 2}],

@@ -32,11 +32,13 @@ FILLER = -1  # label of an image that only fills a part: it has no loss and is n
 @dataclass(frozen=True)
 class Placement:
     """`parts` are the devices of the parts of a batch, in their order. Variables are where the first part is, or on
-    parameter servers where there are any. `home` is the place of all else: pipelines, updates, evaluation."""
+    parameter servers where there are any. `home` is the place of all else: pipelines, updates, evaluation. A batch that
+    is not divided is sent ahead to its device, `batches`."""
 
     parts: tuple[str, ...] = (ANYWHERE,)
     home: str = ANYWHERE
     parameter_servers: int = 0
+    batches: str = ANYWHERE  # where batches are copied ahead of their step
 
     @property
     def cpus(self) -> int:
@@ -73,7 +75,8 @@ def place(options: Options, cluster: Cluster | None = None) -> Placement:
     devices = parse_devices(options.devices, visible_gpus(options.device)) if options.devices else (ANYWHERE,)
     machines = cluster.machines if cluster else (ANYWHERE,)
     parts = [machine + device for machine in machines for device in devices for _ in range(options.accumulate)]
-    placement = Placement(tuple(parts), machines[0], cluster.parameter_servers if cluster else 0)
+    ahead = ANYWHERE if cluster or len(parts) > 1 else device_of_batches(options.device, parts[0])
+    placement = Placement(tuple(parts), machines[0], cluster.parameter_servers if cluster else 0, ahead)
     if options.xla and (placement.cpus > 1 or cluster and not visible_gpus(options.device)):
         # The first step would fail: "Multiple CPU devices [.../device:CPU:1, .../device:CPU:0]"
         where = "TF_CONFIG" if cluster else f"--devices {options.devices}"
@@ -112,6 +115,13 @@ def visible_gpus(device: str) -> int:
     import tensorflow
 
     return 0 if device == "cpu" else len(tensorflow.config.list_physical_devices("GPU"))
+
+
+def device_of_batches(device: str, wanted: str = ANYWHERE) -> str:
+    """Where the batches of a run with `--device` go ahead of their step: to the device that is `wanted`, else to the
+    first GPU. ANYWHERE without one: the first CPU has them already."""
+    found = wanted or ("/device:GPU:0" if visible_gpus(device) else ANYWHERE)
+    return ANYWHERE if found == "/device:CPU:0" else found
 
 
 def shown_name(part: str) -> str:

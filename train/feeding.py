@@ -49,9 +49,9 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     )  # fmt: skip
     validation = make_batches(job.data.validation, job.preprocessing, training=False, **how)
     model = build_model(job.net, job.plan, options, like=validation, **common)
-    return Graph(
-        model, Pipeline(training, model.training_handle), Pipeline(validation, model.inference_handle), None
-    )  # fmt: skip
+    device = placement.batches
+    pipelines = Pipeline(training, model.training_handle, device), Pipeline(validation, model.inference_handle, device)
+    return Graph(model, *pipelines, None)
 
 
 def from_cache(

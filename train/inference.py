@@ -285,20 +285,25 @@ def run_on(
     """
     import tensorflow.compat.v1 as tf
 
+    from .batches import ahead_of
+    from .devices import device_of_batches
     from .model import session_config
     from .pipeline import Unreadable, make_batches
 
     unreadable = unreadable or Unreadable()
     with tf.Graph().as_default():
-        with tf.device("/cpu:0"):
-            batches = make_batches(
-                examples, classifier.preprocessing, batch_size=batch_size, training=False, unreadable=unreadable
-            )
-            batch = tf.data.make_one_shot_iterator(batches).get_next()
+        batches = make_batches(
+            examples, classifier.preprocessing, batch_size=batch_size, training=False, unreadable=unreadable
+        )
+        place = device_of_batches(device)
+        with tf.device(place or "/cpu:0"):
+            iterator = tf.data.make_initializable_iterator(ahead_of(batches, place))
+            batch = iterator.get_next()
         wanted = make(batch["image"])
         steps = steps_per_epoch(len(examples), batch_size)
         with tf.Session(config=session_config(device)[0]) as session, Progress(title, total=steps, unit="batch") as bar:
             restore(session, classifier, wanted.variables)
+            session.run(iterator.initializer)
             run = session.make_callable({**wanted.tensors, "index": batch["index"]})
             for _ in range(steps):
                 try:

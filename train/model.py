@@ -249,6 +249,7 @@ class Model(NamedTuple):
     training_handle: tf.Tensor | None  # of the pipeline that each tower reads from; None where batches are fed
     inference_handle: tf.Tensor | None
     index: tf.Tensor  # int64 [batch]: which images the inference tower sees
+    device: str = ""  # where the batches of pipelines are sent ahead of their step
 
     @property
     def training(self) -> Tower:
@@ -277,7 +278,7 @@ def build_model(
     `features`, channels of what reaches the head, that is fed, and nothing before the head is built."""
 
     def read() -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
-        return read_batch(like) if features is None else (None, fed_features(features))
+        return read_batch(like, placement.batches) if features is None else (None, fed_features(features))
 
     variables, global_step = Variables(), tf.train.get_or_create_global_step()
     common = {"num_classes": num_classes, "head": head, "variables": variables, "step": global_step}
@@ -291,4 +292,6 @@ def build_model(
         inference_handle, batch = read()
         inference, index = build_tower(net, batch, plan, options, training=False, **common), batch["index"]
     graph = tf.get_default_graph()
-    return Model(graph, towers, inference, step, variables.initializers, handle, inference_handle, index)
+    return Model(
+        graph, towers, inference, step, variables.initializers, handle, inference_handle, index, placement.batches
+    )  # fmt: skip

@@ -185,7 +185,7 @@ def _computed(
         view.examples.take(chosen), job.preprocessing, training=False, view=view.number, seed=job.options.seed,
         batch_size=job.options.batch_size, unreadable=unreadable,
     )  # fmt: skip
-    pipeline = Pipeline(batches, model.inference_handle)
+    pipeline = Pipeline(batches, model.inference_handle, model.device)
     run = session.make_callable([model.index, *transfer.inference], feed_list=list(pipeline.tensors))
     for values in pipeline.start(session):
         try:
