@@ -3,11 +3,12 @@
     python benchmarks/bench_step.py [--batch 32] [--size 299] [--steps 3] [--rounds 3] [--peers slim,keras,torch]
     python benchmarks/bench_step.py --scopes whole --peers "" --variants bfloat16,float16,xla,bfloat16+xla
 
-Each contestant is a process of its own that holds its batch in memory; they take turns, and the best turn of each
-counts. `slim` is a loop as slim's train_image_classifier.py has it: is_training=True everywhere and
-create_train_op(variables_to_train=...). It needs tf-keras, under whose name its batch norm is found; `torch` needs
-torch, torchvision. Who is not installed is left out and named. Variants are our own step with another --precision or
---xla.
+Each contestant is a process of its own that holds its batch in memory, that of the GPU where there is one; they take
+turns, and the best turn of each counts. With --together all begin at once, each builds its graph, and then they wait
+for their turns: for a machine that has cores to spare, and a GPU on which each is alone then. `slim` is a loop as
+slim's train_image_classifier.py has it: is_training=True everywhere and create_train_op(variables_to_train=...). It
+needs tf-keras, under whose name its batch norm is found; `torch` needs torch, torchvision. Who is not installed is left
+out. Variants are our own step with another --precision or --xla.
 """
 
 import argparse
@@ -97,22 +98,29 @@ for parameter in model.parameters():
     parameter.requires_grad = SCOPE == "**"
 model.fc.requires_grad_(True)
 model.train() if SCOPE == "**" else model.eval()
-x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels).long()
+device = "cuda" if torch.cuda.is_available() else "cpu"
+model.to(device)
+x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
+y = torch.from_numpy(labels).long().to(device)
 optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.001, 0.9)
 def run():
     optimizer.zero_grad()
-    torch.nn.functional.cross_entropy(model(x), y).backward()
+    loss = torch.nn.functional.cross_entropy(model(x), y)
+    loss.backward()
     optimizer.step()
+    loss.item()  # waits for a GPU
 """
 
 FRAME = """
-import time, numpy as np
+import fcntl, time, numpy as np
 random = np.random.default_rng(0)
 images = random.random(({batch}, {size}, {size}, 3), dtype=np.float32) * 2 - 1
 labels = random.integers(0, 10, {batch}).astype(np.int32)
 SCOPE, VARIANT = {scope!r}, {variant!r}
 {program}
-run(); run()
+turn = open({turn!r}, "a")
+fcntl.flock(turn, fcntl.LOCK_EX)
+run(); run(); run()
 began = time.monotonic()
 for _ in range({steps}):
     run()
@@ -124,16 +132,29 @@ PEERS = {"ours": OURS, "slim": SLIM, "keras": KERAS, "torch": TORCH}
 
 def images_per_second(peer: str, scope: str, arguments: argparse.Namespace) -> float | None:
     """One turn of one contestant, or of a variant of it ("ours:xla"); None when its library is not installed."""
+    return outcome(peer, begin(peer, scope, arguments))
+
+
+def begin(peer: str, scope: str, arguments: argparse.Namespace) -> subprocess.Popen:
+    """Starts a contestant; it waits for its turn where others have begun before it."""
     peer, _, variant = peer.partition(":")
     facts = {"batch": arguments.batch, "size": arguments.size, "steps": arguments.steps}
-    code = FRAME.format(program=PEERS[peer], scope=scope, variant=variant, **facts)
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    if "ModuleNotFoundError" in done.stderr:
+    code = FRAME.format(program=PEERS[peer], scope=scope, variant=variant, turn=f"/tmp/turn-{os.getpid()}", **facts)
+    # Several processes share a GPU: none may take all of its memory.
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
+
+
+def outcome(peer: str, process: subprocess.Popen) -> float | None:
+    """Images a second; None when its library is not installed, or when it failed, which is said."""
+    out, errors = process.communicate()
+    if "ModuleNotFoundError" in errors:
         return None
-    if done.returncode:
-        sys.exit(f"{peer}: {done.stderr[-2000:]}")
-    return float(done.stdout.split()[-1])
+    if process.returncode:
+        print(f"{peer} failed: {errors[-2000:]}", file=sys.stderr, flush=True)
+        return None
+    return float(out.split()[-1])
 
 
 def speed_of_run(folder: Path, first: int, batch: int) -> float:
@@ -153,6 +174,7 @@ def main() -> None:
     parser.add_argument("--scopes", default="head,upper,whole")
     parser.add_argument("--peers", default="slim,keras,torch")
     parser.add_argument("--variants", default="", help="of ours: float16, bfloat16, xla, or two with a plus")
+    parser.add_argument("--together", action="store_true", help="all build their graphs at once")
     arguments = parser.parse_args()
     variants = [f"ours:{variant}" for variant in arguments.variants.split(",") if variant]
     peers = ["ours", *variants, *filter(None, arguments.peers.split(","))]
@@ -162,14 +184,17 @@ def main() -> None:
         wanted = [peer for peer in peers if peer.startswith(("ours", "slim")) or scope != "Mixed_7c,Logits"]
         best: dict[str, float | None] = dict.fromkeys(wanted, 0.0)
         for _ in range(arguments.rounds):
-            for peer in wanted:
-                if best[peer] is not None:
-                    found = images_per_second(peer, scope, arguments)
-                    best[peer] = None if found is None else max(found, best[peer])
-        shown = [
-            f"{peer} {speed:.1f}" if speed is not None else f"{peer} not installed" for peer, speed in best.items()
+            left = [peer for peer in wanted if best[peer] is not None]
+            begun = {peer: begin(peer, scope, arguments) for peer in left} if arguments.together else {}
+            for peer in left:
+                found = outcome(peer, begun.get(peer) or begin(peer, scope, arguments))
+                best[peer] = None if found is None else max(found, best[peer])
+        shown = [f"{peer} {speed:.1f}" if speed is not None else f"{peer} none" for peer, speed in best.items()]
+        ratios = [
+            f"{best['ours'] / speed:.2f} x {peer}"
+            for peer, speed in best.items()
+            if speed and best["ours"] and peer != "ours"
         ]
-        ratios = [f"{best['ours'] / speed:.2f} x {peer}" for peer, speed in best.items() if speed and peer != "ours"]
         print(f"{name:<6} {', '.join(shown)}; ours is {', '.join(ratios)}", flush=True)
 
 

@@ -6,6 +6,8 @@ import tiny_net
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError, TrainingError
+from ckpt_tools.train import head_only
+from ckpt_tools.train.batches import Table
 from ckpt_tools.train.cluster import Cluster
 from ckpt_tools.train.devices import FILLER, Placement, parse_devices, part_sizes, place, shown_name, split_batch
 from ckpt_tools.train.finetune import finetune
@@ -59,6 +61,27 @@ def test_batches_sent_ahead_to_another_device_make_the_same_bits(job, tmp_path, 
     second = trained(job, tmp_path / "second", cache=cache, devices="cpu:1")
     assert difference(first[0], second[0]) == 0
     np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_transfer_values_that_stay_on_a_device_make_the_same_bits(job, tmp_path, monkeypatch):
+    """As on a GPU, here on a second CPU device: rows of a table are fed in place of values."""
+    sent, load = [], Table.load
+
+    def noted(table, session, values):
+        sent.append(values.shape)
+        load(table, session, values)
+
+    monkeypatch.setattr(Table, "load", noted)
+    options = {"trainable": ("Logits",), "cache_dir": str(tmp_path / "cache"), "dropout": 0.2}
+    fed = trained(job, tmp_path / "fed", **options)
+    assert not sent
+    kept = trained(job, tmp_path / "kept", devices="cpu:1", **options)
+    assert sent == [(60, 1, 1, 16)]
+    assert difference(fed[0], kept[0]) == 0
+    np.testing.assert_array_equal(fed[1], kept[1])
+    monkeypatch.setattr(head_only, "TABLE_BYTES", 60 * 16 * 4 - 1)
+    assert difference(trained(job, tmp_path / "too large", devices="cpu:1", **options)[0], kept[0]) == 0
+    assert len(sent) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 
@@ -43,10 +44,34 @@ def read_batch(like: tf.data.Dataset, device: str = "") -> tuple[tf.Tensor, dict
         return handle, tf.data.Iterator.from_string_handle(handle, types, shapes).get_next()
 
 
-def fed_features(channels: int) -> dict[str, tf.Tensor]:
-    """A batch ("features", "label", "index") that is fed: what reaches the head, in place of images."""
-    return {
-        "features": tf.placeholder(tf.float32, [None, 1, 1, channels], name="features"),
+class Table:
+    """Transfer values [rows, channels] that stay on a device while the head trains: what is fed are the rows' numbers.
+
+    It is no variable of the net: no checkpoint has it, and `load` gives it its values.
+    """
+
+    def __init__(self, rows: int, channels: int, device: str) -> None:
+        with tf.device(device):
+            self._values = tf.placeholder(tf.float32, [rows, 1, 1, channels], name="transfer_values")
+            self._table = tf.Variable(self._values, trainable=False, collections=[], use_resource=True)
+
+    def load(self, session: tf.Session, values: np.ndarray) -> None:
+        """Sends all values, float32 [rows, 1, 1, channels], to the device."""
+        session.run(self._table.initializer, {self._values: values})
+
+    def of(self, rows: tf.Tensor) -> tf.Tensor:
+        """The values [batch, 1, 1, channels] of these rows, int32 [batch]."""
+        return tf.gather(self._table, rows)
+
+
+def fed_features(channels: int, table: Table | None = None) -> dict[str, tf.Tensor]:
+    """A batch ("features", "label", "index") that is fed: what reaches the head, in place of images. With a table it is
+    the rows ("rows") that are fed in place of the features."""
+    batch = {
         "label": tf.placeholder(tf.int32, [None], name="labels"),
         "index": tf.placeholder(tf.int64, [None], name="index"),
     }
+    if table is None:
+        return {**batch, "features": tf.placeholder(tf.float32, [None, 1, 1, channels], name="features")}
+    rows = tf.placeholder(tf.int32, [None], name="rows")
+    return {**batch, "rows": rows, "features": table.of(rows)}

@@ -18,7 +18,8 @@ from . import metrics
 from .configuration import option
 from .data import load_data_set
 from .examples import DataSet, Examples
-from .inference import Classifier, SourceOptions, class_of_label, data_of, logits_of, run_on
+from .inference import Classifier, SourceOptions, choose_precision, class_of_label, data_of, logits_of, run_on
+from .options import FLOAT32, PRECISIONS
 from .pipeline import Unreadable, decode
 
 SPLITS = ("validation", "train", "test", "all")
@@ -41,6 +42,10 @@ class EvaluateOptions(SourceOptions):
     worst: int = option(9, "errors that are listed, the most confident first", group="run", least=0)
     batch_norm_gap: bool = option(False, "compare with batch norm on batch statistics, on four batches", group="run")
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    precision: str = option(
+        "float32", "of the net; auto takes what is native here if the values are nearly the same", group="run",
+        choices=PRECISIONS,
+    )  # fmt: skip
     report: bool = option(False, "write the run's report.html afresh, with these figures", group="run")
     output: str = option("", "write evaluation.json, predictions.csv and pictures here", group="run", metavar="DIR")
 
@@ -86,9 +91,13 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
         say(f"note           {line}")
 
     # --- logits of all of them ---
+    make = lambda images: logits_of(classifier, images)  # noqa: E731
+    choice = choose_precision(classifier, examples, make, options.precision, options.device)
+    if choice.precision != FLOAT32 or choice.found:
+        say(choice.line())
     unreadable = Unreadable()
     how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
-    parts = list(run_on(classifier, examples, lambda images: logits_of(classifier, images), title="evaluating", **how))
+    parts = list(run_on(classifier, examples, make, title="evaluating", precision=choice.precision, **how))
     logits = np.concatenate([part["logits"] for part in parts])
     examples = examples.take(np.concatenate([part["index"] for part in parts]))
     if unreadable.reasons:
@@ -101,6 +110,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     made = summarise(origin, classifier.labels, shown, true, logits, top=options.top, worst=options.worst)
     made = replace(made, features=np.concatenate([part["features"] for part in parts]))
     made.summary["unreadable"] = dict(unreadable.reasons)
+    made.summary["precision"] = choice.precision
     if options.batch_norm_gap:
         made.summary["batch_norm_gap"] = gap = batch_norm_gap(classifier, examples, logits, made.true, options)
         say(f"batch norm     {gap['text']}")

@@ -22,11 +22,13 @@ from .configuration import option
 from .examples import Examples
 from .inference import Classifier, SourceOptions, data_of, logits_of, run_on
 from .metrics import softmax
+from .options import FLOAT32, PRECISIONS
 from .predict import find_images
 
 FORMATS = ("saved_model", "graphdef", "tflite")
 _CHECKED = 8  # images compared when none are named
 _BATCH = 16  # images run at a time
+ROUNDED = 0.02  # what a probability may differ by where the net computes in less than float32
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ExportOptions(SourceOptions):
     check: tuple[str, ...] = option(
         (), "images to compare on; by default some of the run's own, or made-up ones", group="output", metavar="IMAGE"
     )
+    precision: str = option("float32", "in which the exported net computes", group="output", choices=PRECISIONS[1:])
     force: bool = option(False, "replace the folder when it exists", group="output")
 
     def problems(self) -> list[str]:
@@ -55,6 +58,8 @@ class ExportOptions(SourceOptions):
         for name in self.formats:
             if name not in FORMATS:
                 problems.append(f"no format {name!r}{nearest(name, FORMATS)}; there are {', '.join(FORMATS)}")
+        if "tflite" in self.formats and self.precision == "bfloat16":
+            problems.append("--format tflite with --precision bfloat16: TFLite has none; float16 halves its weights")
         return problems
 
     @property
@@ -98,7 +103,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
             [{**row, "file": str(target / row["file"])} for row in rows],
             classifier.path, classifier.net.name, classifier.labels, len(images),
         )  # fmt: skip
-        _describe(folder, classifier, rows, len(images))
+        _describe(folder, classifier, rows, len(images), options.precision)
     return exported
 
 
@@ -109,17 +114,18 @@ def _written(
     from .exported import FORMS, PIXELS, serving_session
 
     rows = []
-    with serving_session(classifier, options.top) as session:
+    with serving_session(classifier, options.top, options.precision) as session:
         pixels = session.run(f"{PIXELS}:0", {"images:0": list(images)})
         # A SavedModel is written last: its signatures need the graph's collections cleared.
         for name in sorted(options.formats, key=lambda name: name == "saved_model"):
-            FORMS[name].write(session, classifier, folder / FORMS[name].file)
+            FORMS[name].write(session, classifier, folder / FORMS[name].file, options.precision)
     for name in options.formats:
         form, path = FORMS[name], folder / FORMS[name].file
         parts = [slice(start, start + _BATCH) for start in range(0, len(images), _BATCH)]
         found = np.concatenate([form.run(path, images[part], pixels[part]) for part in parts])
         difference = float(np.abs(found - expected).max())
-        if not difference <= form.tolerance:  # a NaN is a difference too
+        allowed = form.tolerance if options.precision == FLOAT32 else ROUNDED
+        if not difference <= allowed:  # a NaN is a difference too
             fact = f"the {name} gives probabilities that differ by {difference:.3g} from those of the net"
             raise TrainingError(fact, path=classifier.path)
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -186,7 +192,9 @@ def _encoded(image: object, format: str) -> bytes:
     return buffer.getvalue()
 
 
-def _describe(folder: Path, classifier: Classifier, rows: list[dict[str, object]], images: int) -> None:
+def _describe(
+    folder: Path, classifier: Classifier, rows: list[dict[str, object]], images: int, precision: str
+) -> None:  # fmt: skip
     """labels.txt, and export.json with where everything comes from and how the inputs have to look."""
     import tensorflow
 
@@ -196,6 +204,7 @@ def _describe(folder: Path, classifier: Classifier, rows: list[dict[str, object]
         "net": classifier.net.name,
         "classes": classifier.classes,
         "preprocessing": classifier.preprocessing.as_dict(),
+        "precision": precision,
         "inputs": {
             "images": "string [batch]: JPEG or PNG files",
             "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cut and resized",

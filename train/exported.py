@@ -29,19 +29,20 @@ OUTPUTS = ("labels", "probabilities", "all_probabilities")
 
 
 class Form(NamedTuple):
-    """One form. `write(session, classifier, path)` makes the file or folder `file` from a session whose graph is
-    `build_serving_graph`'s; `run(path, images, pixels)` reads it back and gives all probabilities,
-    float32 [images, classes]. `tolerance` is what these may differ by from the net's own.
+    """One form. `write(session, classifier, path, precision)` makes the file or folder `file` from a session whose
+    graph is `build_serving_graph`'s in that precision; `run(path, images, pixels)` reads it back and gives all
+    probabilities, float32 [images, classes]. `tolerance` is what these may differ by from the net's own.
     """
 
     file: str
-    write: Callable[[tf.Session, Classifier, Path], None]
+    write: Callable[[tf.Session, Classifier, Path, str], None]
     run: Callable[[Path, Sequence[bytes], np.ndarray], np.ndarray]
     tolerance: float
 
 
-def build_serving_graph(classifier: Classifier, top: int) -> None:
-    """Builds the net with decoding and preprocessing before it and labels behind it, in the current graph."""
+def build_serving_graph(classifier: Classifier, top: int, precision: str) -> None:
+    """Builds the net with decoding and preprocessing before it and labels behind it, in the current graph. The net
+    computes in `precision`, its head in float32."""
     how = classifier.preprocessing
     images = tf.placeholder(tf.string, [None], name=INPUT)
 
@@ -52,24 +53,24 @@ def build_serving_graph(classifier: Classifier, top: int) -> None:
 
     made = tf.map_fn(decoded, images, fn_output_signature=tf.float32)
     pixels = tf.placeholder_with_default(made, [None, how.image_size, how.image_size, 3], name=PIXELS)
-    logits = logits_of(classifier, scale(pixels / 255.0, how)).tensors["logits"]
+    logits = logits_of(classifier, tf.cast(scale(pixels / 255.0, how), precision)).tensors["logits"]
     chances = tf.nn.softmax(logits, name="all_probabilities")
     probabilities, classes = tf.math.top_k(chances, k=min(top, classifier.classes))
     tf.identity(probabilities, name="probabilities")
     tf.gather(tf.constant(classifier.labels), classes, name="labels")
 
 
-def serving_session(classifier: Classifier, top: int) -> tf.Session:
+def serving_session(classifier: Classifier, top: int, precision: str) -> tf.Session:
     """A session on the CPU with the serving graph and the classifier's values; it has to be closed."""
     graph = tf.Graph()
     with graph.as_default(), tf.device("/cpu:0"):
-        build_serving_graph(classifier, top)
+        build_serving_graph(classifier, top, precision)
         session = tf.Session(graph=graph)
         restore(session, classifier)
     return session
 
 
-def write_saved_model(session: tf.Session, classifier: Classifier, path: Path) -> None:
+def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
     """A SavedModel with the signatures "serving_default" (image files in) and "pixels".
 
     Its variables keep their names, so that `variables/` is a checkpoint of slim's like any other. An auxiliary head,
@@ -106,19 +107,25 @@ def frozen(session: tf.Session) -> tf.GraphDef:
     return tf.graph_util.convert_variables_to_constants(session, definition, list(OUTPUTS))
 
 
-def write_graphdef(session: tf.Session, classifier: Classifier, path: Path) -> None:
+def write_graphdef(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
     path.write_bytes(frozen(session).SerializeToString(deterministic=True))
 
 
-def write_tflite(session: tf.Session, classifier: Classifier, path: Path) -> None:
-    """A TFLite file that takes `pixels` and gives all probabilities: TFLite has no decoder of images."""
-    definition, side = frozen(session), classifier.preprocessing.image_size
+def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
+    """A TFLite file that takes `pixels` and gives all probabilities: TFLite has no decoder of images. In float16 it has
+    the weights in that, and computes in it where the device does."""
+    side = classifier.preprocessing.image_size
+    with serving_session(classifier, 1, "float32") as in_float32:
+        definition = frozen(in_float32)
     with tf.Graph().as_default() as graph:
         pixels = tf.placeholder(tf.float32, [1, side, side, 3], name=PIXELS)
         mapped = {f"{PIXELS}:0": pixels}
         (chances,) = tf.import_graph_def(definition, mapped, ["all_probabilities:0"], name="net")
         with tf.Session(graph=graph) as without_decoder:
             converter = tf.lite.TFLiteConverter.from_session(without_decoder, [pixels], [chances])
+            if precision == "float16":
+                converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+                converter.target_spec.supported_types = [tf.float16]
             path.write_bytes(converter.convert())
 
 

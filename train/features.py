@@ -27,7 +27,9 @@ from .cluster import Cluster, own_shard
 from .configuration import option
 from .examples import DataSet, Examples
 from .feature_files import Features, shard_prefix, write_companions, write_values
-from .inference import Classifier, SourceOptions, Wanted, data_of, run_on
+from .inference import Classifier, SourceOptions, Wanted, choose_precision, data_of, run_on
+from .native import Choice
+from .options import AUTO, FLOAT32, PRECISIONS
 from .pipeline import Unreadable
 
 if TYPE_CHECKING:
@@ -62,6 +64,10 @@ class FeatureOptions(SourceOptions):
     shard: int = option(0, "which of them this is, from 0", group="run", least=0)
     batch_size: int = option(32, "images a step", group="run", least=1)
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    precision: str = option(
+        "auto", "of the net; auto takes what is native here if the values are nearly the same", group="run",
+        choices=PRECISIONS,
+    )  # fmt: skip
 
     def problems(self) -> list[str]:
         problems = super().problems()
@@ -106,7 +112,9 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
 
     unreadable = Unreadable()
     part = examples.take(position)
-    values, kept, layer = computed(classifier, part, options, prefix, unreadable)
+    choice = precision_of(classifier, part, options)
+    say(choice.line())
+    values, kept, layer = computed(classifier, part, options, prefix, unreadable, choice.precision)
     if unreadable.reasons:
         say(f"note           {unreadable.note()}")
     facts = {
@@ -115,6 +123,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
         "layer": layer,
         "pool": options.pool,
         "type": options.type,
+        "precision": choice.precision,
         "preprocessing": classifier.preprocessing.as_dict(),
         "data": data.path,
         "images": len(examples),
@@ -142,9 +151,18 @@ def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
     return data.split(split), each
 
 
+def precision_of(classifier: Classifier, examples: Examples, options: FeatureOptions) -> Choice:
+    """In what the values are computed. Machines that share the images compute alike, whatever is native to each."""
+    if options.shards > 1 and options.precision == AUTO:
+        return Choice(FLOAT32, "the same for every part; --precision gives another")
+    make = lambda images: layer_of(classifier, images, options)[0]  # noqa: E731
+    return choose_precision(classifier, examples, make, options.precision, options.device)
+
+
 def computed(
-    classifier: Classifier, examples: Examples, options: FeatureOptions, prefix: str, unreadable: Unreadable
-) -> tuple[np.ndarray, np.ndarray, str]:
+    classifier: Classifier, examples: Examples, options: FeatureOptions, prefix: str, unreadable: Unreadable,
+    precision: str,
+) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
     """Writes PREFIX.npy. Returns the values, the numbers of the examples that have a row, and the layer."""
     layers, kept = [], []
 
@@ -154,6 +172,7 @@ def computed(
         return wanted
 
     how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
+    how["precision"] = precision
 
     def blocks() -> Iterator[np.ndarray]:
         for part in run_on(classifier, examples, make, title="transfer values", **how):
@@ -180,7 +199,7 @@ def layer_of(classifier: Classifier, images: object, options: FeatureOptions) ->
         known = list(built.end_points)
         advice = f"From input to output: {', '.join(known)}."
         raise DataError(f"no end point {options.end_point!r}{nearest(options.end_point, known)}", advice=advice)
-    values = built.end_points[options.end_point]
+    values = tf.cast(built.end_points[options.end_point], tf.float32)  # a mean of less would be rounded on the way
     if values.shape.rank == 4 and options.pool != "none":
         values = (tf.reduce_mean if options.pool == "mean" else tf.reduce_max)(values, [1, 2])
     return Wanted({"values": values}), options.end_point

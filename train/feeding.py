@@ -8,12 +8,14 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 from ..tensors import Tensors
-from .batches import Pipeline
+from .batches import Pipeline, Table
 from .devices import Placement
 from .head_only import Known, recall, remember
 from .job import Job
 from .model import Model, build_model
+from .native import Choice, candidate
 from .objective import class_weights
+from .options import FLOAT32
 from .pipeline import Unreadable, make_batches
 from .progress import StopRequest
 from .schedule import batch_norm_decay
@@ -22,36 +24,55 @@ from .transfer import Cached, Transfer, fill, plan_transfer
 
 class Graph(NamedTuple):
     """A model and pipelines of its training and validation batches; none where all that reaches the head is `known`,
-    and the head alone was built."""
+    and the head alone was built; `table` holds it, on a GPU."""
 
     model: Model
     training: Pipeline | None
     validation: Pipeline | None
     known: Known | None
+    table: Table | None = None
 
     def transfer(self, job: Job, planned: Tensors) -> Transfer | str:
         """What is cached of this graph, or the reason why nothing is."""
-        return self.known.transfer(self.model) if self.known else plan_transfer(job, self.model, planned)
+        return self.known.transfer(self.model, self.table) if self.known else plan_transfer(job, self.model, planned)
 
 
 def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step: int = 0, length: int) -> Graph:
     """Builds all of it in the current graph, for training from `step` on. The moving statistics of batch norms suit a
     run of `length` steps."""
-    options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length))
+    options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length), precision=job.trained_in)
     weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
     common = {"num_classes": job.classes, "head": job.head, "class_weights": weights, "placement": placement}
     known = recall(job, placement)
     if known:
-        return Graph(build_model(job.net, job.plan, options, features=known.channels, **common), None, None, known)
+        table = known.table(placement)
+        model = build_model(job.net, job.plan, options, features=known.channels, table=table, **common)
+        return Graph(model, None, None, known, table)
     how = {"batch_size": options.batch_size, "unreadable": unreadable}
     training = make_batches(
         job.data.train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
     )  # fmt: skip
     validation = make_batches(job.data.validation, job.preprocessing, training=False, **how)
-    model = build_model(job.net, job.plan, options, like=validation, **common)
+    frozen_in = "" if job.frozen_in == job.trained_in or options.cache == "off" else job.frozen_in
+    model = build_model(job.net, job.plan, options, like=validation, frozen_in=frozen_in, **common)
     device = placement.batches
     pipelines = Pipeline(training, model.training_handle, device), Pipeline(validation, model.inference_handle, device)
     return Graph(model, *pipelines, None)
+
+
+def choose_precision(job: Job, placement: Placement, recorded: str | None = None) -> Choice:
+    """In what the frozen part of the net is computed: as it is `recorded` of a run that goes on, as --precision says,
+    or what is native here; float32 where all values are there in it."""
+    if recorded:
+        return Choice(recorded, "as the run began")
+    options, images = job.options, len(job.data.train) + len(job.data.validation)
+    if options.cache == "off" or job.preprocessing is None:
+        return Choice(job.trained_in, "")
+    choice = candidate(options.precision, options.device, images)
+    there = Choice(FLOAT32, "the transfer values that are there")
+    if choice.open and not recall(replace(job, frozen=choice), placement):
+        return there if recall(replace(job, frozen=there), placement) else choice
+    return choice
 
 
 def from_cache(
@@ -62,6 +83,7 @@ def from_cache(
     are made of them."""
     transfer = fill(transfer, job, model, session, unreadable, stop)
     remember(job, model, transfer)
+    transfer.send(session)
     how = {"batch_size": job.options.batch_size, "seed": job.options.seed}
     return (
         Cached(transfer, transfer.fed, training=True, start_step=step, **how),

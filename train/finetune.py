@@ -8,23 +8,26 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ..errors import TrainingError
+from ..tensors import Tensors
 from .augmentation_picture import draw_augmentation
 from .cluster import Cluster, machine_lost
 from .devices import Placement, place
 from .evaluate import Evaluation
-from .feeding import build_graph, from_cache
+from .feeding import Graph, build_graph, choose_precision, from_cache
 from .final_evaluation import final_evaluation
+from .head_only import recall
 from .job import Job, make_job, opening_lines
 from .model import for_feeding, session_config
-from .options import Options
+from .options import AUTO, FLOAT32, Options
 from .pipeline import Unreadable
 from .progress import Progress, StopRequest
 from .report import write_report
@@ -32,7 +35,7 @@ from .restore import assign, audit, planned_tensors
 from .run import Batches, Run, evaluate, freeze_audit, last_good, save, save_what_is_whole
 from .run_directory import RunDirectory, open_run, read_tensors, run_digest, write_text
 from .schedule import rate_at
-from .transfer import Transfer
+from .transfer import Transfer, settled
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
@@ -74,6 +77,8 @@ def finetune(
     directory, resumed = open_run(options.train_dir, job.plans[0], job.options, job.plans[1:])
     job = job.at_step(resumed or 0)
     placement = place(options, cluster)
+    recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
+    job = replace(job, frozen=choose_precision(job, placement, recorded))
     config, device = session_config(options.device, placement.cpus)
     for line in opening_lines(job, device):
         say(line)
@@ -100,40 +105,17 @@ def train_phase(
     say: Callable[[str], None],
 ) -> Result:  # fmt: skip
     """Trains by one plan, from the checkpoint of the step `resumed` (None: from the source) to the phase's end."""
-    began, options = time.monotonic(), job.options
-    placement, cluster = where.placement, where.cluster
-
-    # --- graph: pipelines, towers, step ------------------------------------------------------------------------
-    with tf.Graph().as_default(), tf.device(placement.home):
-        unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
-        graph = build_graph(job, placement, unreadable, step=resumed or 0, length=job.total)
-        model, training_batches, validation_batches = graph.model, graph.training, graph.validation
-
-        # --- restore and audit ---------------------------------------------------------------------------------
-        planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
-        transfer = graph.transfer(job, planned)
-        config = for_feeding(where.config) if isinstance(transfer, Transfer) else where.config
-        with tf.Session(where.target, config=config) as session:
-            run = Run(job, directory, model, session, planned, planned, unreadable=unreadable, seconds=seconds)
-            say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
-            say(restore(run, resumed))
-            directory.begin(job.plan, job.options, job.data.labels, facts(job))
-            run.spent("preparation", began)
-            if isinstance(transfer, Transfer):
-                began = time.monotonic()
-                training_batches, validation_batches = from_cache(
-                    transfer, job, model, session, unreadable, stop, step=run.step
-                )
-                run.spent("transfer values", began)
-
-            # --- train, evaluate, save -------------------------------------------------------------------------
-            with machine_lost(cluster, lambda: save_what_is_whole(run)):
-                validation_now = train(run, training_batches, validation_batches, stop, say)
-            save(run)
-            if note := unreadable.note():
-                say(note)
-            over = run.step == job.until < job.total  # and another phase begins
-            evaluation = None if stop.signal or over else evaluate_for_report(run, validation_batches)
+    # --- graph, restore and audit, transfer values -------------------------------------------------------------
+    with opened(job, directory, resumed, where, seconds, say) as (run, graph, transfer):
+        job, batches = run.job, (graph.training, graph.validation)
+        if isinstance(transfer, Transfer):
+            batches = batches_of_values(run, transfer, stop)
+        whole = stop.signal or graph.known or not recall(job, where.placement)
+        if whole:
+            trained = train_and_save(run, *batches, where.cluster, stop, say)
+    if not whole:  # all that reaches the head is there: the net in front of it can go
+        with opened(job, directory, resumed, where, seconds, lambda line: None, run.planned) as (run, _, transfer):
+            trained = train_and_save(run, *batches_of_values(run, transfer, stop), where.cluster, stop, say)
 
     # --- freeze audit and result -------------------------------------------------------------------------------
     began = time.monotonic()
@@ -144,15 +126,73 @@ def train_phase(
         str(directory.path),
         run.step,
         job.total,
-        validation_now,
+        trained.validation,
         run.best or {},
         audited,
         stop.signal if run.step < job.total else "",
     )
     write_result(run, result)
-    if not over:
-        write_report(directory.path, evaluation)
+    if not trained.another_phase:
+        write_report(directory.path, trained.evaluation)
     return result
+
+
+class Trained(NamedTuple):
+    """How a phase ended: the last figures of validation, whether another phase follows, and if not all figures."""
+
+    validation: dict[str, float]
+    another_phase: bool
+    evaluation: Evaluation | None
+
+
+@contextmanager
+def opened(
+    job: Job, directory: RunDirectory, resumed: int | None, where: Place, seconds: dict[str, float],
+    say: Callable[[str], None], planned: Tensors | None = None,
+) -> Iterator[tuple[Run, Graph, Transfer | str]]:  # fmt: skip
+    """A session in which every variable has its value, and what is cached of its graph. `planned` are the values of a
+    graph with more of the net in it, whose initializers this one may lack."""
+    began, options = time.monotonic(), job.options
+    with tf.Graph().as_default(), tf.device(where.placement.home):
+        unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
+        graph = build_graph(job, where.placement, unreadable, step=resumed or 0, length=job.total)
+        starts = graph.model.initializers
+        planned = planned or planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
+        transfer = graph.transfer(job, planned)
+        config = for_feeding(where.config) if isinstance(transfer, Transfer) else where.config
+        with tf.Session(where.target, config=config) as session:
+            run = Run(job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds)
+            say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
+            say(restore(run, resumed))
+            transfer, run.job = settled(transfer, job, graph.model, session, planned, unreadable)
+            if isinstance(transfer, Transfer) and options.precision == AUTO:
+                say(run.job.frozen.line())
+            directory.begin(job.plan, options, job.data.labels, facts(run.job))
+            run.spent("preparation", began)
+            yield run, graph, transfer
+
+
+def batches_of_values(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[Batches, Batches]:
+    """Training and validation batches of transfer values, computed as far as they are not there."""
+    began = time.monotonic()
+    found = from_cache(transfer, run.job, run.model, run.session, run.unreadable, stop, step=run.step)
+    run.spent("transfer values", began)
+    return found
+
+
+def train_and_save(
+    run: Run, training: Batches, validation: Batches, cluster: Cluster | None, stop: StopRequest,
+    say: Callable[[str], None],
+) -> Trained:  # fmt: skip
+    """Trains to the phase's end or a request to stop, and saves."""
+    job = run.job
+    with machine_lost(cluster, lambda: save_what_is_whole(run)):
+        now = train(run, training, validation, stop, say)
+    save(run)
+    if note := run.unreadable.note():
+        say(note)
+    over = run.step == job.until < job.total
+    return Trained(now, over, None if stop.signal or over else evaluate_for_report(run, validation))
 
 
 def restore(run: Run, resumed: int | None) -> str:
@@ -268,6 +308,7 @@ def facts(job: Job) -> dict[str, object]:
         "labels": list(job.data.labels),
         "head": {"layers": job.options.head, "scope": job.options.head_scope},
         "preprocessing": job.preprocessing and job.preprocessing.as_dict(),
+        "precision": {"training": job.trained_in, "transfer_values": job.frozen_in, **job.frozen.found},
     }
 
 

@@ -18,6 +18,7 @@ import tensorflow.compat.v1 as tf
 
 from ..errors import OutputError
 from ..plan import RESTORING
+from .batches import Table
 from .cache import Part, TransferCache, default_folder
 from .devices import Placement
 from .frozen_prefix import Frontier, work_behind
@@ -25,8 +26,9 @@ from .job import Job
 from .model import Model
 from .restore import planned_tensors
 from .run_directory import write_text
-from .transfer import Transfer, View, cache_of, found_views
+from .transfer import Transfer, View, cache_of, found_views, rows_of
 
+TABLE_BYTES = 2e9  # of a GPU's memory that transfer values may take
 _HANDED_ON = {"Squeeze", "Cast", "Identity", "Reshape"}  # operations that leave the values what they are
 
 
@@ -43,14 +45,22 @@ class Known(NamedTuple):
         """Values that reach the head."""
         return self.cache.parts[0].shape[-1]
 
-    def transfer(self, model: Model) -> Transfer:
+    def table(self, placement: Placement) -> Table | None:
+        """The table that keeps the values on a GPU, if there is one and they fit."""
+        rows = len(rows_of(self.views))
+        if not placement.batches or rows * self.cache.row_bytes > TABLE_BYTES:
+            return None
+        return Table(rows, self.channels, placement.batches)
+
+    def transfer(self, model: Model, table: Table | None) -> Transfer:
         """The same for the graph of the head that was built meanwhile."""
         features, step = model.training.images, model.step
         left = work_behind(features, [step.train, step.loss, step.accuracy])
         share = left / (left + self.work)
         frontier = Frontier((features,), self.cache.row_bytes, share, self.variables, self.work)
-        fed = ((features, model.training.labels),)
-        return Transfer(frontier, fed, (model.inference.images,), self.cache, tuple(self.views))
+        fed = ((model.training.fed, model.training.labels),)
+        inference = (model.inference.fed,)
+        return Transfer(frontier, fed, inference, inference, self.cache, tuple(self.views), table)
 
 
 def recall(job: Job, placement: Placement) -> Known | None:
@@ -107,7 +117,7 @@ def _is_auxiliary(job: Job, name: str) -> bool:
 
 
 def _note(job: Job) -> Path:
-    facts = [job.net.name, job.preprocessing.image_size, job.options.precision, 1]
+    facts = [job.net.name, job.preprocessing.image_size, job.frozen_in, 1]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     return Path(job.options.cache_dir or default_folder()) / "frontiers" / f"{name}.json"
 

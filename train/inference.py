@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow.compat.v1 as tf
 
+    from .native import Choice
     from .pipeline import Unreadable
 
 
@@ -277,11 +278,12 @@ def run_on(
     batch_size: int = 32,
     device: str = "auto",
     unreadable: Unreadable | None = None,
+    precision: str = "float32",
 ) -> Iterator[dict[str, np.ndarray]]:
     """Runs a graph on the examples, in order; yields what `make(images)` wants, and "index", for each batch.
 
-    `make` builds the graph on `images` float32 [batch, s, s, 3]. Images are decoded while the net works on those
-    before them. A bar on stderr shows images a second.
+    `make` builds the graph on `images` [batch, s, s, 3] of the type `precision`; what is yielded is never less than
+    float32. Images are decoded while the net works on those before them. A bar on stderr shows images a second.
     """
     import tensorflow.compat.v1 as tf
 
@@ -299,12 +301,13 @@ def run_on(
         with tf.device(place or "/cpu:0"):
             iterator = tf.data.make_initializable_iterator(ahead_of(batches, place))
             batch = iterator.get_next()
-        wanted = make(batch["image"])
+        wanted = make(tf.cast(batch["image"], precision))
         steps = steps_per_epoch(len(examples), batch_size)
         with tf.Session(config=session_config(device)[0]) as session, Progress(title, total=steps, unit="batch") as bar:
             restore(session, classifier, wanted.variables)
             session.run(iterator.initializer)
-            run = session.make_callable({**wanted.tensors, "index": batch["index"]})
+            values = {name: _not_less(tensor) for name, tensor in wanted.tensors.items()}
+            run = session.make_callable({**values, "index": batch["index"]})
             for _ in range(steps):
                 try:
                     with unreadable.raised():
@@ -315,9 +318,41 @@ def run_on(
                 bar.step(len(got["index"]))
 
 
+def _not_less(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor in float32, if it is of less."""
+    import tensorflow.compat.v1 as tf
+
+    return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor
+
+
+def choose_precision(
+    classifier: Classifier, examples: Examples, make: Callable[[tf.Tensor], Wanted], precision: str, device: str
+) -> Choice:
+    """What --precision means for these examples; for auto a few of them are computed both ways."""
+    import numpy as np
+
+    from .native import CHECKED, FLOAT32, Choice, candidate, compared
+    from .pipeline import Unreadable
+
+    if classifier.takes == "vectors":
+        return Choice(FLOAT32, "the data are vectors")
+    choice = candidate(precision, device, len(examples))
+    if not choice.open:
+        return choice
+    few, both = examples.take(np.linspace(0, len(examples) - 1, CHECKED).astype(int)), []
+    try:
+        for each in (FLOAT32, choice.precision):
+            how = {"device": device, "precision": each, "unreadable": Unreadable(limit=1.0)}
+            (found,) = run_on(classifier, few, make, title="comparing", **how)
+            both.append([values for name, values in found.items() if name != "index"])
+    except DataError:
+        return Choice(FLOAT32, "none of the images that were looked at can be decoded")
+    return compared(choice, *both)
+
+
 def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: bool = False) -> Wanted:
     """The net in the current graph, with the head that it was trained with: "logits" float32 [batch, classes]
-    and "features" float32 [batch, channels], which reach the head.
+    and "features" float32 [batch, channels], which reach the head. It computes in the type of the images.
 
     `training_batch_norm` normalises by each batch's own statistics instead of the stored ones.
     """
@@ -334,7 +369,7 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
         classifier.net,
         {"image": images, "label": tf.zeros(tf.shape(images)[:1], tf.int32)},
         replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
-        replace(classifier.options, precision="float32", xla=False, aux=False),  # as any other program runs the file
+        replace(classifier.options, precision=images.dtype.name, xla=False, aux=False),  # whatever it was trained in
         num_classes=classifier.classes,
         head=head,
         training=training_batch_norm,

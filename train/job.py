@@ -20,6 +20,7 @@ from .arrays import holds_vectors
 from .configuration import flag
 from .data import load_data_set
 from .examples import DataSet, steps_per_epoch
+from .native import Choice
 from .options import Options
 from .preprocess import Preprocessing
 from .schedule import base_rate, total_steps
@@ -49,6 +50,17 @@ class Job:
     plans: tuple[Plan, ...]
     phases: tuple[Phase, ...]
     phase: int = 0
+    frozen: Choice = Choice("float32", "")  # precision of what is frozen: in it transfer values are computed
+
+    @property
+    def frozen_in(self) -> str:
+        """Precision of what is frozen."""
+        return self.frozen.precision
+
+    @property
+    def trained_in(self) -> str:
+        """Precision of the net that is trained."""
+        return "float32" if self.options.precision == "auto" else self.options.precision
 
     @property
     def plan(self) -> Plan:

@@ -3,7 +3,7 @@
 A tower is the net on one batch. The training tower has dropout and training-mode batch norm where the plan says so;
 the inference tower shares its variables and has neither. Both are in one graph, under the name scopes `training/` and
 `inference/`, so that a tensor of one is found in the other. Where a batch is divided (devices.py), the training tower
-is the first of several; the others are `part_1/` and so on.
+is the first of several; the others are `part_1/` and so on. `extraction/` is the inference tower in another precision.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..nets.graph import build_net
 from ..nets.head import Dropout, Head
 from ..nets.net import Net
 from ..plan import Plan
-from .batches import fed_features, read_batch
+from .batches import Table, fed_features, read_batch
 from .cluster import after_all
 from .devices import FILLER, ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
 from .objective import image_losses
@@ -29,13 +29,14 @@ from .unfreezing import ages, parse_phases
 from .update import apply_gradients, rate_factors, weight_penalty
 
 AUXILIARY_WEIGHT = 0.4
-TRAINING, INFERENCE = "training", "inference"
+TRAINING, INFERENCE, EXTRACTION = "training", "inference", "extraction"
 
 
 class Tower(NamedTuple):
     """The net on a batch: images float32 [batch, height, width, 3], logits float32 [batch, classes], others [batch].
 
-    Where the head alone is built, `images` are the features that are fed, [batch, 1, 1, channels].
+    Where the head alone is built, `images` are the features that are fed, [batch, 1, 1, channels], or found in a table
+    by the `rows` that are fed.
     """
 
     images: tf.Tensor
@@ -46,6 +47,12 @@ class Tower(NamedTuple):
     end_points: Mapping[str, tf.Tensor]
     features: tf.Tensor  # [batch, channels]: the transfer values, what reaches the head
     auxiliary_logits: tf.Tensor | None  # [batch, classes], with --aux
+    rows: tf.Tensor | None = None  # int32 [batch]
+
+    @property
+    def fed(self) -> tf.Tensor:
+        """What is fed where the head alone is built."""
+        return self.images if self.rows is None else self.rows
 
 
 class Step(NamedTuple):
@@ -76,17 +83,17 @@ class Variables:
 
 def build_tower(
     net: Net, batch: Mapping[str, tf.Tensor], plan: Plan, options: Options, *, num_classes: int, head: Head,
-    training: bool, variables: Variables, step: tf.Variable, part: int = 0,
+    training: bool, variables: Variables, step: tf.Variable, part: int = 0, frozen_in: str = "",
 ) -> Tower:  # fmt: skip
     """Builds the net on `batch` ("image" or "features", "label"), `part` of a whole one; later towers take the first's
-    variables."""
-    name = part_name(part) if training else INFERENCE
+    variables. `frozen_in` makes it the extraction tower, in that precision."""
+    name = EXTRACTION if frozen_in else part_name(part) if training else INFERENCE
     exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
     scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=variables.remember)
     with tf.name_scope(name), scope, compiled(options.xla):
         drops = training and has_dropout(head)
         given = batch.get("features")
-        images = None if given is not None else tf.cast(batch["image"], options.precision)
+        images = None if given is not None else tf.cast(batch["image"], frozen_in or options.precision)
         built = build_net(
             net, images,
             num_classes=num_classes,
@@ -102,7 +109,7 @@ def build_tower(
         correct = tf.equal(tf.argmax(built.logits, axis=1, output_type=tf.int32), batch["label"])
     return Tower(
         batch["image"] if given is None else given, batch["label"], built.logits, losses, correct, built.end_points,
-        built.features, built.auxiliary_logits,
+        built.features, built.auxiliary_logits, batch.get("rows"),
     )  # fmt: skip
 
 
@@ -250,6 +257,7 @@ class Model(NamedTuple):
     inference_handle: tf.Tensor | None
     index: tf.Tensor  # int64 [batch]: which images the inference tower sees
     device: str = ""  # where the batches of pipelines are sent ahead of their step
+    extraction: Tower | None = None  # the inference tower in the precision of transfer values, where that is another
 
     @property
     def training(self) -> Tower:
@@ -273,12 +281,15 @@ def build_model(
     features: int | None = None,
     class_weights: Sequence[float] | None = None,
     placement: Placement = ONE_DEVICE,
+    frozen_in: str = "",
+    table: Table | None = None,
 ) -> Model:
     """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will. With
-    `features`, channels of what reaches the head, that is fed, and nothing before the head is built."""
+    `features`, channels of what reaches the head, that is fed, or its rows in the `table`, and nothing before the head
+    is built. `frozen_in` is the precision of an extraction tower, where there is to be one."""
 
     def read() -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
-        return read_batch(like, placement.batches) if features is None else (None, fed_features(features))
+        return read_batch(like, placement.batches) if features is None else (None, fed_features(features, table))
 
     variables, global_step = Variables(), tf.train.get_or_create_global_step()
     common = {"num_classes": num_classes, "head": head, "variables": variables, "step": global_step}
@@ -291,7 +302,11 @@ def build_model(
     if differ or len(towers) > 1:
         inference_handle, batch = read()
         inference, index = build_tower(net, batch, plan, options, training=False, **common), batch["index"]
+    extraction = None
+    if frozen_in and features is None:
+        extraction = build_tower(net, batch, plan, options, training=False, frozen_in=frozen_in, **common)
     graph = tf.get_default_graph()
     return Model(
-        graph, towers, inference, step, variables.initializers, handle, inference_handle, index, placement.batches
+        graph, towers, inference, step, variables.initializers, handle, inference_handle, index, placement.batches,
+        extraction,
     )  # fmt: skip

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from ..errors import RecipeError
 from .configuration import flag, option, problem_with
 
+AUTO, FLOAT32 = "auto", "float32"
+PRECISIONS = (AUTO, FLOAT32, "bfloat16", "float16")
 OPTIMIZERS = ("adam", "momentum", "sgd", "rmsprop", "adagrad")
-PRECISIONS = ("float32", "bfloat16", "float16")
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one-cycle")
 
 
@@ -132,8 +133,9 @@ class Options:
         group="training", above=0.0,
     )  # fmt: skip
     precision: str = option(
-        "float32", "of the net; variables, statistics and head stay float32", group="training", choices=PRECISIONS
-    )
+        "auto", "of the net; auto: float32, and transfer values in what is native here if nearly the same",
+        group="training", choices=PRECISIONS,
+    )  # fmt: skip
     xla: bool = option(False, "compile the net with XLA", group="training")
     seed: int = option(0, "of initial values, the order of images, dropout and augmentation", group="training", least=0)
 

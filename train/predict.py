@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from .arrays import holds_vectors, read_vectors
 from .configuration import option
 from .data import is_image
 from .examples import Examples, join
-from .inference import Classifier, SourceOptions, logits_of, run_on
+from .inference import Classifier, SourceOptions, choose_precision, logits_of, run_on
 from .metrics import softmax
+from .options import PRECISIONS
 from .pipeline import Unreadable
 
 
@@ -33,32 +34,45 @@ class PredictOptions(SourceOptions):
     top: int = option(3, "labels shown for an image", group="run", least=1)
     batch_size: int = option(32, "images a step", group="run", least=1)
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    precision: str = option(
+        "auto", "of the net; auto takes what is native here for many images if the values are nearly the same",
+        group="run", choices=PRECISIONS,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Predictions:
     """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; `unreadable`: file ->
-    why it could not be decoded; `source` is the checkpoint.
+    why it could not be decoded; `source` is the checkpoint; `precision` that in which the net computed.
     """
 
     rows: list[dict[str, object]]
     unreadable: dict[str, str]
     source: str
+    precision: str
 
 
-def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
+def predict(
+    options: PredictOptions, images: Sequence[str], say: Callable[[str], None] = lambda line: None
+) -> Predictions:
     """Runs the net on image files, folders of them and glob patterns; one on vectors, on what ckpt-features wrote.
+    `say` is given lines for people.
 
     Raises DataError where there is no image at all, or not what the net takes.
     """
     classifier = options.open(labels=options.labels)
     examples = vectors_in(images, classifier) if classifier.takes == "vectors" else images_in(images)
     unreadable, rows = Unreadable(limit=1.0), []
+    make = lambda images: logits_of(classifier, images)  # noqa: E731
+    choice = choose_precision(classifier, examples, make, options.precision, options.device)
+    if choice.found:
+        say(choice.line())
     parts = run_on(
         classifier,
         examples,
-        lambda images: logits_of(classifier, images),
+        make,
         title="predicting",
+        precision=choice.precision,
         batch_size=min(options.batch_size, len(examples)),
         device=options.device,
         unreadable=unreadable,
@@ -68,7 +82,7 @@ def predict(options: PredictOptions, images: Sequence[str]) -> Predictions:
             likeliest = np.argsort(-chances, kind="stable")[: options.top]
             found = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in likeliest]
             rows.append({"file": examples.names[number], "predictions": found})
-    return Predictions(rows, dict(unreadable.reasons), classifier.path)
+    return Predictions(rows, dict(unreadable.reasons), classifier.path, choice.precision)
 
 
 def images_in(given: Sequence[str]) -> Examples:

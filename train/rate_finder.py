@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,12 +113,13 @@ def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
     import tensorflow.compat.v1 as tf
 
     from .devices import place
-    from .feeding import build_graph, from_cache
+    from .feeding import build_graph, choose_precision, from_cache
     from .model import for_feeding, session_config
     from .restore import assign, planned_tensors
-    from .transfer import Transfer
+    from .transfer import Transfer, settled
 
     options, placement = job.options, place(job.options)
+    job = replace(job, frozen=choose_precision(job, placement))
     unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
     with tf.Graph().as_default(), tf.device(placement.home), StopRequest() as stop:
         graph = build_graph(job, placement, unreadable, length=STEPS)
@@ -130,6 +132,7 @@ def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
             session.run([variable.initializer for name, variable in variables.items() if name not in planned])
             if isinstance(transfer, Transfer):
                 say(transfer.line())
+                transfer, job = settled(transfer, job, model, session, planned, unreadable)
                 batches, _ = from_cache(transfer, job, model, session, unreadable, stop)
                 if stop.signal:
                     raise KeyboardInterrupt

@@ -62,6 +62,13 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
+    def record(self) -> dict:
+        """What plan.json says; nothing where there is none."""
+        try:
+            return json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
     # --- writing ---
 
     @contextmanager

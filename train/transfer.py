@@ -16,13 +16,15 @@ import tensorflow.compat.v1 as tf
 
 from ..errors import OutputError, TrainingError
 from ..tensors import Tensors
-from .batches import Pipeline
+from .batches import Pipeline, Table
 from .cache import Part, TransferCache, default_folder, digest_of, open_cache, parse_size
 from .devices import FILLER, part_sizes
 from .examples import Examples, steps_per_epoch
 from .frozen_prefix import Frontier, find_frontier
 from .job import Job
-from .model import INFERENCE, TRAINING, Model, part_name
+from .model import EXTRACTION, INFERENCE, TRAINING, Model, part_name
+from .native import CHECKED, compared
+from .options import FLOAT32
 from .pipeline import Unreadable, epoch_order, make_batches
 from .progress import Progress, StopRequest
 
@@ -47,16 +49,34 @@ class View(NamedTuple):
 @dataclass(frozen=True)
 class Transfer:
     """What is cached, and where. `fed` are the frontier's tensors in the tower of each part of a batch, and its labels;
-    `inference` are the frontier's tensors in the inference tower.
+    `inference` are the frontier's tensors in the inference tower, `computed` those that are computed: in the extraction
+    tower, where there is one.
 
-    `views` are those of the training images, which the epochs take in turn, and the validation images last.
+    `views` are those of the training images, which the epochs take in turn, and the validation images last. With a
+    `table` the values are on the device already, and rows of it are fed.
     """
 
     frontier: Frontier
     fed: tuple[tuple[tf.Tensor, ...], ...]
     inference: tuple[tf.Tensor, ...]
+    computed: tuple[tf.Tensor, ...]
     cache: TransferCache
     views: tuple[View, ...]
+    table: Table | None = None
+
+    def maps(self) -> list[np.ndarray]:
+        """What is fed for each row of the cache: values of each of the frontier's tensors, or the row of the table."""
+        if self.table is None:
+            return self.cache.maps()
+        used = rows_of(self.views)
+        numbers = np.zeros(used.max() + 1, np.int32)
+        numbers[used] = np.arange(len(used))
+        return [numbers]
+
+    def send(self, session: tf.Session) -> None:
+        """Fills the table, where there is one."""
+        if self.table is not None:
+            self.table.load(session, self.cache.maps()[0][rows_of(self.views)].astype(np.float32))
 
     def line(self) -> str:
         """What is printed of it before training."""
@@ -97,7 +117,9 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
     frontier = find_frontier(model.training.images, targets, lambda name: name in movable or name not in planned)
     if frontier is None:
         return "too little of the net is frozen"
-    twins = tuple(_twin(tensor) for tensor in frontier.tensors) if inference is not model.training else frontier.tensors
+    twins = frontier.tensors if inference is model.training else _twins(frontier.tensors, INFERENCE)
+    other = model.extraction is not None and job.frozen_in != job.trained_in
+    computed = _twins(frontier.tensors, EXTRACTION) if other else twins
     parts = [Part(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors]
     try:
         cache = cache_of(job, planned, frontier.variables, parts)
@@ -106,7 +128,7 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
     except (OutputError, OSError) as error:
         return str(error)
-    return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, cache, views)
+    return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, computed, cache, views)
 
 
 def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequence[Part]) -> TransferCache:
@@ -115,7 +137,7 @@ def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequen
         "net": job.net.name,
         "variables": digest_of({name: planned[name] for name in variables}),
         "preprocessing": job.preprocessing.plain.as_dict(),
-        **({} if job.options.precision == "float32" else {"precision": job.options.precision}),
+        **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),
     }
     return open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
 
@@ -134,9 +156,16 @@ def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
     return (*(view(job.data.train, number) for number in numbers), view(job.data.validation, None))
 
 
-def _twin(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor of the inference tower that is the same as this one of the training tower."""
-    return tensor.graph.get_tensor_by_name(f"{INFERENCE}/{tensor.name.removeprefix(f'{TRAINING}/')}")
+def rows_of(views: Sequence[View]) -> np.ndarray:
+    """int64: the rows of the cache that the views have, each once, in order."""
+    rows = np.unique(np.concatenate([view.rows for view in views]))
+    return rows[rows >= 0]
+
+
+def _twins(tensors: Sequence[tf.Tensor], tower: str) -> tuple[tf.Tensor, ...]:
+    """The tensors of another tower that are the same as these of the training tower."""
+    names = [tensor.name.removeprefix(f"{TRAINING}/") for tensor in tensors]
+    return tuple(tensors[0].graph.get_tensor_by_name(f"{tower}/{name}") for name in names)
 
 
 def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...], ...]:
@@ -146,6 +175,25 @@ def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...
         (*(model.graph.get_tensor_by_name(f"{part_name(part)}/{name}") for name in names), tower.labels)
         for part, tower in enumerate(model.parts)
     )
+
+
+def settled(
+    transfer: Transfer | str, job: Job, model: Model, session: tf.Session, planned: Tensors, unreadable: Unreadable
+) -> tuple[Transfer | str, Job]:
+    """The transfer and the job, with float32 in place of a precision that --precision auto took and that gives other
+    values for a few of the images that are still to be computed."""
+    if isinstance(transfer, str) or not job.frozen.open or not any(len(view.missing) for view in transfer.views):
+        return transfer, job
+    view = next(view for view in transfer.views if len(view.missing))
+    tensors = (*transfer.inference, *transfer.computed)
+    with model.graph.as_default(), unreadable.raised():
+        parts = list(_computed(tensors, view, view.missing[:CHECKED].tolist(), job, model, session, unreadable))
+    if not parts:  # none of them can be decoded
+        return transfer, job
+    both = [np.concatenate(rows) for rows in zip(*(rows for _, rows in parts), strict=True)]
+    count = len(transfer.inference)
+    job = replace(job, frozen=compared(job.frozen, both[:count], both[count:]))
+    return (transfer if job.frozen_in != FLOAT32 else plan_transfer(job, model, planned)), job
 
 
 def fill(
@@ -165,7 +213,7 @@ def fill(
     progress = Progress("transfer values", total=len(seen), unit="image")
     with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
         for view, chosen in wanted:
-            for names, rows in _computed(transfer, view, chosen, job, model, session, unreadable):
+            for names, rows in _computed(transfer.computed, view, chosen, job, model, session, unreadable):
                 add(names, rows)
                 progress.step(len(names), count=len(names))
                 if stop.signal:
@@ -175,10 +223,10 @@ def fill(
 
 
 def _computed(
-    transfer: Transfer, view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
+    tensors: Sequence[tf.Tensor], view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
     unreadable: Unreadable,
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:  # fmt: skip
-    """Names and values of the frontier's tensors for the chosen examples of a view, a batch at a time."""
+    """Names and values of the tensors, in float32, for the chosen examples of a view, a batch at a time."""
     if not chosen:
         return
     batches = make_batches(
@@ -186,10 +234,11 @@ def _computed(
         batch_size=job.options.batch_size, unreadable=unreadable,
     )  # fmt: skip
     pipeline = Pipeline(batches, model.inference_handle, model.device)
-    run = session.make_callable([model.index, *transfer.inference], feed_list=list(pipeline.tensors))
-    for values in pipeline.start(session):
+    values = [tf.cast(tensor, tf.float32) for tensor in tensors]
+    run = session.make_callable([model.index, *values], feed_list=list(pipeline.tensors))
+    for fed in pipeline.start(session):
         try:
-            index, *rows = run(*values)
+            index, *rows = run(*fed)
         except tf.errors.OutOfRangeError:
             return
         yield [view.names[chosen[i]] for i in index], rows
@@ -209,7 +258,7 @@ class Cached:
         self.tensors = tuple(tensor for part in fed for tensor in part)
         self._parts = len(fed)
         self._types = [tensor.dtype.as_numpy_dtype for tensor in fed[0][:-1]]
-        self._maps = transfer.cache.maps()
+        self._maps = transfer.maps()
         views = transfer.views[:-1] if training else transfer.views[-1:]
         rows = [(view.rows, view.examples.label_ids) for view in views]
         self._views = [_readable(*each) for each in rows] if training else rows

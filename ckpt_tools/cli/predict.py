@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = from_arguments(PredictOptions, args)
         try:
             hush_tensorflow()
-            found = predict(options, args.images)
+            found = predict(options, args.images, say)
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("ckpt_tools"):
                 raise
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{made.prog}: {name}: cannot be decoded: {reason}")
         if args.json:
             summary = {"source": found.source, "images": len(found.rows), "unreadable": found.unreadable}
-            print_json({"rows": found.rows, "summary": summary})
+            print_json({"rows": found.rows, "summary": {**summary, "precision": found.precision}})
         else:
             print(text_of(found.rows))
         return FOUND if found.unreadable else DONE
