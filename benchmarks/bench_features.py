@@ -1,14 +1,19 @@
-"""Extraction of transfer values, against the bare forward pass of the same net on images already in memory.
+"""Transfer values of photos, beside the bare forward pass of the same net, Keras and OpenVINO: images a second.
 
-    python benchmarks/bench_features.py CHECKPOINT [IMAGES]
+    python benchmarks/bench_features.py CHECKPOINT [--images 256] [--rounds 3] [--batch 32]
+        [--contestants "bare float32,ours float32,ours auto,keras,openvino bfloat16,pipeline"]
 
-JPEG files of 500 x 375 pixels, at the net's own size, batches of 32. The two take turns, so that another load on the
-machine hits both; the best turn of each counts, and processor time says what would be left without that load. Building
-the graph and restoring are left out on both sides. Then the input pipeline alone.
+JPEG files of 500 x 375 pixels in memory, at the net's own size. `ours` is what ckpt-features runs, from the bytes of a
+file to values in memory; `bare` a forward pass of the same graph on one batch that is decoded and on the device
+already; `keras` is `predict` of Keras' own InceptionV3, which has the same layers, on a tf.data pipeline of the same
+files; `openvino` the frozen graph, compiled by OpenVINO for this processor, on decoded images; `pipeline` decoding
+and resizing alone. All are made ready first and then take turns in one process, so that another load on the machine
+hits all of them; the best turn of each counts, and processor time says what would be left without that load.
 """
 
+import argparse
 import io
-import sys
+import os
 import time
 
 import numpy as np
@@ -16,15 +21,21 @@ from PIL import Image
 
 from ckpt_tools.train.quiet import hush_tensorflow
 
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 hush_tensorflow()
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 from ckpt_tools.nets.graph import build_net  # noqa: E402
+from ckpt_tools.train.batches import ahead_of  # noqa: E402
+from ckpt_tools.train.devices import device_of_batches  # noqa: E402
 from ckpt_tools.train.examples import Examples  # noqa: E402
-from ckpt_tools.train.inference import open_classifier, restore  # noqa: E402
+from ckpt_tools.train.inference import Wanted, open_classifier, restore, run_on  # noqa: E402
+from ckpt_tools.train.native import native  # noqa: E402
 from ckpt_tools.train.pipeline import make_batches  # noqa: E402
 
-BATCH, TURNS = 32, 3
+CONTESTANTS = "bare float32,ours float32,ours auto,keras,openvino bfloat16,pipeline"
+BATCH = 32
+ENDLESS = 10**6  # images
 
 
 def photos(count):
@@ -43,42 +54,125 @@ def photos(count):
     )
 
 
-def each(session, fetch, batches, feed=None):
-    """Seconds and processor seconds an image."""
-    began, worked = time.monotonic(), time.process_time()
-    for _ in range(batches):
-        session.run(fetch, feed)
-    return (time.monotonic() - began) / batches / BATCH, (time.process_time() - worked) / batches / BATCH
+# Each gives a function that works on so many batches.
+
+
+def ours(classifier, precision, batch):
+    """The loop of ckpt-features."""
+    precision = native("auto") or "float32" if precision == "auto" else precision
+    make = lambda images: Wanted({"values": build_net(classifier.net, images, num_classes=None).features})  # noqa: E731
+    following = run_on(
+        classifier, photos(ENDLESS), make, title="transfer values", batch_size=batch, precision=precision
+    )
+    return lambda batches: [next(following) for _ in range(batches)]
+
+
+def bare(classifier, precision, batch):
+    """One batch, on the device, again and again."""
+    side = classifier.preprocessing.image_size
+    with tf.Graph().as_default() as graph:
+        memory = tf.Variable(np.random.default_rng(0).uniform(-1, 1, (batch, side, side, 3)).astype(np.float32))
+        features = build_net(classifier.net, tf.cast(memory.read_value(), precision), num_classes=None).features
+        session = tf.Session(graph=graph)
+        restore(session, classifier, [name for name in classifier.tensors if "/Aux" not in name])
+        session.run(memory.initializer)
+    return lambda batches: [session.run(features) for _ in range(batches)]
+
+
+def pipeline(classifier, _, batch):
+    """Decoded and resized images, and no net."""
+    with tf.Graph().as_default() as graph:
+        made = make_batches(photos(ENDLESS), classifier.preprocessing, batch_size=batch, training=False)
+        place = device_of_batches("auto")
+        with tf.device(place or "/cpu:0"):
+            iterator = tf.data.make_initializable_iterator(ahead_of(made, place))
+            index = iterator.get_next()["index"]
+    session = tf.Session(graph=graph)
+    session.run(iterator.initializer)
+    return lambda batches: [session.run(index) for _ in range(batches)]
+
+
+def keras(classifier, _, batch):
+    """Keras' InceptionV3 with weights drawn at random, which changes no time."""
+    import keras
+    import tensorflow
+
+    side = classifier.preprocessing.image_size
+    model = keras.applications.InceptionV3(weights=None, include_top=False, pooling="avg", input_shape=(side, side, 3))
+    held = photos(32)
+    files = tensorflow.data.Dataset.from_tensor_slices([held.read(i) for i in range(32)]).repeat()
+
+    def decoded(file):
+        pixels = tensorflow.io.decode_jpeg(file, channels=3)
+        return tensorflow.image.resize(pixels, (side, side)) / 127.5 - 1
+
+    images = files.map(decoded, num_parallel_calls=tensorflow.data.AUTOTUNE).batch(batch)
+    return lambda batches: model.predict(images.take(batches).prefetch(tensorflow.data.AUTOTUNE), verbose=0)
+
+
+def openvino(classifier, precision, batch):
+    """The graph with its weights as constants, compiled for throughput."""
+    import openvino
+
+    side = classifier.preprocessing.image_size
+    with tf.Graph().as_default() as graph:
+        images = tf.placeholder(tf.float32, [batch, side, side, 3])
+        features = build_net(classifier.net, images, num_classes=None).features
+        session = tf.Session(graph=graph)
+        restore(session, classifier, [name for name in classifier.tensors if "/Aux" not in name])
+        frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [features.op.name])
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen, name="")
+    hints = {"INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision]}
+    hints["PERFORMANCE_HINT"] = "THROUGHPUT"
+    compiled = openvino.compile_model(openvino.convert_model(graph), "CPU", hints)
+    values = np.random.default_rng(0).uniform(-1, 1, (batch, side, side, 3)).astype(np.float32)
+    queue = openvino.AsyncInferQueue(compiled)
+
+    def work(batches):
+        for _ in range(batches):
+            queue.start_async([values])
+        queue.wait_all()
+
+    return work
+
+
+KINDS = {"ours": ours, "bare": bare, "pipeline": pipeline, "keras": keras, "openvino": openvino}
 
 
 def main():
-    classifier = open_classifier(sys.argv[1], head=False)
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 512
-    steps = count // BATCH
-    with tf.Graph().as_default(), tf.Session() as session:
-        examples = photos(BATCH * (steps * TURNS * 2 + 8 * TURNS))
-        made = make_batches(examples, classifier.preprocessing, batch_size=BATCH, training=False)
-        alone = tf.data.make_one_shot_iterator(made).get_next()["image"]
-        following = tf.data.make_one_shot_iterator(made).get_next()["image"]
-        side = classifier.preprocessing.image_size
-        images = tf.placeholder_with_default(following, [None, side, side, 3])
-        features = build_net(classifier.net, images, num_classes=None).features
-        restore(session, classifier)
-        memory = tf.Variable(np.random.default_rng(0).uniform(-1, 1, (BATCH, side, side, 3)).astype(np.float32))
-        with tf.variable_scope("", reuse=True):
-            bare = build_net(classifier.net, memory.read_value(), num_classes=None).features
-        session.run(memory.initializer)
-        taken = {"bare forward pass": [], "extraction": []}
-        session.run([features.op, bare.op])
-        for _ in range(TURNS):
-            taken["bare forward pass"].append(each(session, bare, steps))
-            taken["extraction"].append(each(session, features, steps))
-        pipeline = each(session, alone, steps)
-    for name, turns in {**taken, "input pipeline": [pipeline]}.items():
-        seconds, worked = (min(part) for part in zip(*turns, strict=True))
-        print(f"{name:<18} {1 / seconds:7.1f} images/s, {worked * 1e3:6.1f} ms of processor time an image")
-    ratios = [min(t[i] for t in taken["extraction"]) / min(t[i] for t in taken["bare forward pass"]) for i in (0, 1)]
-    print(f"extraction takes {ratios[0]:.3f} times the bare pass, {ratios[1]:.3f} times its processor time")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--images", type=int, default=256, help="in each turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--contestants", default=CONTESTANTS)
+    arguments = parser.parse_args()
+    classifier, ready = open_classifier(arguments.checkpoint, head=False), {}
+    for name in arguments.contestants.split(","):
+        kind, _, precision = name.partition(" ")
+        try:
+            ready[name] = KINDS[kind](classifier, precision, arguments.batch)
+            ready[name](2)
+        except ModuleNotFoundError as error:
+            print(f"{name:<20} left out: {error.name} is not installed", flush=True)
+    batches = max(1, arguments.images // arguments.batch)
+    best = dict.fromkeys(ready, (0.0, 0.0))
+    for _ in range(arguments.rounds):
+        for name, turn in ready.items():
+            began, worked = time.monotonic(), time.process_time()
+            turn(batches)
+            took, worked = time.monotonic() - began, time.process_time() - worked
+            best[name] = tuple(
+                map(max, best[name], (batches * arguments.batch / took, batches * arguments.batch / worked))
+            )
+    print(
+        f"batches of {arguments.batch}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; native {native('auto')}"
+    )
+    ours_best = max((speed for name, (speed, _) in best.items() if name.startswith("ours")), default=0)
+    for name, (speed, of_a_core) in best.items():
+        ratio = f"; ours at best {ours_best / speed:5.2f} times" if not name.startswith("ours") else ""
+        print(f"{name:<20} {speed:8.1f} images/s, {of_a_core:7.1f} in a second of processor time{ratio}", flush=True)
 
 
 if __name__ == "__main__":

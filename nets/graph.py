@@ -66,6 +66,10 @@ def build_net(
 
     Raises UnsupportedError for images that are too small for the net.
     """
+    if tf.get_default_graph().seed is None:
+        tf.set_random_seed(
+            0
+        )  # TF_DETERMINISTIC_OPS=1 refuses slim's initializers without, although none of them is run
     own_place = num_classes is not None and not head.scope
     layers = Layers(
         head_layer=net.head_layer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -293,7 +294,7 @@ def run_on(
     from .pipeline import Unreadable, make_batches
 
     unreadable = unreadable or Unreadable()
-    with tf.Graph().as_default():
+    with tf.Graph().as_default() as graph:
         batches = make_batches(
             examples, classifier.preprocessing, batch_size=batch_size, training=False, unreadable=unreadable
         )
@@ -302,20 +303,23 @@ def run_on(
             iterator = tf.data.make_initializable_iterator(ahead_of(batches, place))
             batch = iterator.get_next()
         wanted = make(tf.cast(batch["image"], precision))
-        steps = steps_per_epoch(len(examples), batch_size)
-        with tf.Session(config=session_config(device)[0]) as session, Progress(title, total=steps, unit="batch") as bar:
+        values = {name: _not_less(tensor) for name, tensor in wanted.tensors.items()}
+        session = tf.Session(config=session_config(device)[0])
+    # Not as default session and graph: these would be the caller's, too, between two batches.
+    steps = steps_per_epoch(len(examples), batch_size)
+    with closing(session), Progress(title, total=steps, unit="batch") as bar:
+        with graph.as_default():
             restore(session, classifier, wanted.variables)
             session.run(iterator.initializer)
-            values = {name: _not_less(tensor) for name, tensor in wanted.tensors.items()}
             run = session.make_callable({**values, "index": batch["index"]})
-            for _ in range(steps):
-                try:
-                    with unreadable.raised():
-                        got = run()
-                except tf.errors.OutOfRangeError:  # images that could not be decoded made it shorter
-                    return
-                yield got
-                bar.step(len(got["index"]))
+        for _ in range(steps):
+            try:
+                with unreadable.raised():
+                    got = run()
+            except tf.errors.OutOfRangeError:  # images that could not be decoded made it shorter
+                return
+            yield got
+            bar.step(len(got["index"]))
 
 
 def _not_less(tensor: tf.Tensor) -> tf.Tensor:
