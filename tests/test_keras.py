@@ -8,7 +8,8 @@ import pytest
 from ckpt_tools import from_arrays
 from ckpt_tools.errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ckpt_tools.formats import keras
-from ckpt_tools.formats.keras_names import layers_of, variable_of
+from ckpt_tools.formats.keras_names import layers_in, layers_of, variables_of
+from ckpt_tools.kinds import kinds
 
 h5py = pytest.importorskip("h5py")
 VGG = {
@@ -188,10 +189,48 @@ def test_numbered_weights_get_the_names_of_their_layer(tmp_path):
     assert list(opened.tensors) == [
         *("bn1/gamma", "bn1/beta", "bn1/moving_mean", "bn1/moving_variance"),
         *("block1_conv1/kernel", "block1_conv1/bias", "mine/0"),
-        *(f"adam/{number}" for number in range(11)),
+        *(f"optimizer/vars/{number}" for number in range(11)),
     ]
     assert opened.tensors["bn1/moving_variance"].load().tolist() == [3] * 4
     assert opened.note == "the file numbers the weights of a layer; they are named by the layer's usual order"
+
+
+def test_moving_statistics_are_statistics_in_every_kind_of_batch_norm(tmp_path):
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        for place, count in [("batch_normalization", 4), ("batch_normalization_1", 3), ("batch_normalization_2", 2)]:
+            group = file.create_group(f"layers/{place}/vars")
+            group.attrs["name"] = place
+            for number in range(count):
+                group[str(number)] = np.zeros(4, "f4")
+        for number, shape in enumerate([(), (), (4,), (4,)]):
+            file[f"optimizer/vars/{number}"] = np.zeros(shape, "i8" if number == 0 else "f4")
+    found = {name: kind.kind for name, kind in kinds(keras.read(tmp_path / "m.weights.h5").tensors.specs()).items()}
+    statistics = [name for name, kind in found.items() if kind == "statistic"]
+    layers = ("batch_normalization", "batch_normalization_1", "batch_normalization_2")
+    assert statistics == [f"{layer}/moving_{what}" for layer in layers for what in ("mean", "variance")]
+    assert [name for name, kind in found.items() if kind == "weight"] == [
+        *("batch_normalization/gamma", "batch_normalization/beta", "batch_normalization_1/0"),
+    ]
+    assert [kind for name, kind in found.items() if name.startswith("optimizer")] == ["step", "slot", "slot", "slot"]
+
+
+def test_files_without_names_of_layers_and_two_layers_of_one_name(tmp_path):
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:  # Keras 2.12
+        file["_layer_checkpoint_dependencies/dense/vars/0"] = np.zeros((2, 3), "f4")
+        file["_layer_checkpoint_dependencies/odd/vars/0"] = np.zeros(3, "f4")
+        for place in ("a", "b"):
+            group = file.create_group(f"{place}/dense/vars")
+            group.attrs["name"] = "same"
+            group["0"] = np.zeros((2, 3), "f4")
+    assert list(keras.read(tmp_path / "m.weights.h5").tensors) == [
+        *("_layer_checkpoint_dependencies/dense/kernel", "_layer_checkpoint_dependencies/odd/vars/0"),
+        *("a/dense/vars/0", "b/dense/vars/0"),
+    ]
+
+
+@pytest.mark.parametrize("config", [b"{", b"[" * 100_000, b'{"class_name": "Dense", "config": 7}', b"\xff"])
+def test_a_damaged_config_is_no_config(config):
+    assert layers_in(config) == {}
 
 
 def test_layers_of_names():
@@ -201,8 +240,9 @@ def test_layers_of_names():
         "global_step": ["global_step"],
     }
     assert layers_of(["a/x/w", "b/x/w"]) == {"a": ["a/x/w"], "b": ["b/x/w"]}
-    assert variable_of("dense", 0, 1) == "kernel"
-    assert variable_of("dense", 2, 3) is None
+    assert variables_of("dense", 1) == ("kernel",)
+    assert variables_of("dense", 3) == (None, None, None)
+    assert variables_of("conv2d_3", 2) == ("kernel", "bias")
 
 
 def test_keras_reads_what_is_written_and_is_read(tmp_path):
@@ -234,3 +274,37 @@ def test_keras_reads_what_is_written_and_is_read(tmp_path):
 
 def _usual(count):
     return ("kernel", "bias") if count == 2 else ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+def test_an_archive_names_every_variable_as_keras_does(tmp_path):
+    """Settings decide what the numbers mean: whether there is a scale, an offset, a bias; layers keep other layers."""
+    pytest.importorskip("tensorflow")
+    from keras import Input, Model, Sequential, layers
+
+    images = Input((12, 12, 3))
+    x = layers.Conv2D(4, 3, name="first")(images)
+    for settings in ({}, {"scale": False}, {"center": False, "name": "no_beta"}, {"scale": False, "center": False}):
+        x = layers.BatchNormalization(**settings)(x)
+    x = layers.SpectralNormalization(layers.Conv2D(4, 1))(layers.SeparableConv2D(4, 3)(x))
+    x = layers.LayerNormalization(center=False)(layers.PReLU()(layers.Normalization()(x)))
+    x = layers.Reshape((8, 32))(layers.Dropout(0.1, seed=1)(x))
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True, use_bias=False))(x)
+    x = layers.RNN([layers.LSTMCell(3), layers.SimpleRNNCell(2)])(layers.MultiHeadAttention(2, 3)(x, x))
+    for name in ("one", "two"):  # layers of the same names, one model in another
+        x = Sequential([layers.Dense(4, use_bias=False, name="d"), layers.BatchNormalization(name="b")], name=name)(x)
+    model = Model(images, x)
+    model.save(tmp_path / "m.keras")
+    opened = keras.read(tmp_path / "m.keras")
+    wanted = {weight.path: np.asarray(weight) for weight in model.weights}
+    found = {name: tensor.load() for name, tensor in opened.tensors.items()}
+    extra = {name for name in found if "seed_generator" in name or name == "spectral_normalization/kernel"}
+    assert found.keys() - extra == wanted.keys()
+    assert all(np.array_equal(found[name], value) for name, value in wanted.items())
+    assert opened.note == (
+        "the file numbers the weights of a layer; they are named by the layer's class and settings in config.json"
+    )
+    statistics = {name for name, kind in kinds(opened.tensors.specs()).items() if kind.kind == "statistic"}
+    assert statistics == {name for name in wanted if name.rpartition("/")[2] in _STATISTICS}
+
+
+_STATISTICS = ("moving_mean", "moving_variance", "mean", "variance", "count")

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"errors"},
     {"dtypes", "tensors"},
-    {"names", "kinds", "formats", "renames", "adaptation", "labels"},
+    {"names", "kinds", "formats", "renames", "adaptation", "folding", "labels"},
     {"plan", "surgery", "diff", "verification", "salvage", "overview"},
     {"recipe", "recipe_settings", "report", "explorer"},
     {"cli"},

@@ -18,6 +18,7 @@ from ckpt_tools.surgery import (
     Drop,
     EmaToWeights,
     Fill,
+    Fold,
     Graft,
     HeadResize,
     InputChannels,
@@ -56,6 +57,8 @@ EVERYTHING = """\
 - head: {labels_from: [cat, dog], labels_to: dogs.txt}
 - background: drop
 - input_channels: 1
+- fold
+- fold: {what: gamma, select: "Conv2d_*"}
 """
 OPERATIONS_OF_EVERYTHING = (
     Rename((("InceptionV3", "net"), ("re:/biases$", "/bias"), ("scope", ""))),
@@ -80,6 +83,8 @@ OPERATIONS_OF_EVERYTHING = (
     HeadResize(labels_from=("cat", "dog"), labels_to=("dog",)),
     Background("drop"),
     InputChannels(1),
+    Fold(),
+    Fold(("gamma",), ("Conv2d_*",)),
 )
 
 

@@ -30,7 +30,7 @@ NO_SOURCE = Checkpoint(Tensors(), "no checkpoint", "none")
 VECTORS_HEAD = "Logits"  # scope of the small net that is trained on vectors
 ABOUT_IMAGES = (
     "net", "image_size", "preprocessing", "augment", "augment_copies", "show_augmentation", "freeze_until", "aux", "bn",
-    "adapt_input", "precision",
+    "adapt_input", "fold", "precision",
 )  # fmt: skip
 
 
@@ -193,6 +193,7 @@ def plan_of(
         cast=options.cast,
         aux=options.aux,
         adapt_input=options.adapt_input,
+        fold=options.fold,
         batch_norm=parse_policies(options.bn),
         new=new,
     )

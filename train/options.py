@@ -43,6 +43,9 @@ class Options:
         None, "names of the source's classes: classes of the same name are kept", group="source", metavar="FILE"
     )
     adapt_input: bool = option(False, "adapt a first layer that has other input channels", group="source")
+    fold: bool = option(
+        False, "fold scales and biases that the net has no variable for into weights and moving means", group="source"
+    )
 
     data: str = option("", "folder of class folders, TFRecords, CIFAR-10 batches or .npz", group="data", metavar="DIR")
     labels: str | None = option(

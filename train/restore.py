@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..dtypes import numpy_dtype
 from ..errors import TrainingError
+from ..folding import Fold
 from ..plan import RESTORING, Adaptation, Plan, Row
 from ..tensors import Spec, Tensor, Tensors
 
@@ -47,16 +48,23 @@ def planned_tensors(
             return Tensor(spec, fresh)
         found = source[row.source]
         adaptation = plan.adaptations.get(row.name)
-        return Tensor(spec, lambda: convert(found.load(), spec, adaptation, fresh))
+        read = lambda name: source[name].load()  # noqa: E731
+        return Tensor(spec, lambda: convert(found.load(), spec, adaptation, fresh, read))
 
     net = [row for row in plan.checked().rows if row.action in (*RESTORING, "init")]
     return Tensors((row.name, tensor(row)) for row in net)
 
 
 def convert(
-    array: np.ndarray, spec: Spec, adaptation: Adaptation | None, fresh: Callable[[], np.ndarray]
+    array: np.ndarray,
+    spec: Spec,
+    adaptation: Adaptation | Fold | None,
+    fresh: Callable[[], np.ndarray],
+    read: Callable[[str], np.ndarray],
 ) -> np.ndarray:
-    """`array` with its classes or input channels taken as the adaptation says, in the type of `spec`."""
+    """`array` as the adaptation says, in the type of `spec`. `read` gives another tensor of the source."""
+    if isinstance(adaptation, Fold):
+        array, adaptation = adaptation.apply(array, read), adaptation.then
     if adaptation is not None:
         array = adaptation.apply(array, fresh())
     if array.shape != spec.shape:

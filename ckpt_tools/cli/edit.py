@@ -79,6 +79,7 @@ def _add_operations(group: argparse._ArgumentGroup) -> None:
     add("--head-init", "KIND", "new classes begin with zeros or normal", choices=("zeros", "normal"))
     add("--background", "CHANGE", "drop or add class 0 of 1001", choices=("drop", "add"))
     add("--input-channels", "N", "the first convolution for N channels", type=int)
+    add("--fold", "WHAT", "gamma, biases or both of batch-normalised layers into weights and moving means")
     add("--average", "SRC", "mean with these checkpoints", nargs="+")
     add("--graft", ("SRC", "PATTERN"), "tensors of another checkpoint into this one", nargs=2)
 
@@ -204,6 +205,7 @@ _FIELDS = {
     "cast": lambda text: {"dtype": text},
     "background": lambda text: {"change": text},
     "input_channels": lambda number: {"channels": number},
+    "fold": lambda text: {"what": tuple(word.strip() for word in text.split(","))},
     "average": lambda paths: {"others": tuple(paths)},
     "graft": lambda pair: {"source": pair[0], "select": (pair[1],)},
 }

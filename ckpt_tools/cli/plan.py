@@ -31,7 +31,8 @@ EXAMPLES = """\
   ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml"""
 
 
-WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"map:\n", b"{}\n")  # how what --output writes begins
+# How what --output writes begins.
+WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"map:\n", b"fold:", b"{}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,8 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--cast", action="store_true", help="convert other element types")
     add("--aux", action="store_true", help="train the auxiliary head as well")
     add("--adapt-input", action="store_true", help="adapt a first layer that has other input channels")
+    add("--fold", action="store_true", help="fold scales and biases that the net lacks into weights and moving means")
     add("--config", metavar="FILE.yaml", help="options from a file of the training commands; the command line wins")
-    add("--suggest", action="store_true", help="propose --exclude, --trainable and --map")
+    add("--suggest", action="store_true", help="propose --exclude, --trainable, --map and --fold")
     add("--output", metavar="FILE", help="write the plan as JSON, or with --suggest the proposal as YAML")
     add("--all", action="store_true", help="one line for each variable")
     return made
@@ -98,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_config_file(args: argparse.Namespace) -> None:
     """Fills in what the command line leaves open with what --config says; training options are passed over."""
     values = read_config(args.config, Options) if args.config else {}
-    keys = ("net", "exclude", "trainable", "map", "head_scope", "head", "bn", "cast", "class_map", "aux", "adapt_input")
-    for key in keys:
+    keys = ("net", "exclude", "trainable", "map", "head_scope", "head", "bn", "cast", "class_map", "aux")
+    for key in (*keys, "adapt_input", "fold"):
         if not getattr(args, key) and values.get(key):
             setattr(args, key, values[key])
 
@@ -143,6 +145,7 @@ def other_options(args: argparse.Namespace, new: Mapping[str, str]) -> dict[str,
         "cast": args.cast,
         "aux": args.aux,
         "adapt_input": args.adapt_input,
+        "fold": args.fold,
         "batch_norm": parse_policies(args.bn),
         "new": new,
     }
@@ -171,7 +174,8 @@ def plan_text(title: str, plan: Plan, every: bool) -> str:
 
 def proposal_text(proposal: Suggestion) -> str:
     """What to type, as an option a line."""
-    options = [f"--{key} {value}" for key, values in proposal.to_config().items() for value in values]
+    lists = {key: [""] if values is True else values for key, values in proposal.to_config().items()}
+    options = [f"--{key} {value}".rstrip() for key, values in lists.items() for value in values]
     return "\n".join(["suggested", *(f"  {option}" for option in options or ["nothing: the checkpoint fits as it is"])])
 
 

@@ -32,9 +32,9 @@ def _raise(error: CheckpointError) -> None:
 class Bundle:
     """An opened V2 checkpoint: its entries as they lie in the index, and its data files, mapped when needed."""
 
-    def __init__(self, prefix: str, report: Report | None = None) -> None:
+    def __init__(self, prefix: str, report: Report | None = None, index: str = "") -> None:
         self.prefix = prefix
-        self.index = prefix + ".index"
+        self.index = index or prefix + ".index"
         self.specs: dict[str, Spec] = {}
         self._values: dict[str, bytes] = {}
         self._report = report or _raise

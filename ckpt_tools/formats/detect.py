@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import CheckpointError, DamagedError, NotACheckpointError
 from .mapped import MappedFile
-from .proto import LEN, fields
-from .sstable import FOOTER, MAGIC, first_record
+from .proto import LEN, VARINT, fields
+from .sstable import FOOTER, MAGIC, Table, first_record
 
 HEAD = 4096
+_GRAPH = {1: LEN, 2: LEN, 3: VARINT, 4: LEN, 5: LEN}  # fields of a GraphDef, and of a NodeDef
+_NODE = {1: LEN, 2: LEN, 3: LEN, 4: LEN, 5: LEN, 6: LEN, 7: LEN}
+_NODE_NAME = re.compile(rb"[\w.][\w.\-/>]*")  # names and operations, of functions as well
+_LOOKED_AT = 100  # nodes
 
 
 class Kind(NamedTuple):
@@ -97,8 +103,11 @@ def _table(path: str, head: bytes) -> Kind:
     """A V1 file, or the index of a V2 one: the value under '' starts with another field."""
     try:
         key, value, _ = first_record(head)
-    except DamagedError:
-        return Kind("v1", "a checkpoint table")
+    except DamagedError:  # a compressed block does not begin with a key
+        try:
+            key, value, _ = first_record(Table(path).first_block())
+        except CheckpointError:
+            return Kind("v1", "a checkpoint table")
     if key == b"" and value[:1] in (b"\x08", b"\x1a", b"\x10"):
         return Kind("v2_index", "the index of a V2 checkpoint")
     return Kind("v1", "a V1 checkpoint")
@@ -191,23 +200,25 @@ def _cut_table(path: str, head: bytes, size: int) -> Kind | None:
 
 
 def _proto(path: str, head: bytes, size: int) -> Kind:
-    """GraphDef, MetaGraphDef, SavedModel and event files have no magic number: their first fields tell."""
+    """GraphDef, MetaGraphDef, SavedModel and event files have no magic number: their fields tell."""
     if b"brain.Event:" in head[:64]:
         return Kind("events", "a TensorBoard event file", "It holds summaries; values are in checkpoint files.")
-    found, number, first = _outline(path)
-    if number == 1 and isinstance(first, int) and 2 in found:
+    view = MappedFile(path).view()
+    outline = _outline(view)
+    if outline.get(1) == VARINT and outline.get(2) == LEN and any(map(_is_meta_graph, _each(view, 2))):
         return Kind("saved_model_pb", "the graph of a SavedModel", "Give its folder.")
-    if number == 1 and isinstance(first, bytes):
-        if _is_node(first):
-            return Kind("graphdef", "a GraphDef")
-        if 2 in found:
-            return Kind(
-                "metagraph",
-                "a MetaGraph (the graph of a model)",
-                "It holds no values; a checkpoint has those in .index and .data files.",
-            )
+    if outline and _is_graph(view):
+        return Kind("graphdef", "a GraphDef")
+    if outline and _is_meta_graph(view):
+        return Kind(
+            "metagraph",
+            "a MetaGraph (the graph of a model)",
+            "It holds no values; a checkpoint has those in .index and .data files.",
+        )
     if re.fullmatch(rb"[\t\n\r -~]+", head):
         return Kind("text", "a text file")
+    if outline:
+        return Kind("protobuf", "a protobuf, but no graph, SavedModel or checkpoint")
     return Kind(
         "unknown",
         f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})",
@@ -215,30 +226,46 @@ def _proto(path: str, head: bytes, size: int) -> Kind:
     )
 
 
-def _outline(path: str) -> tuple[set[int], int, int | bytes | None]:
-    """The numbers of all top-level fields, the first one's number, and its value."""
-    found: set[int] = set()
-    number, first = 0, None
+def _outline(view: memoryview) -> dict[int, int]:
+    """Number -> wire type of all fields of a message; {} for what is none, or none that anybody would write."""
+    found: dict[int, int] = {}
     try:
-        for field, _wire, value in fields(MappedFile(path).view()):
-            if first is None:
-                number, first = field, value if isinstance(value, int) else bytes(value[:HEAD])
-            found.add(field)
-            if field > 100:
-                return set(), 0, None
+        for field, wire, _value in fields(view):
+            if field > 100 or found.setdefault(field, wire) != wire:
+                return {}
     except DamagedError:
-        return set(), 0, None
-    return found, number, first
+        return {}
+    return found
 
 
-def _is_node(data: bytes) -> bool:
-    """NodeDef { 1 name, 2 op, ... }: an op's name is letters and digits, which no other first field looks like."""
-    start = []
-    try:
-        for field, wire, value in fields(data):
-            start.append((field, wire, bytes(value) if wire == LEN else b""))
-            if len(start) == 2:
-                break
-    except DamagedError:
+def _each(view: memoryview, number: int) -> Iterator[memoryview]:
+    """The values of every field of this number, in a message whose outline is known."""
+    return (value for field, wire, value in fields(view) if field == number and wire == LEN)
+
+
+def _is_meta_graph(view: memoryview) -> bool:
+    """MetaGraphDef { 1 meta_info_def, 2 graph_def, 3 saver_def, 4 collection_def*, 5 signature_def*, ... }"""
+    outline = _outline(view)
+    if not outline.keys() <= set(range(1, 8)) or set(outline.values()) != {LEN}:
         return False
-    return [row[:2] for row in start] == [(1, LEN), (2, LEN)] and start[1][2].isalnum()
+    return any(map(_is_graph, _each(view, 2)))
+
+
+def _is_graph(view: memoryview) -> bool:
+    """GraphDef { 1 node*, 2 library, 3 version, 4 versions, 5 debug_info }: versions, or nodes with attributes.
+
+    Two texts, as a node begins with, are what many messages begin with.
+    """
+    outline = _outline(view)
+    if any(outline.get(field, wire) != wire for field, wire in _GRAPH.items()) or not outline.keys() <= _GRAPH.keys():
+        return False
+    attributes = False
+    for node in itertools.islice(_each(view, 1), _LOOKED_AT) if 1 in outline else ():
+        inside = _outline(node)
+        if not {1, 2} <= inside.keys() <= _NODE.keys() or any(_NODE[field] != inside[field] for field in inside):
+            return False
+        if not all(_NODE_NAME.fullmatch(bytes(text)) for number in (1, 2) for text in _each(node, number)):
+            return False
+        attributes = attributes or 5 in inside
+    versions = 4 in outline and all(_outline(each).get(1) == VARINT for each in _each(view, 4))
+    return versions or (1 in outline and (attributes or 3 in outline))

@@ -8,7 +8,7 @@
 
 A tensor's name is the weight's without `:0`, as TensorFlow 1 would save it; a weight whose name does not say its
 layer gets it in front. Keras 3 keeps the name of a layer, and of its variables only the order: where the class of
-the layer tells what they are, they are named.
+the layer, and its settings in the config.json of an archive, tell what they are, they are named as Keras names them.
 Layout: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py.
 """
 
@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from ..dtypes import dtype_name
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
-from .keras_names import layers_of, variable_of
+from .keras_names import MAX_CONFIG, Layer, layers_in, layers_of, variable_names
 from .representable import check_names, check_types
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "comple
 }
 _ATTRIBUTE_LIMIT = 64512  # bytes of one attribute; Keras cuts longer lists into layer_names0, layer_names1, ...
 _COMPRESSION_LIMIT = 1100  # no filter that is read here packs denser: gzip reaches 1032 to 1
-_INNER = "model.weights.h5"
+_INNER, _CONFIG = "model.weights.h5", "config.json"
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     path = os.fspath(path)
     with _damage_at(path):
         if not zipfile.is_zipfile(path):
-            return _read_h5(path, path, "keras_h5", ())
+            return _read_h5(path, path, "keras_h5", (), {})
         with zipfile.ZipFile(path) as archive:
             if _INNER not in archive.namelist():
                 raise NotACheckpointError(f"is a zip archive without {_INNER}, so no Keras model")
@@ -61,10 +61,21 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             inner = os.path.join(unpacked.name, _INNER)
             with archive.open(_INNER) as packed, open(inner, "wb") as out:
                 shutil.copyfileobj(packed, out, 1 << 20)
-        return _read_h5(inner, path, "keras", (unpacked,))
+            described = _described(archive)
+        return _read_h5(inner, path, "keras", (unpacked,), described)
 
 
-def _read_h5(file_path: str, path: str, format: str, holds: tuple[object, ...]) -> Checkpoint:
+def _described(archive: zipfile.ZipFile) -> dict[str, list[Layer]]:
+    """The layers in the archive's config, by name; {} where it has none of a reasonable size."""
+    if _CONFIG not in archive.namelist() or archive.getinfo(_CONFIG).file_size > MAX_CONFIG:
+        return {}
+    with archive.open(_CONFIG) as file:
+        return layers_in(file.read(MAX_CONFIG))
+
+
+def _read_h5(
+    file_path: str, path: str, format: str, holds: tuple[object, ...], described: Mapping[str, list[Layer]]
+) -> Checkpoint:
     file = _h5py().File(file_path, "r")
     weights = file
     if _link(file, "model_weights") and "layer_names" not in file.attrs:
@@ -77,9 +88,11 @@ def _read_h5(file_path: str, path: str, format: str, holds: tuple[object, ...]) 
             found += _listed(_child(file, "optimizer_weights"), "optimizer_weights")
     else:
         places = dict(_all_datasets(file, "", {}))
-        named = _named_by_layer(file, places)
-        found += named.items() if named else places.items()
-        note = "the file numbers the weights of a layer; they are named by the layer's usual order" if named else ""
+        named = variable_names(list(places), _layer_names(file, places), described)
+        found += [(named[place], dataset) for place, dataset in places.items()]
+        if list(named.values()) != list(places):
+            by = f"class and settings in {_CONFIG}" if described else "usual order"
+            note = f"the file numbers the weights of a layer; they are named by the layer's {by}"
     if not found:
         raise NotACheckpointError("is an HDF5 file without Keras weights")
     tensors: dict[str, Tensor] = {}
@@ -119,21 +132,13 @@ def _all_datasets(group: h5py.Group, path: str, seen: dict[int, str]) -> Iterato
             yield from _all_datasets(child, f"{path}{key}/", seen)
 
 
-def _named_by_layer(file: h5py.File, places: Mapping[str, h5py.Dataset]) -> dict[str, h5py.Dataset]:
-    """`layers/conv2d/vars/0` of layer "block1_conv1" becomes `block1_conv1/kernel`; {} where that is not one to one."""
-    named: dict[str, h5py.Dataset] = {}
-    for place, dataset in places.items():
-        folder, _, number = place.rpartition("/")
-        owner, _, last = folder.rpartition("/")
-        name = place
-        if last == "vars" and number.isdigit() and "name" in dataset.parent.attrs:
-            layer = str(dataset.parent.attrs["name"])
-            variable = variable_of(owner.rpartition("/")[2], int(number), len(dataset.parent))
-            name = f"{layer}/{variable or number}"
-        if name in named:
-            return {}
-        named[name] = dataset
-    return named if list(named) != list(places) else {}
+def _layer_names(file: h5py.File, places: Iterable[str]) -> dict[str, str]:
+    """Path of each group around the datasets that belongs to a layer -> the layer's name, where the file keeps it."""
+    names: dict[str, str] = {}
+    for owner in {place[:i] for place in places for i, letter in enumerate(place) if letter == "/"}:
+        if f"{owner}/vars" in file and "name" in (attributes := _child(file, f"{owner}/vars").attrs):
+            names[owner] = str(attributes["name"])
+    return names
 
 
 def _link(group: h5py.Group, name: str) -> object:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-_KERNEL = ("kernel", "bias")
-# Layer class, as Keras 3 spells it in its files -> its variables, in the order in which the layer makes them.
+_KERNEL = "kernel bias?use_bias"
+_RECURRENT = "kernel recurrent_kernel bias?use_bias"
+_GAMMA_BETA = "gamma?scale beta?center"
+# Layer class, as Keras 3 spells it in its files -> its variables, in the order in which the layer makes them. NAME?FLAG
+# is there where the layer's settings say so: layers/*/*.py of Keras 3.
 _VARIABLES = {
     "dense": _KERNEL,
+    "einsum_dense": "kernel bias?bias_axes",
     "conv1d": _KERNEL,
     "conv2d": _KERNEL,
     "conv3d": _KERNEL,
@@ -17,30 +24,135 @@ _VARIABLES = {
     "conv3d_transpose": _KERNEL,
     "depthwise_conv1d": _KERNEL,
     "depthwise_conv2d": _KERNEL,
-    "separable_conv1d": ("depthwise_kernel", "pointwise_kernel", "bias"),
-    "separable_conv2d": ("depthwise_kernel", "pointwise_kernel", "bias"),
-    "embedding": ("embeddings",),
-    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
-    "layer_normalization": ("gamma", "beta"),
-    "p_re_lu": ("alpha",),
+    "separable_conv1d": "depthwise_kernel pointwise_kernel bias?use_bias",
+    "separable_conv2d": "depthwise_kernel pointwise_kernel bias?use_bias",
+    "embedding": "embeddings",
+    "batch_normalization": f"{_GAMMA_BETA} moving_mean moving_variance"
+    " moving_stddev?renorm renorm_mean?renorm renorm_stddev?renorm",
+    "layer_normalization": _GAMMA_BETA,
+    "group_normalization": _GAMMA_BETA,
+    "rms_normalization": "scale",
+    "spectral_normalization": "kernel vector_u",
+    "normalization": "mean variance count",
+    "p_re_lu": "alpha",
+    "attention": "scale?use_scale",
+    "additive_attention": "scale?use_scale",
+    "lstm_cell": _RECURRENT,
+    "gru_cell": _RECURRENT,
+    "simple_rnn_cell": _RECURRENT,
+    # Attributes by which layers keep others, whose class is not in the path.
+    "cell": _RECURRENT,
+    "query_dense": _KERNEL,
+    "key_dense": _KERNEL,
+    "value_dense": _KERNEL,
+    "output_dense": _KERNEL,
+    "seed_generator": "seed_generator_state",
 }
+MAX_CONFIG = 64 << 20  # bytes; those of the largest published models have about one
+
+
+class Layer:
+    """A layer as the config of a model describes it: its class as paths spell it, and its settings."""
+
+    def __init__(self, class_name: str, settings: Mapping[str, object]) -> None:
+        self.class_name = _snake(class_name)
+        self.settings = settings
+
+
+def layers_in(config: bytes) -> dict[str, list[Layer]]:
+    """Name -> the layers of that name in a `config.json`, of inner models too; {} where the bytes are no such thing."""
+    try:
+        waiting = [json.loads(config)]
+    except (ValueError, RecursionError):
+        return {}
+    found: dict[str, list[Layer]] = {}
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            settings = value.get("config")
+            if isinstance(value.get("class_name"), str) and isinstance(settings, dict) and "name" in settings:
+                found.setdefault(str(settings["name"]), []).append(Layer(value["class_name"], settings))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return found
+
+
+def variable_names(
+    places: Sequence[str], layer_names: Mapping[str, str], described: Mapping[str, Sequence[Layer]]
+) -> dict[str, str]:
+    """`layers/conv2d/vars/0` of the layer "block1_conv1" is `block1_conv1/kernel`; two of one name keep their places.
+
+    `layer_names` are those of the groups of the file, `described` the layers of the config by name. The variables of an
+    optimizer keep their places, too: which variable a slot is of, the file does not say.
+    """
+    named = {place: place for place in places}
+    owners = [place.rpartition("/vars/")[0] for place in places]
+    counts = Counter(owners)
+    for place, owner in zip(places, owners, strict=True):
+        number = place[len(owner) + len("/vars/") :]
+        if not owner or not number.isdigit() or owner.split("/")[0] == "optimizer":
+            continue
+        parts = owner.split("/")
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        names = [layer_names[group] for group in above if group in layer_names]
+        known = variables_of(parts[-1], counts[owner], described.get(names[-1], ()) if names else ())
+        variable = known[int(number)] if int(number) < len(known) else None
+        if names or variable:  # files of Keras 2 keep no names of layers
+            named[place] = "/".join([*(names or [owner]), variable or number])
+    times = Counter(named.values())
+    return {place: name if times[name] == 1 else place for place, name in named.items()}
+
+
+def variables_of(place: str, count: int, described: Sequence[Layer] = ()) -> tuple[str | None, ...]:
+    """The names of a layer's `count` variables, in their order; None where neither class nor number tells.
+
+    `place` is the last component of the layer's path in the file; `described` are the layers of its name in the model's
+    config.
+
+    >>> variables_of("batch_normalization_1", 4)
+    ('gamma', 'beta', 'moving_mean', 'moving_variance')
+    >>> variables_of("batch_normalization", 3)  # without gamma or without beta
+    (None, 'moving_mean', 'moving_variance')
+    >>> variables_of("batch_normalization", 3, [Layer("BatchNormalization", {"scale": False, "center": True})])
+    ('beta', 'moving_mean', 'moving_variance')
+    """
+    kind = place if place in _VARIABLES else re.sub(r"_\d+\Z", "", place)
+    if kind in _VARIABLES:
+        described = [each for each in described if each.class_name == kind]
+    layer = described[0] if len(described) == 1 else None
+    rows = [word.partition("?")[::2] for word in _VARIABLES.get(layer.class_name if layer else kind, "").split()]
+    flags = sorted({flag for _, flag in rows if flag})
+    possible = list(_names(rows, flags))
+    if layer and all(flag in layer.settings for flag in flags):
+        on = {flag for flag in flags if layer.settings[flag]}
+        possible = [[name for name, flag in rows if not flag or flag in on]]
+    fitting = [names for names in possible if len(names) == count]
+    agreed = [{names[i] for names in fitting} for i in range(count)]
+    return tuple(names.pop() if len(names) == 1 else None for names in agreed)
+
+
+def _names(rows: Sequence[tuple[str, str]], flags: Sequence[str]) -> Iterator[list[str]]:
+    """The variables with each choice of flags."""
+    for values in itertools.product((True, False), repeat=len(flags)):
+        on = {flag for flag, value in zip(flags, values, strict=True) if value}
+        yield [name for name, flag in rows if not flag or flag in on]
+
+
+def _snake(name: str) -> str:
+    """Keras' own spelling of a class in paths (keras/src/utils/naming.py).
+
+    >>> _snake("PReLU"), _snake("Conv2DTranspose"), _snake("BatchNormalization")
+    ('p_re_lu', 'conv2d_transpose', 'batch_normalization')
+    """
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
 _OPTIMIZERS = frozenset(
     ["sgd", "rmsprop", "adam", "adamw", "adadelta", "adagrad", "adamax", "adafactor", "nadam", "ftrl", "lion", "lamb"]
     + ["muon", "loss_scale_optimizer", "optimizer", "training", "iterations"]
 )
-
-
-def variable_of(layer_class: str, number: int, count: int) -> str | None:
-    """The name of variable `number` of a layer that has `count`; None where the order does not tell.
-
-    >>> variable_of("conv2d_3", 0, 1), variable_of("batch_normalization", 2, 4)
-    ('kernel', 'moving_mean')
-    >>> variable_of("batch_normalization", 0, 3) is None  # gamma, or beta of one without gamma
-    True
-    """
-    known = _VARIABLES.get(layer_class) or _VARIABLES.get(re.sub(r"_\d+\Z", "", layer_class), ())
-    without_bias = known[-1:] == ("bias",) and count == len(known) - 1
-    return known[number] if count == len(known) or without_bias else None
 
 
 def layers_of(names: Sequence[str]) -> dict[str, list[str]]:

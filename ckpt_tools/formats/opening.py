@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
-from ..errors import NotACheckpointError, SelectionError, nearest
+from ..errors import CheckpointError, DamagedError, NotACheckpointError, SelectionError, nearest
 from ..tensors import Tensor, Tensors
 from . import reader
 from .checkpoint import Checkpoint
-from .detect import identify, refusal
+from .detect import identify
+from .renamed import misnamed
 from .sources import is_shard_name, resolve, v1_shards
 
 
@@ -47,9 +48,19 @@ def _tied(tensor: Tensor, holds: object) -> Tensor:
 def _open_v2(prefix: str, names: str) -> Checkpoint:
     try:
         return reader("v2").read(prefix, names=names)
-    except NotACheckpointError:
-        kind = identify(prefix + ".index")
-        raise refusal(prefix + ".index", kind) from None
+    except (NotACheckpointError, DamagedError):
+        index = prefix + ".index"
+        kind = identify(index)
+        if kind.name == "v2_index" or (kind.name == "v1" and not _is_v1(index)):
+            raise
+        raise misnamed(index, kind) from None
+
+
+def _is_v1(path: str) -> bool:
+    try:
+        return bool(reader("v1").read(path).tensors)
+    except CheckpointError:
+        return False
 
 
 def split_scope(source: str) -> tuple[str, str]:

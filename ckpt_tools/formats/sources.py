@@ -7,10 +7,10 @@ import re
 from typing import NamedTuple
 
 from ..errors import CheckpointError, NotACheckpointError, nearest
-from .detect import Kind, identify, refusal
+from .detect import Kind, identify
+from .renamed import DATA, lost_data_file, misnamed, stem
 from .state import candidates, read_state
 
-_DATA = re.compile(r"(?P<prefix>.+)\.data-(?:\d{5,}|\?{5}|\*)-of-\d{5,}", re.DOTALL)
 _SHARD = re.compile(r"(?P<prefix>.+)-(?:\d{5,}|\?{5}|\*)-of-(?P<count>\d{5,})", re.DOTALL)
 MAX_SHARDS = 100_000
 MAX_LOOKED_AT = 10_000  # files of a folder
@@ -47,62 +47,42 @@ def resolve(path: str) -> Found:
 def _file(path: str) -> Found:
     """An existing file: a member of a checkpoint, or a whole source by itself."""
     kind = identify(path)
-    name = os.path.basename(path)
-    data = _DATA.fullmatch(path)
-    if data:
-        return _member(path, data["prefix"], kind, "a data file of a V2 checkpoint")
-    if name.endswith(".index") and kind.name in ("v2_index", "v1"):
-        return Found("v2", path.removesuffix(".index"), note=f"{name} belongs to the V2 checkpoint {name[:-6]}")
-    if name.endswith(".meta") and kind.name not in ("v1", "tar"):
-        return _member(path, path.removesuffix(".meta"), kind, "a MetaGraph")
-    if kind.name == "v2_index":
-        raise NotACheckpointError(
-            "is the index of a V2 checkpoint under another name", path=path, advice=f"Rename it to {name}.index."
-        )
+    name, prefix = os.path.basename(path), stem(path)
+    if prefix != path and (found := _member(path, prefix, kind)):
+        return found
     if kind.name == "v1":
         shard = _SHARD.fullmatch(path)
         return _shards(shard["prefix"], int(shard["count"]), path) if shard else Found("v1", path)
-    return _other(path, kind)
-
-
-def _other(path: str, kind: Kind) -> Found:
-    """A file that is not part of a checkpoint by itself."""
     if kind.name in ("graphdef", "keras_h5", "keras", "safetensors", "npz"):
         return Found(kind.name, path)
     if kind.name == "saved_model_pb":
         return _folder(os.path.dirname(path) or ".")
-    if kind.name == "state" or os.path.basename(path) == "checkpoint":
+    if kind.name == "state" or (name == "checkpoint" and kind.name in ("text", "unknown")):
         return _state(path)
     if kind.name == "tar":
         return _archive(path)
-    raise refusal(path, kind)
+    if DATA.fullmatch(path) and kind.name in ("unknown", "protobuf", "text"):
+        raise lost_data_file(path)
+    raise misnamed(path, kind)
 
 
-def _member(path: str, prefix: str, kind: Kind, what: str) -> Found:
-    """A data file or a MetaGraph: the checkpoint it belongs to."""
-    name = os.path.basename(path)
-    if os.path.isfile(prefix + ".index"):
-        return Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {os.path.basename(prefix)}")
-    if what == "a MetaGraph":
-        shards = v1_shards(prefix)
-        if os.path.isfile(prefix) and identify(prefix).name == "v1":
-            return Found("v1", prefix, note=f"{name} belongs to the V1 checkpoint {os.path.basename(prefix)}")
-        if shards:
-            return _shards(prefix, shards)._replace(
-                note=f"{name} belongs to the V1 checkpoint {os.path.basename(prefix)}"
-            )
-    if kind.name in ("lfs", "html", "xml", "empty"):
-        raise refusal(path, kind)
-    base = os.path.basename(prefix)
-    if what == "a MetaGraph":
-        raise NotACheckpointError(
-            "is a MetaGraph (the graph of a model): it holds no values",
-            path=path,
-            advice=f"Those are in {base}.index and {base}.data-00000-of-00001, which are not beside it.",
+def _member(path: str, prefix: str, kind: Kind) -> Found | None:
+    """The checkpoint that an index, a data file or a MetaGraph belongs to by its name; None where it is not there."""
+    name, base = os.path.basename(path), os.path.basename(prefix)
+    if name.endswith(".index"):
+        return (
+            Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {base}") if kind.name == "v2_index" else None
         )
-    raise NotACheckpointError(
-        f"is {what}, but its index {base}.index, which holds the names and shapes, is not beside it", path=path
-    )
+    if os.path.isfile(prefix + ".index"):
+        return Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {base}")
+    if not name.endswith(".meta") or kind.name in ("v1", "tar"):
+        return None
+    note = f"{name} belongs to the V1 checkpoint {base}"
+    if os.path.isfile(prefix) and identify(prefix).name == "v1":
+        return Found("v1", prefix, note=note)
+    if shards := v1_shards(prefix):
+        return _shards(prefix, shards)._replace(note=note)
+    return None
 
 
 def is_shard_name(path: str) -> bool:
@@ -140,7 +120,7 @@ def _shards(prefix: str, count: int, given: str = "") -> Found:
 
 def _prefix(path: str) -> Found:
     """A path that is no file: the prefix or the glob of shards, or a mistake."""
-    data = _DATA.fullmatch(path)
+    data = DATA.fullmatch(path)
     if data and os.path.isfile(data["prefix"] + ".index"):
         return Found("v2", data["prefix"])
     shard = _SHARD.fullmatch(path)
@@ -163,13 +143,13 @@ def _nothing(path: str) -> NotACheckpointError:
     if left := _left_of(base, names):
         return NotACheckpointError(left, path=path)
     near = [name for name in names if base and name.startswith(base)][:5]
-    hint = f"; there is {', '.join(near)}" if near else nearest(base, {_stem(name) for name in names})
+    hint = f"; there is {', '.join(near)}" if near else nearest(base, {stem(name) for name in names})
     return NotACheckpointError(f"there is no such file or checkpoint{hint}", path=path)
 
 
 def _left_of(base: str, names: list[str]) -> str:
     """What a folder with these files has of a checkpoint whose index is missing; empty where that is nothing."""
-    parts = [name for name in names if name.startswith(base + ".data-") and _DATA.fullmatch(name)]
+    parts = [name for name in names if name.startswith(base + ".data-") and DATA.fullmatch(name)]
     if parts:
         return f"the data file {parts[0]} is there, but the index {base}.index, which holds the names, is missing"
     if base + ".meta" in names:
@@ -177,12 +157,6 @@ def _left_of(base: str, names: list[str]) -> str:
             f"only the graph {base}.meta is there; {base}.index and its data files, which hold the values, are missing"
         )
     return ""
-
-
-def _stem(name: str) -> str:
-    """The checkpoint that a file belongs to, by its name."""
-    match = _DATA.fullmatch(name)
-    return match["prefix"] if match else name.removesuffix(".index").removesuffix(".meta")
 
 
 def _folder(path: str) -> Found:
@@ -195,7 +169,7 @@ def _folder(path: str) -> Found:
             return Found("graphdef", os.path.join(path, "saved_model.pb"))  # its variables may be frozen into the graph
         raise NotACheckpointError("is a SavedModel without variables: it has no variables/variables.index", path=path)
     state = os.path.join(path, "checkpoint")
-    if os.path.isfile(state):
+    if os.path.isfile(state) and identify(state).name not in ("v1", "v2_index", "metagraph"):
         try:
             return _state(state)
         except CheckpointError as error:
@@ -221,9 +195,9 @@ def _only(path: str, here: dict[str, Found]) -> Found:
         )
     for name in sorted(os.listdir(path)):  # a single thing that looks like one, but is not, is worth naming
         kind = identify(os.path.join(path, name)) if os.path.isfile(os.path.join(path, name)) else None
-        if kind and kind.name in ("cut_v1", "cut_index", "lfs", "html", "torch"):
-            raise refusal(os.path.join(path, name), kind)
-    lost = sorted({match["prefix"] for name in os.listdir(path) if (match := _DATA.fullmatch(name))})
+        if kind and kind.name in ("cut_v1", "cut_index", "v2_index", "lfs", "html", "torch"):
+            raise misnamed(os.path.join(path, name), kind)
+    lost = sorted({match["prefix"] for name in os.listdir(path) if (match := DATA.fullmatch(name))})
     why = f"; {lost[0]} has data files, but its index {lost[0]}.index is missing" if lost else ""
     raise NotACheckpointError(f"the folder holds no checkpoint{why}", path=path)
 
@@ -234,7 +208,7 @@ def _sources_in(folder: str) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for name in names[:MAX_LOOKED_AT]:
         path = os.path.join(folder, name)
-        if not os.path.isfile(path) or _DATA.fullmatch(name) or name.endswith((".meta", ".json", ".txt")):
+        if not os.path.isfile(path) or DATA.fullmatch(name) or name.endswith((".meta", ".json", ".txt")):
             continue
         kind = identify(path).name
         if name.endswith(".index") and kind in ("v2_index", "v1"):
@@ -250,6 +224,8 @@ def _state(path: str) -> Found:
     """The latest checkpoint by a `checkpoint` file; looked for beside it, too, since folders get moved."""
     state = read_state(path)
     for candidate in candidates(path, state.latest):
+        if _is_state(candidate):
+            raise NotACheckpointError(f"names {state.latest}, which is a checkpoint state file itself", path=path)
         try:
             found = resolve(candidate)
             return found._replace(note=f"{os.path.basename(found.path)} is the latest by {path}")
@@ -258,11 +234,19 @@ def _state(path: str) -> Found:
                 raise
     folder = os.path.dirname(path) or "."
     left = _left_of(os.path.basename(candidate), sorted(os.listdir(folder)))
+    what = "" if os.path.basename(path) == "checkpoint" else "is a checkpoint state file under another name, and "
     raise NotACheckpointError(
-        f"names {state.latest}" + (f": {left}" if left else ", which is not there"),
+        f"{what}names {state.latest}" + (f": {left}" if left else ", which is not there"),
         path=path,
         advice=f"Checkpoints beside it: {', '.join(_sources_in(folder)) or 'none'}.",
     )
+
+
+def _is_state(path: str) -> bool:
+    """Whether a state file, or a folder with one, lies where a checkpoint should: they could name each other."""
+    if os.path.isfile(path + ".index"):
+        return False
+    return os.path.isfile(os.path.join(path, "checkpoint")) or (os.path.isfile(path) and identify(path).name == "state")
 
 
 def _archive(path: str) -> Found:

@@ -88,6 +88,10 @@ class Table:
             return _unpack_snappy(whole[: handle.size])
         raise DamagedError(f"{what} at byte {handle.offset:,} has the unknown compression type {kind}")
 
+    def first_block(self) -> bytes | memoryview:
+        """The contents of the first block; empty where there is none."""
+        return self.read(self.blocks[0].handle) if self.blocks else b""
+
     def position(self, key: bytes) -> int | None:
         """Number of the only block that can hold `key`; None past the last one."""
         at = bisect_left(self.blocks, key, key=lambda block: block.separator)

@@ -13,10 +13,11 @@ net/logits/weights, unused, --exclude logits
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..adaptation import Adaptation, channels, classes
+from ..folding import Fold
 from ..kinds import Kind, kinds
 from ..names import Patterns, parse_patterns
 from ..renames import Rename, parse_renames, rename
@@ -24,8 +25,9 @@ from ..tensors import Spec
 from . import batch_norm as norms
 from .conflicts import Misfit, explain
 from .idle import idle_patterns, idle_renames, idle_trainable
+from .ignored import Ignored, SourceLayers, explain_ignored
 from .missing import covering
-from .rows import RESTORING, Plan, Row, Variable
+from .rows import AUXILIARY, PART, RESTORING, Plan, Row, Variable
 
 
 class _Rules(NamedTuple):
@@ -40,7 +42,7 @@ class _Rules(NamedTuple):
 
 class _Decision(NamedTuple):
     row: Row
-    adaptation: Adaptation | None = None
+    adaptation: Adaptation | Fold | None = None
     misfit: Misfit | None = None
 
 
@@ -55,6 +57,7 @@ def make_plan(
     cast: bool = False,
     aux: bool = False,
     adapt_input: bool = False,
+    fold: bool = False,
     batch_norm: Mapping[str, str] | None = None,
     new: Mapping[str, str] | None = None,
 ) -> Plan:
@@ -64,9 +67,10 @@ def make_plan(
     change; none means every trainable variable. renames: rules OLD=NEW, or a mapping OLD -> NEW, as `--map` takes
     them. class_map: new class i takes the old class class_map[i], or is initialised afresh where that is None.
     cast: other element types are converted. aux: the auxiliary head is trained as well. adapt_input: a convolution
-    that has another number of input channels is adapted. batch_norm: pattern -> "train", "frozen" or "stats", over
-    the default that a batch norm trains where its layer does. new: name -> rule, for variables that need no source
-    of their shape, as those of a head that was put in the place of the net's own.
+    that has another number of input channels is adapted. fold: scales and biases of batch-normalised layers that the
+    net has no variable for are folded into weights and moving means. batch_norm: pattern -> "train", "frozen" or
+    "stats", over the default that a batch norm trains where its layer does. new: name -> rule, for variables that need
+    no source of their shape, as those of a head that was put in the place of the net's own.
 
     What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
     Raises SelectionError and RecipeError for patterns and renames that are malformed.
@@ -83,7 +87,13 @@ def make_plan(
     layers = norms.layers(each.name for each in variables if aux or each.role != "auxiliary")
     decided = _without_statistics(decided, layers)
     policies = norms.policies(layers, trained, batch_norm)
-    unused = _unused(source, {row.name: row for row, _, _ in decided}, excluded)
+    in_layers = SourceLayers(source, changed, {row.name: row for row, _, _ in decided})
+    ignored = {each.name: each for each in in_layers.ignored(excluded.match)}
+    folds = in_layers.folds({each.placed for each in ignored.values()}) if fold else {}
+    folded = {name for each in folds.values() for name in (each.gamma, each.biases) if name}
+    decided = [_fold(decision, folds.get(decision.row.name)) for decision in decided]
+    ignored = {name: each for name, each in ignored.items() if name not in folded}
+    unused = _unused(source, {row.name: row for row, _, _ in decided}, excluded, ignored, folded)
     idle = [
         *idle_patterns("--exclude", excluded, list(dict.fromkeys([*net, *source])), "names of the net and the source"),
         *idle_trainable(wanted, can_train, variables, nothing=bool(trainable) and not trained),
@@ -93,7 +103,11 @@ def make_plan(
     misfits = [misfit for _, _, misfit in decided if misfit]
     return Plan(
         rows=(*(row for row, _, _ in decided), *unused),
-        conflicts=(*idle, *explain(misfits, net, source, [row.name for row in unused])),
+        conflicts=(
+            *idle,
+            *explain(misfits, net, source, [row.name for row in unused]),
+            *explain_ignored(list(ignored.values()), list(dict.fromkeys([*net, *source]))),
+        ),
         adaptations={row.name: adaptation for row, adaptation, _ in decided if adaptation},
         batch_norm=policies,
         notes=_notes(decided, net, aux),
@@ -143,7 +157,7 @@ def _decide(
         return _Decision(row("init", rules.new[variable.name], "new in this net: initialised"))
     if spec is None:
         if idle_aux:
-            return _Decision(row("init", "auxiliary head", f"not in the checkpoint; {_WHY_AUXILIARY}"))
+            return _Decision(row("init", AUXILIARY, f"not in the checkpoint; {_WHY_AUXILIARY}"))
         if variable.name in rules.changed:
             name, rule = rules.changed[variable.name]
             reason = f"--map {rule} makes {name} of it"
@@ -176,7 +190,7 @@ def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row,
     not_covered = f"; not covered by --exclude {rules.exclude}" if len(rules.exclude) else ""
     axis = variable.class_axis
     if axis is not None and idle_aux:
-        return _Decision(row("init", "auxiliary head", f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes"))
+        return _Decision(row("init", AUXILIARY, f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes"))
     if axis is not None and _differ_on(axis, ours, theirs):
         if rules.class_map is None:
             return misfit("classes", f"{sizes}, class axis{not_covered}")
@@ -228,8 +242,24 @@ def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms
     return made
 
 
-def _unused(source: Mapping[str, Spec], decided: Mapping[str, Row], excluded: Patterns) -> list[Row]:
-    """A row for each tensor of the source that no variable takes."""
+def _fold(decision: _Decision, fold: Fold | None) -> _Decision:
+    """The decision, with what is folded into the variable before anything else happens to it."""
+    if fold is None:
+        return decision
+    row, before = decision.row, decision.adaptation
+    reason = f"{fold}; {row.reason}" if before else str(fold)
+    row = row._replace(action="adapt", rule=f"--fold, {row.rule}" if before else "--fold", reason=reason)
+    return _Decision(row, fold._replace(then=before))
+
+
+def _unused(
+    source: Mapping[str, Spec],
+    decided: Mapping[str, Row],
+    excluded: Patterns,
+    ignored: Mapping[str, Ignored],
+    folded: Collection[str],
+) -> list[Row]:
+    """A row for each tensor of the source that no variable takes as it is."""
     rows = []
     used = {row.source for row in decided.values() if row.source}
     kind_of = kinds(source)
@@ -240,6 +270,10 @@ def _unused(source: Mapping[str, Spec], decided: Mapping[str, Row], excluded: Pa
         rule, reason = "no such variable", _what(kind_of[name])
         if pattern is not None:
             rule, reason = f"--exclude {pattern}", "excluded"
+        elif name in folded:
+            rule, reason = "--fold", "folded into the variables of its layer"
+        elif name in ignored:
+            rule, reason = PART, ignored[name].reason
         elif name in decided:
             rule, reason = decided[name].rule, "the variable does not take it"
         rows.append(Row(name, "unused", name, spec.shape, None, spec.dtype, False, rule, reason))

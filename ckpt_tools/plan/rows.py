@@ -10,10 +10,13 @@ from typing import NamedTuple
 
 from ..adaptation import Adaptation
 from ..errors import PlanError
+from ..folding import Fold
 from ..tensors import Spec
 
 RESTORING = ("restore", "rename", "cast", "adapt")
 ACTIONS = (*RESTORING, "init", "unused", "conflict")
+AUXILIARY = "auxiliary head"  # rule of what begins afresh in one that is not trained
+PART = "part of a layer that is taken"  # rule of an unused tensor that is in a conflict: it must not be ignored
 
 
 class Variable(NamedTuple):
@@ -70,7 +73,7 @@ class Plan:
 
     rows: tuple[Row, ...]
     conflicts: tuple[Conflict, ...] = ()
-    adaptations: Mapping[str, Adaptation] = field(default_factory=dict)
+    adaptations: Mapping[str, Adaptation | Fold] = field(default_factory=dict)
     batch_norm: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -106,13 +109,15 @@ class Plan:
     def conflict_text(self, most: int | None = 5) -> str:
         """Every conflict: its cause, the facts of the first `most` variables (None: of all), and what to type."""
         reasons = {row.name: row.reason for row in self.rows if row.action == "conflict"}
+        parts = {row.name: row.reason for row in self.rows if row.rule == PART}
         count = len(self.conflicts)
         lines = [f"{count} conflict{'s' * (count != 1)}"]
         for conflict in self.conflicts:
-            concerned = [name for name in conflict.names if name in reasons]
-            counted = f" ({len(concerned)} variable{'s' * (len(concerned) > 1)})" if concerned else ""
+            noun, why = ("tensor", parts) if set(conflict.names) <= parts.keys() else ("variable", reasons)
+            concerned = [name for name in conflict.names if name in why]
+            counted = f" ({len(concerned)} {noun}{'s' * (len(concerned) > 1)})" if concerned else ""
             lines.append(f"{conflict.cause}{counted}")
-            lines += [f"  {name}: {reasons[name]}" for name in concerned[:most]]
+            lines += [f"  {name}: {why[name]}" for name in concerned[:most]]
             if most is not None and len(concerned) > most:
                 lines.append(f"  and {len(concerned) - most} more")
             lines.append(f"  => {conflict.advice}")
@@ -124,7 +129,7 @@ class Plan:
             "rows": [row._asdict() for row in self.rows],
             "conflicts": [conflict._asdict() for conflict in self.conflicts],
             "summary": self.summary,
-            "adaptations": {name: adaptation._asdict() for name, adaptation in self.adaptations.items()},
+            "adaptations": {name: _as_dict(adaptation) for name, adaptation in self.adaptations.items()},
             "batch_norm": dict(self.batch_norm),
             "notes": list(self.notes),
             "digest": self.digest,
@@ -136,10 +141,21 @@ class Plan:
         return cls(
             tuple(Row(**{**row, **_tuples(row, "source_shape", "target_shape")}) for row in value["rows"]),
             tuple(Conflict(**{**conflict, **_tuples(conflict, "names")}) for conflict in value["conflicts"]),
-            {name: Adaptation(**{**made, **_tuples(made, "take")}) for name, made in value["adaptations"].items()},
+            {name: _adaptation(made) for name, made in value["adaptations"].items()},
             dict(value["batch_norm"]),
             tuple(value["notes"]),
         )
+
+
+def _as_dict(adaptation: Adaptation | Fold) -> dict:
+    made = adaptation._asdict()
+    return {**made, "then": made["then"] and made["then"]._asdict()} if isinstance(adaptation, Fold) else made
+
+
+def _adaptation(made: Mapping) -> Adaptation | Fold:
+    if made["kind"] != "fold":
+        return Adaptation(**{**made, **_tuples(made, "take")})
+    return Fold(**{**made, **_tuples(made, "spread"), "then": made["then"] and _adaptation(made["then"])})
 
 
 def _tuples(value: Mapping, *keys: str) -> dict:

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..folding import Fold
 from ..renames import parse_renames
 from ..tensors import Spec
 from .conflicts import STATISTICS, layers_of
+from .ignored import LAYERS_DIFFER, RENORM, RENORM_PATTERN
 from .making import make_plan
 from .missing import View, covering, explain_missing
 from .rows import RESTORING, Plan, Variable
 
 
 class Suggestion(NamedTuple):
-    """What to give `--exclude`, `--trainable` and `--map`, and the plan that it makes (conflicts left, if any)."""
+    """What to give `--exclude`, `--trainable`, `--map` and `--fold`, and the plan that it makes (conflicts left, if
+    any)."""
 
     exclude: tuple[str, ...]
     trainable: tuple[str, ...]
     renames: tuple[str, ...]  # OLD=NEW
+    fold: bool
     plan: Plan
 
-    def to_config(self) -> dict[str, list[str]]:
+    def to_config(self) -> dict[str, list[str] | bool]:
         """Keys and values for a `--config` file of the training commands; what is empty is left out."""
         lists = {"exclude": self.exclude, "trainable": self.trainable, "map": self.renames}
-        return {key: list(values) for key, values in lists.items() if values}
+        return {key: list(values) for key, values in lists.items() if values} | ({"fold": True} if self.fold else {})
 
 
 def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options: object) -> Suggestion:
@@ -50,10 +54,15 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     for cause in causes:
         renames |= cause.renames
     exclude = list(dict.fromkeys(pattern for cause in causes for pattern in cause.exclude))
+    asked = options.get("fold", False)
+    options["fold"] = True  # kept only where there is something to fold
     plan = make_plan(source, variables, renames=renames, exclude=exclude, **options)
+    options["fold"] = fold = asked or any(isinstance(each, Fold) for each in plan.adaptations.values())
+    exclude += [RENORM_PATTERN for conflict in plan.conflicts if conflict.cause == RENORM]
     reasons = ("other number of classes", "other shape", "no source")
     unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]
-    lost = [name for conflict in plan.conflicts if conflict.cause == STATISTICS for name in conflict.names]
+    differ = (STATISTICS, *LAYERS_DIFFER)
+    lost = [name for conflict in plan.conflicts if conflict.cause in differ for name in conflict.names]
     layers = layers_of(lost, net)
     unfit += layers if 2 * len(layers) <= len(net) else []  # else it is a file that nothing should be taken from
     exclude = [*exclude, *(scope for scope in covering(unfit, net) if scope not in exclude)]
@@ -61,7 +70,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     plan = make_plan(source, variables, renames=renames, exclude=exclude, trainable=trainable, **options)
     texts = tuple(f"{old}={new}" for old, new in renames.items())
     parse_renames(texts)  # what is proposed can be typed
-    return Suggestion(tuple(exclude), tuple(trainable), texts, plan)
+    return Suggestion(tuple(exclude), tuple(trainable), texts, fold, plan)
 
 
 def _to_train(plan: Plan, net: Mapping[str, Variable]) -> list[str]:

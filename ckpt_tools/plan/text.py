@@ -38,7 +38,8 @@ def scope_rows(plan: Plan) -> list[dict[str, object]]:
     for row in plan.rows:
         if row.action != "conflict":
             scope = "/".join(row.name.split("/")[:-1][:_GROUP_DEPTH])
-            why = row.reason if row.action in ("adapt", "cast") else row.rule
+            own = row.action in ("adapt", "cast") and not row.rule.startswith("--fold")  # which names each one's gamma
+            why = row.reason if own else row.rule
             groups.setdefault((scope, row.action, why), []).append(row)
     return [
         {

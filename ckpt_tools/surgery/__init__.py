@@ -14,6 +14,7 @@ from __future__ import annotations
 from .casting import Cast
 from .chain import Surgery, operate
 from .combining import Average, Graft
+from .folding import Fold
 from .head import Background, HeadResize, InputChannels
 from .operation import Edit, Loss, Operation, Row
 from .renaming import Drop, EmaToWeights, Keep, Rename, Strip
@@ -39,6 +40,7 @@ OPERATIONS: dict[str, type[Operation]] = {
         HeadResize,
         Background,
         InputChannels,
+        Fold,
     )
 }
 
