@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,6 +291,16 @@ def test_a_plan_with_a_cast_is_executed(tmp_path):
 
 
 # --- stopping ---
+
+
+def test_paths_of_python_are_options(job, tmp_path):
+    """They reach config.yaml as text: a Path stopped a run between plan.json and config.yaml, and the next one too."""
+    paths = {name: Path(job[name]) for name in ("checkpoint", "data", "cache_dir")}
+    how = {**job, **paths, "trainable": "Logits", "steps": "2", "train_dir": tmp_path / "run"}
+    assert finetune(Options(**how)).step == 2
+    said = []
+    assert finetune(Options(**{**how, "steps": 3}), said.append).step == 3
+    assert "continuing     after step 2 of 3" in said
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(job, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from ..labels import read_labels
 from ..nets.registry import Net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
-from .configuration import option, problem_with, read_config
+from .configuration import coerce, option, problem_with, read_config
 from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
 from .options import Options
@@ -44,6 +44,7 @@ class SourceOptions:
     preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
 
     def __post_init__(self) -> None:
+        coerce(self)
         if problems := self.problems():
             raise RecipeError("; ".join(problems))
 

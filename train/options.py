@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..errors import RecipeError
-from .configuration import flag, option, problem_with
+from .configuration import coerce, flag, option, problem_with
 
 AUTO, FLOAT32 = "auto", "float32"
 PRECISIONS = (AUTO, FLOAT32, "bfloat16", "float16")
@@ -196,6 +196,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        coerce(self)
         problems = [
             problem for found in dataclasses.fields(self) if (problem := problem_with(found, getattr(self, found.name)))
         ]
