@@ -11,7 +11,7 @@ import tiny_net  # noqa: E402
 
 from ckpt_tools import open_checkpoint, save_checkpoint  # noqa: E402
 from ckpt_tools.cli import evaluate as command  # noqa: E402
-from ckpt_tools.errors import DataError, RecipeError, TrainingError  # noqa: E402
+from ckpt_tools.errors import DataError, RecipeError, SelectionError, TrainingError  # noqa: E402
 from ckpt_tools.tensors import from_array  # noqa: E402
 from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.finetune import finetune  # noqa: E402
@@ -190,7 +190,7 @@ def test_what_cannot_be_evaluated(tmp_path, capsys):
     with pytest.raises(RecipeError, match=found):
         EvaluateOptions(train_dir="a", image_size=0, split="tests", worst=-2, use="bets")
     np.savez(tmp_path / "other.npz", w=np.zeros(3, np.float32))
-    with pytest.raises(TrainingError, match="cannot tell which net this is"):
+    with pytest.raises(SelectionError, match="cannot tell which net this is"):
         open_classifier(str(tmp_path / "other.npz"))
     assert command.main(["--checkpoint", str(tmp_path / "other.npz"), "--data", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("ckpt-evaluate: ")

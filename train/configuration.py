@@ -9,7 +9,7 @@ import argparse
 import dataclasses
 import os
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from numbers import Real
 from pathlib import Path
@@ -38,13 +38,16 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_arguments(parser: argparse.ArgumentParser, kind: type) -> None:
-    """Gives `parser` a flag for every field of the options class `kind`, in groups, and --config."""
+def add_arguments(parser: argparse.ArgumentParser, kind: type, only: Collection[str] = ()) -> None:
+    """Gives `parser` a flag for every field of the options class `kind` (or for those of `only`), in groups, and
+    --config."""
     parser.add_argument("--config", metavar="FILE.yaml", help="options from a file; the command line wins over it")
     groups: dict[str, argparse._ArgumentGroup] = {}
     hints = typing.get_type_hints(kind)
     for found in dataclasses.fields(kind):
         facts = found.metadata
+        if only and found.name not in only:
+            continue
         if facts["group"] not in groups:
             groups[facts["group"]] = parser.add_argument_group(facts["group"])
         text = facts["help"].replace("%", "%%")

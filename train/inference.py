@@ -13,7 +13,7 @@ from ..errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
 from ..kinds import kinds
 from ..labels import read_labels
-from ..nets.registry import Net, get_net, recognise
+from ..nets.registry import Net, find_net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
 from .configuration import coerce, option, problem_with, read_config
@@ -134,7 +134,8 @@ def open_classifier(
     `use` says which checkpoint of a train directory: "best", "last" or a step. What is given wins over what the run
     recorded. With `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
 
-    Raises TrainingError where it cannot be told what the net or its classes are, and for averages that are not there.
+    Raises SelectionError where it cannot be told what the net is, TrainingError where it has no last layer, and for
+    averages that are not there.
     """
     run, prefix = _find_run(source, use)
     checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
@@ -202,10 +203,7 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Cl
 
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
-    if name is None and (found is None or found.net is None):
-        advice = "Give --net, or the train directory of a run."
-        raise TrainingError(f"cannot tell which net this is{f': {found}' if found else ''}", path=source, advice=advice)
-    net = get_net(name) if name else found.net
+    net = find_net(name, specs, source)
     classes = found.classes if found and found.net == net else _classes(net, specs)
     classes = classes if head else None
     if classes is None and head:

@@ -36,7 +36,7 @@ class Options:
     )
     cast: bool = option(False, "convert other element types instead of stopping", group="source")
     class_map: str | None = option(
-        None, 'classes of the source to keep, in the order of the new ones: "3,7,_" or a file of it',
+        None, 'classes of the source to keep: "3,7,_", a file of it, or NEW.txt=OLD.txt, files of labels',
         group="source", metavar="MAP",
     )  # fmt: skip
     labels_of_source: str | None = option(

@@ -23,7 +23,7 @@ from ..renames import Rename, parse_renames, rename
 from ..tensors import Spec
 from . import batch_norm as norms
 from .conflicts import Misfit, explain
-from .idle import idle_patterns, idle_renames, idle_trainable
+from .idle import idle_class_map, idle_patterns, idle_renames, idle_trainable
 from .missing import covering
 from .rows import RESTORING, Plan, Row, Variable
 
@@ -91,6 +91,9 @@ def make_plan(
         *idle_renames(maps, changed, source, net),
     ]
     misfits = [misfit for _, _, misfit in decided if misfit]
+    mapped = any(adaptation and adaptation.kind == "classes" for _, adaptation, _ in decided)
+    if class_map and not mapped and not any(misfit.kind in ("class map", "missing") for misfit in misfits):
+        idle.append(idle_class_map([row for row, _, _ in decided if net[row.name].role == "head"]))
     return Plan(
         rows=(*(row for row, _, _ in decided), *unused),
         conflicts=(*idle, *explain(misfits, net, source, [row.name for row in unused])),
