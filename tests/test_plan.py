@@ -321,7 +321,7 @@ def test_many_scopes_to_exclude_are_left_to_a_file():
     net = [Variable(f"net/block{n}/w", Spec(F, (2,))) for n in range(20)]
     source = {each.name: each.spec for each in net[:9]}
     (conflict,) = make_plan(source, net).conflicts
-    assert "--config FILE.yaml, which --suggest --output FILE.yaml writes with 11 scopes to exclude" in conflict.advice
+    assert "--config FILE.yaml, which ckpt-plan --suggest --output FILE.yaml writes with 11 scopes" in conflict.advice
     (conflict,) = make_plan({each.name: each.spec for each in net[:13]}, net).conflicts
     assert "--exclude net/block13,net/block14," in conflict.advice
 

@@ -158,8 +158,9 @@ def _decide(
         reshaped = _reshape(variable, spec, rules, idle_aux, row, misfit)
         if reshaped.row.action not in RESTORING:  # said even where --cast is missing, too
             return reshaped
-    if spec.dtype != variable.spec.dtype and not (rules.cast and "string" not in (spec.dtype, variable.spec.dtype)):
-        return misfit("dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
+    text = "string" in (spec.dtype, variable.spec.dtype)
+    if spec.dtype != variable.spec.dtype and (text or not rules.cast):
+        return misfit("string" if text else "dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
     if reshaped:
         return reshaped
     if spec.dtype != variable.spec.dtype:

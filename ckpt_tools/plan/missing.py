@@ -82,7 +82,7 @@ def exclude_advice(names: Sequence[str], everything: Iterable[str]) -> str:
     """`--exclude` with the scopes of these names, as it is typed; where they are many, the file that lists them."""
     cover = covering(names, everything)
     if len(cover) > _TYPED:
-        return f"--config FILE.yaml, which --suggest --output FILE.yaml writes with {len(cover)} scopes to exclude,"
+        return f"--config FILE.yaml, which ckpt-plan --suggest --output FILE.yaml writes with {len(cover)} scopes,"
     return f"--exclude {quote(','.join(cover))}"
 
 
@@ -152,8 +152,8 @@ def _inception_2015(missing: Sequence[str], view: View) -> Cause | None:
     found = tuple(name for name in missing if name in reached)
     if found:
         advice = (
-            f"The checkpoint has the names of 2015: --suggest --output FILE.yaml writes the {len(renames)} renames, "
-            "and --config FILE.yaml takes them."
+            f"The checkpoint has the names of 2015: ckpt-plan --suggest --output FILE.yaml writes the {len(renames)} "
+            "renames, and --config FILE.yaml takes them."
         )
         return Cause(Conflict("2015 Inception names", found, advice), renames)
     if "InceptionV3" in _roots(missing):
