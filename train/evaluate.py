@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, OutputError
+from ..errors import DataError, OutputError, RecipeError
 from . import metrics
 from .configuration import option
 from .data import load_data_set
@@ -82,6 +82,8 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     """
     # --- net and images ---
     classifier = options.open(labels=options.labels)
+    if options.batch_norm_gap and not classifier.plan.batch_norm:
+        raise RecipeError(f"--batch-norm-gap is pointless: {classifier.net.title} has no batch norm")
     data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)

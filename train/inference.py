@@ -55,6 +55,8 @@ class SourceOptions:
             found.append("--train-dir or --checkpoint must be given, not both")
         if not re.fullmatch(r"best|last|\d+", self.use):
             found.append(f"--use {self.use}: must be best, last or a step")
+        elif self.checkpoint and self.use != "best":
+            found.append(f"--use {self.use} chooses a checkpoint of --train-dir; --checkpoint names one itself")
         return found
 
     def open(self, *, labels: str | None = None, head: bool = True) -> Classifier:
@@ -139,9 +141,14 @@ def open_classifier(
     """
     run, prefix = _find_run(source, use)
     checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
+    if run is None and use != "best":
+        advice = f"Give one by its name with --checkpoint, such as {checkpoint.path}."
+        raise RecipeError(f"--use {use}: this is no train directory of ckpt-finetune", path=source, advice=advice)
     if moving_averages:
         checkpoint = averaged(checkpoint)
     found = _from_run(run, prefix, checkpoint) if run else _from_checkpoint(checkpoint, net, head)
+    if run and net is not None and (net != found.net.name or run == Path(source)):
+        raise RecipeError(f"--net {net} is pointless: the run says that it is {found.net.name}", path=source)
     names = found.labels
     if labels is not None:
         listed = read_labels(labels)
@@ -149,6 +156,9 @@ def open_classifier(
         if len(names) != found.classes:
             raise DataError(f"{len(names):,} labels, but the net has {found.classes:,} classes", path=labels)
     how = found.preprocessing
+    if how is None and (image_size or preprocessing):
+        fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
+        raise RecipeError(fact, path=source)
     if how is not None:
         how = Preprocessing(
             preprocessing or how.style, image_size or how.image_size, how.central_fraction, how.channels
@@ -225,9 +235,12 @@ def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
 def data_of(classifier: Classifier, path: str = "", *, validation_fraction: float = 0.2, seed: int = 0) -> DataSet:
     """The data set at `path`; that of the run by default, which is read and split as the run did.
 
-    Raises DataError for one that does not suit.
+    Raises DataError for one that does not suit, RecipeError where none is named.
     """
     run = classifier.options
+    if not path and not run.data:
+        fact = "--data must be given: no run of ckpt-finetune says what this was trained on"
+        raise RecipeError(fact, path=classifier.path)
     own = run.data and (not path or Path(path).resolve() == Path(run.data).resolve())
     data = load_data_set(
         path or run.data,
