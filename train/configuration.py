@@ -15,6 +15,7 @@ from numbers import Real
 from pathlib import Path
 
 from ..errors import RecipeError, nearest
+from .slim_flags import here
 
 
 def option(
@@ -97,7 +98,9 @@ def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, object]:
     for key, value in read.items():
         name = str(key).replace("-", "_")
         if name not in names:
-            raise RecipeError(f"no option {key!r}{nearest(name, names)}", path=path)
+            known = here(name, list(map(flag, names)))
+            hint = f"; it is {known.removeprefix('--').replace('-', '_')} here" if known.startswith("--") else ""
+            raise RecipeError(f"no option {key!r}{hint or nearest(name, names)}", path=path)
         try:
             values[name] = _convert(repr(key), value, hints[name])
         except RecipeError as error:
