@@ -13,8 +13,11 @@ from __future__ import annotations
 import functools
 import io
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,8 +57,9 @@ class Unreadable:
             raise self.error
 
     def note(self) -> str:
-        """One sentence for people, or an empty string."""
-        return f"could not be decoded and were left out: {named('image', list(self.reasons))}" if self.reasons else ""
+        """One sentence for people, with the reasons, or an empty string."""
+        whys = [f"{name} ({reason})" for name, reason in self.reasons.items()]
+        return f"could not be decoded and were left out: {named('image', whys)}" if whys else ""
 
     @contextmanager
     def raised(self) -> Iterator[None]:
@@ -78,10 +82,7 @@ def decode(example: bytes | np.ndarray) -> np.ndarray:
     """
     if isinstance(example, np.ndarray):
         return np.repeat(example, 3, axis=2) if example.shape[2] == 1 else example
-    try:
-        from PIL import Image
-    except ImportError:
-        raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
+    Image = _pillow()  # noqa: N806
     try:
         with Image.open(io.BytesIO(example)) as image:
             if image.mode.startswith("I;16"):
@@ -89,8 +90,22 @@ def decode(example: bytes | np.ndarray) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except Image.UnidentifiedImageError:
         raise ValueError("not an image, or of a kind that Pillow does not know") from None
-    except (SyntaxError, EOFError, Image.DecompressionBombError) as error:  # Pillow's words for damaged files
+    except Image.DecompressionBombError as error:
+        size, most = (f"{int(number):,}" for number in re.findall(r"\d+", str(error))[:2])
+        raise ValueError(f"has {size} pixels, and up to {most} are decoded: make it smaller") from None
+    except (SyntaxError, EOFError) as error:  # Pillow's words for damaged files
         raise ValueError(str(error)) from None
+
+
+@functools.cache
+def _pillow() -> ModuleType:
+    """Pillow's Image, which decodes photos of half its limit, too, without a warning."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
