@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, OutputError, TrainingError, nearest
+from ..formats.placing import write_text
 from .configuration import option
 from .examples import Examples
 from .inference import Classifier, SourceOptions, data_of, logits_of, run_on
@@ -198,7 +199,7 @@ def _describe(
     """labels.txt, and export.json with where everything comes from and how the inputs have to look."""
     import tensorflow
 
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
+    write_text(folder / "labels.txt", "".join(f"{label}\n" for label in classifier.labels))
     record = {
         "source": classifier.path,
         "net": classifier.net.name,
@@ -213,7 +214,7 @@ def _describe(
         "compared_images": images,
         "tensorflow": tensorflow.__version__,
     }
-    (folder / "export.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "export.json", json.dumps(record, indent=1) + "\n")
 
 
 @contextmanager

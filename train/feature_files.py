@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, OutputError, RecipeError
+from ..formats.placing import write_text
 from .examples import Examples
 
 ENDINGS = (".npy", ".npz", ".tsv", ".json")
@@ -87,8 +88,8 @@ def write_companions(features: Features, prefix: str) -> None:
                 facts=np.array(json.dumps(features.facts)),
             )
         writing.replace(whole)
-        Path(f"{prefix}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        Path(f"{prefix}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_text(f"{prefix}.tsv", "\n".join(lines) + "\n")
+        write_text(f"{prefix}.json", json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise OutputError(f"cannot write ({error.strerror})", path=prefix) from error
     finally:

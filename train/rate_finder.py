@@ -9,7 +9,6 @@ smoothed, an end when it has grown to four times its least. Nothing is saved but
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import OutputError, TrainingError
+from ..formats.placing import write_text
 from .figures import new_figure, write_png
 from .job import Job, make_job
 from .options import Options
@@ -61,10 +61,9 @@ def find_learning_rate(options: Options, say: Callable[[str], None] = lambda lin
     found = Found(rates, losses, smoothed, suggest(rates, smoothed), (str(picture), str(picture.with_suffix(".csv"))))
     try:
         write_png(draw(found), picture)
-        with Path(found.files[1]).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("learning_rate", "loss", "smoothed_loss"))
-            writer.writerows([f"{value:.6g}" for value in row] for row in zip(rates, losses, smoothed, strict=True))
+        rows = [[f"{value:.6g}" for value in row] for row in zip(rates, losses, smoothed, strict=True)]
+        lines = [",".join(row) for row in (("learning_rate", "loss", "smoothed_loss"), *rows)]
+        write_text(found.files[1], "\n".join(lines) + "\n")
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror})", path=error.filename or picture) from error
     say(f"learning rate  {found.suggestion:.2g}: the loss falls steepest there; {' and '.join(found.files)}")

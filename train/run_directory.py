@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..formats import open_checkpoint, save_checkpoint
+from ..formats.output import check_space
 from ..formats.placing import write_text
 from ..plan import Plan
 from ..tensors import Tensors
@@ -88,6 +89,18 @@ class RunDirectory:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             fact = "the disk or the quota is full" if full else "cannot write here"
             raise OutputError(f"{fact} ({error.strerror})", path=self.path) from error
+
+    def check_room(self, needed: int, *, anew: bool) -> None:
+        """Raises OutputError where the disk has no room for checkpoints of so many bytes, nor will have it when a run
+        that is there is deleted (`anew`)."""
+        gone = [path for name in self.written.checkpoints for path in self.path.glob(f"{name}.*")] if anew else []
+        there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.is_dir())
+        freed = sum(path.stat().st_size for path in gone)
+        try:
+            check_space(str(there / "checkpoint"), needed, " for the last checkpoint and the best one", freed)
+        except OutputError as error:
+            error.path = str(self.path)
+            raise
 
     def begin(
         self, plan: Plan, options: Options, labels: Sequence[str], facts: Mapping[str, object], *, anew: bool = False

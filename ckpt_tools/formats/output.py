@@ -157,11 +157,12 @@ def _check_target(target: str, force: bool) -> None:
         raise OutputError(f"exists already ({names})", path=target, advice="Use --force to replace it.")
 
 
-def check_space(target: str, needed: int) -> None:
-    """Raises OutputError where the disk of `target` has no room for so many bytes."""
+def check_space(target: str, needed: int, what: str = "", freed: int = 0) -> None:
+    """Raises OutputError where the disk of `target` has no room for so many bytes, `freed` of which will be deleted
+    first; `what` says of what they are."""
     free = _free_bytes(os.path.dirname(target) or ".")
-    if free is not None and free < needed:
-        raise OutputError(f"{needed:,} bytes are needed, and {free:,} are free", path=target)
+    if free is not None and free + freed < needed:
+        raise OutputError(f"{needed:,} bytes are needed{what}, and {free + freed:,} are free", path=target)
 
 
 def _free_bytes(folder: str) -> int | None:
