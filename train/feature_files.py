@@ -31,6 +31,27 @@ class Features:
     examples: Examples | None = None  # what `position` counts in, where it is at hand
 
 
+def check_outputs(prefix: str, *inputs: str) -> None:
+    """Raises OutputError where one of the files that PREFIX means is an input, or an .npz that ckpt-features did not
+    write."""
+    read = {Path(path).resolve() for path in inputs if path}
+    for path in (Path(f"{prefix}{ending}") for ending in ENDINGS):
+        if path.resolve() in read:
+            raise OutputError("would be written over, and is read", path=path, advice="Choose another --output.")
+    path = Path(f"{prefix}.npz")
+    if path.is_file() and not _is_ours(path):
+        fact = "exists, and ckpt-features did not write it"
+        raise OutputError(fact, path=path, advice="Choose another --output.")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return {"features", "facts"} <= set(held.files)
+    except (OSError, ValueError):
+        return False
+
+
 def write_values(blocks: Iterable[np.ndarray], count: int, type: np.dtype, prefix: str) -> np.ndarray:
     """Writes PREFIX.npy, beside its place until it is whole, from blocks of rows: `count` of them, or fewer where some
     cannot be had. Returns the values, memory-mapped.

@@ -25,6 +25,7 @@ from .continuing import open_run
 from .devices import Placement, place
 from .evaluate import Evaluation
 from .feeding import Graph, build_graph, choose_precision, from_cache
+from .figures import check_picture
 from .final_evaluation import final_evaluation
 from .head_only import recall
 from .job import Job, make_job, opening_lines
@@ -88,6 +89,7 @@ def finetune(
     if len(placement.parts) > 1:
         say(placement.line(options.batch_size))
     if options.show_augmentation:
+        check_picture(options.show_augmentation, options.data)
         how = {"batch_size": options.batch_size, "seed": options.seed}
         count = draw_augmentation(job.data.train, job.preprocessing, options.show_augmentation, **how)
         say(f"picture        {count} images before and after augmentation: {options.show_augmentation}")
