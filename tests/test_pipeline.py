@@ -131,6 +131,19 @@ def test_a_photo_of_too_many_pixels_is_left_out_with_its_reason():
     assert unreadable.note() == f"could not be decoded and were left out: image big.png ({reason})"
 
 
+def test_a_jpeg_of_too_many_pixels_is_left_to_pillow_that_names_it():
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    assert ordinary_jpeg(data) == data
+    place = data.index(b"\xff\xc0") + 5  # height and width in the header of the frame
+    huge = data[:place] + struct.pack(">HH", 14_000, 14_000) + data[place + 4 :]
+    with pytest.raises(ValueError, match="a JPEG file of another kind"):
+        ordinary_jpeg(huge)
+    with pytest.raises(ValueError, match="has 196,000,000 pixels, and up to 178,956,970 are decoded"):
+        decode(huge)
+
+
 def test_a_large_photo_is_decoded_without_pillow_s_warning():
     """In a process of its own, where nobody has asked for warnings: a line of Pillow's source was printed."""
     code = "from ckpt_tools.train.pipeline import decode\nimport sys\ntry:\n decode(sys.stdin.buffer.read())\n"

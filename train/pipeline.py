@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
 import re
 import warnings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 TOO_MANY = 0.05  # share of the examples that may be undecodable before the run stops
+MOST_PIXELS = 178_956_970  # of a photo, as Pillow has it
 ENDLESS = 1 << 40
 _NUMBERS = ("int64", "int32", "int64")  # position of the example, its label, what its bytes give to random changes
 
@@ -205,14 +207,15 @@ def make_batches(
 
 def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
     """The bytes of a JPEG file that is whole, grey or in colour. Raises ValueError for anything else: TensorFlow gives
-    CMYK other colours than Pillow, and complains of a file that was cut off on stderr."""
+    CMYK other colours than Pillow, complains of a file that was cut off on stderr, and has no limit to its size."""
     if not isinstance(data, bytes) or not data.startswith(b"\xff\xd8\xff") or not data.endswith(b"\xff\xd9"):
         raise ValueError("not a JPEG file, or not a whole one")
     place = 2
     while place + 10 <= len(data) and data[place] == 0xFF:  # marker and length of each segment (ITU T.81, annex B)
         kind = data[place + 1]
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a frame: precision, height, width, components
-            if data[place + 9] in (1, 3):
+            sides = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
+            if data[place + 9] in (1, 3) and math.prod(sides) <= MOST_PIXELS:
                 return data
             break
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
