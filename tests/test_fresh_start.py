@@ -201,6 +201,14 @@ def test_a_source_that_lies_beside_the_run_s_own_files(run):
         assert opened(directory.path, plan(), resume=True, **opening)[1] == 15
 
 
+def test_a_source_in_a_folder_below_is_out_of_reach(run):
+    below = write_run(run.path / "base", steps=[5])
+    opening = {"checkpoint": str(below.path), "source": open_checkpoint(below.path)}
+    assert opened(run.path, fresh=True, **opening)[1] is None
+    begin(run)
+    assert step_of(below.prefix(5)) == 5
+
+
 def test_a_fresh_start_does_not_delete_what_its_source_was_made_from(run, tmp_path):
     """A run, a conversion of its best checkpoint, and a run from that: each says where it comes from."""
     directory = run

@@ -22,7 +22,8 @@ def lineage(given: str, source: Checkpoint) -> Iterator[tuple[str, tuple[str, ..
 
     `given` is what the user typed for it: the archive of files that were unpacked elsewhere, a link, SRC:scope.
     """
-    yield source.path, (split_scope(given)[0], *source.files)
+    typed = split_scope(given)[0]
+    yield source.path, (*([] if Path(typed).is_dir() else [typed]), *source.files)
     waiting, seen = _made_from(source.path), {source.path}
     while waiting:
         path = waiting.pop()
