@@ -9,15 +9,15 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import CheckpointError, OutputError
+from .formats.placing import write_text
 from .names import reading_order
-from .overview import Row, finite, pieces, plain, statistics_of, totals
+from .overview import Row, Statistics, finite, pieces, plain, statistics_of, totals
 from .tensors import Tensor
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ _MARK = b"<!doctype html>"
 
 
 class Page(NamedTuple):
-    """The page, and what could not be read for it: the problem by the tensor's name."""
+    """The page; what could not be read for it, the problem by the tensor's name; and the statistics of all others whose
+    values were read."""
 
     html: str
     problems: dict[str, str]
+    statistics: dict[str, Statistics]
 
 
 def explore(
@@ -54,12 +56,14 @@ def explore(
     rows = in_reading_order(rows)
     largest = sorted(rows, key=lambda row: -(row.bytes or 0))[:READ]
     read = {row.name for row in largest}
-    described, problems = [], {}
+    described, problems, measured = [], {}, {}
     for done, row in enumerate(rows):
         about = {key: value for key, value in row._asdict().items() if value is not None or key == "bytes"}
         if row.name in read:
             try:
-                about |= _values(row, tensors[row.name].load())
+                values = tensors[row.name].load()
+                measured[row.name] = statistics_of(values)
+                about |= _values(row, values, measured[row.name])
             except CheckpointError as error:
                 about["problem"] = problems[row.name] = str(error.at(tensor=row.name))
         described.append(about)
@@ -71,7 +75,7 @@ def explore(
         "unread": f"Its values were not read: only those of the {READ:,} largest tensors were.",
         "tensors": described,
     }
-    return Page(_filled(title, document), problems)
+    return Page(_filled(title, document), problems, measured)
 
 
 def in_reading_order(rows: Sequence[Row]) -> Sequence[Row]:
@@ -91,15 +95,11 @@ def write_page(page: str, path: str) -> int:
         with target.open("rb") as file:
             if file.read(len(_MARK)).lower() != _MARK:
                 raise OutputError("exists and is not a page", path=path, advice="Choose another name for --html.")
-    content = page.encode()
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(target)
+        write_text(target, page)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
-    return len(content)
+    return len(page.encode())
 
 
 def histogram(values: np.ndarray, low: float, high: float) -> list[int]:
@@ -145,11 +145,10 @@ def picture(row: Row, values: np.ndarray) -> dict | None:
     }
 
 
-def _values(row: Row, values: np.ndarray) -> dict[str, object]:
-    """What the page tells of one tensor's values."""
+def _values(row: Row, values: np.ndarray, found: Statistics) -> dict[str, object]:
+    """What the page tells of one tensor's values; `found` are their statistics."""
     import numpy as np
 
-    found = statistics_of(values)
     about: dict[str, object] = {"statistics": {key: _short(value) for key, value in found._asdict().items()}}
     if row.parameters <= SPELT_OUT:
         about["values"] = np.array2string(values, max_line_width=100, separator=", ", threshold=SPELT_OUT)

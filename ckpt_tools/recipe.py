@@ -118,6 +118,7 @@ class _Reading:
     def __init__(self, loader: SafeLoader, path: str, parameters: Mapping[str, str]) -> None:
         self.loader, self.path, self.parameters = loader, path, parameters
         self.known_parameters: set[str] = set()
+        self.filled: dict[Node, bool] = {}  # False while what is below it is being filled in
         self.problems: list[tuple[int, str]] = []
 
     def operations(self, root: Node | None) -> tuple[Operation, ...]:
@@ -138,7 +139,16 @@ class _Reading:
         self.problems.append((line, f"{self.path}:{line}: {text}" if line else f"{self.path}: {text}"))
 
     def _fill_in(self, node: Node) -> None:
-        """Puts parameters into the scalars below `node`."""
+        """Puts parameters into the scalars below `node`, once where an alias repeats it."""
+        if node in self.filled:
+            if not self.filled[node]:
+                self._say(node, "what is anchored here holds an alias of itself")
+            return
+        self.filled[node] = False
+        self._fill_in_scalars(node)
+        self.filled[node] = True
+
+    def _fill_in_scalars(self, node: Node) -> None:
         if node.id == "scalar":
             if "${" in node.value:
                 # YAML wants "${classes}" in quotes inside {...}: a parameter alone is a number if it looks like one.

@@ -108,6 +108,30 @@ def get_net(name: str) -> Net:
     return found
 
 
+def find_net(name: str | None, specs: Mapping[str, Spec], path: str) -> Net:
+    """The net that is named, or the one that names and shapes of the source at `path` tell.
+
+    Raises SelectionError where they tell none, or one that is not among the nets here.
+    """
+    if name is not None:
+        return get_net(name)
+    found = recognise(specs)
+    if found and found.net:
+        return found.net
+    if found is None:
+        raise SelectionError("cannot tell which net this is", path=path, advice=f"Give --net: {', '.join(NETS)}.")
+    raise SelectionError(f"cannot be taken as it is: {found}", path=path, advice=_advice(found))
+
+
+def _advice(found: Recognised) -> str:
+    """What to do with a source that is none of the nets here, or has the names of another library."""
+    if "2015" in found.phrase:
+        return "Give --net inception_v3; ckpt-plan SRC --net inception_v3 --suggest proposes the names to --map."
+    if "names, looks like" in found.phrase:
+        return "The nets here have slim's names: rename its tensors with a recipe of ckpt-edit, then give --net."
+    return f"The nets here are {', '.join(NETS)}; ckpt-inspect, ckpt-edit and ckpt-convert take any checkpoint."
+
+
 def recognise(specs: Mapping[str, Spec]) -> Recognised | None:
     """The net that a checkpoint's names and shapes are of, or None; no values are read.
 

@@ -5,21 +5,19 @@ import pytest
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError
-from ckpt_tools.nets.head import Head
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.train.job import plan_of
 from ckpt_tools.train.options import Options
-from ckpt_tools.train.unfreezing import Phase
+from ckpt_tools.train.planning import plans_of
 
-OWN_PLACE = Head()
 LABELS = ("cat", "dog", "frog")
 
 
-def plan(net, *, head=OWN_PLACE, **how):
+def plan(net, **how):
     """The plan for a published checkpoint of the net."""
     source = {row.name: row.spec for row in get_net(net).variables(get_net(net).classes)}
     options = Options(checkpoint="x", aux=True, **how)
-    return plan_of(options, source, get_net(net), LABELS, head, Phase(0.0, options.trainable))
+    (made,) = plans_of(options, source, get_net(net), len(LABELS))
+    return made
 
 
 def test_its_classes_are_a_conflict_like_any_other():
@@ -39,7 +37,7 @@ def test_nets_without_one_say_so():
     with pytest.raises(RecipeError, match="--aux: there is no auxiliary head in resnet_v1_50"):
         plan("resnet_v1_50", exclude=("logits",))
     with pytest.raises(RecipeError, match="--aux: there is no auxiliary head beside a head in New"):
-        plan("inception_v3", head=Head(scope="New"))
+        plan("inception_v3", head_scope="New")
 
 
 def test_it_counts_four_tenths():

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckpt_tools import Tensors, from_arrays, save_checkpoint
+from ckpt_tools import Tensors, from_arrays, open_checkpoint, save_checkpoint
+from ckpt_tools.cli import inspect
 from ckpt_tools.cli.inspect import main
 from ckpt_tools.formats import Checkpoint
 
@@ -177,6 +178,31 @@ def test_fail_on_beside_a_page_or_values(capsys, options):
     assert capsys.readouterr().err.endswith("ckpt-inspect: 1 tensor with NaN: net/bn/moving_mean (1 NaN)\n")
     good = [options[0], options[1].replace("moving_mean", "beta"), "--scope", "Logits"]
     assert main(["model.ckpt", *good, "--fail-on", "nan"]) == 0
+
+
+@pytest.mark.parametrize("read", [20_000, 2], ids=["all in the page", "two in the page"])
+@pytest.mark.parametrize(
+    "options",
+    [["--html", "page.html"], ["--tensor", "net/bn/moving_mean"], ["--stats"], ["--json", "--stats"]],
+    ids=str,
+)
+def test_values_are_read_once(capsys, monkeypatch, options, read):
+    """A second reading doubles the time of a check on a file of many gigabytes."""
+    loaded = []
+
+    def counted(source, **how):
+        opened = open_checkpoint(source, **how)
+
+        def counting(name, tensor):
+            return tensor._replace(load=lambda: loaded.append(name) or tensor.load())
+
+        return opened._replace(tensors=Tensors((n, counting(n, t)) for n, t in opened.tensors.items()))
+
+    monkeypatch.setattr(inspect, "open_checkpoint", counted)
+    monkeypatch.setattr("ckpt_tools.explorer.READ", read)
+    assert main(["model.ckpt", *options, "--fail-on", "nan"]) == 1
+    assert capsys.readouterr().err.endswith("ckpt-inspect: 1 tensor with NaN: net/bn/moving_mean (1 NaN)\n")
+    assert sorted(loaded) == (["net/bn/moving_mean"] if options[0] == "--tensor" else sorted(ARRAYS))
 
 
 def test_what_cannot_be_done(capsys):

@@ -30,6 +30,7 @@ alexnet_v2/fc7        2  restore          0  same name
 alexnet_v2/fc8        2  init             2  --exclude fc8
 alexnet_v2/fc8        2  unused           0  --exclude fc8
 """
+KEEP = "--labels-of-source FILE keeps classes by name, --class-map by number."
 CONFLICT = """\
 
 2 conflicts
@@ -39,7 +40,7 @@ alexnet_v2/fc7 (2 variables) or alexnet_v2/fc8 (2 variables)?
 other number of classes (2 variables)
   alexnet_v2/fc8/weights: net [1, 1, 4096, 5], checkpoint [1, 1, 4096, 1000], class axis
   alexnet_v2/fc8/biases: net [5], checkpoint [1000], class axis
-  => --exclude alexnet_v2/fc8 initialises them afresh; --class-map keeps chosen classes.
+  => --exclude alexnet_v2/fc8 initialises them afresh; {keep}
 """
 
 
@@ -63,7 +64,7 @@ def test_plan_that_fits(source, capsys, tmp_path):
 
 def test_conflicts_are_printed_last_and_exit_is_1(source, capsys):
     assert main([source, "--num-classes", "5", "--trainable", "fc9"]) == 1
-    assert capsys.readouterr().out.endswith(CONFLICT)
+    assert capsys.readouterr().out.endswith(CONFLICT.format(keep=KEEP))
 
 
 def test_all_prints_one_line_a_variable(source, capsys):
@@ -91,7 +92,7 @@ def test_json(source, capsys):
         {
             "cause": "other number of classes",
             "names": ["alexnet_v2/fc8/weights", "alexnet_v2/fc8/biases"],
-            "advice": "--exclude alexnet_v2/fc8 initialises them afresh; --class-map keeps chosen classes.",
+            "advice": f"--exclude alexnet_v2/fc8 initialises them afresh; {KEEP}",
         }
     ]
     assert value["rows"][0] == {
@@ -127,7 +128,8 @@ def test_class_map_of_label_files(source, capsys, tmp_path):
 def test_the_net_cannot_be_told(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     assert main([str(tmp_path / "x.npz")]) == 2
-    assert capsys.readouterr().err.startswith("ckpt-plan: cannot tell which net this is. Give --net: inception_v1, ")
+    said = capsys.readouterr().err
+    assert said.startswith(f"ckpt-plan: {tmp_path}/x.npz: cannot tell which net this is. Give --net: inception_v1, ")
 
 
 def test_unknown_net(source, capsys):

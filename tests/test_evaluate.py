@@ -1,6 +1,7 @@
 """ckpt-evaluate on a tiny net: figures, pictures, labels that do not fit, batch norm that was never warmed up."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import tiny_net  # noqa: E402
 
 from ckpt_tools import open_checkpoint, save_checkpoint  # noqa: E402
 from ckpt_tools.cli import evaluate as command  # noqa: E402
-from ckpt_tools.errors import DataError, RecipeError, TrainingError  # noqa: E402
+from ckpt_tools.errors import DataError, RecipeError, SelectionError, TrainingError  # noqa: E402
 from ckpt_tools.tensors import from_array  # noqa: E402
 from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.finetune import finetune  # noqa: E402
@@ -190,7 +191,60 @@ def test_what_cannot_be_evaluated(tmp_path, capsys):
     with pytest.raises(RecipeError, match=found):
         EvaluateOptions(train_dir="a", image_size=0, split="tests", worst=-2, use="bets")
     np.savez(tmp_path / "other.npz", w=np.zeros(3, np.float32))
-    with pytest.raises(TrainingError, match="cannot tell which net this is"):
+    with pytest.raises(SelectionError, match="cannot tell which net this is"):
         open_classifier(str(tmp_path / "other.npz"))
     assert command.main(["--checkpoint", str(tmp_path / "other.npz"), "--data", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("ckpt-evaluate: ")
+
+
+# --- what nobody named, and what says nothing --------------------------------------------------------------------
+
+
+@pytest.fixture
+def slim_folder(tmp_path):
+    """A train directory of slim's own, with a checkpoint and the file that names it."""
+    folder = tmp_path / "slim"
+    folder.mkdir()
+    tiny_net.write_source(folder / "model.ckpt-1000", classes=3)
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1000"\n')
+    return folder
+
+
+def test_no_data_is_not_the_current_directory(run, slim_folder, monkeypatch, capsys):
+    from ckpt_tools.cli import features
+
+    monkeypatch.chdir(run[1])  # photos, which it took
+    assert command.main(["--train-dir", str(slim_folder)]) == 2
+    output = str(slim_folder / "features")
+    assert features.main(["--train-dir", str(slim_folder), "--output", output]) == 2
+    fact = "--data must be given: no run of ckpt-finetune says what this was trained on"
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"{name}: {slim_folder}/model.ckpt-1000: {fact}" for name in ("ckpt-evaluate", "ckpt-features")]
+    assert command.main(["--train-dir", str(slim_folder), "--data", run[1]]) == 0
+
+
+def test_options_that_say_nothing_are_refused(run, slim_folder):
+    folder, data, _ = run
+    with pytest.raises(
+        RecipeError, match="--use last chooses a checkpoint of --train-dir; --checkpoint names one itself"
+    ):
+        EvaluateOptions(checkpoint="a", data="b", use="last")
+    with pytest.raises(RecipeError, match="slim: --use 500: this is no train directory of ckpt-finetune. Give one by"):
+        evaluate(EvaluateOptions(train_dir=str(slim_folder), data=data, use="500"))
+    for source, net in ((folder, "tiny"), (folder, "vgg_16"), (folder / "best.ckpt", "vgg_16")):
+        with pytest.raises(RecipeError, match=f"--net {net} is pointless: the run says that it is tiny"):
+            open_classifier(str(source), net=net)
+    assert open_classifier(str(folder / "best.ckpt"), net="tiny").net.name == "tiny"
+    assert open_classifier(str(slim_folder), net="tiny").net.name == "tiny"
+
+
+def test_a_batch_norm_gap_without_batch_norm_is_said_before_anything_is_computed(run, tmp_path, monkeypatch):
+    from ckpt_tools.train import evaluate as module
+
+    source = tiny_net.write_source(tmp_path / "tiny.ckpt", classes=3)
+    found = open_classifier(source)
+    bare = replace(found, plan=replace(found.plan, batch_norm={}))
+    monkeypatch.setattr(EvaluateOptions, "open", lambda self, **how: bare)
+    monkeypatch.setattr(module, "run_on", None)
+    with pytest.raises(RecipeError, match="--batch-norm-gap is pointless: Tiny has no batch norm"):
+        evaluate(EvaluateOptions(checkpoint=source, data=run[1], batch_norm_gap=True))

@@ -80,7 +80,7 @@ def test_names_cannot_break_out():
 def test_progress_and_values_that_are_not_read(monkeypatch):
     monkeypatch.setattr("ckpt_tools.explorer.READ", 2)
     seen = []
-    text, _ = explore(TENSORS, overview(TENSORS), "m", "", lambda done, total: seen.append((done, total)))
+    text, *_ = explore(TENSORS, overview(TENSORS), "m", "", lambda done, total: seen.append((done, total)))
     assert [tensor["name"] for tensor in data(text)["tensors"] if "statistics" in tensor] == [
         "net/conv1/weights",
         "net/conv2/weights",

@@ -1,6 +1,8 @@
 """ckpt-export on a tiny net: what is written is loaded by TensorFlow itself and compared with ckpt-predict."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +131,44 @@ def test_table_and_json(home, capsys, monkeypatch):
     assert set(shown) == {"rows", "summary"}
     assert shown["summary"]["labels"] == list(LABELS)
     assert sorted(path.name for path in home.glob(".shown*")) == []
+
+
+@pytest.mark.parametrize("more", [{}, {"notes.txt": "mine"}], ids=["a folder of photos", "an export and notes"])
+def test_force_replaces_exports_only(home, tmp_path, capsys, more):
+    """A run, a folder of photos, the folder where everything is: --force made an end of them."""
+    target = tmp_path / "there"
+    flags = ["--checkpoint", str(home / "tiny.ckpt"), "--format", "graphdef", "--output", str(target), "--force"]
+    if more:
+        assert command.main(flags) == 0
+    else:
+        shutil.copytree(home / "photos", target)
+    for name, text in more.items():
+        (target / name).write_text(text)
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert command.main(flags) == 2
+    assert (
+        "ckpt-export did not write that, and --force replaces exports only. Choose another" in capsys.readouterr().err
+    )
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+
+
+def test_the_old_export_is_there_again_where_the_new_one_cannot_be(home, tmp_path, monkeypatch):
+    target = tmp_path / "there"
+    options = {"checkpoint": str(home / "tiny.ckpt"), "format": ("graphdef",), "output": str(target), "force": True}
+    export(ExportOptions(**options))
+    before = (target / "model.pb").stat().st_ino
+    real = Path.rename
+
+    def fails(self, to):
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OutputError, match="cannot be written"):
+        export(ExportOptions(**options))
+    assert (target / "model.pb").stat().st_ino == before
 
 
 def test_a_run_is_exported_as_it_was_trained_and_checked_on_its_own_images(home, tmp_path):

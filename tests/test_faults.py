@@ -14,6 +14,8 @@ import tiny_net
 from ckpt_tools import open_checkpoint
 from ckpt_tools.cli import finetune as command
 from ckpt_tools.cli import verify
+from ckpt_tools.formats import output
+from ckpt_tools.train import finetune
 from ckpt_tools.train.run_directory import RunDirectory
 
 ERROR = 2
@@ -222,6 +224,28 @@ def mount(tmp_path):
     yield mount_it
     for place in mounted:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_room_for_a_checkpoint_is_looked_for_before_training(files, tmp_path, capsys, monkeypatch, fresh):
+    run = tmp_path / "run"
+    if fresh:  # the run that is deleted frees a part of it: one without Adam's slots
+        assert command.main(arguments(files, run, "--steps", "2", "--optimizer", "sgd")) == 0
+    before = {path.name: path.read_bytes() for path in run.iterdir()} if fresh else {}
+    argv = arguments(files, run, "--steps", "3", *(["--fresh"] if fresh else []))
+    monkeypatch.setattr(output, "_free_bytes", lambda folder: 0 if fresh else 40_000)
+    monkeypatch.setattr(finetune, "rate_at", None)  # no step is made
+    said = fails(capsys, argv)
+    fact = "bytes are needed for the last checkpoint and the best one, and"
+    found = re.fullmatch(rf"{run}: ([\d,]+) {fact} ([\d,]+) are free", said)
+    needed, free = (int(number.replace(",", "")) for number in found.groups())
+    assert 55_000 < needed < 70_000  # with Adam's slots 45 kB, without them 15
+    assert 30_000 < free <= 50_000
+    assert ({path.name: path.read_bytes() for path in run.iterdir()} if fresh else {}) == before
+    assert fresh or not run.exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(output, "_free_bytes", lambda folder: 70_000)
+    assert command.main(argv) == 0
 
 
 def test_a_small_disk_fills_while_the_run_goes_on(files, capsys, mount):

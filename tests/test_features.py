@@ -148,6 +148,22 @@ def test_a_disk_without_room_is_noticed_before_it_is_full(home, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_outputs_do_not_take_the_place_of_inputs(home, tmp_path):
+    """`--data photos.npz --output photos` wrote transfer values over the photos."""
+    photos = {"images": np.zeros((6, 32, 32, 3), np.uint8), "labels": np.arange(6) % 3}
+    np.savez(tmp_path / "photos.npz", **photos)
+    np.savez(tmp_path / "other.npz", **photos)
+    before = (tmp_path / "photos.npz").read_bytes()
+    common = {"checkpoint": str(home / "tiny.ckpt"), "data": str(tmp_path / "photos.npz")}
+    with pytest.raises(OutputError, match="photos.npz: would be written over, and is read. Choose another --output."):
+        write_features(FeatureOptions(**common, output=str(tmp_path / "photos")))
+    with pytest.raises(OutputError, match="other.npz: exists, and ckpt-features did not write it"):
+        write_features(FeatureOptions(**common, output=str(tmp_path / "other")))
+    assert (tmp_path / "photos.npz").read_bytes() == (tmp_path / "other.npz").read_bytes() == before
+    for _ in range(2):
+        write_features(FeatureOptions(**common, output=str(tmp_path / "values")))
+
+
 @pytest.mark.parametrize(("module", "name"), [(shutil, "disk_usage"), (np, "savez")])
 def test_what_cannot_be_written_whole_leaves_nothing(home, monkeypatch, module, name):
     def full(*_, **__):

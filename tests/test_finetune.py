@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +192,61 @@ def test_another_run_in_the_folder_is_refused(job, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["step"] == 2
 
 
+def test_a_net_that_is_not_here_is_named(job, tmp_path, capsys):
+    save_checkpoint(from_arrays({"InceptionV4/Conv2d_1a_3x3/weights": np.zeros((3, 3, 3, 32), "f4")}), tmp_path / "v4")
+    argv = ["--checkpoint", str(tmp_path / "v4"), "--data", job["data"], "--train-dir", str(tmp_path / "run")]
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"ckpt-finetune: {tmp_path}/v4: cannot be taken as it is: slim InceptionV4, which is not one of the nets here. "
+    )
+    assert main([*argv, "--net", "inception_v3"]) == 1
+    assert "The checkpoint is InceptionV4, which is not one of the nets here" in capsys.readouterr().err
+
+
+def everything_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_fresh_start_from_a_checkpoint_of_its_own_folder_is_refused(job, head_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(head_run[0], run)
+    before = everything_in(run)
+    for more in ("--fresh", "--resume"):
+        source = ("--checkpoint", str(run / "best.ckpt"), "--exclude", "Logits", "--trainable", "Logits")
+        assert run_main(job, tmp_path, *source, more) == 2
+        assert f"{run}: the source " in capsys.readouterr().err
+    assert everything_in(run) == before
+
+
+def test_a_class_that_was_renamed_stops_the_run(job, tmp_path, capsys):
+    """Renamed to what comes first in the alphabet: every class would have been called as the one before it."""
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(job["data"], photos)
+    common = ("--data", str(photos), "--exclude", "Logits", "--trainable", "Logits", "--cache", "off")
+    assert run_main(job, tmp_path, *common) == 0
+    for split in ("train", "validation"):
+        (photos / split / "frog").rename(photos / split / "boat")
+    before = everything_in(run)
+    capsys.readouterr()
+    for more in ((), ("--resume",)):
+        assert run_main(job, tmp_path, *common, *more) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert said[3:6] == ["      0  cat      boat", "      1  dog      cat", "      2  frog     dog"]
+    assert everything_in(run) == before
+
+    # What the message says to type: another run that knows all three classes as the first one does.
+    keep = ("--checkpoint", str(run / "best.ckpt"), "--class-map", "2,0,1", "--steps", "0")
+    assert f"--checkpoint {run}/best.ckpt --class-map 2,0,1" in said[-2]
+    assert (
+        main(["--net", "tiny", "--data", str(photos), "--device", "cpu", "--train-dir", str(tmp_path / "new"), *keep])
+        == 0
+    )
+    old, new = (open_checkpoint(path).tensors for path in (run / "best.ckpt", tmp_path / "new/best.ckpt"))
+    for name in HEAD:
+        assert np.array_equal(new[name].load(), old[name].load()[..., [2, 0, 1]])
+
+
 # --- restoring ---
 
 
@@ -247,6 +303,16 @@ def test_a_plan_with_a_cast_is_executed(tmp_path):
 
 
 # --- stopping ---
+
+
+def test_paths_of_python_are_options(job, tmp_path):
+    """They reach config.yaml as text: a Path stopped a run between plan.json and config.yaml, and the next one too."""
+    paths = {name: Path(job[name]) for name in ("checkpoint", "data", "cache_dir")}
+    how = {**job, **paths, "trainable": "Logits", "steps": "2", "train_dir": tmp_path / "run"}
+    assert finetune(Options(**how)).step == 2
+    said = []
+    assert finetune(Options(**{**how, "steps": 3}), said.append).step == 3
+    assert "continuing     after step 2 of 3" in said
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(job, tmp_path, monkeypatch, capsys):

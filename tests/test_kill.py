@@ -1,7 +1,10 @@
-"""A seeded share of benchmarks/kill_sweep.py: the commands are killed for real, and the target opens afterwards."""
+"""Shares of benchmarks/kill_sweep.py and fresh_sweep.py: the commands are killed for real, and what lay there opens."""
 
 import random
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,3 +43,29 @@ def test_a_mixture_would_be_seen(kill_sweep, tmp_path):
     assert kill_sweep.outcome(case, folder, old, {}, before).startswith("broken: ")
     save_checkpoint(from_arrays({"a": np.zeros(1)}), folder / "t", force=True)
     assert kill_sweep.outcome(case, folder, old, {}, {}) == "the source was touched"
+
+
+def test_a_fresh_start_that_is_killed_loses_nothing_of_others():
+    """In a process of its own, which may fork: this one may hold TensorFlow's threads."""
+    script = Path(__file__).parent.parent / "benchmarks/fresh_sweep.py"
+    done = subprocess.run([sys.executable, str(script), "--every", "8"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("the folder of a run: 1")  # a dozen kills
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (lambda run: (run / "mine.ckpt").unlink(), "what others wrote was touched"),
+        (lambda run: (run.parent / "source.ckpt.index").write_bytes(b""), "what others wrote was touched"),
+        (lambda run: (run / "best.ckpt.index").write_bytes(b"\0" * 60), "broken: "),
+        (lambda run: None, "old"),
+    ],
+)
+def test_a_loss_would_be_seen(benchmark_script, tmp_path, loss, said):
+    sweep = benchmark_script("fresh_sweep")
+    sweep.prepare_small(tmp_path)
+    before, old = sweep.bytes_of_others(tmp_path), sweep.names(tmp_path / "run")
+    loss(tmp_path / "run")
+    how = sweep.Sweep(sweep.prepare_small, lambda folder, number: 0)
+    assert sweep.outcome(how, tmp_path, before, old, old, -9).startswith(said)

@@ -1,6 +1,7 @@
 """Imports point one way, and heavy libraries are imported only where they are used."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -82,10 +83,21 @@ def test_nets_do_not_import_the_trainer(path: Path) -> None:
     assert not any(name.startswith(("ckpt_tools.train", "ckpt_tools.cli")) for name in imported(path, package_of(path)))
 
 
+WRITES_TEXT = re.compile(r"\.write_text\(|\.open\([\"']w[\"']|(?<![.\w])open\([^)\n]*[\"']w[\"']")
+
+
+@pytest.mark.parametrize("path", [*modules("ckpt_tools"), *modules("train")], ids=lambda p: str(p.relative_to(ROOT)))
+def test_text_files_are_written_in_one_way(path: Path) -> None:
+    """`placing.write_text` moves them into place; the sidecar is made in a folder that is moved as a whole."""
+    found = WRITES_TEXT.findall(path.read_text(encoding="utf-8"))
+    assert len(found) == {"placing.py": 1, "provenance.py": 1}.get(path.name, 0), found
+
+
 def test_the_check_itself_can_fail(tmp_path: Path) -> None:
     wrong = tmp_path / "names.py"
     wrong.write_text("from ..cli import run\nfrom . import plan\nimport numpy\n", encoding="utf-8")
     found = imported(wrong, "ckpt_tools.formats")
     assert {"ckpt_tools.cli", "ckpt_tools.formats.plan", "numpy"} <= found
+    assert len(WRITES_TEXT.findall('Path(a).write_text(b)\nopen(path, "w")\nopen(path, "rb")\np.open("w")')) == 3
     assert LEVEL[layer_of("ckpt_tools.cli.run")] > LEVEL["formats"]
     assert "numpy" in imported(wrong, "ckpt_tools.formats", top_only=True)

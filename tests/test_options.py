@@ -2,13 +2,16 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from ckpt_tools.errors import RecipeError
 from ckpt_tools.train import schedule
 from ckpt_tools.train.configuration import add_arguments, differences, from_arguments, read_config, to_config
+from ckpt_tools.train.inference import SourceOptions
 from ckpt_tools.train.options import Options
 
 
@@ -53,7 +56,7 @@ def test_what_is_written_reads_back_and_holds_no_defaults(tmp_path):
         ("steps: 2.5", "'steps' must be a whole number, not 2.5"),
         ("steps: many", "'steps' must be a whole number, not 'many'"),
         ("cast: 1", "'cast' must be true or false, not 1"),
-        ("dropout: yes", "'dropout' must be float, not True"),
+        ("dropout: yes", "'dropout' must be a number, not True"),
         ("trainable: {a: b}", "'trainable' must be a pattern or a list of them, not {'a': 'b'}"),
         ("- steps", "must hold `option: value` lines"),
         ("a: [", "not YAML: "),
@@ -87,6 +90,33 @@ def test_values_that_make_no_sense_are_refused(values, said):
     with pytest.raises(RecipeError) as caught:
         Options(**values)
     assert str(caught.value) == said
+
+
+def test_paths_and_numbers_are_coerced_where_options_are_made(tmp_path):
+    """What people have in Python: a Path, a number of numpy, a number as text, one pattern, a list of them."""
+    given = Options(
+        data=Path("photos"), train_dir=tmp_path / "run", epochs="1", batch_size=np.int64(8), dropout=np.float32(0.5),
+        bn="Logits=train", exclude=["a", Path("b")], learning_rate=1, seed=3.0,
+    )  # fmt: skip
+    assert given == Options(
+        data="photos", train_dir=str(tmp_path / "run"), epochs=1.0, batch_size=8, dropout=0.5, bn=("Logits=train",),
+        exclude=("a", "b"), learning_rate=1.0, seed=3,
+    )  # fmt: skip
+    kinds = {found.name: type(getattr(given, found.name)) for found in dataclasses.fields(given)}
+    assert (kinds["data"], kinds["batch_size"], kinds["epochs"], kinds["seed"]) == (str, int, float, int)
+    (tmp_path / "config.yaml").write_text(to_config(given))
+    assert Options(**read_config(tmp_path / "config.yaml", Options)) == given
+    assert SourceOptions(train_dir=Path("run"), use=500, image_size="96").use == "500"
+
+
+def test_what_cannot_be_coerced_is_named_together():
+    with pytest.raises(RecipeError) as caught:
+        Options(batch_size=Path("8"), epochs="many", cast="yes", data=["a"], trainable={"a": 1}, steps=2.5)
+    assert str(caught.value) == (
+        "--cast must be true or false, not 'yes'; --data must be text, not ['a']; "
+        "--trainable must be a pattern or a list of them, not {'a': 1}; --steps must be a whole number, not 2.5; "
+        f"--epochs must be a number, not 'many'; --batch-size must be a whole number, not {Path('8')!r}"
+    )
 
 
 def test_missing_options_are_named_together():

@@ -289,3 +289,32 @@ def test_an_error_of_the_disk_while_bringing_it_there_is_said(tmp_path, monkeypa
         save_checkpoint(from_arrays(OLD), tmp_path / "m")
     monkeypatch.undo()
     assert not files(tmp_path)
+
+
+# --- text files ---
+
+
+def test_a_text_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    placing.write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        placing.write_text(path, "new \udcff")
+    monkeypatch.setattr(os, "replace", lambda *names: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        placing.write_text(path, "new")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.json", "old")]
+
+
+def test_a_link_to_a_text_file_stays_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "there/real.json")
+    for text in ("one", "two"):
+        placing.write_text(tmp_path / "link.json", text)
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "there/real.json").read_text() == "two"
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no such device here")
+def test_what_is_no_file_is_written_to():
+    placing.write_text("/dev/null", "gone")
+    assert not Path("/dev/null").is_file()

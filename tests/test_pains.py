@@ -41,7 +41,8 @@ def test_1_assign_requires_shapes_to_match_lists_every_wrong_shape_and_what_to_t
         "not covered by --exclude InceptionV3/Logits\n"
         "  InceptionV3/AuxLogits/Conv2d_2b_1x1/biases: net [5], checkpoint [1001], class axis; "
         "not covered by --exclude InceptionV3/Logits\n"
-        "  => --exclude InceptionV3/AuxLogits/Conv2d_2b_1x1 initialises them afresh; --class-map keeps chosen classes."
+        "  => --exclude InceptionV3/AuxLogits/Conv2d_2b_1x1 initialises them afresh; "
+        "--labels-of-source FILE keeps classes by name, --class-map by number."
     )
 
 

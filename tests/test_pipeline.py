@@ -1,6 +1,10 @@
 """Batches: the same for the same seed from any step on, every example once an epoch, broken files named."""
 
 import io
+import struct
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -98,13 +102,55 @@ def test_a_broken_image_is_left_out_in_evaluation_and_replaced_in_training():
     got = batches(examples(40, broken=(7,)), 99, training=False, unreadable=unreadable)
     assert sorted(np.concatenate([b["index"] for b in got])) == [i for i in range(40) if i != 7]
     assert list(unreadable.reasons) == ["7.png"]
-    assert unreadable.note() == "could not be decoded and were left out: image 7.png"
+    why = "not an image, or of a kind that Pillow does not know"
+    assert unreadable.note() == f"could not be decoded and were left out: image 7.png ({why})"
     trained = batches(examples(40, broken=(7,)), 8, training=True)
     indices = np.concatenate([b["index"] for b in trained]).tolist()
     assert len(indices) == 40
     assert indices.count(8) == 2
     whole = batches(examples(40, broken=(7,)), 16, training=True)
     assert same(whole[10:], batches(examples(40, broken=(7,)), 6, training=True, start_step=10))
+
+
+def huge(side):
+    """A PNG file that says it has so many pixels a side, and holds none of them."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_a_photo_of_too_many_pixels_is_left_out_with_its_reason():
+    held = [huge(14_000), *(png(i) for i in range(8))]
+    data = Examples(np.zeros(9, np.int32), ("big.png", *"abcdefgh"), (1,) * 9, held.__getitem__)
+    unreadable = Unreadable()
+    batches(data, 9, training=False, unreadable=unreadable)
+    reason = "has 196,000,000 pixels, and up to 178,956,970 are decoded: make it smaller"
+    assert unreadable.note() == f"could not be decoded and were left out: image big.png ({reason})"
+
+
+def test_a_jpeg_of_too_many_pixels_is_left_to_pillow_that_names_it():
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    assert ordinary_jpeg(data) == data
+    place = data.index(b"\xff\xc0") + 5  # height and width in the header of the frame
+    huge = data[:place] + struct.pack(">HH", 14_000, 14_000) + data[place + 4 :]
+    with pytest.raises(ValueError, match="a JPEG file of another kind"):
+        ordinary_jpeg(huge)
+    with pytest.raises(ValueError, match="has 196,000,000 pixels, and up to 178,956,970 are decoded"):
+        decode(huge)
+
+
+def test_a_large_photo_is_decoded_without_pillow_s_warning():
+    """In a process of its own, where nobody has asked for warnings: a line of Pillow's source was printed."""
+    code = "from ckpt_tools.train.pipeline import decode\nimport sys\ntry:\n decode(sys.stdin.buffer.read())\n"
+    code += "except OSError as error:\n print(error)"
+    done = subprocess.run([sys.executable, "-c", code], input=huge(10_000), capture_output=True, check=True)
+    assert done.stderr == b""
+    assert b"truncated" in done.stdout  # it was begun
 
 
 def test_too_many_broken_images_stop_with_their_names():

@@ -160,6 +160,18 @@ def test_class_map_adapts_the_head():
 
 
 @pytest.mark.parametrize(
+    "how", [{"exclude": ["logits"]}, {"new": {"net/logits/weights": "--head", "net/logits/biases": "--head"}}]
+)
+def test_a_class_map_beside_a_head_that_starts_afresh_is_a_conflict(how):
+    (conflict,) = make_plan(specs(small_net(10)), small_net(3), class_map=(7, None, 0), **how).conflicts
+    rule = "--exclude logits" if "exclude" in how else "--head"
+    assert conflict.advice == (
+        f"--class-map (or --labels-of-source) keeps no class: {rule} initialises the head afresh. "
+        "Leave out one or the other."
+    )
+
+
+@pytest.mark.parametrize(
     ("class_map", "reason"),
     [
         ((1, 2), "--class-map has 2 classes, the net 3"),
@@ -309,7 +321,7 @@ def test_many_scopes_to_exclude_are_left_to_a_file():
     net = [Variable(f"net/block{n}/w", Spec(F, (2,))) for n in range(20)]
     source = {each.name: each.spec for each in net[:9]}
     (conflict,) = make_plan(source, net).conflicts
-    assert "--config FILE.yaml, which --suggest --output FILE.yaml writes with 11 scopes to exclude" in conflict.advice
+    assert "--config FILE.yaml, which ckpt-plan --suggest --output FILE.yaml writes with 11 scopes" in conflict.advice
     (conflict,) = make_plan({each.name: each.spec for each in net[:13]}, net).conflicts
     assert "--exclude net/block13,net/block14," in conflict.advice
 

@@ -59,7 +59,7 @@ def expected(home, name):
 
 
 def test_probabilities_are_those_of_the_net_written_out(home):
-    found = predict(options(home, top=3), [str(home / "photos" / "a.png")])
+    found = predict(options(home, top=3), home / "photos" / "a.png")
     guesses = found.rows[0]["predictions"]
     chances = dict(zip(("ant", "bee", "cow"), expected(home, "a.png"), strict=True))
     assert [guess["label"] for guess in guesses] == sorted(chances, key=chances.get, reverse=True)

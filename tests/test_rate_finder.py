@@ -8,8 +8,10 @@ import tiny_net
 
 from ckpt_tools.cli.finetune import main
 from ckpt_tools.errors import OutputError, TrainingError
+from ckpt_tools.train.finetune import finetune
 from ckpt_tools.train.options import Options
 from ckpt_tools.train.rate_finder import FIRST, LAST, find_learning_rate, rate_ramp, smooth, suggest
+from ckpt_tools.train.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +69,6 @@ def test_picture_and_figures_and_nothing_else(job, tmp_path, capsys):
 
 def test_a_rate_that_is_suggested_trains_well(job, tmp_path):
     """With it the loss falls in as many steps by more than with a hundredth of it."""
-    from ckpt_tools.train.finetune import finetune
-    from ckpt_tools.train.run_directory import RunDirectory
-
     common = {**job, "optimizer": "momentum", "cache": "off"}
     found = find_learning_rate(Options(**common, find_learning_rate=str(tmp_path / "rates.png")))
     loss = {}
@@ -82,6 +81,22 @@ def test_a_rate_that_is_suggested_trains_well(job, tmp_path):
 def test_the_picture_needs_a_folder(job, tmp_path):
     with pytest.raises(OutputError, match="no folder that exists"):
         find_learning_rate(Options(**job, find_learning_rate=str(tmp_path / "none/rates.png")))
+
+
+def test_the_picture_takes_the_place_of_nothing_else(job, tmp_path):
+    """`--find-learning-rate source.ckpt` wrote a picture over the checkpoint, and rates.csv over anybody's table."""
+    (tmp_path / "rates.csv").write_text("mine")
+    for path, fact in (
+        (job["checkpoint"] + ".index", "exists and is no picture"),
+        (f"{job['data']}/train/cat/0.png", "lies among the photos"),
+        (str(tmp_path / "rates.png"), "rates.csv: exists, and --find-learning-rate did not write it"),
+    ):
+        with pytest.raises(OutputError, match=fact):
+            find_learning_rate(Options(**{**job, "find_learning_rate": path}))
+    with pytest.raises(OutputError, match="lies among the photos"):
+        how = {"augment": ("flip",), "show_augmentation": f"{job['data']}/train/cat/0.png", "steps": 1}
+        finetune(Options(**{**job, **how, "train_dir": str(tmp_path / "run")}))
+    assert not (tmp_path / "run").exists()
 
 
 def test_cached_values_give_the_same_losses(job, tmp_path):

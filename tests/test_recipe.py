@@ -150,6 +150,8 @@ WRONG = {
     "": "r.yaml: a recipe is a list of operations, such as '- strip: [optimizer]'",
     "[]": "r.yaml:1: a recipe is a list of operations, such as '- strip: [optimizer]'",
     "- strip: \7": "r.yaml: not YAML: unacceptable character #x0007: special characters are not allowed",
+    "- &a [*a]": "r.yaml:1: what is anchored here holds an alias of itself",
+    "- keep: a\n- strip: &a\n  - ema\n  - [*a]": "r.yaml:2: what is anchored here holds an alias of itself",
     "- strip: [ema\n- keep: a": "r.yaml:2: not YAML: expected ',' or ']', but got ':'",
     "- keep: '${scope}'": "r.yaml:1: ${scope} has no value; give --set scope=VALUE",
 }
@@ -226,6 +228,13 @@ def test_inception_of_2015_becomes_slims(slot):
     source = Tensors((name, Tensor(spec, None)) for name, spec in inception_of_2015(slot).items())
     made = operate(source, load_recipe("inception-2015-to-slim")).tensors
     assert made.specs() == {variable.name + slot: variable.spec for variable in get_net("inception_v3").variables(1001)}
+
+
+def test_an_alias_is_filled_in_once():
+    """An escaped ${ would be a parameter the second time."""
+    text = "- keep: &names [a, '$${b}', '${scope}/c']\n- drop: *names\n"
+    keep, drop = parse_recipe(text, parameters={"scope": "net"})
+    assert keep.select == drop.select == ("a", "${b}", "net/c")
 
 
 def test_every_shipped_recipe_is_tried_here_and_says_what_it_is_for():

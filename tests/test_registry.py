@@ -1,5 +1,6 @@
 """The registry's tables, and the recognition of nets by names and shapes. No TensorFlow here."""
 
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,9 @@ import pytest
 
 from ckpt_tools.errors import SelectionError
 from ckpt_tools.nets.foreign import looks_like
-from ckpt_tools.nets.registry import NETS, get_net, recognise
+from ckpt_tools.nets.registry import NETS, find_net, get_net, recognise
+from ckpt_tools.plan import make_plan
+from ckpt_tools.plan.missing import NET
 from ckpt_tools.tensors import Spec
 
 
@@ -234,3 +237,43 @@ def test_neither_tensorflow_nor_numpy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+FOREIGN = {
+    "InceptionV4": (["InceptionV4/Conv2d_1a_3x3/weights", "InceptionV4/Logits/Logits/weights"], "slim InceptionV4"),
+    "InceptionResnetV2": (["InceptionResnetV2/Conv2d_1a_3x3/weights"], "slim InceptionResnetV2"),
+    "MobilenetV1": (["MobilenetV1/Conv2d_0/weights"], "slim MobilenetV1"),
+    "Keras": (["block5_conv3/kernel", "block1_conv1/kernel"], "Keras names, looks like VGG-16"),
+    "2015": (["mixed_17x17x768e/branch1x1/Conv/weights"], "2015 Inception names, looks like InceptionV3"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_net_that_is_recognised_and_is_none_of_those_here(name):
+    names, phrase = FOREIGN[name]
+    with pytest.raises(SelectionError) as caught:
+        find_net(None, {each: Spec("float32", (1, 1, 3, 4)) for each in names}, "model.ckpt")
+    said = str(caught.value)
+    assert said.startswith(f"model.ckpt: cannot be taken as it is: {phrase}")
+    advised = re.findall(r"--net (\w+)", said)
+    assert all(each in NETS for each in advised)
+    assert bool(advised) == (name == "2015")
+
+
+def test_a_net_of_other_widths_is_not_taken():
+    thin = {n: Spec("float32", tuple(max(1, side // 2) for side in s.shape)) for n, s in source("vgg_16").items()}
+    with pytest.raises(SelectionError, match="cannot be taken as it is: slim VGG-16 with layers of other widths"):
+        find_net(None, thin, "thin.ckpt")
+
+
+def test_advice_names_no_net_that_is_not_here():
+    """plan/missing.py knows the scopes of the nets without importing the registry."""
+    scopes = {net.scope for net in NETS.values() if net.name != "tiny"}
+    assert all(NET.fullmatch(scope) for scope in scopes)
+    assert {f"InceptionV{n}" for n in range(9) if NET.fullmatch(f"InceptionV{n}")} <= scopes
+    depths = {f"resnet_v{v}_{d}" for v in range(4) for d in range(300) if NET.fullmatch(f"resnet_v{v}_{d}")}
+    assert depths == {scope for scope in scopes if scope.startswith("resnet")}
+    plan = make_plan({"InceptionV4/Mixed_5b/weights": Spec("float32", (3,))}, get_net("inception_v3").variables(5))
+    assert plan.conflicts[0].advice == (
+        "The checkpoint is InceptionV4, which is not one of the nets here: give a checkpoint of InceptionV3."
+    )

@@ -90,6 +90,7 @@ def test_no_half_written_checkpoint_is_continued_from(job, tmp_path):
     run = tmp_path / "run"
     options = Options(**job, trainable=("Logits",), train_dir=str(run), steps=6)
     finetune(options)
+    RunDirectory(run).written.announcing("model.ckpt-9")(str(run / "model.ckpt-6"))
     Path(run / "model.ckpt-9.data-00000-of-00001").write_bytes(b"cut short")  # its index was never written
     said = []
     finetune(options, said.append)

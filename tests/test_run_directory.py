@@ -3,49 +3,25 @@
 import json
 
 import pytest
+from small_run import begin, opened, plan, tensors, write_run
 
-from ckpt_tools import from_arrays
 from ckpt_tools.errors import TrainingError
-from ckpt_tools.plan import Plan, Variable, make_plan
-from ckpt_tools.tensors import Spec
+from ckpt_tools.train import run_directory
+from ckpt_tools.train.configuration import read_config
 from ckpt_tools.train.options import Options
-from ckpt_tools.train.run_directory import METRICS, RunDirectory, open_run, read_tensors
-
-NET = [
-    Variable("net/conv/weights", Spec("float32", (3,))),
-    Variable("net/logits/weights", Spec("float32", (2,)), role="head"),
-]
-SOURCE = {variable.name: variable.spec for variable in NET}
-
-
-def plan(**how) -> Plan:
-    return make_plan(SOURCE, NET, **how)
+from ckpt_tools.train.run_directory import METRICS, RunDirectory, read_tensors
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of three saved steps."""
-    options = Options(train_dir=str(tmp_path / "run"), trainable=("logits",), keep=2)
-    directory, step = open_run(options.train_dir, plan(trainable=["logits"]), options)
-    assert step is None
-    assert not directory.path.exists()  # nothing is written before begin
-    directory.begin(plan(trainable=["logits"]), options, ["cat", "dog"], {"net": "net"})
-    for number in (5, 10, 15):
-        directory.save(number, tensors(number), {})
-    return directory, options
-
-
-def tensors(value):
-    import numpy as np
-
-    return from_arrays({"net/conv/weights": np.full(3, value, np.float32), "global_step": np.int64(value)})
+    return write_run(tmp_path / "run")
 
 
 def test_what_a_run_writes(run):
-    directory, _ = run
+    directory = run
     names = {path.name for path in directory.path.iterdir()}
     assert names == {
-        "checkpoint", "plan.json", "config.yaml", "labels.txt",
+        "checkpoint", "plan.json", "config.yaml", "labels.txt", "written.json",
         *(f"model.ckpt-{step}.{ending}" for step in (10, 15)
           for ending in ("index", "data-00000-of-00001", "provenance.json")),
     }  # fmt: skip
@@ -58,17 +34,16 @@ def test_what_a_run_writes(run):
 
 
 def test_the_same_run_goes_on(run):
-    directory, options = run
-    assert open_run(directory.path, plan(trainable=["logits"]), options)[1] == 15
-    longer = Options(train_dir=options.train_dir, trainable=("logits",), keep=9, steps=100, log_steps=1)
-    assert open_run(directory.path, plan(trainable=["logits"]), longer)[1] == 15
+    directory = run
+    same = plan(trainable=["logits"])
+    assert opened(directory.path, same, trainable=("logits",), keep=2)[1] == 15
+    assert opened(directory.path, same, trainable=("logits",), keep=9, steps=100, log_steps=1)[1] == 15
 
 
 def test_another_run_is_refused_with_both_digests_and_what_differs(run):
-    directory, options = run
-    other = Options(train_dir=options.train_dir, learning_rate=0.5)
+    directory = run
     with pytest.raises(TrainingError) as caught:
-        open_run(directory.path, plan(), other)
+        opened(directory.path, learning_rate=0.5)
     text = str(caught.value)
     for part in (
         f"{directory.path}: holds run ", plan(trainable=["logits"]).digest, plan().digest,
@@ -79,33 +54,60 @@ def test_another_run_is_refused_with_both_digests_and_what_differs(run):
     assert directory.steps() == [10, 15]
 
 
-def test_resume_goes_on_and_fresh_begins_again_whatever_differs(run):
-    directory, _ = run
-    (directory.path / "notes.txt").write_text("mine")
-    assert open_run(directory.path, plan(), Options(resume=True, train_dir=str(directory.path)))[1] == 15
-    assert open_run(directory.path, plan(), Options(fresh=True, train_dir=str(directory.path)))[1] is None
-    assert [path.name for path in directory.path.iterdir()] == ["notes.txt"]
+def test_resume_goes_on_whatever_differs(run):
+    assert opened(run.path, resume=True)[1] == 15
 
 
 def test_a_run_without_a_checkpoint_may_be_begun_again_with_other_options(tmp_path):
-    options = Options(train_dir=str(tmp_path))
-    RunDirectory(tmp_path).begin(plan(), options, ["a", "b"], {})
-    assert open_run(tmp_path, plan(trainable=["logits"]), Options(batch_size=7))[1] is None
+    directory = RunDirectory(tmp_path)
+    begin(directory)
+    directory.log({"step": 3, "loss": 1.0})
+    assert opened(tmp_path, plan(trainable=["logits"]), ["boat"], batch_size=7)[1] is None
+    begin(directory)
+    assert directory.metrics() == []  # of steps that were not saved
 
 
-def test_folders_of_others_are_left_alone(tmp_path):
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-7"\n')
-    with pytest.raises(TrainingError, match="holds checkpoints that ckpt-finetune did not write"):
-        open_run(tmp_path, plan(), Options())
-    file = tmp_path / "file"
-    file.write_text("")
-    with pytest.raises(TrainingError, match="is a file; --train-dir must be a folder"):
-        open_run(file, plan(), Options())
-    assert open_run(tmp_path / "new", plan(), Options())[1] is None
+def test_a_best_checkpoint_alone_is_not_written_over(run):
+    directory = run
+    directory.save_best(tensors(10), {}, {"step": 10})
+    for step in directory.steps():
+        directory.written.delete(f"model.ckpt-{step}")
+    with pytest.raises(TrainingError, match="holds best.ckpt of a run, and no checkpoint to go on from. --fresh"):
+        opened(directory.path, plan(trainable=["logits"]), trainable=("logits",))
+    assert opened(directory.path, fresh=True)[1] is None
+
+
+# --- what makes a folder a run ---------------------------------------------------------------------------------------
+
+
+def test_plan_json_is_written_last(tmp_path, monkeypatch):
+    """Whatever stops `begin` leaves no folder that the next run takes for a run and cannot read."""
+    monkeypatch.setattr(run_directory, "to_config", lambda options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        begin(RunDirectory(tmp_path / "run"))
+    assert not (tmp_path / "run/plan.json").exists()
+    assert opened(tmp_path / "run")[1] is None
+
+
+def test_the_file_that_repeats_a_run_neither_deletes_nor_forces_it(tmp_path):
+    """`ckpt-finetune --config run/config.yaml --steps 2000` goes on with a run that began with --fresh."""
+    for how in ({"fresh": True}, {"resume": True}):
+        begin(RunDirectory(tmp_path), **how)
+        assert read_config(tmp_path / "config.yaml", Options) == {"train_dir": str(tmp_path)}
+
+
+def test_a_record_that_cannot_be_read_is_one_sentence(run):
+    (run.path / "plan.json").write_text("{}")
+    with pytest.raises(TrainingError, match="plan.json: is not the record of a run .*--fresh deletes that run"):
+        opened(run.path)
+    assert opened(run.path, fresh=True)[1] is None
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
 
 
 def test_best_is_recorded_beside_the_others(run):
-    directory, _ = run
+    directory = run
     assert directory.best_record() is None
     directory.save_best(tensors(10), {}, {"step": 10, "validation_accuracy": 0.5})
     assert directory.best_record() == {"step": 10, "validation_accuracy": 0.5}
@@ -113,7 +115,7 @@ def test_best_is_recorded_beside_the_others(run):
 
 
 def test_metrics_forget_the_steps_that_were_not_saved(run):
-    directory, _ = run
+    directory = run
     for step in (5, 10, 12, 15):
         directory.log({"step": step, "epoch": step / 5, "loss": 1 / step})
     with (directory.path / "metrics.csv").open("a") as file:

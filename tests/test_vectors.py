@@ -192,6 +192,8 @@ def test_what_does_not_suit_is_one_sentence(run, vectors, tmp_path, capsys):
     for main, argv, fact in (
         (evaluate_command.main, ["--train-dir", run, "--data", photos], f"holds images, and {wanted}"),
         (evaluate_command.main, ["--train-dir", run, "--data", narrow], f"has vectors of 5 values, and {wanted}"),
+        (evaluate_command.main, ["--train-dir", run, "--batch-norm-gap"], "a small net on vectors of 8 values has no"),
+        (evaluate_command.main, ["--train-dir", run, "--image-size", "96"], "this is a small net on vectors"),
         (evaluate_command.main, ["--checkpoint", source, "--data", vectors], "holds vectors, and the net takes images"),
         (predict_command.main, ["--train-dir", run, f"{photos}/train/a/0.png"], f"is no file of vectors, and {wanted}"),
         (export_command.main, ["--train-dir", run, "--output", tmp_path / "e"], "without images"),

@@ -2,6 +2,7 @@
 
 Run as a script, it is `ckpt-finetune` with that net known. KILL_AT=STEP in the environment makes the process kill
 itself with SIGKILL before that step: what a lost machine looks like to the files. With KILL_PID, another process.
+KILL_BEFORE=N and KILL_IN=FOLDER kill it right before it changes a file there for the N-th time.
 """
 
 import os
@@ -140,8 +141,12 @@ def kill_at(step, kill):
 register()
 
 if __name__ == "__main__":
+    from file_operations import kill_before
+
     from ckpt_tools.cli.finetune import main
 
+    if "KILL_IN" in os.environ:
+        kill_before(int(os.environ["KILL_BEFORE"]), os.environ["KILL_IN"])
     if "KILL_AT" in os.environ:
         victim = int(os.environ.get("KILL_PID", os.getpid()))
         kill_at(int(os.environ["KILL_AT"]), lambda: os.kill(victim, signal.SIGKILL))

@@ -27,6 +27,7 @@ import numpy as np
 from crc32c import crc32c
 
 from ..errors import OutputError, RecipeError
+from ..formats.placing import write_text
 from ..report import size
 from ..tensors import Tensor
 
@@ -155,7 +156,7 @@ def open_cache(
     if not facts_file.exists():
         try:
             cache.folder.mkdir(parents=True, exist_ok=True)
-            facts_file.write_text(text + "\n", encoding="utf-8")
+            write_text(facts_file, text + "\n")
         except OSError as error:
             raise OutputError(f"transfer values cannot be kept here ({error.strerror})", path=folder) from error
     return cache

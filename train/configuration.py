@@ -9,11 +9,13 @@ import argparse
 import dataclasses
 import os
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
+from numbers import Real
 from pathlib import Path
 
 from ..errors import RecipeError, nearest
+from .slim_flags import here
 
 
 def option(
@@ -37,13 +39,16 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_arguments(parser: argparse.ArgumentParser, kind: type) -> None:
-    """Gives `parser` a flag for every field of the options class `kind`, in groups, and --config."""
+def add_arguments(parser: argparse.ArgumentParser, kind: type, only: Collection[str] = ()) -> None:
+    """Gives `parser` a flag for every field of the options class `kind` (or for those of `only`), in groups, and
+    --config."""
     parser.add_argument("--config", metavar="FILE.yaml", help="options from a file; the command line wins over it")
     groups: dict[str, argparse._ArgumentGroup] = {}
     hints = typing.get_type_hints(kind)
     for found in dataclasses.fields(kind):
         facts = found.metadata
+        if only and found.name not in only:
+            continue
         if facts["group"] not in groups:
             groups[facts["group"]] = parser.add_argument_group(facts["group"])
         text = facts["help"].replace("%", "%%")
@@ -93,12 +98,31 @@ def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, object]:
     for key, value in read.items():
         name = str(key).replace("-", "_")
         if name not in names:
-            raise RecipeError(f"no option {key!r}{nearest(name, names)}", path=path)
+            known = here(name, list(map(flag, names)))
+            hint = f"; it is {known.removeprefix('--').replace('-', '_')} here" if known.startswith("--") else ""
+            raise RecipeError(f"no option {key!r}{hint or nearest(name, names)}", path=path)
         try:
             values[name] = _convert(repr(key), value, hints[name])
         except RecipeError as error:
             raise error.at(path=path) from None
     return values
+
+
+def coerce(options: object) -> None:
+    """Gives each field of an options object, which is being made, the type that the field has: a Path becomes text, a
+    number that is written as text a number, one pattern a tuple of it.
+
+    Raises RecipeError that names every option whose value is none of these.
+    """
+    problems, hints = [], typing.get_type_hints(type(options))
+    for found in dataclasses.fields(options):
+        try:
+            value = _convert(flag(found.name), getattr(options, found.name), hints[found.name])
+            object.__setattr__(options, found.name, value)
+        except RecipeError as error:
+            problems.append(error.fact)
+    if problems:
+        raise RecipeError("; ".join(problems))
 
 
 def to_config(options: object) -> str:
@@ -130,12 +154,12 @@ def _shown(value: object) -> str:
 
 
 def _convert(shown: str, value: object, hint: object) -> object:
-    """`value`, a string of the command line or a value of YAML, as the type that the field has."""
+    """`value`, of the command line, of YAML or of Python, as the type that the field has."""
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
     if hint == tuple[str, ...]:
         listed = value if isinstance(value, list | tuple) else [value]
-        if all(isinstance(item, str | int | float) for item in listed):
-            return tuple(str(item) for item in listed)
+        if all(isinstance(item, str | os.PathLike | Real) for item in listed):
+            return tuple(_text(item) for item in listed)
         raise RecipeError(f"{shown} must be a pattern or a list of them, not {value!r}")
     if value is None and len(kinds) < len(typing.get_args(hint)):
         return None
@@ -143,16 +167,22 @@ def _convert(shown: str, value: object, hint: object) -> object:
     if kind is bool or isinstance(value, bool):
         if kind is bool and isinstance(value, bool):
             return value
-        raise RecipeError(f"{shown} must be {'true or false' if kind is bool else kind.__name__}, not {value!r}")
-    if isinstance(value, str | int | float):
+        raise RecipeError(f"{shown} must be {_WORDS[kind]}, not {value!r}")
+    if isinstance(value, str | os.PathLike | Real):
         try:
-            made = kind(value)
-        except ValueError:
+            made = _text(value) if kind is str else kind(value)
+        except (ValueError, TypeError, OverflowError):
             made = None
-        if made is not None and not (kind is int and isinstance(value, float) and value != made):
+        if made is not None and not (kind is int and isinstance(value, Real) and value != made):
             return made
-    word = {int: "a whole number", float: "a number", str: "text"}[kind]
-    raise RecipeError(f"{shown} must be {word}, not {value!r}")
+    raise RecipeError(f"{shown} must be {_WORDS[kind]}, not {value!r}")
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _text(value: object) -> str:
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def problem_with(found: dataclasses.Field, value: object) -> str | None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, OutputError
+from ..errors import DataError, OutputError, RecipeError
+from ..formats.placing import write_text
 from . import metrics
 from .configuration import option
 from .data import load_data_set
@@ -82,6 +83,8 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     """
     # --- net and images ---
     classifier = options.open(labels=options.labels)
+    if options.batch_norm_gap and not classifier.plan.batch_norm:
+        raise RecipeError(f"--batch-norm-gap is pointless: {classifier.net.title} has no batch norm")
     data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)
@@ -217,6 +220,7 @@ def batch_norm_gap(
 def write_evaluation(evaluation: Evaluation, folder: str) -> list[str]:
     """Writes evaluation.json, predictions.csv, confusion.png, and worst.png where there are photos; returns paths."""
     import csv
+    import io
 
     from .figures import draw_confusion, write_png
 
@@ -224,14 +228,15 @@ def write_evaluation(evaluation: Evaluation, folder: str) -> list[str]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         record = {"rows": evaluation.rows, "summary": evaluation.summary}
-        (root / "evaluation.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        with (root / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "true", "predicted", "probability"])
-            for name, true, guess, sure in zip(
-                evaluation.examples.names, evaluation.true, evaluation.predicted, evaluation.confidence, strict=True
-            ):
-                writer.writerow([name, evaluation.labels[true], evaluation.labels[guess], f"{sure:.6f}"])
+        write_text(root / "evaluation.json", json.dumps(record, indent=1) + "\n")
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["file", "true", "predicted", "probability"])
+        for name, true, guess, sure in zip(
+            evaluation.examples.names, evaluation.true, evaluation.predicted, evaluation.confidence, strict=True
+        ):
+            writer.writerow([name, evaluation.labels[true], evaluation.labels[guess], f"{sure:.6f}"])
+        write_text(root / "predictions.csv", table.getvalue())
         write_png(draw_confusion(evaluation.confusion, evaluation.labels), root / "confusion.png")
         names = ["evaluation.json", "predictions.csv", "confusion.png"]
         if pictures := worst_pictures(evaluation):

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, OutputError, TrainingError, nearest
+from ..formats.placing import write_text
 from .configuration import option
-from .examples import Examples
+from .examples import Examples, named
 from .inference import Classifier, SourceOptions, data_of, logits_of, run_on
 from .metrics import softmax
 from .options import FLOAT32, PRECISIONS
@@ -90,8 +91,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
     classifier = options.open(labels=options.labels)
     classifier.must_take_images()
     target = Path(options.output)
-    if target.exists() and not options.force:
-        raise OutputError("exists", path=target, advice="Give --force to replace it.")
+    _check_target(target, options.force)
     images = _images(options, classifier)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
 
@@ -198,7 +198,7 @@ def _describe(
     """labels.txt, and export.json with where everything comes from and how the inputs have to look."""
     import tensorflow
 
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
+    write_text(folder / "labels.txt", "".join(f"{label}\n" for label in classifier.labels))
     record = {
         "source": classifier.path,
         "net": classifier.net.name,
@@ -213,7 +213,29 @@ def _describe(
         "compared_images": images,
         "tensorflow": tensorflow.__version__,
     }
-    (folder / "export.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "export.json", json.dumps(record, indent=1) + "\n")
+
+
+def _check_target(target: Path, force: bool) -> None:
+    """Raises OutputError for what is there already; with `force` only what an export wrote, and all of it, may go."""
+    if not target.exists():
+        return
+    if not force:
+        raise OutputError("exists", path=target, advice="Give --force to replace it.")
+    advice = "Choose another name for --output."
+    if not target.is_dir():
+        raise OutputError("is no folder, and --force replaces exports only", path=target, advice=advice)
+    names = {path.name for path in target.iterdir()}
+    try:
+        formats = json.loads((target / "export.json").read_text(encoding="utf-8"))["formats"] if names else []
+        others = names - {"export.json", "labels.txt", *(row["file"] for row in formats)}
+    except (OSError, ValueError, KeyError, TypeError):
+        others = names
+    if others:
+        fact = (
+            f"holds {named('file', sorted(others))}; ckpt-export did not write that, and --force replaces exports only"
+        )
+        raise OutputError(fact, path=target, advice=advice)
 
 
 @contextmanager
@@ -229,7 +251,12 @@ def _made_beside(target: Path) -> Iterator[Path]:
         yield made / "new"
         if target.exists():
             target.rename(made / "old")
-        (made / "new").rename(target)
+        try:
+            (made / "new").rename(target)
+        except OSError:
+            with suppress(OSError):
+                (made / "old").rename(target)
+            raise
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror})", path=target) from error
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, OutputError, RecipeError
+from ..formats.placing import write_text
 from .examples import Examples
 
 ENDINGS = (".npy", ".npz", ".tsv", ".json")
@@ -28,6 +29,27 @@ class Features:
     position: np.ndarray  # int64 [images], number of the image in the whole data set
     facts: dict[str, object]  # net, source, layer, preprocessing, ...
     examples: Examples | None = None  # what `position` counts in, where it is at hand
+
+
+def check_outputs(prefix: str, *inputs: str) -> None:
+    """Raises OutputError where one of the files that PREFIX means is an input, or an .npz that ckpt-features did not
+    write."""
+    read = {Path(path).resolve() for path in inputs if path}
+    for path in (Path(f"{prefix}{ending}") for ending in ENDINGS):
+        if path.resolve() in read:
+            raise OutputError("would be written over, and is read", path=path, advice="Choose another --output.")
+    path = Path(f"{prefix}.npz")
+    if path.is_file() and not _is_ours(path):
+        fact = "exists, and ckpt-features did not write it"
+        raise OutputError(fact, path=path, advice="Choose another --output.")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return {"features", "facts"} <= set(held.files)
+    except (OSError, ValueError):
+        return False
 
 
 def write_values(blocks: Iterable[np.ndarray], count: int, type: np.dtype, prefix: str) -> np.ndarray:
@@ -87,8 +109,8 @@ def write_companions(features: Features, prefix: str) -> None:
                 facts=np.array(json.dumps(features.facts)),
             )
         writing.replace(whole)
-        Path(f"{prefix}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        Path(f"{prefix}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_text(f"{prefix}.tsv", "\n".join(lines) + "\n")
+        write_text(f"{prefix}.json", json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise OutputError(f"cannot write ({error.strerror})", path=prefix) from error
     finally:

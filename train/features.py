@@ -26,7 +26,7 @@ from ..plan import make_plan
 from .cluster import Cluster, own_shard
 from .configuration import option
 from .examples import DataSet, Examples
-from .feature_files import Features, shard_prefix, write_companions, write_values
+from .feature_files import Features, check_outputs, shard_prefix, write_companions, write_values
 from .inference import Classifier, SourceOptions, Wanted, choose_precision, data_of, run_on
 from .native import Choice
 from .options import AUTO, FLOAT32, PRECISIONS
@@ -107,6 +107,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
     examples, split = chosen(data, options.split)
     position = np.arange(options.shard, len(examples), options.shards)
     prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)
+    check_outputs(prefix, data.path, options.checkpoint, classifier.path)
     say(f"net            {classifier.net.title} from {classifier.path}")
     say(f"images         {len(position):,} of {len(examples):,}, {classifier.preprocessing.image_size} pixels")
 

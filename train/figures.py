@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import UnsupportedError
+from ..errors import OutputError, UnsupportedError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,18 @@ def new_figure(width: float, height: float) -> Figure:
 def write_png(figure: Figure, path: str | os.PathLike) -> None:
     """Writes the picture; the file says nothing of when or by which version, so that equal pictures are equal files."""
     figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def check_picture(path: str | os.PathLike, data: str = "") -> None:
+    """Raises OutputError where writing a picture would take the place of something else: a file that is none, or one
+    of the photos of the data set in the folder `data`."""
+    target = Path(path)
+    if data and Path(data).resolve() in target.resolve().parents:
+        raise OutputError("lies among the photos", path=path, advice="Choose another place for the picture.")
+    if target.is_file() and target.stat().st_size:
+        with target.open("rb") as file:
+            if not file.read(8).startswith(b"\x89PNG"):
+                raise OutputError("exists and is no picture", path=path, advice="Choose another name for the picture.")
 
 
 def draw_confusion(confusion: np.ndarray, labels: Sequence[str]) -> Figure:

@@ -17,12 +17,15 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ..errors import TrainingError
+from ..formats.placing import write_text
 from ..tensors import Tensors
 from .augmentation_picture import draw_augmentation
 from .cluster import Cluster, machine_lost
+from .continuing import open_run
 from .devices import Placement, place
 from .evaluate import Evaluation
 from .feeding import Graph, build_graph, choose_precision, from_cache
+from .figures import check_picture
 from .final_evaluation import final_evaluation
 from .head_only import recall
 from .job import Job, make_job, opening_lines
@@ -32,8 +35,8 @@ from .pipeline import Unreadable
 from .progress import Progress, StopRequest
 from .report import write_report
 from .restore import assign, audit, planned_tensors
-from .run import Batches, Run, evaluate, freeze_audit, last_good, save, save_what_is_whole
-from .run_directory import RunDirectory, open_run, read_tensors, run_digest, write_text
+from .run import Batches, Run, checkpoint_bytes, evaluate, freeze_audit, last_good, save, save_what_is_whole
+from .run_directory import RunDirectory, read_tensors, run_digest
 from .schedule import rate_at
 from .transfer import Transfer, settled
 
@@ -74,7 +77,8 @@ def finetune(
     # --- source, net, data, plan -------------------------------------------------------------------------------
     began = time.monotonic()
     job = make_job(options)
-    directory, resumed = open_run(options.train_dir, job.plans[0], job.options, job.plans[1:])
+    head = job.head.place(job.net)
+    directory, resumed = open_run(job.options, job.plans, job.data.labels, job.source, head=head)
     job = job.at_step(resumed or 0)
     placement = place(options, cluster)
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
@@ -85,6 +89,7 @@ def finetune(
     if len(placement.parts) > 1:
         say(placement.line(options.batch_size))
     if options.show_augmentation:
+        check_picture(options.show_augmentation, options.data)
         how = {"batch_size": options.batch_size, "seed": options.seed}
         count = draw_augmentation(job.data.train, job.preprocessing, options.show_augmentation, **how)
         say(f"picture        {count} images before and after augmentation: {options.show_augmentation}")
@@ -152,7 +157,7 @@ def opened(
 ) -> Iterator[tuple[Run, Graph, Transfer | str]]:  # fmt: skip
     """A session in which every variable has its value, and what is cached of its graph. `planned` are the values of a
     graph with more of the net in it, whose initializers this one may lack."""
-    began, options = time.monotonic(), job.options
+    began, options, first = time.monotonic(), job.options, planned is None
     with tf.Graph().as_default(), tf.device(where.placement.home):
         unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
         graph = build_graph(job, where.placement, unreadable, step=resumed or 0, length=job.total)
@@ -163,11 +168,14 @@ def opened(
         with tf.Session(where.target, config=config) as session:
             run = Run(job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds)
             say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
+            if first:
+                directory.check_room(checkpoint_bytes(run), anew=resumed is None)
             say(restore(run, resumed))
             transfer, run.job = settled(transfer, job, graph.model, session, planned, unreadable)
             if isinstance(transfer, Transfer) and options.precision == AUTO:
                 say(run.job.frozen.line())
-            directory.begin(job.plan, options, job.data.labels, facts(run.job))
+            anew = resumed is None and first
+            directory.begin(job.plan, options, job.data.labels, facts(run.job), anew=anew)
             run.spent("preparation", began)
             yield run, graph, transfer
 
@@ -236,7 +244,8 @@ def train(
     batches = training.start(run.session)
     evaluated, measured, losses, saved_at, started = {}, [], [], time.monotonic(), time.monotonic()
     before = sum(run.seconds.values())  # evaluating and saving count their own time
-    events = tf.summary.FileWriter(str(run.directory.path), graph=model.graph if run.step == 0 else None)
+    graph, suffix = model.graph if run.step == 0 else None, run.directory.written.event_suffix
+    events = tf.summary.FileWriter(str(run.directory.path), graph=graph, filename_suffix=suffix)
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
     with Progress("training", total=job.total, done=run.step) as progress, run.unreadable.raised():

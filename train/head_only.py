@@ -17,6 +17,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 from ..errors import OutputError
+from ..formats.placing import write_text
 from ..plan import RESTORING
 from .batches import Table
 from .cache import Part, TransferCache, default_folder
@@ -25,7 +26,6 @@ from .frozen_prefix import Frontier, work_behind
 from .job import Job
 from .model import Model
 from .restore import planned_tensors
-from .run_directory import write_text
 from .transfer import Transfer, View, cache_of, found_views, rows_of
 
 TABLE_BYTES = 2e9  # of a GPU's memory that transfer values may take

@@ -14,10 +14,10 @@ from ..errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
 from ..kinds import kinds
 from ..labels import read_labels
-from ..nets.registry import Net, get_net, recognise
+from ..nets.registry import Net, find_net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
-from .configuration import option, problem_with, read_config
+from .configuration import coerce, option, problem_with, read_config
 from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
 from .options import Options
@@ -45,6 +45,7 @@ class SourceOptions:
     preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
 
     def __post_init__(self) -> None:
+        coerce(self)
         if problems := self.problems():
             raise RecipeError("; ".join(problems))
 
@@ -55,6 +56,8 @@ class SourceOptions:
             found.append("--train-dir or --checkpoint must be given, not both")
         if not re.fullmatch(r"best|last|\d+", self.use):
             found.append(f"--use {self.use}: must be best, last or a step")
+        elif self.checkpoint and self.use != "best":
+            found.append(f"--use {self.use} chooses a checkpoint of --train-dir; --checkpoint names one itself")
         return found
 
     def open(self, *, labels: str | None = None, head: bool = True) -> Classifier:
@@ -134,13 +137,19 @@ def open_classifier(
     `use` says which checkpoint of a train directory: "best", "last" or a step. What is given wins over what the run
     recorded. With `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
 
-    Raises TrainingError where it cannot be told what the net or its classes are, and for averages that are not there.
+    Raises SelectionError where it cannot be told what the net is, TrainingError where it has no last layer, and for
+    averages that are not there.
     """
     run, prefix = _find_run(source, use)
     checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
+    if run is None and use != "best":
+        advice = f"Give one by its name with --checkpoint, such as {checkpoint.path}."
+        raise RecipeError(f"--use {use}: this is no train directory of ckpt-finetune", path=source, advice=advice)
     if moving_averages:
         checkpoint = averaged(checkpoint)
     found = _from_run(run, prefix, checkpoint) if run else _from_checkpoint(checkpoint, net, head)
+    if run and net is not None and (net != found.net.name or run == Path(source)):
+        raise RecipeError(f"--net {net} is pointless: the run says that it is {found.net.name}", path=source)
     names = found.labels
     if labels is not None:
         listed = read_labels(labels)
@@ -148,6 +157,9 @@ def open_classifier(
         if len(names) != found.classes:
             raise DataError(f"{len(names):,} labels, but the net has {found.classes:,} classes", path=labels)
     how = found.preprocessing
+    if how is None and (image_size or preprocessing):
+        fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
+        raise RecipeError(fact, path=source)
     if how is not None:
         how = Preprocessing(
             preprocessing or how.style, image_size or how.image_size, how.central_fraction, how.channels
@@ -202,10 +214,7 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Cl
 
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
-    if name is None and (found is None or found.net is None):
-        advice = "Give --net, or the train directory of a run."
-        raise TrainingError(f"cannot tell which net this is{f': {found}' if found else ''}", path=source, advice=advice)
-    net = get_net(name) if name else found.net
+    net = find_net(name, specs, source)
     classes = found.classes if found and found.net == net else _classes(net, specs)
     classes = classes if head else None
     if classes is None and head:
@@ -227,9 +236,12 @@ def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
 def data_of(classifier: Classifier, path: str = "", *, validation_fraction: float = 0.2, seed: int = 0) -> DataSet:
     """The data set at `path`; that of the run by default, which is read and split as the run did.
 
-    Raises DataError for one that does not suit.
+    Raises DataError for one that does not suit, RecipeError where none is named.
     """
     run = classifier.options
+    if not path and not run.data:
+        fact = "--data must be given: no run of ckpt-finetune says what this was trained on"
+        raise RecipeError(fact, path=classifier.path)
     own = run.data and (not path or Path(path).resolve() == Path(run.data).resolve())
     data = load_data_set(
         path or run.data,

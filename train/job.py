@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-from ..adaptation import class_map_of_labels, class_map_text, read_class_map
-from ..errors import RecipeError, TrainingError
+from ..errors import RecipeError
 from ..formats import Checkpoint, open_checkpoint
-from ..labels import label_list
-from ..nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
-from ..nets.registry import NETS, Net, get_net, recognise
+from ..nets.head import Head, variables_with_head
+from ..nets.registry import Net, find_net
 from ..nets.vectors import vectors_net
-from ..plan import Plan, Variable, make_plan
-from ..plan.batch_norm import POLICIES, parse_policies
-from ..tensors import Spec, Tensors
+from ..plan import Plan
+from ..plan.batch_norm import POLICIES
+from ..tensors import Tensors
 from .arrays import holds_vectors
 from .configuration import flag
 from .data import load_data_set
 from .examples import DataSet, steps_per_epoch
 from .native import Choice
 from .options import Options
+from .planning import class_map_of, make_head, make_phases, plans_of
 from .preprocess import Preprocessing
 from .schedule import base_rate, total_steps
-from .unfreezing import Phase, parse_phases, scopes_after
+from .unfreezing import Phase
 
 NO_SOURCE = Checkpoint(Tensors(), "no checkpoint", "none")
 VECTORS_HEAD = "Logits"  # scope of the small net that is trained on vectors
@@ -149,7 +147,7 @@ def make_job(options: Options) -> Job:
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))
-    plans = tuple(plan_of(options, specs, net, data.labels, head, phase) for phase in phases)
+    plans = plans_of(options, specs, net, len(data.labels))
     for plan in reversed(plans):  # the last phase trains most, so that its conflicts are all there are
         plan.checked()
     return Job(options, source, net, data, preprocessing, head, plans, phases)
@@ -163,64 +161,6 @@ def for_vectors(options: Options) -> Options:
     if other:
         raise RecipeError(f"{' and '.join(other)}: not for vectors", path=options.data)
     return replace(options, head_scope=options.head_scope or VECTORS_HEAD)
-
-
-def make_phases(options: Options, net: Net, variables: Sequence[Variable]) -> tuple[Phase, ...]:
-    """The phases of the run: those of --unfreeze, else one that trains what is asked for."""
-    if options.freeze_until:
-        return (Phase(0.0, tuple(scopes_after(net, variables, options.freeze_until, aux=options.aux))),)
-    return parse_phases(options.unfreeze) or (Phase(0.0, options.trainable),)
-
-
-def plan_of(
-    options: Options, specs: Mapping[str, Spec], net: Net, labels: Sequence[str], head: Head, phase: Phase
-) -> Plan:
-    """What the source gives to the net, and what the phase trains."""
-    if options.aux:
-        check_auxiliary(net, head)
-    variables = variables_with_head(net, len(labels), head)
-    if options.checkpoint:
-        new = new_variables(net, len(labels), head)
-    else:
-        new = {variable.name: "no checkpoint" for variable in variables}
-    return make_plan(
-        specs,
-        variables,
-        exclude=options.exclude,
-        trainable=phase.trainable,
-        renames=options.map,
-        class_map=read_class_map(options.class_map) if options.class_map else None,
-        cast=options.cast,
-        aux=options.aux,
-        adapt_input=options.adapt_input,
-        fold=options.fold,
-        batch_norm=parse_policies(options.bn),
-        new=new,
-    )
-
-
-def class_map_of(options: Options, labels: Sequence[str]) -> str | None:
-    """The class map that --class-map or --labels-of-source asks for, written out: no file is needed to continue."""
-    if options.labels_of_source:
-        return class_map_text(class_map_of_labels(labels, label_list(options.labels_of_source)))
-    return class_map_text(read_class_map(options.class_map)) if options.class_map else None
-
-
-def make_head(options: Options) -> Head:
-    """The head that --head, --head-scope and --dropout describe; dropout stands right before the last layer."""
-    layers = parse_layers(options.head) if options.head else ()
-    last = (Dropout(options.dropout),) if options.dropout else ()
-    return Head((*layers, *last), options.head_scope)
-
-
-def find_net(name: str | None, specs: Mapping[str, Spec], path: str) -> Net:
-    """The net that is named, or the one that the source's names and shapes tell."""
-    if name is not None:
-        return get_net(name)
-    found = recognise(specs)
-    if found is None:
-        raise TrainingError("cannot tell which net this is", path=path, advice=f"Give --net: {', '.join(NETS)}.")
-    return found.net
 
 
 def phase_lines(job: Job) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from ..errors import TrainingError
 from .cluster import Cluster, MachineLostError, machine_lost, serve, start_server, tell, wait_for
@@ -10,6 +12,7 @@ from .devices import place
 from .finetune import Result, finetune
 from .model import session_config
 from .options import Options
+from .written import read_list
 
 
 def finetune_as_task(cluster: Cluster, options: Options, say: Callable[[str], None]) -> Result | str:
@@ -41,6 +44,8 @@ def finetune_as_task(cluster: Cluster, options: Options, say: Callable[[str], No
 
 def _lead(cluster: Cluster, options: Options, say: Callable[[str], None], target: str) -> Result:
     """Trains; after the loss of a machine that comes back in time, goes on from what was saved."""
+    folder = Path(options.train_dir)
+    before = read_list(folder).run
     while True:
         try:
             # Lost before the first step or after the last one:
@@ -52,3 +57,5 @@ def _lead(cluster: Cluster, options: Options, say: Callable[[str], None], target
             say(f"{error.fact}; waiting {options.worker_timeout:g} s for it to come back")
             if wait_for(cluster, cluster.others, options.worker_timeout):
                 raise
+            if read_list(folder).run != before:  # --fresh has begun: what is there now is this run
+                options = replace(options, fresh=False)

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..errors import RecipeError
-from .configuration import flag, option, problem_with
+from .configuration import coerce, flag, option, problem_with
 
 AUTO, FLOAT32 = "auto", "float32"
 PRECISIONS = (AUTO, FLOAT32, "bfloat16", "float16")
@@ -36,7 +36,7 @@ class Options:
     )
     cast: bool = option(False, "convert other element types instead of stopping", group="source")
     class_map: str | None = option(
-        None, 'classes of the source to keep, in the order of the new ones: "3,7,_" or a file of it',
+        None, 'classes of the source to keep: "3,7,_", a file of it, or NEW.txt=OLD.txt, files of labels',
         group="source", metavar="MAP",
     )  # fmt: skip
     labels_of_source: str | None = option(
@@ -199,6 +199,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
+        coerce(self)
         problems = [
             problem for found in dataclasses.fields(self) if (problem := problem_with(found, getattr(self, found.name)))
         ]

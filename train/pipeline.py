@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 TOO_MANY = 0.05  # share of the examples that may be undecodable before the run stops
+MOST_PIXELS = 178_956_970  # of a photo, as Pillow has it
 ENDLESS = 1 << 40
 _NUMBERS = ("int64", "int32", "int64")  # position of the example, its label, what its bytes give to random changes
 
@@ -54,8 +59,9 @@ class Unreadable:
             raise self.error
 
     def note(self) -> str:
-        """One sentence for people, or an empty string."""
-        return f"could not be decoded and were left out: {named('image', list(self.reasons))}" if self.reasons else ""
+        """One sentence for people, with the reasons, or an empty string."""
+        whys = [f"{name} ({reason})" for name, reason in self.reasons.items()]
+        return f"could not be decoded and were left out: {named('image', whys)}" if whys else ""
 
     @contextmanager
     def raised(self) -> Iterator[None]:
@@ -78,10 +84,7 @@ def decode(example: bytes | np.ndarray) -> np.ndarray:
     """
     if isinstance(example, np.ndarray):
         return np.repeat(example, 3, axis=2) if example.shape[2] == 1 else example
-    try:
-        from PIL import Image
-    except ImportError:
-        raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
+    Image = _pillow()  # noqa: N806
     try:
         with Image.open(io.BytesIO(example)) as image:
             if image.mode.startswith("I;16"):
@@ -89,8 +92,22 @@ def decode(example: bytes | np.ndarray) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except Image.UnidentifiedImageError:
         raise ValueError("not an image, or of a kind that Pillow does not know") from None
-    except (SyntaxError, EOFError, Image.DecompressionBombError) as error:  # Pillow's words for damaged files
+    except Image.DecompressionBombError as error:
+        size, most = (f"{int(number):,}" for number in re.findall(r"\d+", str(error))[:2])
+        raise ValueError(f"has {size} pixels, and up to {most} are decoded: make it smaller") from None
+    except (SyntaxError, EOFError) as error:  # Pillow's words for damaged files
         raise ValueError(str(error)) from None
+
+
+@functools.cache
+def _pillow() -> ModuleType:
+    """Pillow's Image, which decodes photos of half its limit, too, without a warning."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -190,14 +207,15 @@ def make_batches(
 
 def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
     """The bytes of a JPEG file that is whole, grey or in colour. Raises ValueError for anything else: TensorFlow gives
-    CMYK other colours than Pillow, and complains of a file that was cut off on stderr."""
+    CMYK other colours than Pillow, complains of a file that was cut off on stderr, and has no limit to its size."""
     if not isinstance(data, bytes) or not data.startswith(b"\xff\xd8\xff") or not data.endswith(b"\xff\xd9"):
         raise ValueError("not a JPEG file, or not a whole one")
     place = 2
     while place + 10 <= len(data) and data[place] == 0xFF:  # marker and length of each segment (ITU T.81, annex B)
         kind = data[place + 1]
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a frame: precision, height, width, components
-            if data[place + 9] in (1, 3):
+            sides = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
+            if data[place + 9] in (1, 3) and math.prod(sides) <= MOST_PIXELS:
                 return data
             break
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")

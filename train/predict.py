@@ -53,7 +53,9 @@ class Predictions:
 
 
 def predict(
-    options: PredictOptions, images: Sequence[str], say: Callable[[str], None] = lambda line: None
+    options: PredictOptions,
+    images: Sequence[str | os.PathLike] | str | os.PathLike,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Predictions:
     """Runs the net on image files, folders of them and glob patterns; one on vectors, on what ckpt-features wrote.
     `say` is given lines for people.
@@ -61,6 +63,7 @@ def predict(
     Raises DataError where there is no image at all, or not what the net takes.
     """
     classifier = options.open(labels=options.labels)
+    images = [os.fspath(each) for each in ([images] if isinstance(images, str | os.PathLike) else images)]
     examples = vectors_in(images, classifier) if classifier.takes == "vectors" else images_in(images)
     unreadable, rows = Unreadable(limit=1.0), []
     make = lambda images: logits_of(classifier, images)  # noqa: E731

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError, OutputError, UnsupportedError
+from ..formats.placing import write_text
 from .examples import Examples
 from .feature_files import Features
 from .figures import draw_points, new_figure, short, write_png
@@ -133,7 +134,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         np.savetxt(root / "tensors.tsv", flat, fmt="%.6g", delimiter="\t")
-        (root / "metadata.tsv").write_text("\n".join(["label\tname", *lines]) + "\n", encoding="utf-8")
+        write_text(root / "metadata.tsv", "\n".join(["label\tname", *lines]) + "\n")
         if features.examples is not None:
             sprite(features.examples, features.position[rows]).save(root / "sprite.png")
             written.append("sprite.png")
@@ -144,7 +145,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
                 f"    single_image_dim: {THUMBNAIL}",
                 "  }",
             ]
-        (root / "projector_config.pbtxt").write_text("\n".join([*config, "}"]) + "\n", encoding="utf-8")
+        write_text(root / "projector_config.pbtxt", "\n".join([*config, "}"]) + "\n")
     except OSError as error:
         raise OutputError(f"cannot write here ({error.strerror})", path=root) from error
     return [str(root / name) for name in written]

@@ -9,7 +9,6 @@ smoothed, an end when it has grown to four times its least. Nothing is saved but
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import OutputError, TrainingError
-from .figures import new_figure, write_png
+from ..formats.placing import write_text
+from .figures import check_picture, new_figure, write_png
 from .job import Job, make_job
 from .options import Options
 from .pipeline import Unreadable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEPS = 100
+COLUMNS = "learning_rate,loss,smoothed_loss"
 FIRST, LAST = 1e-7, 1.0
 SMOOTHING = 0.9  # of the running mean of the loss
 DIVERGED = 4.0  # times the least smoothed loss
@@ -54,6 +55,11 @@ def find_learning_rate(options: Options, say: Callable[[str], None] = lambda lin
     picture = Path(options.find_learning_rate)
     if not picture.parent.is_dir():
         raise OutputError("is in no folder that exists", path=picture)
+    check_picture(picture, options.data)
+    table = picture.with_suffix(".csv")
+    if table.exists() and not table.read_text(encoding="utf-8", errors="replace").startswith(COLUMNS):
+        fact = "exists, and --find-learning-rate did not write it"
+        raise OutputError(fact, path=table, advice="Choose another name for the picture.")
     new_figure(1, 1)  # matplotlib is missed before the steps, not after them
     job = make_job(options)
     losses = tuple(_losses(job, say))
@@ -61,10 +67,8 @@ def find_learning_rate(options: Options, say: Callable[[str], None] = lambda lin
     found = Found(rates, losses, smoothed, suggest(rates, smoothed), (str(picture), str(picture.with_suffix(".csv"))))
     try:
         write_png(draw(found), picture)
-        with Path(found.files[1]).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("learning_rate", "loss", "smoothed_loss"))
-            writer.writerows([f"{value:.6g}" for value in row] for row in zip(rates, losses, smoothed, strict=True))
+        rows = [[f"{value:.6g}" for value in row] for row in zip(rates, losses, smoothed, strict=True)]
+        write_text(table, "\n".join([COLUMNS, *map(",".join, rows)]) + "\n")
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror})", path=error.filename or picture) from error
     say(f"learning rate  {found.suggestion:.2g}: the loss falls steepest there; {' and '.join(found.files)}")

@@ -17,13 +17,14 @@ from string import Template
 import numpy as np
 
 from ..errors import TrainingError
+from ..formats.placing import write_text
 from ..nets.registry import get_net
 from .charts import colour, line_chart, point_chart
 from .configuration import flag, read_config
 from .evaluate import Evaluation, worst_pictures
 from .metrics import confused_pairs
 from .options import Options
-from .run_directory import RunDirectory, write_text
+from .run_directory import RunDirectory
 
 PHOTO = 160  # pixels of an error's picture at most
 CELLS = 30  # classes up to which the confusion matrix is drawn

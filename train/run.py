@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ..errors import TrainingError
-from ..tensors import Tensor, Tensors, from_arrays
+from ..formats.output import needed_bytes
+from ..tensors import Spec, Tensor, Tensors, from_arrays
 from .batches import Pipeline
 from .job import Job
 from .model import Model
@@ -108,6 +109,14 @@ def snapshot(run: Run, *, slots: bool = True) -> Tensors:
     values = from_arrays(read(run.session, wanted))
     tensors: dict[str, Tensor] = {name: run.frozen[name] for name in run.planned if name not in values}
     return Tensors({**tensors, **values})
+
+
+def checkpoint_bytes(run: Run) -> int:
+    """About how many bytes a checkpoint of the run takes together with the best one."""
+    made = {name: Spec(each.dtype.base_dtype.name, tuple(each.shape)) for name, each in run.model.variables.items()}
+    whole = {**run.planned, **{name: Tensor(spec, None) for name, spec in made.items() if name not in run.planned}}
+    best = {name: whole[name] for name in whole if name in run.planned or name.endswith(AVERAGE)}
+    return needed_bytes(whole) + (needed_bytes(best) if len(run.job.data.validation) else 0)
 
 
 def save(run: Run) -> None:

@@ -24,6 +24,27 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=_columns() - 2)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says of flags that it does not know what they are called here: slim's own, other spellings, slips of the pen."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):  # noqa: ANN201
+        words = list(sys.argv[1:] if args is None else args)
+        flags = [word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]]
+        unknown = [each for each in flags if each.startswith("--") and each not in self._option_string_actions]
+        if told := list(filter(None, map(self._told, dict.fromkeys(unknown)))):
+            self.exit(CANNOT, f"{self.prog}: {'; '.join(told)}\n")
+        return super().parse_args(words, namespace)
+
+    def _told(self, flag: str) -> str:
+        from ..errors import nearest
+        from ..train.slim_flags import here
+
+        if found := here(flag, self._option_string_actions):
+            return f"{flag} is {found}{' here' * found.startswith('--')}"
+        bare = [known.removeprefix("--") for known in self._option_string_actions]  # the dashes make all alike
+        return f"there is no {flag}{nearest(flag, self._option_string_actions)}" if nearest(flag[2:], bare) else ""
+
+
 def _columns() -> int:
     """Width of the terminal, as shutil.get_terminal_size finds it."""
     try:
@@ -38,7 +59,7 @@ def _columns() -> int:
 
 def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A parser with the options that every command has; `examples` is shown at the end of --help."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog=prog,
         description=description,
         epilog=f"examples:\n{examples}",

@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, SelectionError
 from ..formats import open_checkpoint
 from ..names import select
-from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, totals
+from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, statistics_of, totals
 from ..report import count, render, share, size
+from ..tensors import Spec
 from . import DONE, FOUND, parser, print_json, run, salvaging, say
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TITLES = {
     "v1": "V1 checkpoint",
@@ -84,8 +89,7 @@ def inspect(args: argparse.Namespace) -> int:
             raise SelectionError(f"--scope {','.join(args.scope)!r} leaves nothing of {count(len(rows), 'tensor')}")
     names = [row.name for row in shown]
     if args.html and rows:
-        written = write_html(args, checkpoint, rows, shown)
-        return FOUND if args.fail_on and complain(args, read_statistics(checkpoint, names)) else written
+        return write_html(args, checkpoint, rows, shown)
     if args.sort:
         shown = sort_rows(shown, args.sort, checkpoint.tensors)
     values = read_statistics(checkpoint, names) if args.stats or args.fail_on else {}
@@ -141,13 +145,16 @@ def write_html(args: argparse.Namespace, checkpoint, rows: list[Row], shown: lis
     title, _, facts = headline(args.source, checkpoint, rows).partition(": ")
     if args.scope:
         facts += f"; {selected(args, rows, shown)}"
-    page, problems = explore(
+    page, problems, measured = explore(
         checkpoint.tensors, shown, title, facts, count_on_terminal if sys.stderr.isatty() else None
     )
     say(f"ckpt-inspect: {args.html} is written, {size(write_page(page, args.html))}")
     if problems:
         say(f"{count(len(problems), 'tensor')} could not be read, the first: {next(iter(problems.values()))}")
-    return FOUND if problems else DONE
+    values = {name: found._asdict() for name, found in measured.items()} if args.fail_on else {}
+    if args.fail_on:  # of a very large checkpoint the page shows the largest tensors only
+        values |= read_statistics(checkpoint, [row.name for row in shown if row.name not in {**measured, **problems}])
+    return FOUND if complain(args, values) or problems else DONE
 
 
 def count_on_terminal(done: int, total: int) -> None:
@@ -225,26 +232,30 @@ def complain(args: argparse.Namespace, values: dict[str, dict]) -> bool:
 def print_values(args: argparse.Namespace, checkpoint) -> int:
     import numpy as np
 
-    found = {name: find(checkpoint.tensors, name) for name in args.tensor}
-    if args.json:
-        print_json([_values_as_json(name, tensor) for name, tensor in found.items()])
-    else:
-        limit = sys.maxsize if args.all_values else 1000
-        for name, tensor in found.items():
+    limit = sys.maxsize if args.all_values else 1000
+    measured, documents = {}, []
+    for name, tensor in {name: find(checkpoint.tensors, name) for name in args.tensor}.items():
+        array = tensor.load()
+        if args.fail_on:
+            measured[name] = statistics_of(array)._asdict()
+        if args.json:
+            documents.append(_values_as_json(name, tensor.spec, array))
+        else:
             print(f"{name}: {tensor.spec}")
-            print(np.array2string(tensor.load(), threshold=limit, max_line_width=120, separator=", "))
-    return FOUND if args.fail_on and complain(args, read_statistics(checkpoint, found)) else DONE
+            print(np.array2string(array, threshold=limit, max_line_width=120, separator=", "))
+    if args.json:
+        print_json(documents)
+    return FOUND if complain(args, measured) else DONE
 
 
-def _values_as_json(name: str, tensor) -> dict:
-    array = tensor.load()
+def _values_as_json(name: str, spec: Spec, array: np.ndarray) -> dict:
     if array.dtype.kind == "O":
         values = [each.decode("utf-8", "backslashreplace") for each in array.reshape(-1)]
     elif array.dtype.kind == "c":
         values = [[each.real, each.imag] for each in array.reshape(-1).tolist()]
     else:
         values = array.reshape(-1).tolist()
-    return {"name": name, "dtype": tensor.spec.dtype, "shape": tensor.spec.shape, "values": values}
+    return {"name": name, "dtype": spec.dtype, "shape": spec.shape, "values": values}
 
 
 def _depth(text: str) -> int:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ..adaptation import CLASS_MAP_HELP, class_map_of_labels, read_class_map
-from ..errors import OutputError, RecipeError, SelectionError
+from ..errors import DataError, OutputError, RecipeError
 from ..formats import open_checkpoint
+from ..formats.placing import write_text
 from ..labels import label_list
-from ..nets.head import Head, check_auxiliary, new_variables, parse_layers, variables_with_head
+from ..nets.head import variables_with_head
 from ..nets.net import Net
-from ..nets.registry import NETS, get_net, recognise
-from ..plan import Plan, Variable, make_plan
-from ..plan.batch_norm import parse_policies
+from ..nets.registry import find_net, recognise
+from ..plan import Plan, Variable
 from ..plan.suggest import Suggestion, suggest
 from ..plan.text import overview, scope_rows, variable_rows
 from ..report import render
 from ..tensors import Spec
-from ..train.configuration import read_config
+from ..train.configuration import add_arguments, flag, from_arguments
 from ..train.options import Options
+from ..train.planning import DECIDING, class_map_of, make_head, make_phases, plans_of, rules_of
+from ..train.unfreezing import Phase
 from . import DONE, FOUND, parser, print_json, run, say
 
 EXAMPLES = """\
@@ -40,27 +42,16 @@ def make_parser() -> argparse.ArgumentParser:
     made = parser("ckpt-plan", "Says what a net takes from a checkpoint, before anything is run.", EXAMPLES)
     add = made.add_argument
     add("source", metavar="SRC", help="a checkpoint, any of its files, or SRC:scope")
-    add("--net", help="name of the net; left out, it is read off the checkpoint")
-    add("--num-classes", type=int, metavar="N", help="classes of the net; those of the checkpoint by default")
-    add("--exclude", action="append", default=[], metavar="PATTERN", help="scopes to initialise afresh")
-    add("--trainable", action="append", default=[], metavar="PATTERN", help="the only scopes to train")
-    add("--map", action="append", default=[], metavar="OLD=NEW", help="a scope of SRC and what the net calls it")
-    add("--head-scope", metavar="SCOPE", help="put the new last layer in a scope of its own")
-    add("--head", default="", metavar="LAYERS", help='layers before the last one: "dense(64,relu)|dropout(0.5)"')
     add(
-        "--class-map",
-        metavar="MAP",
-        help=f"keep classes: {CLASS_MAP_HELP}, a file of it, or NEW.txt=OLD.txt, files of labels",
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="classes of the net; those of the data or the checkpoint by default",
     )
-    add("--bn", action="append", default=[], metavar="SCOPE=MODE", help="batch norm: frozen, stats or train")
-    add("--cast", action="store_true", help="convert other element types")
-    add("--aux", action="store_true", help="train the auxiliary head as well")
-    add("--adapt-input", action="store_true", help="adapt a first layer that has other input channels")
-    add("--fold", action="store_true", help="fold scales and biases that the net lacks into weights and moving means")
-    add("--config", metavar="FILE.yaml", help="options from a file of the training commands; the command line wins")
     add("--suggest", action="store_true", help="propose --exclude, --trainable, --map and --fold")
     add("--output", metavar="FILE", help="write the plan as JSON, or with --suggest the proposal as YAML")
     add("--all", action="store_true", help="one line for each variable")
+    add_arguments(made, Options, DECIDING)
     return made
 
 
@@ -68,102 +59,100 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 1 for a plan with conflicts."""
 
     def command(args: argparse.Namespace) -> int:
-        read_config_file(args)
-        source = open_checkpoint(args.source).tensors.specs()
-        net, classes = find_net(args.net, args.num_classes, source)
-        head = Head(parse_layers(args.head), args.head_scope)
-        variables = variables_with_head(net, classes, head)
-        if args.aux:
-            check_auxiliary(net, head)
-        new = new_variables(net, classes, head)
-        proposal = proposal_of(args, source, variables, new) if args.suggest else None
-        plan = proposal.plan if proposal else plan_of(args, source, variables, new)
+        source = open_checkpoint(args.source)
+        options = replace(from_arguments(Options, args), checkpoint=args.source)
+        specs = source.tensors.specs()
+        net = find_net(options.net, specs, source.path)
+        labels = labels_of(options, args.num_classes)
+        classes = args.num_classes or len(labels) or classes_of(net, specs)
+        options = replace(options, class_map=class_map_of(options, labels), labels_of_source=None)
+        variables = variables_with_head(net, classes, make_head(options))
+        phases = make_phases(options, net, variables)
+        proposal = proposal_of(options, specs, variables, rules_of(options, net, classes)) if args.suggest else None
+        plans = (proposal.plan,) if proposal else plans_of(options, specs, net, classes)
+        plan = next((plan for plan in plans if plan.conflicts), plans[0])
         if args.output:  # before anything is printed: whoever reads the table may stop reading it
             write(args.output, proposal, plan)
         if args.json:
             value = plan.to_json()
             print_json({key: value[key] for key in ("rows", "conflicts", "summary")})
         else:
-            print(
-                "\n\n".join(
-                    [
-                        *([proposal_text(proposal)] if proposal else []),
-                        plan_text(f"{net.title}, {classes} classes", plan, args.all),
-                    ]
-                )
-            )
+            parts = [proposal_text(proposal)] if proposal else []
+            later = phases_text(options, phases, plans)
+            print("\n\n".join([*parts, plan_text(f"{net.title}, {classes} classes", plan, later, args.all)]))
         return FOUND if plan.conflicts else DONE
 
     return run(make_parser(), command, argv)
 
 
-def read_config_file(args: argparse.Namespace) -> None:
-    """Fills in what the command line leaves open with what --config says; training options are passed over."""
-    values = read_config(args.config, Options) if args.config else {}
-    keys = ("net", "exclude", "trainable", "map", "head_scope", "head", "bn", "cast", "class_map", "aux")
-    for key in (*keys, "adapt_input", "fold"):
-        if not getattr(args, key) and values.get(key):
-            setattr(args, key, values[key])
+def labels_of(options: Options, classes: int | None) -> tuple[str, ...]:
+    """The names of the new classes where they are needed: those of --labels or of --data; none where --num-classes is
+    enough. Raises RecipeError for --labels-of-source without them, and for a number of classes that is not theirs.
+    """
+    if classes is not None and classes < 1:
+        raise RecipeError(f"--num-classes {classes}: a net has at least one class")
+    if classes is not None and not options.labels_of_source:
+        return ()
+    labels = label_list(options.labels) if options.labels else ()
+    if options.data:
+        labels = labels_of_data(options)
+    if options.labels_of_source and not labels:
+        advice = "Give --labels, a file with the names of the new ones, or --data."
+        raise RecipeError("--labels-of-source keeps classes of the same name", advice=advice)
+    if classes is not None and classes != len(labels):
+        raise RecipeError(f"--num-classes {classes}: {options.data or options.labels} has {len(labels)} classes")
+    return labels
 
 
-def find_net(name: str | None, classes: int | None, source: Mapping[str, Spec]) -> tuple[Net, int]:
-    """The net that is named, or that the source is recognised as, and its number of classes."""
-    found = recognise(source)
-    if name is None and (found is None or found.net is None):
-        looks = f": it looks like {found}" if found else ""
-        raise SelectionError(f"cannot tell which net this is{looks}", advice=f"Give --net: {', '.join(NETS)}.")
-    net = get_net(name) if name else found.net
-    known = found.classes if found and found.net == net else None
-    number = classes if classes is not None else known or net.classes
-    if number < 1:
-        raise RecipeError(f"--num-classes {number}: a net has at least one class")
-    return net, number
+def labels_of_data(options: Options) -> tuple[str, ...]:
+    """The labels of the data set. Raises RecipeError for vectors, which have no net in front of the head."""
+    from ..train.arrays import holds_vectors
+    from ..train.data import load_data_set
+
+    if holds_vectors(options.data):
+        advice = "Leave --data out and give --num-classes."
+        raise RecipeError("holds vectors, on which no net is trained but a head", path=options.data, advice=advice)
+    try:
+        return load_data_set(options.data, labels_file=options.labels, training=False).labels
+    except DataError as error:
+        error.advice = f"{error.advice} --num-classes plans without the data." if error.advice else (
+            "--num-classes plans without the data."
+        )  # fmt: skip
+        raise
 
 
-def plan_of(
-    args: argparse.Namespace, source: Mapping[str, Spec], variables: Sequence[Variable], new: Mapping[str, str]
-) -> Plan:
-    """The plan that the options ask for."""
-    lists = {"exclude": args.exclude, "trainable": args.trainable, "renames": args.map}
-    return make_plan(source, variables, **lists, **other_options(args, new))
+def classes_of(net: Net, specs: Mapping[str, Spec]) -> int:
+    """The classes of the checkpoint, else those of the published one."""
+    found = recognise(specs)
+    return (found.classes if found and found.net == net else None) or net.classes
 
 
 def proposal_of(
-    args: argparse.Namespace, source: Mapping[str, Spec], variables: Sequence[Variable], new: Mapping[str, str]
+    options: Options, specs: Mapping[str, Spec], variables: Sequence[Variable], rules: Mapping[str, object]
 ) -> Suggestion:
     """What --suggest proposes beside the options that it does not propose."""
-    given = [f"--{key}" for key in ("exclude", "trainable", "map") if getattr(args, key)]
+    given = [flag(key) for key in ("exclude", "trainable", "map", "freeze_until", "unfreeze") if getattr(options, key)]
     if given:
         raise RecipeError(f"--suggest proposes {' and '.join(given)} itself", advice="Leave out one or the other.")
-    return suggest(source, variables, **other_options(args, new))
+    return suggest(specs, variables, **rules)
 
 
-def other_options(args: argparse.Namespace, new: Mapping[str, str]) -> dict[str, object]:
-    """Arguments of make_plan that --suggest does not propose."""
-    return {
-        "class_map": class_map_of(args.class_map),
-        "cast": args.cast,
-        "aux": args.aux,
-        "adapt_input": args.adapt_input,
-        "fold": args.fold,
-        "batch_norm": parse_policies(args.bn),
-        "new": new,
-    }
+def phases_text(options: Options, phases: Sequence[Phase], plans: Sequence[Plan]) -> list[str]:
+    """What --freeze-until means, and the plans of the phases of --unfreeze: a line each."""
+    if options.freeze_until:
+        return [f"{'trains':<13}{', '.join(phases[0].trainable)}: what lies behind {options.freeze_until}"]
+    lines, before = [], ()
+    for phase, plan in zip(phases, plans, strict=True) if options.unfreeze else ():
+        added = ", ".join(pattern for pattern in phase.trainable if pattern not in before)
+        counted = f"{plan.summary['trainable_variables']:,} variables"
+        lines.append(f"{'unfreezing':<13}from epoch {phase.epoch:g}: {added}, {counted}, plan {plan.digest}")
+        before = phase.trainable
+    return lines
 
 
-def class_map_of(text: str | None) -> tuple[int | None, ...] | None:
-    """A list of indices, a file of it, or two files with labels: NEW.txt=OLD.txt."""
-    if text is None:
-        return None
-    new, equals, old = text.partition("=")
-    if not equals:
-        return read_class_map(text)
-    return class_map_of_labels(label_list(new), label_list(old))
-
-
-def plan_text(title: str, plan: Plan, every: bool) -> str:
-    """The plan for people: counts, then what happens to each scope or variable, then the conflicts."""
-    parts = [f"{'net':<13}{title}\n{overview(plan)}\n{'plan':<13}{plan.digest}"]
+def plan_text(title: str, plan: Plan, later: Sequence[str], every: bool) -> str:
+    """The plan for people: counts, the phases, then what happens to each scope or variable, then the conflicts."""
+    parts = ["\n".join([f"{'net':<13}{title}", overview(plan), *later, f"{'plan':<13}{plan.digest}"])]
     rows = variable_rows(plan) if every else scope_rows(plan)
     if rows:
         parts.append(render(rows, list(rows[0])))
@@ -193,7 +182,7 @@ def write(path: str, proposal: Suggestion | None, plan: Plan) -> None:
             with target.open("rb") as file:
                 if not file.read(16).startswith(WRITTEN):
                     raise OutputError("exists and is no plan", path=path, advice="Choose another name for --output.")
-        target.write_text(text, encoding="utf-8")
+        write_text(target, text)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
     say(f"wrote {path}")

@@ -35,13 +35,15 @@ def save_checkpoint(
     link: bool = False,
     provenance: Mapping[str, object] | None = None,
     progress: Callable[[int], object] | None = None,
+    announce: Callable[[str], object] | None = None,
 ) -> tuple[str, ...]:
     """Writes a checkpoint and returns its files, the index of a V2 checkpoint first, `.provenance.json` last.
 
     `format` is "v1", "v2", "npz", "safetensors" or "keras_h5". `shards` is the number of data files of a V2
     checkpoint (None: as the source has them, or one). `link=True` makes hard links of V2 data files whose tensors
     stay as stored, instead of copies. `provenance` says more for the sidecar: see `provenance.sidecar`.
-    `progress` is called with the number of bytes that have just been written.
+    `progress` is called with the number of bytes that have just been written. `announce` is called with the path at
+    which the new checkpoint lies complete, before anything of it is moved to the target.
 
     The target is the old checkpoint or the new one at every moment, and writing over the source is safe: files are
     made in a hidden folder `.NAME.partial-PID` beside the target, brought to disk, and renamed as `placing` says.
@@ -62,7 +64,7 @@ def save_checkpoint(
         raise UnsupportedError("links keep the data files of the source, which has them in its own number", path=path)
     target = target_of(path, format)
     _check_target(target, force)
-    _check_space(target, 0 if link else needed_bytes(tensors))
+    check_space(target, 0 if link else needed_bytes(tensors))
     options: dict[str, object] = {"progress": _forgetful(progress)}
     if format == "v2":
         options |= {"shards": shards, "link": link}
@@ -71,7 +73,7 @@ def save_checkpoint(
     with _output_errors(target), _partial_folder(target) as folder:
         made = os.path.join(folder, os.path.basename(target))
         _writer(format).write(tensors, made, **options)
-        return _finish(tensors, format, made, target, said)
+        return _finish(tensors, format, made, target, said, announce)
 
 
 def _forgetful(progress: Callable[[int], object] | None) -> Callable[[int], None]:
@@ -155,10 +157,12 @@ def _check_target(target: str, force: bool) -> None:
         raise OutputError(f"exists already ({names})", path=target, advice="Use --force to replace it.")
 
 
-def _check_space(target: str, needed: int) -> None:
+def check_space(target: str, needed: int, what: str = "", freed: int = 0) -> None:
+    """Raises OutputError where the disk of `target` has no room for so many bytes, `freed` of which will be deleted
+    first; `what` says of what they are."""
     free = _free_bytes(os.path.dirname(target) or ".")
-    if free is not None and free < needed:
-        raise OutputError(f"{needed:,} bytes are needed, and {free:,} are free", path=target)
+    if free is not None and free + freed < needed:
+        raise OutputError(f"{needed:,} bytes are needed{what}, and {free + freed:,} are free", path=target)
 
 
 def _free_bytes(folder: str) -> int | None:
@@ -171,7 +175,12 @@ def _free_bytes(folder: str) -> int | None:
 
 
 def _finish(
-    tensors: Mapping[str, Tensor], format: str, made: str, target: str, said: Mapping[str, object]
+    tensors: Mapping[str, Tensor],
+    format: str,
+    made: str,
+    target: str,
+    said: Mapping[str, object],
+    announce: Callable[[str], object] | None,
 ) -> tuple[str, ...]:
     """Brings the files in the partial folder to disk, adds the sidecar, moves all into place."""
     folder, name = os.path.split(made)
@@ -183,6 +192,8 @@ def _finish(
     sidecar = os.path.join(folder, "sidecar")
     origin.dump(content, sidecar)
     placing.sync_file(sidecar)
+    if announce is not None:
+        announce(made)
     with _undisturbed():
         if format == "v2":
             placing.place_bundle(made, target, sidecar)
@@ -196,12 +207,9 @@ def _finish(
 @contextmanager
 def _partial_folder(target: str) -> Iterator[str]:
     """A hidden folder beside the target, removed at the end whatever happens. What killed runs left is removed too."""
+    remove_abandoned(target)
     parent, name = os.path.split(target)
-    start = f".{name}.partial-"
-    for entry in os.listdir(parent or "."):
-        if entry.startswith(start) and _is_abandoned(os.path.join(parent, entry)):
-            _remove_folder(os.path.join(parent, entry))
-    folder = os.path.join(parent, f"{start}{os.getpid()}")
+    folder = os.path.join(parent, f".{name}.partial-{os.getpid()}")
     os.mkdir(folder)
     lock = _lock(folder)
     try:
@@ -210,6 +218,14 @@ def _partial_folder(target: str) -> Iterator[str]:
         _remove_folder(folder)
         if lock is not None:
             os.close(lock)
+
+
+def remove_abandoned(target: str) -> None:
+    """Removes the hidden folders that killed runs left beside this target."""
+    parent, name = os.path.split(target)
+    for entry in os.listdir(parent or "."):
+        if entry.startswith(f".{name}.partial-") and _is_abandoned(os.path.join(parent, entry)):
+            _remove_folder(os.path.join(parent, entry))
 
 
 def _remove_folder(folder: str) -> None:

@@ -1,4 +1,4 @@
-"""Moves finished files from a hidden folder to their names, so that a reader finds the old checkpoint or the new one.
+"""Moves finished files to their names, so that a reader finds the old file, or the old checkpoint, or the new one.
 
 A single file is one rename. A V2 checkpoint is several files, found through its index, so the index goes last of all:
 
@@ -17,6 +17,7 @@ whose data files are called `-of-0000M` is as valid as any, since a shard that n
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ from .bundle_index import shard_path
 from .proto import put_varint, varint
 from .sstable import Table, TableWriter, entries
 
+WRITING = ".writing"  # ends the name of a text file until it is whole
 _SHARD = re.compile(r"\.data-(\d{5,})-of-(\d{5,})\Z")
 
 
@@ -122,6 +124,16 @@ def _write_index_of(index: str, count: int, path: str) -> None:
         writer.finish()
 
 
+def digest_of_index(index: str) -> str:
+    """SHA-256 of all that an index says but for the number of data files, which is another one in step 2 above."""
+    digest, table = hashlib.sha256(), Table(index)
+    for block in table.blocks:
+        for key, value in zip(*entries(table.read(block.handle)), strict=True):
+            record = _header_of(value, 0) if key == b"" else bytes(value)
+            digest.update(f"{len(key)} {len(record)} ".encode() + bytes(key) + record)
+    return digest.hexdigest()
+
+
 def _header_of(value: bytes, count: int) -> bytes:
     """The header record with another number of shards, which is its first field."""
     _, end = varint(value, 1, len(value))
@@ -141,6 +153,23 @@ def _remove(paths: Iterable[str]) -> None:
     for path in paths:
         if os.path.lexists(path):
             os.unlink(path)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file that is either the old one or the new one, whatever happens meanwhile. A link stays a link;
+    what is no file, such as /dev/stdout, is written to. Raises OSError."""
+    target = os.path.realpath(path)
+    into_place = os.path.isfile(target) or not os.path.exists(target)
+    written = f"{target}{WRITING}" if into_place else target
+    try:
+        with open(written, "w", encoding="utf-8") as file:
+            file.write(text)
+        if into_place:
+            sync_file(written)
+            os.replace(written, target)
+    finally:
+        if into_place:
+            _remove([written])
 
 
 def sync_file(path: str) -> None:

@@ -53,19 +53,25 @@ def _explain_kind(
     if kind == "shape" and 2 * len(names) > len(wanted):
         advice = "Check --net: the checkpoint has its names, but is a net of other widths or depths."
         return Conflict("other widths", tuple(names), advice)
+    layer = f"{exclude_advice(_with_batch_norm(names, wanted), wanted)} initialises the layer afresh"
     causes = {
-        "channels": ("other number of input channels", f"--adapt-input converts the filters; {afresh}."),
+        "channels": ("other number of input channels", f"--adapt-input converts the filters; {layer}."),
         "separable": (
             "other number of input channels of a separable convolution",
-            f"Its channels do not add up, so that --adapt-input cannot convert it; {afresh}.",
+            f"Its channels do not add up, so that --adapt-input cannot convert it; {layer}.",
         ),
+        "string": ("other element type", f"Texts are not converted to numbers, nor numbers to texts; {afresh}."),
         "dtype": (
             "other element type",
             "--cast converts the values; what --exclude selects is initialised afresh.",
         ),
         "two sources": ("two sources for one variable", "Make --map more exact, so that one of them is left."),
         "renamed": ("renamed away", "Take that --map away, or make it more exact: the net has these names."),
-        "class map": ("the class map does not fit", "Give --class-map one old class, or _, for each new class."),
+        "class map": (
+            "the class map does not fit",
+            "Give --class-map one old class, or _, for each new class, or --labels-of-source the labels of the "
+            "checkpoint's own classes.",
+        ),
         "shape": ("other shape", f"{afresh}; or check that --net is the net that the checkpoint was made with."),
     }
     cause, advice = causes[kind]
@@ -79,11 +85,18 @@ def layers_of(statistics: Sequence[str], wanted: Iterable[str]) -> list[str]:
     return [name for name in wanted if name.startswith(layers)]
 
 
+def _with_batch_norm(filters: Sequence[str], wanted: Iterable[str]) -> list[str]:
+    """The filters and the batch norm behind them, whose statistics are those of other filters."""
+    norms = tuple(f"{name.rpartition('/')[0]}/BatchNorm/" for name in filters)
+    return [name for name in wanted if name in filters or name.startswith(norms)]
+
+
 def _class_map_advice(names: Sequence[str], wanted: Mapping[str, Variable], source: Mapping[str, Spec]) -> str:
+    """How to keep classes. Of a background class only where ImageNet's 1000 classes meet the 1001 of slim's files."""
     axis, new = wanted[names[0]].class_axis, wanted[names[0]].spec
     old = source[names[0]].shape[axis] if names[0] in source else 0
-    if old == new.shape[axis] + 1:
-        return f"--class-map 1-{old - 1} leaves the background class (number 0) out and keeps the others."
-    if old == new.shape[axis] - 1:
-        return f"--class-map _,0-{old - 1} puts a background class in front and keeps the others."
-    return "--class-map keeps chosen classes."
+    if (old, new.shape[axis]) == (1001, 1000):
+        return "--class-map 1-1000 leaves the background class (number 0) out and keeps the others."
+    if (old, new.shape[axis]) == (1000, 1001):
+        return "--class-map _,0-999 puts a background class in front and keeps the others."
+    return "--labels-of-source FILE keeps classes by name, --class-map by number."

@@ -7,7 +7,7 @@ from shlex import quote
 
 from ..names import Patterns, did_you_mean
 from ..renames import Rename
-from .rows import Conflict, Variable
+from .rows import Conflict, Row, Variable
 
 CAUSE = "a pattern selects nothing"
 
@@ -61,6 +61,14 @@ def idle_renames(
             advice = f"--map {rule} makes {made[0]}, which is no variable of the net{hint}"
             conflicts.append(Conflict(CAUSE, (rule.old,), advice))
     return conflicts
+
+
+def idle_class_map(head: Sequence[Row]) -> Conflict:
+    """The conflict of a class map that no variable of the head takes classes by."""
+    rules = list(dict.fromkeys(row.rule for row in head if row.action == "init"))
+    why = f": {' and '.join(rules)} initialises the head afresh" if rules else ": the net has no head"
+    advice = f"--class-map (or --labels-of-source) keeps no class{why}. Leave out one or the other."
+    return Conflict("the class map is not used", (), advice)
 
 
 def _sentence(option: str, text: str, names: Sequence[str], of: str) -> str:

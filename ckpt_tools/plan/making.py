@@ -24,7 +24,7 @@ from ..renames import Rename, parse_renames, rename
 from ..tensors import Spec
 from . import batch_norm as norms
 from .conflicts import Misfit, explain
-from .idle import idle_patterns, idle_renames, idle_trainable
+from .idle import idle_class_map, idle_patterns, idle_renames, idle_trainable
 from .ignored import Ignored, SourceLayers, explain_ignored
 from .missing import covering
 from .rows import AUXILIARY, PART, RESTORING, Plan, Row, Variable
@@ -101,6 +101,9 @@ def make_plan(
         *idle_renames(maps, changed, source, net),
     ]
     misfits = [misfit for _, _, misfit in decided if misfit]
+    mapped = any(adaptation and adaptation.kind == "classes" for _, adaptation, _ in decided)
+    if class_map and not mapped and not any(misfit.kind in ("class map", "missing") for misfit in misfits):
+        idle.append(idle_class_map([row for row, _, _ in decided if net[row.name].role == "head"]))
     return Plan(
         rows=(*(row for row, _, _ in decided), *unused),
         conflicts=(
@@ -169,8 +172,9 @@ def _decide(
         reshaped = _reshape(variable, spec, rules, idle_aux, row, misfit)
         if reshaped.row.action not in RESTORING:  # said even where --cast is missing, too
             return reshaped
-    if spec.dtype != variable.spec.dtype and not (rules.cast and "string" not in (spec.dtype, variable.spec.dtype)):
-        return misfit("dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
+    text = "string" in (spec.dtype, variable.spec.dtype)
+    if spec.dtype != variable.spec.dtype and (text or not rules.cast):
+        return misfit("string" if text else "dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
     if reshaped:
         return reshaped
     if spec.dtype != variable.spec.dtype:

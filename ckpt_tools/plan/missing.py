@@ -21,7 +21,9 @@ from .rows import Conflict, Variable
 _TYPED = 8  # scopes that somebody types on a command line
 AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(r"/(Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Adadelta(_1)?|Ftrl(_1)?)$")
-_NET = re.compile(r"^(InceptionV\d|resnet_v\d_\d+|vgg_(?:a|16|19)|alexnet_v2|overfeat)$")
+# Scopes of slim's nets: of those that --net can name (a test compares them with the registry), and of all others.
+NET = re.compile(r"InceptionV[123]|resnet_v[12]_(50|101|152|200)|resnet_v1_14|vgg_(a|16|19)|alexnet_v2|overfeat")
+_OTHER_NET = re.compile(r"Inception(V\d|ResnetV\d)|MobilenetV\d|resnet_v\d_\d+|CifarNet|LeNet")
 _KERAS = re.compile(r"(^|/)(kernel|bias)(:0)?$|(^|/)batch_normalization(_\d+)?/|:0$")
 _TORCH = re.compile(r"\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
 _2015 = re.compile(r"^(mixed_\d+x\d+x\d+[a-e]/|conv/conv2d_params|mixed_10/)")
@@ -80,7 +82,7 @@ def exclude_advice(names: Sequence[str], everything: Iterable[str]) -> str:
     """`--exclude` with the scopes of these names, as it is typed; where they are many, the file that lists them."""
     cover = covering(names, everything)
     if len(cover) > _TYPED:
-        return f"--config FILE.yaml, which --suggest --output FILE.yaml writes with {len(cover)} scopes to exclude,"
+        return f"--config FILE.yaml, which ckpt-plan --suggest --output FILE.yaml writes with {len(cover)} scopes,"
     return f"--exclude {quote(','.join(cover))}"
 
 
@@ -123,13 +125,17 @@ def _other_net(missing: Sequence[str], view: View) -> Cause | None:
     cause = "resnet v1 against v2" if resnets else "checkpoint of another net"
     why = ", whose units differ although many names look alike" if resnets else ""
     found = tuple(name for name in missing if name.startswith(our + "/"))
-    advice = f"Use --net {_net_name(their)}: the checkpoint is {their}, not {our}{why}."
+    if NET.fullmatch(their):
+        advice = f"Use --net {_net_name(their)}: the checkpoint is {their}, not {our}{why}."
+    else:
+        advice = f"The checkpoint is {their}, which is not one of the nets here: give a checkpoint of {our}."
     return Cause(Conflict(cause, found, advice))
 
 
 def _roots(names: Iterable[str]) -> list[str]:
     """The net scopes among the components of these names, such as InceptionV3 in model/InceptionV3/Logits."""
-    return list(dict.fromkeys(part for name in names for part in name.split("/") if _NET.match(part)))
+    parts = dict.fromkeys(part for name in names for part in name.split("/"))
+    return [part for part in parts if NET.fullmatch(part) or _OTHER_NET.fullmatch(part)]
 
 
 def _net_name(scope: str) -> str:
@@ -146,8 +152,8 @@ def _inception_2015(missing: Sequence[str], view: View) -> Cause | None:
     found = tuple(name for name in missing if name in reached)
     if found:
         advice = (
-            f"The checkpoint has the names of 2015: --suggest --output FILE.yaml writes the {len(renames)} renames, "
-            "and --config FILE.yaml takes them."
+            f"The checkpoint has the names of 2015: ckpt-plan --suggest --output FILE.yaml writes the {len(renames)} "
+            "renames, and --config FILE.yaml takes them."
         )
         return Cause(Conflict("2015 Inception names", found, advice), renames)
     if "InceptionV3" in _roots(missing):
