@@ -35,7 +35,7 @@ from .pipeline import Unreadable
 from .progress import Progress, StopRequest
 from .report import write_report
 from .restore import assign, audit, planned_tensors
-from .run import Batches, Run, checkpoint_bytes, evaluate, freeze_audit, last_good, save, save_what_is_whole
+from .run import Batches, Run, bytes_of_checkpoints, evaluate, freeze_audit, last_good, save, save_what_is_whole
 from .run_directory import RunDirectory, read_tensors, run_digest
 from .schedule import rate_at
 from .transfer import Transfer, settled
@@ -169,7 +169,7 @@ def opened(
             run = Run(job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds)
             say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
             if first:
-                directory.check_room(checkpoint_bytes(run), anew=resumed is None)
+                directory.check_room(sum(bytes_of_checkpoints(job, graph.model.variables)), anew=resumed is None)
             say(restore(run, resumed))
             transfer, run.job = settled(transfer, job, graph.model, session, planned, unreadable)
             if isinstance(transfer, Transfer) and options.precision == AUTO:

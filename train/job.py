@@ -126,7 +126,7 @@ def make_job(options: Options) -> Job:
     that are vectors it is a head in a scope of its own and nothing else.
     Raises the error of whichever of them fails, and PlanError with every conflict when the plan has any.
     """
-    folder = () if options.find_learning_rate else ("train_dir",)
+    folder = () if options.find_learning_rate or options.dry_run else ("train_dir",)
     on_vectors = holds_vectors(options.data)
     options.require(*(() if options.net or on_vectors else ("checkpoint",)), "data", *folder)
     options = for_vectors(options) if on_vectors else options

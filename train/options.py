@@ -146,6 +146,7 @@ class Options:
         "", "try rising rates instead of training, draw the loss, suggest a rate", group="run", metavar="FILE.png",
         same_run=True,
     )  # fmt: skip
+    dry_run: bool = option(False, "measure a few batches and say what the run will take", group="run", same_run=True)
     train_dir: str = option("", "folder of the run", group="run", metavar="DIR", same_run=True)
     resume: bool = option(False, "go on although plan or options have changed", group="run", same_run=True)
     fresh: bool = option(False, "delete the run that is there and start again", group="run", same_run=True)

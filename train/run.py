@@ -111,12 +111,13 @@ def snapshot(run: Run, *, slots: bool = True) -> Tensors:
     return Tensors({**tensors, **values})
 
 
-def checkpoint_bytes(run: Run) -> int:
-    """About how many bytes a checkpoint of the run takes together with the best one."""
-    made = {name: Spec(each.dtype.base_dtype.name, tuple(each.shape)) for name, each in run.model.variables.items()}
-    whole = {**run.planned, **{name: Tensor(spec, None) for name, spec in made.items() if name not in run.planned}}
-    best = {name: whole[name] for name in whole if name in run.planned or name.endswith(AVERAGE)}
-    return needed_bytes(whole) + (needed_bytes(best) if len(run.job.data.validation) else 0)
+def bytes_of_checkpoints(job: Job, variables: Mapping[str, tf.Variable]) -> tuple[int, int]:
+    """About how many bytes a checkpoint of these variables takes, and the best one, which has no slots."""
+    net = {row.name: Tensor(Spec(row.dtype, row.target_shape), None) for row in job.plan.rows if row.action != "unused"}
+    made = {name: Spec(each.dtype.base_dtype.name, tuple(each.shape)) for name, each in variables.items()}
+    whole = {**net, **{name: Tensor(spec, None) for name, spec in made.items() if name not in net}}
+    best = {name: whole[name] for name in whole if name in net or name.endswith(AVERAGE)}
+    return needed_bytes(whole), needed_bytes(best) if len(job.data.validation) else 0
 
 
 def save(run: Run) -> None:

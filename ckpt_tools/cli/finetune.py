@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = from_arguments(Options, args)
             if options.find_learning_rate:
                 return find_rate(options, args.json)
+            if options.dry_run:
+                return estimate(options, args.json)
             result = train(options)
         except PlanError as error:
             say(f"{made.prog}: {error}")
@@ -85,6 +87,15 @@ def find_rate(options: Options, as_json: bool) -> int:
 
     found = find_learning_rate(options, say)
     print_json(found._asdict()) if as_json else print(f"{found.suggestion:.2g}")
+    return DONE
+
+
+def estimate(options: Options, as_json: bool) -> int:
+    """--dry-run: no run, what it would take."""
+    from ..train.costs import dry_run
+
+    found = dry_run(options, say)
+    print_json(found.as_dict()) if as_json else print("\n".join(found.lines()))
     return DONE
 
 
