@@ -1,4 +1,4 @@
-"""Names of nets from elsewhere: Keras, torchvision, Inception as of 2015, slim's nets that tf_slim no longer ships."""
+"""Names of nets from elsewhere: Keras, torchvision, Inception as of 2015, slim's nets that are not here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOKED_AT = 10_000  # names; no net of these families has more
 _RESNET_DEPTH = {6: 50, 23: 101, 36: 152}
 _KERAS_INCEPTION_V3_CONVOLUTIONS = 94
 _TORCH_VGG_DEPTH = {10: "AlexNet", 18: "VGG-11", 28: "VGG-16", 34: "VGG-19"}  # by the last convolution's number
-_OTHER_SLIM = r"(?:^|/)(InceptionV4|InceptionResnetV2|MobilenetV1|MobilenetV2|MobilenetV3)/"
+_OTHER_SLIM = r"(?:^|/)(MobilenetV3)/"
 
 
 def looks_like(names: Iterable[str]) -> str | None:
