@@ -27,6 +27,8 @@ TITLES = {
     "keras": "Keras archive",
     "safetensors": "safetensors file",
     "npz": "npz archive",
+    "torch": "PyTorch file",
+    "torch_legacy": "PyTorch file (of before 1.6)",
 }
 COLUMNS = ["name", "dtype", "shape", "parameters", "bytes", "kind"]
 STATISTICS = ["min", "max", "mean", "std", "zeros", "nan", "inf"]
