@@ -34,6 +34,11 @@ def _other_slim(text: str) -> str | None:
     return f"slim {found[1]}, which is not one of the nets here" if found else None
 
 
+def _landmark(text: str) -> str | None:
+    """Nets that one name gives away."""
+    return next((phrase for pattern, phrase in _LANDMARKS.items() if re.search(pattern, text, re.M)), None)
+
+
 def _keras_vgg(text: str) -> str | None:
     if not re.search(r"\bblock5_conv3\b", text):
         return None
@@ -69,7 +74,8 @@ def _torch_inception(text: str) -> str | None:
 
 def _torch_sequential(text: str) -> str | None:
     title = _TORCH_VGG_DEPTH.get(_highest(r"\bfeatures\.(\d+)\.weight\b", text))
-    return f"torch names, looks like {title}" if title and re.search(r"\bclassifier\.6\.weight\b", text) else None
+    headed = re.search(r"\b(classifier\.6|pre_logits\.fc2)\.weight\b", text)
+    return f"torch names, looks like {title}" if title and headed else None
 
 
 def _highest(pattern: str, text: str) -> int:
@@ -77,9 +83,17 @@ def _highest(pattern: str, text: str) -> int:
     return max(map(int, re.findall(pattern, text)), default=-1)
 
 
+_LANDMARKS = {
+    r"\bblock35_10_conv/": "Keras names, looks like InceptionResNetV2",
+    r"\bconv_dw_13/": "Keras names, looks like MobileNet",
+    r"\bblock_16_project/": "Keras names, looks like MobileNetV2",
+    r"\bfeatures\.21\.branch2_3a\.conv\.weight\b": "torch names, looks like InceptionV4",
+    r"\brepeat_1\.19\.conv2d\.weight\b": "torch names, looks like InceptionResNetV2",
+}
 _FAMILIES: tuple[Callable[[str], str | None], ...] = (
     _inception_2015,
     _other_slim,
+    _landmark,
     _keras_vgg,
     _keras_resnet,
     _keras_inception,

@@ -170,8 +170,9 @@ def _foreign(missing: Sequence[str], view: View) -> Cause | None:
     keras = [name for name in view.unused if _KERAS.search(name)]
     if len(torch) * 2 > len(view.unused):
         advice = (
-            f"{torch[0]} is a PyTorch name, and PyTorch keeps convolutions in another order of axes: rename and "
-            "transpose them with a recipe of ckpt-edit, then plan with its result."
+            f"{torch[0]} is a PyTorch name, and PyTorch keeps convolutions in another order of axes: ckpt-convert SRC "
+            "DST --layout slim brings a net of torchvision or timm into slim's, a recipe of ckpt-edit any other; then "
+            "plan with the result."
         )
         return Cause(Conflict("PyTorch names", tuple(missing), advice))
     if len(keras) * 2 <= len(view.unused):
@@ -183,8 +184,8 @@ def _foreign(missing: Sequence[str], view: View) -> Cause | None:
         used = {old: new for old, new in rules.items() if rename(view.unused, parse_renames({old: new}))}
         return Cause(Conflict("Keras names", found, f"The layers are named alike: {_map(used)} renames them."), used)
     advice = (
-        f"{keras[0]} is a name that Keras gives by the order of layers: rename each layer with a recipe of "
-        "ckpt-edit, then plan with its result."
+        f"{keras[0]} is a name that Keras gives by the order of layers: ckpt-convert SRC DST --layout slim brings a "
+        "net of Keras Applications into slim's names, a recipe of ckpt-edit any other; then plan with the result."
     )
     return Cause(Conflict("Keras names", tuple(missing), advice))
 
