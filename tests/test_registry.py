@@ -306,9 +306,7 @@ def test_neither_tensorflow_nor_numpy_is_imported():
 
 
 FOREIGN = {
-    "InceptionV4": (["InceptionV4/Conv2d_1a_3x3/weights", "InceptionV4/Logits/Logits/weights"], "slim InceptionV4"),
-    "InceptionResnetV2": (["InceptionResnetV2/Conv2d_1a_3x3/weights"], "slim InceptionResnetV2"),
-    "MobilenetV1": (["MobilenetV1/Conv2d_0/weights"], "slim MobilenetV1"),
+    "MobilenetV3": (["MobilenetV3/Conv/weights"], "slim MobilenetV3"),
     "Keras": (["block5_conv3/kernel", "block1_conv1/kernel"], "Keras names, looks like VGG-16"),
     "2015": (["mixed_17x17x768e/branch1x1/Conv/weights"], "2015 Inception names, looks like InceptionV3"),
 }
@@ -339,7 +337,7 @@ def test_advice_names_no_net_that_is_not_here():
     assert {f"InceptionV{n}" for n in range(9) if NET.fullmatch(f"InceptionV{n}")} <= scopes
     depths = {f"resnet_v{v}_{d}" for v in range(4) for d in range(300) if NET.fullmatch(f"resnet_v{v}_{d}")}
     assert depths == {scope for scope in scopes if scope.startswith("resnet")}
-    plan = make_plan({"InceptionV4/Mixed_5b/weights": Spec("float32", (3,))}, get_net("inception_v3").variables(5))
+    plan = make_plan({"MobilenetV3/Conv/weights": Spec("float32", (3,))}, get_net("inception_v3").variables(5))
     assert plan.conflicts[0].advice == (
-        "The checkpoint is InceptionV4, which is not one of the nets here: give a checkpoint of InceptionV3."
+        "The checkpoint is MobilenetV3, which is not one of the nets here: give a checkpoint of InceptionV3."
     )
