@@ -46,6 +46,7 @@ def inputs() -> dict[str, Path]:
         "training": golden / "tf115_v2_training",
         "partitioned": golden / "tf115_v2_partitioned",
         "object": golden / "tf221_object",
+        "torch": golden / "torch",
         "broken": shared / "corpus" / "broken" / "derived",
     }
 

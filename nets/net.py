@@ -62,13 +62,17 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
 
     @property
     def head_layer(self) -> str:
-        """Scope of the convolution that makes the logits."""
+        """Scope of the layer that makes the logits."""
         return f"{self.scope}/{self.last_layer}"
 
     @property
     def end_points(self) -> tuple[str, ...]:
         """Names of slim's end points on the way from the image to the classes, in this order."""
-        return _table(self.name)[1]
+        return tuple(_table(self.name)[1])
+
+    def variables_until(self, end_point: str) -> int:
+        """How many of the table's variables lie on the way to this end point: so many of the first ones."""
+        return _table(self.name)[1][end_point]
 
     @property
     def table(self) -> tuple[TableRow, ...]:
@@ -78,7 +82,12 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
     @property
     def feature_channels(self) -> int:
         """Number of features of one image that reach the last layer."""
-        return next(row.shape[-2] for row in self.table if row.name == f"{self.head_layer}/weights")
+        return self.head_weights.shape[-2]
+
+    @property
+    def head_weights(self) -> TableRow:
+        """The weights of the last layer: [1, 1, features, classes], or [features, classes] of a dense layer."""
+        return next(row for row in self.table if row.name == f"{self.head_layer}/weights")
 
     def role(self, row: TableRow) -> str:
         """ "head", "auxiliary", "statistic" or "backbone"."""
@@ -109,14 +118,15 @@ def table_text(name: str) -> str:
 
 
 @functools.cache
-def _table(name: str) -> tuple[tuple[TableRow, ...], tuple[str, ...]]:
-    """The rows and the end points in a net's table."""
-    rows, end_points = [], []
+def _table(name: str) -> tuple[tuple[TableRow, ...], dict[str, int]]:
+    """The rows of a net's table, and its end points with the number of rows before each."""
+    rows: list[TableRow] = []
+    end_points: dict[str, int] = {}
     for line in table_text(name).splitlines():
         kind, *words = line.split()
         if kind in ("trainable", "statistic"):
             shape = tuple(-1 if word == CLASS_AXIS else int(word) for word in words[1].split("x"))
             rows.append(TableRow(words[0], shape, kind == "trainable"))
         elif kind == "end_point":
-            end_points.append(words[0])
-    return tuple(rows), tuple(end_points)
+            end_points[words[0]] = len(rows)
+    return tuple(rows), end_points

@@ -168,7 +168,7 @@ def _interpreter() -> Callable:
 
 
 FORMS = {
-    "saved_model": Form("saved_model", write_saved_model, run_saved_model, 1e-5),
-    "graphdef": Form("model.pb", write_graphdef, run_graphdef, 1e-5),
+    "saved_model": Form("saved_model", write_saved_model, run_saved_model, 5e-5),
+    "graphdef": Form("model.pb", write_graphdef, run_graphdef, 5e-5),
     "tflite": Form("model.tflite", write_tflite, run_tflite, 1e-4),  # other kernels, other order of sums
 }

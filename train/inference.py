@@ -21,7 +21,7 @@ from .configuration import coerce, option, problem_with, read_config
 from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
 from .options import Options
-from .preprocess import Preprocessing, from_dict
+from .preprocess import STYLES, Preprocessing, from_dict
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class SourceOptions:
     checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
-    preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
+    preprocessing: str | None = option(
+        None, "how pixels are scaled; the net's own by default", group="source", choices=STYLES
+    )
 
     def __post_init__(self) -> None:
         coerce(self)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import RecipeError
 from .configuration import coerce, flag, option, problem_with
+from .preprocess import STYLES
 
 AUTO, FLOAT32 = "auto", "float32"
 PRECISIONS = (AUTO, FLOAT32, "bfloat16", "float16")
@@ -56,7 +57,7 @@ class Options:
     )
     image_size: int | None = option(None, "height and width in pixels; the net's own by default", group="data", least=1)
     preprocessing: str | None = option(
-        None, "how pixels are scaled; the net's own by default", group="data", choices=("inception", "vgg")
+        None, "how pixels are scaled; the net's own by default", group="data", choices=STYLES
     )
     augment: tuple[str, ...] = option(
         (), "random changes of the training images, such as flip or crop", group="data", metavar="STEP"

@@ -1,12 +1,16 @@
-"""From decoded pixels to what a net expects: slim's Inception and VGG preprocessing, described by data.
+"""From decoded pixels to what a net expects: slim's preprocessing, described by data.
 
     Preprocessing("inception", 299)    the middle 87.5 % of each side, resized, scaled to -1..1
     Preprocessing("vgg", 224)          the shorter side resized to 256, the middle 224 x 224, channel means subtracted
+    Preprocessing("cifarnet", 32)      the whole image, mean and deviation of its values brought to 0 and 1
+    Preprocessing("lenet", 28)         the whole image, (value - 128) / 128
 
-The description is stored with a run and used again by evaluate, predict, features and export. Both follow
-`inception_preprocessing.py` and `vgg_preprocessing.py` of tensorflow/models (research/slim/preprocessing), with the
-resize of TensorFlow 1 that the published nets were trained with. Without augmentation training images go the same
-way as evaluation images, which is what lets the frozen part of a net be computed once.
+The description is stored with a run and used again by evaluate, predict, features and export. All follow
+`inception_preprocessing.py` and its like in tensorflow/models (research/slim/preprocessing), with the resize of
+TensorFlow 1 that the published nets were trained with. (slim cuts the middle 32 x 32 or 28 x 28 pixels out of a larger
+image for CifarNet and LeNet; here it is resized, which is the same for the images that they were made for.) Without
+augmentation training images go the same way as evaluation images, which is what lets the frozen part of a net be
+computed once.
 """
 
 from __future__ import annotations
@@ -16,13 +20,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError, nearest
-from .augment import change, fast_colour, flip, parse_steps, random_crop
+from .augment import change, fast_colour, flip, light, parse_steps, random_crop
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-STYLES = ("inception", "vgg")
+STYLES = ("inception", "vgg", "cifarnet", "lenet")
 MEANS = (123.68, 116.779, 103.939)  # red, green, blue of ImageNet, as vgg_preprocessing.py has them
 SIDES = (256 / 224, 512 / 224)  # shortest side before the crop, in units of the crop: evaluation, largest in training
 
@@ -101,6 +105,8 @@ def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
         middle = tf.image.central_crop(image, how.central_fraction)  # before the conversion, which is work
         return resize(tf.image.convert_image_dtype(middle, tf.float32), how.image_size, how.image_size)
     pixels = tf.image.convert_image_dtype(image, tf.float32)
+    if how.style != "vgg":
+        return resize(pixels, how.image_size, how.image_size)
     larger = _shortest_side(pixels, tf.constant(round(how.image_size * SIDES[0])))
     top = (tf.shape(larger)[0] - how.image_size) // 2
     left = (tf.shape(larger)[1] - how.image_size) // 2
@@ -113,17 +119,30 @@ def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
 
     if how.style == "inception":
         pixels = pixels * 2.0 - 1.0
-    else:
+    elif how.style == "vgg":
         pixels = pixels * 255.0 - tf.constant(MEANS)
+    elif how.style == "cifarnet":
+        pixels = tf.image.per_image_standardization(pixels * 255.0)
+    else:
+        pixels = (pixels * 255.0 - 128.0) / 128.0
     return tf.reverse(pixels, [-1]) if how.channels == "bgr" else pixels
 
 
 def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """The net's input [..., s, s, 3] as uint8 red, green, blue again, to be looked at."""
+    """The net's input [..., s, s, 3] as uint8 red, green, blue again, to be looked at; with cifarnet's style, which
+    takes an image's brightness and contrast away, with the full range of both."""
     import numpy as np
 
     values = values[..., ::-1] if how.channels == "bgr" else values
-    pixels = (values + 1) * 127.5 if how.style == "inception" else values + np.array(MEANS, np.float32)
+    if how.style == "inception":
+        pixels = (values + 1) * 127.5
+    elif how.style == "vgg":
+        pixels = values + np.array(MEANS, np.float32)
+    elif how.style == "cifarnet":
+        low, high = (edge((-3, -2, -1), keepdims=True) for edge in (values.min, values.max))
+        pixels = (values - low) * (255.0 / np.maximum(high - low, 1e-6))
+    else:
+        pixels = values * 128.0 + 128.0
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
@@ -156,16 +175,22 @@ def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Ten
     steps = {step.name: step for step in parse_steps(how.augment)}
     region = tf.random.experimental.stateless_fold_in(seed, 101)
     own = tf.random.experimental.stateless_fold_in(seed, 102)
-    if "slim" in steps and how.style == "vgg":
+    slim = how.style if "slim" in steps else None  # LeNet is trained on images as they are
+    if slim == "vgg":
         pixels = _random_side(pixels, how.image_size, region)
-    elif "slim" in steps or "crop" in steps:
+    elif slim == "cifarnet":
+        pixels = _random_place(fit(pixels, how), region)
+    elif slim == "inception" or "crop" in steps:
         smallest = steps["crop"].amount if "crop" in steps else 0.05
         pixels = resize(random_crop(pixels, region, (smallest, 1.0)), how.image_size, how.image_size)
     else:
         pixels = fit(pixels, how)
-    if "slim" in steps:
+    if slim in ("inception", "vgg", "cifarnet"):
         pixels = flip(pixels, 0.5, own)
-        pixels = fast_colour(pixels, own) if how.style == "inception" else pixels
+    if slim == "inception":
+        pixels = fast_colour(pixels, own)
+    elif slim == "cifarnet":
+        pixels = light(pixels, own)
     return change(pixels, [step for step in steps.values() if step.name not in ("slim", "crop")], seed)
 
 
@@ -176,3 +201,12 @@ def _random_side(pixels: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
     low, high = round(size * SIDES[0]), round(size * SIDES[1])
     larger = _shortest_side(pixels, tf.random.stateless_uniform([], seed, low, high + 1, tf.int32))
     return tf.image.stateless_random_crop(larger, [size, size, 3], tf.random.experimental.stateless_fold_in(seed, 1))
+
+
+def _random_place(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """slim's CifarNet training: moved by up to 4 pixels of 32 to each side, black where nothing is."""
+    import tensorflow as tf
+
+    side, margin = pixels.shape[0], max(1, round(pixels.shape[0] / 8))
+    larger = tf.pad(pixels, [[margin, margin], [margin, margin], [0, 0]])
+    return tf.image.stateless_random_crop(larger, [side, side, 3], seed)

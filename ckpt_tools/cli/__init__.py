@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from ..errors import CheckpointError, DamagedError, RecipeError
 
 DONE, FOUND, CANNOT = 0, 1, 2
+LAYOUTS = ("slim", "keras", "torchvision", "timm")  # slim, and layouts.WORLDS, which takes long to import
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

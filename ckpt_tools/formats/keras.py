@@ -76,7 +76,7 @@ def _described(archive: zipfile.ZipFile) -> dict[str, list[Layer]]:
 def _read_h5(
     file_path: str, path: str, format: str, holds: tuple[object, ...], described: Mapping[str, list[Layer]]
 ) -> Checkpoint:
-    file = _h5py().File(file_path, "r")
+    file = h5py_library().File(file_path, "r")
     weights = file
     if _link(file, "model_weights") and "layer_names" not in file.attrs:
         weights = _child(file, "model_weights")
@@ -206,7 +206,7 @@ def _native(array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _h5py() -> object:
+def h5py_library() -> object:
     try:
         import h5py
     except ImportError:
@@ -241,9 +241,9 @@ def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], ob
     import numpy as np
 
     check(tensors)
-    h5py = _h5py()
+    h5py = h5py_library()
     layers = layers_of(list(tensors))
-    with _disk_errors(), h5py.File(path, "w") as file:
+    with hdf5_errors(), h5py.File(path, "w") as file:
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.0.0"
         _write_list(file, "layer_names", list(layers))
@@ -271,7 +271,7 @@ def _write_list(group: h5py.Group, name: str, values: list[str]) -> None:
 
 
 @contextmanager
-def _disk_errors() -> Iterator[None]:
+def hdf5_errors() -> Iterator[None]:
     """HDF5 hides the system's error number in its text; a full disk must still be known as one."""
     try:
         yield
