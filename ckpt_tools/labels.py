@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from unicodedata import category
 
 from .errors import DataError
 
@@ -28,6 +29,20 @@ def label_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """
     names = _read(path)
     return tuple(names.get(i, "") for i in range(max(names) + 1))
+
+
+def writable(name: str | os.PathLike[str]) -> str:
+    r"""A name as text that can be written anywhere: bytes that are not UTF-8 and control characters are spelt out.
+
+    >>> print(writable("caf\udce9"), writable("two\nlines"), writable("猫"))
+    caf\xe9 two\nlines 猫
+    """
+    try:
+        data = os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair, from a file of another system
+        data = str(name).encode("utf-8", "backslashreplace")
+    text = data.decode("utf-8", "backslashreplace")
+    return "".join(repr(c)[1:-1] if category(c) in ("Cc", "Zl", "Zp") else c for c in text)
 
 
 def _read(path: str | os.PathLike[str]) -> dict[int, str]:

@@ -130,6 +130,9 @@ def checked(data: DataSet) -> DataSet:
     """The data set with notes on what is odd about it; raises DataError, once, for all that makes it useless."""
     counts = data.train.counts(len(data.labels))
     empty = [name for name, count in zip(data.labels, counts, strict=True) if not count]
+    if not len(data.train) and len(data.validation):
+        fact = f"no training images, only {len(data.validation):,} for validation"
+        raise DataError(fact, path=data.path, advice="ckpt-evaluate takes these; training needs others.")
     if not len(data.train):
         raise DataError(
             "no images found", path=data.path, advice="Put the images of each class in a folder of its own."

@@ -17,8 +17,8 @@ import numpy as np
 from ..errors import DataError, nearest
 from .arrays import holds_vectors, read_vectors
 from .configuration import option
-from .data import is_image
 from .examples import Examples, join
+from .folders import is_image
 from .inference import Classifier, SourceOptions, choose_precision, logits_of, run_on
 from .metrics import softmax
 from .options import PRECISIONS
