@@ -12,10 +12,14 @@ from pathlib import Path
 
 from ..errors import DataError, nearest
 from ..labels import read_labels
-from .arrays import is_cifar10, read_cifar10, read_npz
+from .arrays import read_npz
+from .cifar import is_cifar10, read_cifar10
 from .examples import DataSet, checked, divide
 from .folders import read_folder
+from .labelling import Names, agreed
 from .records import find_records, read_records
+
+LABEL_FILES = ("labels.txt", "label.txt")
 
 
 def load_data_set(
@@ -28,8 +32,9 @@ def load_data_set(
 ) -> DataSet:
     """Reads names and labels, not the images, of the data set at `path`.
 
-    The order of the classes is that of `labels_file` or of a `labels.txt` in the folder, else the sorted names of
-    the folders. `validation_fraction` and `seed` are used where the data set brings no validation examples.
+    The order of the classes is that of `labels_file` or of a `labels.txt` in the folder, else that of the names of
+    the folders; where two of them say something, they must agree. `validation_fraction` and `seed` are used where the
+    data set brings no validation examples.
     Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree. Without `training`
     it is enough that there are images.
     """
@@ -37,19 +42,32 @@ def load_data_set(
     if not root.exists():
         siblings = sorted(p.name for p in root.parent.iterdir()) if root.parent.is_dir() else []
         raise DataError(f"no such file or folder{nearest(root.name, siblings)}", path=root)
-    names = read_labels(labels_file or root / "labels.txt") if labels_file or (root / "labels.txt").is_file() else None
+    given = Names(str(labels_file), read_labels(labels_file)) if labels_file else None
     if root.suffix in (".npz", ".npy"):
-        data = read_npz(root, names)
+        data = read_npz(root, given)
     elif is_cifar10(root):
-        data = read_cifar10(root)
-    elif root.is_file():
-        raise DataError("not a data set", path=root, advice="Give a folder, an .npz file or CIFAR-10's .tar.gz.")
+        data = read_cifar10(root, given)
     elif records := find_records(root):
-        data = read_records(root, records, names)
+        data = read_records(root, records, labels_beside(root), given)
+    elif root.is_file():
+        advice = "Give a folder, an .npz file, TFRecords or CIFAR-10's .tar.gz."
+        raise DataError("not a data set", path=root, advice=advice)
     else:
-        data = read_folder(root, names)
+        called = agreed(labels_beside(root), given)
+        data = read_folder(root, called and called.of)
     data = with_validation(data, validation_fraction, seed)
     return data if not training and len(data.validation) else checked(data)
+
+
+def labels_beside(root: Path) -> Names | None:
+    """The labels file in a folder, or beside a file. Raises DataError where there are two that disagree."""
+    folder = root if root.is_dir() else root.parent
+    first, *others = [Names(name, read_labels(folder / name)) for name in LABEL_FILES if (folder / name).is_file()] or [
+        None
+    ]
+    for other in others:
+        agreed(first, other)
+    return first
 
 
 def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:

@@ -10,7 +10,7 @@ What is left out is named in the notes of the data set; where it cannot be told 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DataError
 from ..labels import writable
 from .examples import EMPTY, DataSet, Examples, named
+from .labelling import is_number, sorted_names
 from .splits import said_by, split_of
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
@@ -85,22 +86,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 def class_folders(folder: Path) -> list[str]:
     """Names of the folders in it, in order."""
-    return in_order(entry.name for entry in subfolders(folder))
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names in the alphabet's order, but 10 after 9 where all are numbers.
-
-    >>> in_order(["10", "9", "1"]), in_order(["b10", "b9"])
-    (['1', '9', '10'], ['b10', 'b9'])
-    """
-    listed = list(names)
-    return sorted(listed, key=lambda name: (int(name), name)) if all(map(is_number, listed)) else sorted(listed)
-
-
-def is_number(text: str) -> bool:
-    """Whether a name is a whole number, which can be the id of a class."""
-    return text.isascii() and text.isdigit()
+    return sorted_names(entry.name for entry in subfolders(folder))
 
 
 def unwrapped(folder: Path) -> Path:
@@ -143,7 +129,7 @@ def check_classes(folder: Path, classes: Sequence[str]) -> None:
     in folders of its own. (cat/images, dog/images does no harm.)
     """
     inside = {frozenset(each.name for each in subfolders(folder / name)) for name in classes}
-    shared = in_order(next(iter(inside))) if len(inside) == 1 and len(classes) > 1 else []
+    shared = sorted_names(next(iter(inside))) if len(inside) == 1 and len(classes) > 1 else []
     if len(shared) > 1:
         above = f"Put the splits above the classes: {shared[0]}/{classes[0]}, not {classes[0]}/{shared[0]}."
         parts = "If they are parts of one data set, call them train and validation; or give one of them."
