@@ -5,30 +5,64 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import category
 
 from .errors import DataError
 
+BACKGROUND = "background"  # slim's name for the class 0 of its ImageNet nets, which has no images
 _MOST = 1_000_000  # classes; an id beyond is a wrong file
 
 
 def read_labels(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Id -> name, each of them once. Raises DataError for a file that says anything else, or nothing."""
-    names = _read(path)
-    twice = [name for name, number in Counter(names.values()).items() if number > 1]
-    if twice:
-        raise DataError(f"has the label {twice[0]!r} twice", path=path)
-    return names
+    """Id -> name, no two alike: see `told_apart`. Raises DataError for a file that is none, or holds nothing."""
+    return told_apart(_read(path))
 
 
 def label_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names in the order of their ids, "" where the file leaves one out. ImageNet's has two cranes: let them be.
+    """The names in the order of their ids, "" where the file leaves one out; repeated ones as they are.
 
     Raises DataError as `read_labels` does.
     """
     names = _read(path)
     return tuple(names.get(i, "") for i in range(max(names) + 1))
+
+
+def told_apart(names: Mapping[int, str]) -> dict[int, str]:
+    """The same names, each repeated one with its id: ImageNet has two cranes and two maillots.
+
+    >>> told_apart({134: "crane", 281: "tabby", 517: "crane"})
+    {134: 'crane (134)', 281: 'tabby', 517: 'crane (517)'}
+    """
+    count = Counter(names.values())
+    return {i: f"{name} ({i})" if count[name] > 1 else name for i, name in names.items()}
+
+
+class Plain(NamedTuple):
+    """A name as it was before `told_apart`: the `number`-th of `of` classes that are called so."""
+
+    name: str
+    number: int = 0
+    of: int = 1
+
+
+def plain(labels: Sequence[str]) -> list[Plain]:
+    """The names before `told_apart`, whatever ids they were told apart by.
+
+    >>> plain(["crane (134)", "crane (517)", "B (2)"])
+    [Plain(name='crane', number=0, of=2), Plain(name='crane', number=1, of=2), Plain(name='B (2)', number=0, of=1)]
+    """
+    matches = [re.fullmatch(r"(.*) \(\d+\)", label) for label in labels]
+    count = Counter(match[1] for match in matches if match)
+    names = [match[1] if match and count[match[1]] > 1 else label for match, label in zip(matches, labels, strict=True)]
+    total, seen = Counter(names), Counter[str]()
+    found = []
+    for name in names:
+        found.append(Plain(name, seen[name], total[name]))
+        seen[name] += 1
+    return found
 
 
 def writable(name: str | os.PathLike[str]) -> str:

@@ -84,7 +84,7 @@ def test_labels_that_disagree_are_told_from_both_sides(tmp_path):
     with pytest.raises(DataError, match="only in the labels file: c; only as folders: b"):
         load_data_set(tmp_path)
     (tmp_path / "labels.txt").write_text("a\na\n")
-    with pytest.raises(DataError, match="has the label 'a' twice"):
+    with pytest.raises(DataError, match=r"only in the labels file: a \(0\), a \(1\); only as folders: a, b"):
         load_data_set(tmp_path)
 
 
@@ -176,8 +176,8 @@ def test_digests_tell_images_of_one_size_and_checksum_apart():
     assert first == same
 
 
-def write_records(file, examples):
-    """As TensorFlow writes them; TensorFlow itself is the judge in the test that follows."""
+def write_records(file, examples, texts=()):
+    """As TensorFlow writes them; `texts` are the names of the ids, for image/class/text."""
     tf = pytest.importorskip("tensorflow")
     with tf.io.TFRecordWriter(str(file)) as writer:
         for data, label in examples:
@@ -187,6 +187,9 @@ def write_records(file, examples):
                 "image/format": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"jpg"])),
                 "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=ids)),
             }
+            if texts:
+                names = [texts[i].encode() for i in ids]
+                feature["image/class/text"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=names))
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 

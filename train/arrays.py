@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from ..labels import writable
+from ..labels import told_apart, writable
 from .examples import EMPTY, DataSet, Examples, named
 from .labelling import MANY, Names, agreed, numbered
 from .splits import WORDS, said_by, split_of
@@ -40,7 +40,8 @@ def read_npz(path: Path, given: Names | None = None) -> DataSet:
 
 
 def _data_set(path: Path, arrays: dict[str, np.ndarray], given: Names | None) -> DataSet:
-    own = Names("label_names", dict(enumerate(_texts(arrays["label_names"])))) if "label_names" in arrays else None
+    listed = dict(enumerate(_texts(arrays["label_names"]))) if "label_names" in arrays else {}
+    own = Names("label_names", told_apart(listed)) if listed else None
     named_by = next((key for key in NAMES if key in arrays), None)
     pairs = _pairs(arrays)
     each = [(split, _values(arrays[values], values), _ids(arrays[ids], ids)) for split, values, ids in pairs]

@@ -16,10 +16,11 @@ import numpy as np
 from ..errors import DataError, OutputError, RecipeError
 from ..formats.placing import write_text
 from . import metrics
+from .class_names import class_of_label
 from .configuration import option
 from .data import load_data_set
 from .examples import DataSet, Examples
-from .inference import Classifier, SourceOptions, choose_precision, class_of_label, data_of, logits_of, run_on
+from .inference import Classifier, SourceOptions, choose_precision, data_of, logits_of, run_on
 from .options import FLOAT32, PRECISIONS
 from .pipeline import Unreadable, decode
 
@@ -90,7 +91,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     classes, note = class_of_label(classifier, data.labels)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
     say(f"{classifier.takes:<14} {len(examples):,} ({options.split}) of {options.data or classifier.options.data}")
-    for line in filter(None, (note, stale_batch_norm(classifier))):
+    for line in filter(None, (*classifier.notes, note, stale_batch_norm(classifier))):
         say(f"note           {line}")
 
     # --- logits of all of them ---

@@ -94,6 +94,8 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
     _check_target(target, options.force)
     images = _images(options, classifier)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
+    for note in classifier.notes:
+        say(f"note           {note}")
 
     # --- write, read back, compare ---
     expected = _expected(classifier, images)

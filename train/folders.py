@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from ..labels import writable
+from ..labels import BACKGROUND, writable
 from .examples import EMPTY, DataSet, Examples, named
 from .labelling import is_number, sorted_names
 from .splits import said_by, split_of
@@ -188,7 +188,7 @@ def ordered_labels(folders: Sequence[str], names: Mapping[int, str] | None) -> d
         listed = [(ids.get(i), names[i]) for i in sorted(names)]
     else:
         listed = [(known.get(names[i]), names[i]) for i in sorted(names)]
-    if 0 in names and names[0] == "background" and listed[0][0] is None:
+    if 0 in names and names[0] == BACKGROUND and listed[0][0] is None:
         listed = listed[1:]
     missing = sorted(label for folder, label in listed if folder is None)
     extra = sorted(map(writable, set(folders) - {folder for folder, _ in listed}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,9 +17,11 @@ from ..labels import read_labels
 from ..nets.registry import Net, find_net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
+from .class_names import names_for
 from .configuration import coerce, option, problem_with, read_config
 from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
+from .labelling import Names
 from .options import Options
 from .preprocess import Preprocessing, from_dict
 from .progress import Progress
@@ -83,6 +85,7 @@ class Classifier:
     path: str
     options: Options  # how the net was built: head, batch norm
     plan: Plan
+    notes: tuple[str, ...] = ()  # what the user should know of the names
 
     @property
     def classes(self) -> int:
@@ -150,12 +153,9 @@ def open_classifier(
     found = _from_run(run, prefix, checkpoint) if run else _from_checkpoint(checkpoint, net, head)
     if run and net is not None and (net != found.net.name or run == Path(source)):
         raise RecipeError(f"--net {net} is pointless: the run says that it is {found.net.name}", path=source)
-    names = found.labels
     if labels is not None:
-        listed = read_labels(labels)
-        names = tuple(listed[i] for i in sorted(listed))
-        if len(names) != found.classes:
-            raise DataError(f"{len(names):,} labels, but the net has {found.classes:,} classes", path=labels)
+        names, notes = names_for(found, Names(labels, read_labels(labels)))
+        found = replace(found, labels=names, named=True, notes=notes)
     how = found.preprocessing
     if how is None and (image_size or preprocessing):
         fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
@@ -164,7 +164,7 @@ def open_classifier(
         how = Preprocessing(
             preprocessing or how.style, image_size or how.image_size, how.central_fraction, how.channels
         )
-    return replace(found, labels=names, named=found.named or labels is not None, preprocessing=how)
+    return replace(found, preprocessing=how)
 
 
 def _find_run(source: str, use: str) -> tuple[Path | None, str]:
@@ -252,27 +252,6 @@ def data_of(classifier: Classifier, path: str = "", *, validation_fraction: floa
     )
     classifier.check_takes(data)
     return data
-
-
-def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[int], str]:
-    """For each label of a data set the class that the net has for it, and a note for people.
-
-    By name where the net's classes have names; else by order, where a net with one class more than the data has its
-    background class first, as slim's ImageNet nets.
-    """
-    if classifier.named:
-        missing = [label for label in labels if label not in classifier.labels]
-        if missing and len(missing) < len(labels):
-            raise DataError(f"the net has no class {', '.join(missing[:5])}", advice="Its classes are in labels.txt.")
-        if not missing:
-            return [classifier.labels.index(label) for label in labels], ""
-    if len(labels) == classifier.classes:
-        note = "none of the labels is known by name: classes are compared by their order" if classifier.named else ""
-        return list(range(len(labels))), note
-    if len(labels) == classifier.classes - 1 and not classifier.named:
-        return list(range(1, classifier.classes)), "the net's class 0 is taken for slim's background class"
-    fact = f"the data has {len(labels):,} classes, the net {classifier.classes:,}"
-    raise DataError(fact, advice="Give --labels, a file that names the net's classes in order.")
 
 
 class Wanted(NamedTuple):

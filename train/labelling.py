@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from ..labels import BACKGROUND, plain
 
 MANY = "--labels-per-image many takes all of them."
 _SHOWN = 5  # classes in a message
@@ -25,7 +26,7 @@ class Names(NamedTuple):
     @property
     def listed(self) -> list[str]:
         """The names in the order of their ids, without slim's background class."""
-        return [self.of[i] for i in sorted(self.of) if (i, self.of[i]) != (0, "background")]
+        return [self.of[i] for i in sorted(self.of) if (i, self.of[i]) != (0, BACKGROUND)]
 
 
 def agreed(own: Names | None, given: Names | None) -> Names | None:
@@ -33,7 +34,7 @@ def agreed(own: Names | None, given: Names | None) -> Names | None:
 
     Raises DataError where they differ. Ids may be counted from another number, and slim's background class missing.
     """
-    if own is None or given is None or own.listed == given.listed:
+    if own is None or given is None or plain(own.listed) == plain(given.listed):
         return own or given
     ours, theirs = own.listed, given.listed
     if len(ours) != len(theirs):
@@ -82,7 +83,7 @@ def numbered(values: Sequence[int] | Sequence[str], called: Names | None) -> tup
             more = f", nor have {len(strange) - 1:,} others" if len(strange) > 1 else ""
             raise DataError(f"label {strange[0]!r} has no name in {called.by}{more}")
         found, order = read, sorted(called.of)
-        if called.of.get(0) == "background" and 0 not in read:
+        if called.of.get(0) == BACKGROUND and 0 not in read:
             order = order[1:]  # the class that slim's ImageNet labels keep free
         labels = tuple(called.of[i] for i in order)
     position = {value: i for i, value in enumerate(order)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..adaptation import class_map_of_labels, class_map_text, read_class_map
-from ..labels import label_list
+from ..labels import label_list, plain
 from ..nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ..nets.net import Net
 from ..plan import Plan, Variable, make_plan
@@ -40,7 +40,7 @@ def class_map_of(options: Options, labels: Sequence[str]) -> str | None:
     """The class map that --class-map or --labels-of-source asks for, written out: no file is needed to continue."""
     text = options.class_map
     if options.labels_of_source:
-        made = class_map_of_labels(labels, label_list(options.labels_of_source))
+        made = class_map_of_labels([each.name for each in plain(labels)], label_list(options.labels_of_source))
     elif text and "=" in text and not Path(text).exists():  # two files of labels: NEW.txt=OLD.txt
         new, _, old = text.partition("=")
         made = class_map_of_labels(label_list(new), label_list(old))

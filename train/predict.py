@@ -64,6 +64,8 @@ def predict(
     """
     classifier = options.open(labels=options.labels)
     images = [os.fspath(each) for each in ([images] if isinstance(images, str | os.PathLike) else images)]
+    for note in classifier.notes:
+        say(f"note           {note}")
     examples = vectors_in(images, classifier) if classifier.takes == "vectors" else images_in(images)
     unreadable, rows = Unreadable(limit=1.0), []
     make = lambda images: logits_of(classifier, images)  # noqa: E731

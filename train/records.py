@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..labels import writable
+from ..labels import told_apart, writable
 from .examples import EMPTY, DataSet, Examples, named
 from .labelling import Names, agreed, as_ids, compared, numbered, only_labels
 from .splits import said_by, split_of
@@ -164,7 +164,7 @@ def _texts_of(records: Sequence[Record]) -> Names:
         for i, text in zip(record.ids, record.texts, strict=True):
             if found.setdefault(i, text) != text:
                 raise DataError(f"{record.name} calls label {i} {text}, and a record before it {found[i]}")
-    return Names(TEXTS, found)
+    return Names(TEXTS, told_apart(found))
 
 
 def _examples(records: Sequence[Record], ids: np.ndarray) -> Examples:
