@@ -23,6 +23,7 @@ import tensorflow.compat.v1 as tf
 from .inference import Classifier, logits_of, restore
 from .preprocess import fit, scale
 from .quiet import stderr_held
+from .tensorflow_paths import tensorflow_path
 
 INPUT, PIXELS = "images", "pixels"
 OUTPUTS = ("labels", "probabilities", "all_probabilities")
@@ -88,7 +89,7 @@ def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, p
             graph.clear_collection(collection)  # what training needs; a loader would miss the values of some
         for variable in kept:
             tf.add_to_collection(tf.GraphKeys.GLOBAL_VARIABLES, variable)
-        builder = tf.saved_model.Builder(str(path))
+        builder = tf.saved_model.Builder(tensorflow_path(path))
         builder.add_meta_graph_and_variables(
             session,
             [tf.saved_model.SERVING],
@@ -132,7 +133,9 @@ def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precis
 def run_saved_model(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
     """As another program would: loaded by TensorFlow 1's loader, which is also that of TensorFlow Serving."""
     with tf.Graph().as_default(), tf.Session() as session:
-        signature = tf.saved_model.load(session, [tf.saved_model.SERVING], str(path)).signature_def["serving_default"]
+        signature = tf.saved_model.load(session, [tf.saved_model.SERVING], tensorflow_path(path)).signature_def[
+            "serving_default"
+        ]
         feed = {signature.inputs[INPUT].name: list(images)}
         return session.run(signature.outputs["all_probabilities"].name, feed)
 
@@ -146,7 +149,7 @@ def run_graphdef(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.
 
 def run_tflite(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
     with stderr_held():  # it says which delegate it takes
-        interpreter = _interpreter()(str(path))
+        interpreter = _interpreter()(tensorflow_path(path))
         interpreter.allocate_tensors()
     (fed,), (chances,) = interpreter.get_input_details(), interpreter.get_output_details()
     found = []

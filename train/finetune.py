@@ -38,6 +38,7 @@ from .restore import assign, audit, planned_tensors
 from .run import Batches, Run, checkpoint_bytes, evaluate, freeze_audit, last_good, save, save_what_is_whole
 from .run_directory import RunDirectory, read_tensors, run_digest
 from .schedule import rate_at
+from .tensorflow_paths import tensorflow_path
 from .transfer import Transfer, settled
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
@@ -245,7 +246,7 @@ def train(
     evaluated, measured, losses, saved_at, started = {}, [], [], time.monotonic(), time.monotonic()
     before = sum(run.seconds.values())  # evaluating and saving count their own time
     graph, suffix = model.graph if run.step == 0 else None, run.directory.written.event_suffix
-    events = tf.summary.FileWriter(str(run.directory.path), graph=graph, filename_suffix=suffix)
+    events = tf.summary.FileWriter(tensorflow_path(run.directory.path), graph=graph, filename_suffix=suffix)
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
     with Progress("training", total=job.total, done=run.step) as progress, run.unreadable.raised():

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, nearest
+from ..labels import writable
 from .arrays import holds_vectors, read_vectors
 from .configuration import option
 from .examples import Examples, join
@@ -95,7 +96,7 @@ def images_in(given: Sequence[str]) -> Examples:
     files = find_images(given)
     return Examples(
         np.zeros(len(files), np.int32),
-        tuple(files),
+        tuple(map(writable, files)),
         tuple(os.stat(file).st_size for file in files),  # noqa: PTH116 - the user's own spelling of the path
         lambda i: Path(files[i]).read_bytes(),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 from ..errors import TrainingError
 from ..formats.placing import write_text
+from ..labels import writable
 from ..nets.registry import get_net
 from .charts import colour, line_chart, point_chart
 from .configuration import flag, read_config
@@ -25,6 +27,7 @@ from .evaluate import Evaluation, worst_pictures
 from .metrics import confused_pairs
 from .options import Options
 from .run_directory import RunDirectory
+from .tensorflow_paths import is_utf8
 
 PHOTO = 160  # pixels of an error's picture at most
 CELLS = 30  # classes up to which the confusion matrix is drawn
@@ -48,8 +51,8 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
     pixels = plan["preprocessing"] and "{image_size} x {image_size} pixels, ".format(**plan["preprocessing"])
     origin = "" if plan["source"] == "none" else f"from {plan['source']}, "
     parts = {
-        "title": escape(f"{net} on {Path(str(options.get('data', 'data'))).name}: {plan['classes']} classes"),
-        "subtitle": escape(f"{root.resolve()}, {origin}{pixels or ''}run {plan.get('run', '')}"),
+        "title": escape(f"{net} on {writable(Path(str(options.get('data', 'data'))).name)}: {plan['classes']} classes"),
+        "subtitle": escape(writable(f"{root.resolve()}, {origin}{pixels or ''}run {plan.get('run', '')}")),
         "cards": cards(plan, result, evaluation),
         "curves": curves(RunDirectory(root).metrics()),
         "restored": restored(plan),
@@ -272,16 +275,14 @@ def times(result: Mapping) -> str:
 
 def command(options: Mapping[str, object]) -> str:
     """The command line that the options are."""
-    import shlex
-
     words = ["ckpt-finetune"]
     for name, value in options.items():
         if isinstance(value, bool):
             words.append(flag(name) if value else flag(name).replace("--", "--no-", 1))
         elif isinstance(value, tuple):
-            words += [word for item in value for word in (flag(name), shlex.quote(item))]
+            words += [word for item in value for word in (flag(name), quoted(item))]
         else:
-            words += [flag(name), shlex.quote(str(value))]
+            words += [flag(name), quoted(str(value))]
     lines, line = [], ""
     for word in words:
         if word.startswith("--") and len(line) + len(word) > 90:
@@ -290,3 +291,17 @@ def command(options: Mapping[str, object]) -> str:
         line += f"{' ' if line else ''}{word}"
     text = " \\\n".join([*lines, line])
     return f"<pre>{escape(text)}</pre>"
+
+
+def quoted(word: str) -> str:
+    r"""A word as a shell takes it; bytes that are not UTF-8 as Bash and Zsh spell them.
+
+    >>> print(quoted("my photos"), quoted("caf\udce9"))
+    'my photos' $'caf\xe9'
+    """
+    import shlex
+
+    if is_utf8(word):
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{os.fsencode(escaped).decode('utf-8', 'backslashreplace')}'"
