@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import OutputError, UnsupportedError
+from .fonts import use_fonts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +30,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def write_png(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the picture; the file says nothing of when or by which version, so that equal pictures are equal files."""
-    figure.savefig(path, format="png", metadata={"Software": None})
+    """Writes the picture; the file says nothing of when or by which version, so that equal pictures are equal files.
+    Text in other scripts gets fonts that have them; `fonts.without_font` says what is missing."""
+    use_fonts(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def check_picture(path: str | os.PathLike, data: str = "") -> None:

@@ -47,7 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
         try:
             if options.output:
+                from ..train.fonts import without_font
+
                 say(f"wrote          {', '.join(write_evaluation(evaluation, options.output))}")
+                if note := without_font(evaluation.labels):
+                    say(f"note           {note}")
             if options.report:
                 from ..train.report import write_report
 
