@@ -10,22 +10,23 @@ import numpy as np
 
 from ..errors import DataError
 from ..labels import told_apart, writable
-from .examples import EMPTY, DataSet, Examples, named
-from .labelling import MANY, Names, agreed, numbered
+from .examples import SEPARATOR, DataSet, Examples, in_splits, named
+from .labelling import Names, agreed, numbered, only_labels, several
 from .splits import WORDS, said_by, split_of
 
 SPLITS = tuple(WORDS)
 NAMES = ("names", "files")  # arrays with the names of the examples
 
 
-def read_npz(path: Path, given: Names | None = None) -> DataSet:
+def read_npz(path: Path, given: Names | None = None, *, many: bool = False) -> DataSet:
     """An .npz with `images` uint8 [n, h, w(, 1 or 3)] or `features` float [n, d], and `labels` [n].
 
     Also found: `names` or `files` [n], `label_names` [classes], `split` [n] (of the words of splits.py), and arrays for
     each split: `x_train, y_train, x_test, y_test` (Keras), `train_images, train_labels, val_images` ... (MedMNIST). A
     features .npy is read with the .npz beside it, which has its labels. Labels are ids or names, or rows of a matrix
     [n, classes] of 0 and 1.
-    Raises DataError for arrays that do not fit, several labels of an image, and names that contradict each other.
+    Raises DataError for arrays that do not fit, several labels of an image unless there may be `many`, and names that
+    contradict each other.
     """
     arrays = _load(path)
     if path.suffix == ".npy":
@@ -34,21 +35,22 @@ def read_npz(path: Path, given: Names | None = None) -> DataSet:
             raise DataError("no labels", path=path, advice=f"{twin.name} with an array `labels` must lie beside it.")
         arrays = {**_load(twin, without=("images", "features")), "features": arrays["features"]}
     try:
-        return _data_set(path, arrays, given)
+        return _data_set(path, arrays, given, many)
     except DataError as error:
         raise error.at(path=path) from None
 
 
-def _data_set(path: Path, arrays: dict[str, np.ndarray], given: Names | None) -> DataSet:
+def _data_set(path: Path, arrays: dict[str, np.ndarray], given: Names | None, many: bool) -> DataSet:
     listed = dict(enumerate(_texts(arrays["label_names"]))) if "label_names" in arrays else {}
     own = Names("label_names", told_apart(listed)) if listed else None
     named_by = next((key for key in NAMES if key in arrays), None)
     pairs = _pairs(arrays)
-    each = [(split, _values(arrays[values], values), _ids(arrays[ids], ids)) for split, values, ids in pairs]
+    each = [(split, _values(arrays[values], values), _ids(arrays[ids], ids, many)) for split, values, ids in pairs]
     for _, values, ids in each:
         if len(values) != len(ids):
             raise DataError(f"{len(values):,} examples, {len(ids):,} labels")
-    labels, numbers = numbered(np.concatenate([ids for _, _, ids in each]), agreed(own, given))
+    together = [label for _, _, ids in each for label in ids]
+    labels, numbers = (several if many else numbered)(together, agreed(own, given))
     parts, start = {}, 0
     for split, values, ids in each:
         names = _texts(arrays[named_by]) if named_by and not split else None
@@ -63,8 +65,7 @@ def _data_set(path: Path, arrays: dict[str, np.ndarray], given: Names | None) ->
     notes = (f"not used: {named('array', unused)}",) if unused else ()
     photos = json.loads(str(arrays["facts"])).get("data", "") if "facts" in arrays else ""  # of ckpt-features
     kind = "vectors" if each[0][1].ndim == 2 else "npz"
-    train, validation = parts.get("train", EMPTY), parts.get("validation", EMPTY)
-    return DataSet(labels, train, validation, parts.get("test"), kind, str(path), notes, str(photos))
+    return in_splits(labels, parts, kind, path, notes, str(photos))
 
 
 def _divided(examples: Examples, words: Sequence[str]) -> dict[str, Examples]:
@@ -100,22 +101,20 @@ def _pairs(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str, str]]:
     return [("", values, ids)]
 
 
-def _ids(labels: np.ndarray, key: str) -> np.ndarray:
-    """One label each: ids int64 [n], or names [n]."""
+def _ids(labels: np.ndarray, key: str, many: bool) -> list:
+    """One label each, an id or a name; with `many` a list of them each."""
     if labels.ndim == 2 and labels.shape[1] > 1:
         if not np.isin(labels, (0, 1)).all():
             raise DataError(f"{key} of shape {labels.shape} with values other than 0 and 1 are no labels")
-        counts = (labels == 1).sum(axis=1)
-        if (counts != 1).any():
-            fact = f"{key}: example {np.argmax(counts != 1)} has {counts[np.argmax(counts != 1)]} labels"
-            raise DataError(fact, advice=MANY)
-        return labels.argmax(axis=1)
+        found = [np.flatnonzero(row).tolist() for row in labels]
+        return found if many else only_labels(found, [f"{key}: example {i}" for i in range(len(found))])
     labels = labels.ravel()
     if labels.dtype.kind in "US":
-        return np.array(_texts(labels))
+        listed = _texts(labels)
+        return [text.split(SEPARATOR) if text else [] for text in listed] if many else listed
     if labels.dtype.kind not in "iufb" or (labels != labels.astype(np.int64)).any():
         raise DataError(f"{key} of type {labels.dtype} are no labels", advice="Needed are whole numbers, or names.")
-    return labels.astype(np.int64)
+    return [[label] if many else label for label in labels.astype(np.int64).tolist()]
 
 
 def _texts(array: np.ndarray) -> list[str]:

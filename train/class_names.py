@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, nearest
+import numpy as np
+
+from ..errors import DataError, RecipeError, nearest
 from ..labels import BACKGROUND, plain
+from .evaluation import HALF
 from .labelling import Names, compared, is_number
+from .objective import values_by_label
 
 if TYPE_CHECKING:
     from .inference import Classifier
@@ -77,6 +81,32 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
         ), "the net's class 0 is taken for slim's background class, the others in their order"
     fact = f"the data has {len(labels):,} classes, the net {count:,}"
     raise DataError(fact, advice="Give --labels, a file that names the net's classes in order.")
+
+
+def thresholds_of(classifier: Classifier, texts: Sequence[str]) -> tuple[float, ...] | None:
+    """The probability from which on each class is predicted, from --threshold; None where an image has one label.
+
+    Raises RecipeError for an unknown class, for no probability, and where an image has one label: the likeliest.
+    """
+    if not classifier.many:
+        if texts:
+            raise RecipeError(f"--threshold {texts[0]}: the net predicts one label an image, the likeliest")
+        return None
+    found = values_by_label("--threshold", texts, classifier.labels, HALF)
+    if max(found) > 1:
+        raise RecipeError(f"--threshold {max(found):g}: a probability is at most 1")
+    return tuple(found)
+
+
+def true_classes(places: Sequence[int], label_ids: np.ndarray, count: int) -> np.ndarray:
+    """The net's classes of examples, int64 [n], from the labels of their data set, label i being the net's class
+    places[i]. Of examples that may have several bool [n, count].
+    """
+    if label_ids.ndim == 1:
+        return np.asarray(places)[label_ids]
+    found = np.zeros((len(label_ids), count), bool)
+    found[:, places] = label_ids
+    return found
 
 
 def _by_name(labels: Sequence[str], known: Sequence[str]) -> list[int | None]:

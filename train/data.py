@@ -8,13 +8,16 @@ load_data_set("photos")      photos/cat/1.jpg ...: class folders, split here by 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import DataError, nearest
 from ..labels import read_labels
 from .arrays import read_npz
 from .cifar import is_cifar10, read_cifar10
-from .examples import DataSet, checked, divide
+from .examples import DataSet, Examples, checked, divide
 from .folders import read_folder
 from .labelling import Names, agreed
 from .records import find_records, read_records
@@ -28,6 +31,7 @@ def load_data_set(
     validation_fraction: float = 0.2,
     seed: int = 0,
     labels_file: str | os.PathLike | None = None,
+    labels_per_image: str = "one",
     training: bool = True,
 ) -> DataSet:
     """Reads names and labels, not the images, of the data set at `path`.
@@ -35,6 +39,7 @@ def load_data_set(
     The order of the classes is that of `labels_file` or of a `labels.txt` in the folder, else that of the names of
     the folders; where two of them say something, they must agree. `validation_fraction` and `seed` are used where the
     data set brings no validation examples.
+    With `labels_per_image` "many" an example may have several labels, or none; else that is an error.
     Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree. Without `training`
     it is enough that there are images.
     """
@@ -42,19 +47,22 @@ def load_data_set(
     if not root.exists():
         siblings = sorted(p.name for p in root.parent.iterdir()) if root.parent.is_dir() else []
         raise DataError(f"no such file or folder{nearest(root.name, siblings)}", path=root)
+    many = labels_per_image == "many"
     given = Names(str(labels_file), read_labels(labels_file)) if labels_file else None
     if root.suffix in (".npz", ".npy"):
-        data = read_npz(root, given)
+        data = read_npz(root, given, many=many)
     elif is_cifar10(root):
         data = read_cifar10(root, given)
     elif records := find_records(root):
-        data = read_records(root, records, labels_beside(root), given)
+        data = read_records(root, records, labels_beside(root), given, many=many)
     elif root.is_file():
         advice = "Give a folder, an .npz file, TFRecords or CIFAR-10's .tar.gz."
         raise DataError("not a data set", path=root, advice=advice)
     else:
         called = agreed(labels_beside(root), given)
         data = read_folder(root, called and called.of)
+    if many and not data.many:
+        data = with_vectors(data)
     data = with_validation(data, validation_fraction, seed)
     return data if not training and len(data.validation) else checked(data)
 
@@ -62,22 +70,32 @@ def load_data_set(
 def labels_beside(root: Path) -> Names | None:
     """The labels file in a folder, or beside a file. Raises DataError where there are two that disagree."""
     folder = root if root.is_dir() else root.parent
-    first, *others = [Names(name, read_labels(folder / name)) for name in LABEL_FILES if (folder / name).is_file()] or [
-        None
-    ]
-    for other in others:
-        agreed(first, other)
-    return first
+    found = None
+    for name in LABEL_FILES:
+        if (folder / name).is_file():
+            found = agreed(found, Names(name, read_labels(folder / name)))
+    return found
+
+
+def with_vectors(data: DataSet) -> DataSet:
+    """The same with a vector of 0 and 1 for each example, which has one label."""
+
+    def vectors(part: Examples | None) -> Examples | None:
+        return (
+            None if part is None else replace(part, label_ids=np.eye(len(data.labels), dtype=np.uint8)[part.label_ids])
+        )
+
+    parts = {split: vectors(getattr(data, split)) for split in ("train", "validation", "test")}
+    return replace(data, **parts)
 
 
 def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
     """Fills in the validation examples: the test examples where there are no others, else a seeded split."""
     if len(data.validation):
         return data
-    kept = {"labels": data.labels, "kind": data.kind, "path": data.path, "photos": data.photos}
     if data.test is not None:
-        notes = (*data.notes, "no validation examples of its own: the test examples are used for validation")
-        return DataSet(train=data.train, validation=data.test, test=None, notes=notes, **kept)
+        note = "no validation examples of its own: the test examples are used for validation"
+        return replace(data, validation=data.test, test=None, notes=(*data.notes, note))
     train, validation = divide(data.train, fraction, seed)
     note = f"{len(validation):,} of {len(data.train):,} examples were set aside for validation (seed {seed})"
-    return DataSet(train=train, validation=validation, test=None, notes=(*data.notes, note), **kept)
+    return replace(data, train=train, validation=validation, notes=(*data.notes, note))

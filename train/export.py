@@ -21,8 +21,7 @@ from ..errors import DataError, OutputError, TrainingError, nearest
 from ..formats.placing import write_text
 from .configuration import option
 from .examples import Examples, named
-from .inference import Classifier, SourceOptions, data_of, logits_of, run_on
-from .metrics import softmax
+from .inference import Classifier, SourceOptions, data_of, logits_of, run_on, threshold_option
 from .options import FLOAT32, PRECISIONS
 from .predict import find_images
 
@@ -43,7 +42,10 @@ class ExportOptions(SourceOptions):
         ("saved_model",), f"{', '.join(FORMATS)}, or several with commas (default: saved_model)", group="output",
         metavar="FORMAT",
     )  # fmt: skip
-    top: int = option(5, "labels given for an image, the likeliest first", group="output", least=1)
+    top: int = option(
+        5, "labels given for an image, the likeliest first; all where a net predicts several", group="output", least=1
+    )
+    threshold: tuple[str, ...] = threshold_option()
     check: tuple[str, ...] = option(
         (), "images to compare on; by default some of the run's own, or made-up ones", group="output", metavar="IMAGE"
     )
@@ -88,7 +90,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
     whose probabilities differ from the net's by more than rounding.
     """
     # --- net and images to compare on ---
-    classifier = options.open(labels=options.labels)
+    classifier = options.open(labels=options.labels, threshold=options.threshold)
     classifier.must_take_images()
     target = Path(options.output)
     _check_target(target, options.force)
@@ -145,7 +147,7 @@ def _expected(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
         classifier, examples, lambda batch: logits_of(classifier, batch), title="comparing",
         batch_size=_BATCH, device="cpu",
     )  # fmt: skip
-    return softmax(np.concatenate([part["logits"] for part in parts]))
+    return classifier.probabilities(np.concatenate([part["logits"] for part in parts]))
 
 
 def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
@@ -207,6 +209,7 @@ def _describe(
         "classes": classifier.classes,
         "preprocessing": classifier.preprocessing.as_dict(),
         "precision": precision,
+        **({"labels_per_image": "many", "thresholds": list(classifier.thresholds)} if classifier.many else {}),
         "inputs": {
             "images": "string [batch]: JPEG or PNG files",
             "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cut and resized",

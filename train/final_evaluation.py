@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from .batches import Pipeline
-from .evaluate import Evaluation, photos_of, summarise
+from .evaluate import photos_of
+from .evaluation import Evaluation, summarise
 
 if TYPE_CHECKING:
     from .job import Job

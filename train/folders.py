@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..labels import BACKGROUND, writable
-from .examples import EMPTY, DataSet, Examples, named
+from .examples import DataSet, Examples, in_splits, named
 from .labelling import is_number, sorted_names
 from .splits import said_by, split_of
 
@@ -71,8 +71,7 @@ def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
     renamed = [f"{folder} is {label}" for folder, label in labels.items() if label != writable(folder)]
     notes += [f"the labels file names the folders: {'; '.join(renamed[:3])}"] if renamed else []
     notes += photos.notes()
-    train, validation, test = found.get("train", EMPTY), found.get("validation", EMPTY), found.get("test")
-    return DataSet(tuple(labels.values()), train, validation, test, "folder", str(root), tuple(notes))
+    return in_splits(labels.values(), found, "folder", root, notes)
 
 
 # --- which folder is what ------------------------------------------------------------------------------------------

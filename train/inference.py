@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
@@ -17,12 +17,13 @@ from ..labels import read_labels
 from ..nets.registry import Net, find_net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
-from .class_names import names_for
+from .class_names import names_for, thresholds_of
 from .configuration import coerce, option, problem_with, read_config
 from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
 from .labelling import Names
-from .options import Options
+from .metrics import sigmoid, softmax
+from .options import LABELS_PER_IMAGE, Options
 from .preprocess import Preprocessing, from_dict
 from .progress import Progress
 
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 
     from .native import Choice
     from .pipeline import Unreadable
+
+
+def threshold_option() -> Any:
+    """The option of every command that tells labels."""
+    help = "probability from which on a label is predicted where images have several, of all or of one; 0.5 by default"
+    return option((), help, group="run", metavar="NUMBER|LABEL=NUMBER")
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,10 @@ class SourceOptions:
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
     preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
+    labels_per_image: str | None = option(
+        None, "many: the checkpoint's net predicts each class by itself; a run knows", group="source",
+        choices=LABELS_PER_IMAGE,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         coerce(self)
@@ -56,17 +67,20 @@ class SourceOptions:
         found = [problem for each in fields(self) if (problem := problem_with(each, getattr(self, each.name)))]
         if bool(self.train_dir) == bool(self.checkpoint):
             found.append("--train-dir or --checkpoint must be given, not both")
+        if self.train_dir and self.labels_per_image:
+            found.append("--labels-per-image is for --checkpoint: a run knows it")
         if not re.fullmatch(r"best|last|\d+", self.use):
             found.append(f"--use {self.use}: must be best, last or a step")
         elif self.checkpoint and self.use != "best":
             found.append(f"--use {self.use} chooses a checkpoint of --train-dir; --checkpoint names one itself")
         return found
 
-    def open(self, *, labels: str | None = None, head: bool = True) -> Classifier:
+    def open(self, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()) -> Classifier:
         """The classifier that these options mean: see `open_classifier`, also for the errors raised."""
         return open_classifier(
             self.train_dir or self.checkpoint, net=self.net, labels=labels, image_size=self.image_size,
             preprocessing=self.preprocessing, use=self.use, head=head, moving_averages=self.moving_averages,
+            labels_per_image=self.labels_per_image, threshold=threshold,
         )  # fmt: skip
 
 
@@ -86,10 +100,20 @@ class Classifier:
     options: Options  # how the net was built: head, batch norm
     plan: Plan
     notes: tuple[str, ...] = ()  # what the user should know of the names
+    thresholds: tuple[float, ...] | None = None  # of each class, where an image may have several
 
     @property
     def classes(self) -> int:
         return len(self.labels)
+
+    @property
+    def many(self) -> bool:
+        """Whether an image may have several of the classes, each of which is predicted by itself."""
+        return self.options.labels_per_image == "many"
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """float64 [n, classes] of logits [n, classes]: of one class an image, or of each by itself."""
+        return sigmoid(logits) if self.many else softmax(logits)
 
     @property
     def takes(self) -> str:
@@ -132,6 +156,8 @@ def open_classifier(
     use: str = "best",
     head: bool = True,
     moving_averages: bool = False,
+    labels_per_image: str | None = None,
+    threshold: Sequence[str] = (),
 ) -> Classifier:
     """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
 
@@ -164,7 +190,9 @@ def open_classifier(
         how = Preprocessing(
             preprocessing or how.style, image_size or how.image_size, how.central_fraction, how.channels
         )
-    return replace(found, preprocessing=how)
+    options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
+    found = replace(found, preprocessing=how, options=options)
+    return replace(found, thresholds=thresholds_of(found, threshold))
 
 
 def _find_run(source: str, use: str) -> tuple[Path | None, str]:
@@ -248,6 +276,7 @@ def data_of(classifier: Classifier, path: str = "", *, validation_fraction: floa
         validation_fraction=run.validation_fraction if own else validation_fraction,
         seed=run.seed if own else seed,
         labels_file=run.labels if own else None,
+        labels_per_image=run.labels_per_image,
         training=False,
     )
     classifier.check_takes(data)
@@ -358,11 +387,12 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
     from .model import Variables, build_tower
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
+    several = [classifier.classes] if classifier.many else []
     head = make_head(classifier.options)
     head = replace(head, layers=tuple(layer for layer in head.layers if not isinstance(layer, Dropout)))
     tower = build_tower(
         classifier.net,
-        {"image": images, "label": tf.zeros(tf.shape(images)[:1], tf.int32)},
+        {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)},
         replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
         replace(classifier.options, precision=images.dtype.name, xla=False, aux=False),  # whatever it was trained in
         num_classes=classifier.classes,

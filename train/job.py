@@ -137,8 +137,9 @@ def make_job(options: Options) -> Job:
     specs = source.tensors.specs()
     net = None if on_vectors else find_net(options.net, specs, source.path)
     data = load_data_set(
-        options.data, validation_fraction=options.validation_fraction, seed=options.seed, labels_file=options.labels
-    )
+        options.data, validation_fraction=options.validation_fraction, seed=options.seed, labels_file=options.labels,
+        labels_per_image=options.labels_per_image,
+    )  # fmt: skip
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None
     else:

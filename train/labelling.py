@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..labels import BACKGROUND, plain
 
 MANY = "--labels-per-image many takes all of them."
+NONE = "--labels-per-image many takes images without any label."
 _SHOWN = 5  # classes in a message
 
 
@@ -90,6 +91,20 @@ def numbered(values: Sequence[int] | Sequence[str], called: Names | None) -> tup
     return labels, np.array([position[value] for value in found], np.int32)[inverse]
 
 
+def several(
+    values: Sequence[Sequence[int]] | Sequence[Sequence[str]], called: Names | None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The same for labels of which each example has any number: uint8 [n, classes] of 0 and 1.
+
+    >>> several([["cat", "hat"], [], ["hat"]], None)[1].tolist()
+    [[1, 1], [0, 0], [0, 1]]
+    """
+    labels, classes = numbered([label for each in values for label in each], called)
+    found = np.zeros((len(values), len(labels)), np.uint8)
+    found[np.repeat(np.arange(len(values)), [len(each) for each in values]), classes] = 1
+    return labels, found
+
+
 def sorted_names(names: Iterable[str]) -> list[str]:
     """Names in the alphabet's order, but 10 after 9 where all are numbers.
 
@@ -112,11 +127,12 @@ def only_labels(values: Sequence[Sequence[Hashable]], names: Sequence[str]) -> l
     """The one label of each example, whose `names` are for messages. Raises DataError for several, or none."""
     wrong = [i for i, each in enumerate(values) if len(each) != 1]
     if wrong:
-        first = values[wrong[0]]
-        shown = ", ".join(map(str, first[:_SHOWN])) + (", ..." if len(first) > _SHOWN else "")
-        fact = f"{names[wrong[0]]} has {len(first)} labels ({shown})" if first else f"{names[wrong[0]]} has no label"
+        first = max(wrong[:1000], key=lambda i: len(values[i]) > 1)  # one with several, if there is any
+        found = values[first]
+        shown = ", ".join(map(str, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
+        fact = f"{names[first]} has {len(found)} labels ({shown})" if found else f"{names[first]} has no label"
         more = f", and {len(wrong) - 1:,} others have not just one" if len(wrong) > 1 else ""
-        raise DataError(f"{fact}{more}", advice=MANY)
+        raise DataError(f"{fact}{more}", advice=MANY if found else NONE)
     return [each[0] for each in values]
 
 

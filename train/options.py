@@ -12,6 +12,7 @@ from ..errors import RecipeError
 from .configuration import coerce, flag, option, problem_with
 
 AUTO, FLOAT32 = "auto", "float32"
+LABELS_PER_IMAGE = ("one", "many")
 PRECISIONS = (AUTO, FLOAT32, "bfloat16", "float16")
 OPTIMIZERS = ("adam", "momentum", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one-cycle")
@@ -51,6 +52,10 @@ class Options:
     labels: str | None = option(
         None, "file with the names of the classes, in their order", group="data", metavar="FILE"
     )
+    labels_per_image: str = option(
+        "one", "many: an image may have several labels, or none; sigmoid instead of softmax", group="data",
+        choices=LABELS_PER_IMAGE,
+    )  # fmt: skip
     validation_fraction: float = option(
         0.2, "share of the images set aside where the data has no validation images", group="data", above=0.0
     )

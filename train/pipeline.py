@@ -132,7 +132,8 @@ def make_batches(
     view: int | None = None,
 ) -> tf.data.Dataset:
     """Batches {"image": float32 [b, s, s, 3], "label": int32 [b], "index": int64 [b]}; `index` counts in `examples`.
-    Without preprocessing the examples are vectors, and the batches have "image": float32 [b, width].
+    Of examples that may have several labels, "label" is int32 [b, classes] of 0 and 1. Without preprocessing the
+    examples are vectors, and the batches have "image": float32 [b, width].
 
     training: shuffled anew each epoch, with the random steps of `how.augment`, without end unless `epochs` is
     given; the first batch is that of step `start_step`. Every epoch covers all examples, its last batch being
@@ -158,19 +159,20 @@ def make_batches(
         everything = epoch_order(seed, int(epoch), len(examples))
         return everything[skipped * batch_size :] if epoch == first else everything
 
-    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.int32, np.int64]:
+    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.ndarray, np.int64]:
         pixels, used, number = _decoded(examples, int(index), unreadable, replace=training)
-        return pixels, np.int64(used), np.int32(examples.label_ids[used]), np.int64(number)
+        return pixels, np.int64(used), examples.label_ids[used].astype(np.int32), np.int64(number)
 
-    def load_jpeg(index: np.ndarray) -> tuple[bytes, np.int64, np.int32, np.int64]:
+    def load_jpeg(index: np.ndarray) -> tuple[bytes, np.int64, np.ndarray, np.int64]:
         data = ordinary_jpeg(examples.read(int(index)))
-        return data, np.int64(index), np.int32(examples.label_ids[index]), np.int64(crc32c(data))
+        return data, np.int64(index), examples.label_ids[index].astype(np.int32), np.int64(crc32c(data))
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         def element(pixels: tf.Tensor, used: tf.Tensor, label: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
             pixels.set_shape([None, None, 3])
-            for scalar in (used, label, number):
+            for scalar in (used, number):
                 scalar.set_shape([])
+            label.set_shape(examples.label_ids.shape[1:])
             seen = how.view(epoch) if training else view
             random = None if seen is None or not how.random else tf.stack([seed * 1_000_003 + seen, number])
             return {"image": prepare(pixels, how, random), "label": label, "index": used}
@@ -243,12 +245,13 @@ def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int
     def load(step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         epoch, number = divmod(int(step), per_epoch)
         rows = order(epoch)[number * batch_size : (number + 1) * batch_size]
-        return np.stack([examples.read(i) for i in rows]).astype(np.float32), examples.label_ids[rows], rows
+        labels = examples.label_ids[rows].astype(np.int32)
+        return np.stack([examples.read(i) for i in rows]).astype(np.float32), labels, rows
 
     def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
         values, labels, rows = tf.numpy_function(load, [step], [tf.float32, tf.int32, tf.int64], stateful=False)
         values.set_shape([None, width])
-        labels.set_shape([None])
+        labels.set_shape([None, *examples.label_ids.shape[1:]])
         rows.set_shape([None])
         return {"image": values, "label": labels, "index": rows}
 

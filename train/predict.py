@@ -20,8 +20,7 @@ from .arrays import holds_vectors, read_vectors
 from .configuration import option
 from .examples import Examples, join
 from .folders import is_image
-from .inference import Classifier, SourceOptions, choose_precision, logits_of, run_on
-from .metrics import softmax
+from .inference import Classifier, SourceOptions, choose_precision, logits_of, run_on, threshold_option
 from .options import PRECISIONS
 from .pipeline import Unreadable
 
@@ -32,7 +31,13 @@ class PredictOptions(SourceOptions):
 
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
 
-    top: int = option(3, "labels shown for an image", group="run", least=1)
+    top: int | None = option(
+        None,
+        "labels shown for an image: 3 by default, or all that are above their threshold, where images have several",
+        group="run",
+        least=1,
+    )
+    threshold: tuple[str, ...] = threshold_option()
     batch_size: int = option(32, "images a step", group="run", least=1)
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
     precision: str = option(
@@ -43,14 +48,16 @@ class PredictOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class Predictions:
-    """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; `unreadable`: file ->
-    why it could not be decoded; `source` is the checkpoint; `precision` that in which the net computed.
+    """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; where images may have
+    `many` labels all from their thresholds on, which may be none. `unreadable`: file -> why it could not be decoded;
+    `source` is the checkpoint; `precision` that in which the net computed.
     """
 
     rows: list[dict[str, object]]
     unreadable: dict[str, str]
     source: str
     precision: str
+    many: bool = False
 
 
 def predict(
@@ -63,7 +70,9 @@ def predict(
 
     Raises DataError where there is no image at all, or not what the net takes.
     """
-    classifier = options.open(labels=options.labels)
+    classifier = options.open(labels=options.labels, threshold=options.threshold)
+    thresholds = classifier.thresholds
+    top = options.top or (None if classifier.many else 3)
     images = [os.fspath(each) for each in ([images] if isinstance(images, str | os.PathLike) else images)]
     for note in classifier.notes:
         say(f"note           {note}")
@@ -84,11 +93,12 @@ def predict(
         unreadable=unreadable,
     )
     for part in parts:
-        for number, chances in zip(part["index"], softmax(part["logits"]), strict=True):
-            likeliest = np.argsort(-chances, kind="stable")[: options.top]
-            found = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in likeliest]
+        for number, chances in zip(part["index"], classifier.probabilities(part["logits"]), strict=True):
+            likeliest = np.argsort(-chances, kind="stable")
+            above = likeliest if thresholds is None else [i for i in likeliest if chances[i] >= thresholds[i]]
+            found = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in above[:top]]
             rows.append({"file": examples.names[number], "predictions": found})
-    return Predictions(rows, dict(unreadable.reasons), classifier.path, choice.precision)
+    return Predictions(rows, dict(unreadable.reasons), classifier.path, choice.precision, classifier.many)
 
 
 def images_in(given: Sequence[str]) -> Examples:

@@ -21,8 +21,8 @@ import numpy as np
 
 from ..errors import DataError
 from ..labels import told_apart, writable
-from .examples import EMPTY, DataSet, Examples, named
-from .labelling import Names, agreed, as_ids, compared, numbered, only_labels
+from .examples import DataSet, Examples, in_splits, named
+from .labelling import Names, agreed, as_ids, compared, numbered, only_labels, several
 from .splits import said_by, split_of
 
 if TYPE_CHECKING:
@@ -119,40 +119,50 @@ def is_records(file: Path) -> bool:
 # --- the data set --------------------------------------------------------------------------------------------------
 
 
-def read_records(root: Path, found: Found, names: Names | None, given: Names | None = None) -> DataSet:
+def read_records(
+    root: Path, found: Found, names: Names | None = None, given: Names | None = None, *, many: bool = False
+) -> DataSet:
     """The data set in these files. The classes are called what `names`, of a file beside the records, and `given`, of
     one that the user gave, say; else what the records' own texts say; else by their ids.
 
     Ids need not start at 0 (ImageNet's start at 1): classes are numbered in the order of their ids.
-    Raises DataError for damage, for several labels of an image, and for names that contradict each other.
+    Raises DataError for damage, for several labels of an image unless there may be `many`, and for names that
+    contradict each other.
     """
     folder = root if root.is_dir() else root.parent
     parts = {split: records_of(files, folder) for split, files in found.files.items()}
     every = [record for part in parts.values() for record in part]
     try:
-        labels, ids, notes = _labelled(every, agreed(names, given))
+        labels, ids, notes = _labelled(every, agreed(names, given), many)
     except DataError as error:
         raise error.at(path=root) from None
     made, start = {}, 0
     for split, part in parts.items():
         made[split] = _examples(part, ids[start : start + len(part)])
         start += len(part)
-    train, validation, test = made.get("train", EMPTY), made.get("validation", EMPTY), made.get("test")
-    return DataSet(labels, train, validation, test, "tfrecord", str(root), (*found.notes, *notes))
+    return in_splits(labels, made, "tfrecord", root, (*found.notes, *notes))
 
 
-def _labelled(records: Sequence[Record], called: Names | None) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
-    """Names of the classes, the class of each record, and notes."""
+def _labelled(
+    records: Sequence[Record], called: Names | None, many: bool
+) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
+    """Names of the classes, the class of each record or its classes, and notes."""
     shown = [record.name for record in records]
-    if records and all(record.texts and not record.ids for record in records):
-        return *numbered(only_labels([record.texts for record in records], shown), called), []
-    ids = only_labels(as_ids([record.ids for record in records]), shown)
-    if ids and min(ids) < 0:
-        raise DataError(f"{shown[ids.index(min(ids))]} has the label {min(ids)}", advice="Labels are ids from 0 on.")
+
+    def classes(values: Sequence[Sequence], called: Names | None) -> tuple[tuple[str, ...], np.ndarray]:
+        return several(values, called) if many else numbered(only_labels(values, shown), called)
+
+    if any(record.texts for record in records) and not any(record.ids for record in records):  # named by text alone
+        return *classes([record.texts for record in records], called), []
+    values = as_ids([record.ids for record in records])
+    wrong = next((i for i, ids in enumerate(values) if any(number < 0 for number in ids)), None)
+    if wrong is not None:
+        raise DataError(f"{shown[wrong]} has the label {min(values[wrong])}", advice="Labels are ids from 0 on.")
     texts, notes = _texts_of(records), []
     if called and texts.of:
         notes = compared(texts, called)
-    return *numbered(ids, called or (texts if set(ids) <= set(texts.of) else None)), notes
+    complete = {number for ids in values for number in ids} <= set(texts.of)
+    return *classes(values, called or (texts if complete and texts.of else None)), notes
 
 
 def _texts_of(records: Sequence[Record]) -> Names:
@@ -281,7 +291,7 @@ def _record(source: _Plain | _Unpacked, start: int, data: bytes, name: str) -> R
     label = next((key for key in LABELS if key in features), None)
     ids, texts = _values(features[label]) if label else ((), ())
     texts = texts or _texts(features, TEXTS)
-    if not image or not (ids or texts):
+    if not image or (label is None and not texts):
         number = name.rpartition(":")[2]
         fact = f"record {number} has no {IMAGES[0]} or no {LABELS[0]}, as slim's records have"
         raise DataError(fact, path=source.file, advice=f"It has {', '.join(sorted(features)) or 'nothing'}.")

@@ -21,12 +21,15 @@ from ..errors import TrainingError
 from ..formats.placing import write_text
 from ..labels import writable
 from ..nets.registry import get_net
+from . import report_many
 from .charts import colour, line_chart, point_chart
 from .configuration import flag, read_config
-from .evaluate import Evaluation, worst_pictures
+from .evaluate import worst_pictures
+from .evaluation import Evaluation
+from .examples import one_colour
 from .metrics import confused_pairs
 from .options import Options
-from .run_directory import RunDirectory
+from .run_directory import MEAN_AVERAGE_PRECISION, RunDirectory
 from .tensorflow_paths import is_utf8
 
 PHOTO = 160  # pixels of an error's picture at most
@@ -47,7 +50,7 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
     except FileNotFoundError as error:
         raise TrainingError(f"no run of ckpt-finetune: {Path(error.filename).name} is missing", path=root) from None
     result = json.loads((root / "result.json").read_text(encoding="utf-8")) if (root / "result.json").is_file() else {}
-    net = get_net(plan["net"]).title
+    net, many = get_net(plan["net"]).title, evaluation is not None and evaluation.many
     pixels = plan["preprocessing"] and "{image_size} x {image_size} pixels, ".format(**plan["preprocessing"])
     origin = "" if plan["source"] == "none" else f"from {plan['source']}, "
     parts = {
@@ -56,8 +59,9 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
         "cards": cards(plan, result, evaluation),
         "curves": curves(RunDirectory(root).metrics()),
         "restored": restored(plan),
-        "classes": classes(evaluation) if evaluation else NOTHING,
-        "confusion": confusion(evaluation) if evaluation else NOTHING,
+        "classes": (report_many.classes if many else classes)(evaluation) if evaluation else NOTHING,
+        "matrix": "Confusion by class" if many else "Confusion matrix",
+        "confusion": (report_many.confusion if many else confusion)(evaluation) if evaluation else NOTHING,
         "errors": errors(evaluation) if evaluation else NOTHING,
         "values": transfer_values(evaluation, tsne=tsne) if evaluation else NOTHING,
         "audit": audit(result),
@@ -72,12 +76,17 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
 def cards(plan: Mapping, result: Mapping, evaluation: Evaluation | None) -> str:
     """The figures that are looked for first."""
     found = []
-    if evaluation is not None:
+    if evaluation is not None and evaluation.many:
+        found += report_many.cards(evaluation)
+    elif evaluation is not None:
         found.append((f"{evaluation.summary['accuracy']:.1%}", f"accuracy on {evaluation.summary['images']:,} images"))
         found += [(f"{v:.1%}", k.replace("_", " ")) for k, v in evaluation.summary.items() if k.startswith("top_")]
         found.append((f"{evaluation.summary['macro_f1']:.3f}", "macro F1"))
     best = result.get("best") or {}
-    if "validation_accuracy" in best:
+    if MEAN_AVERAGE_PRECISION in best:
+        text = f"best mean average precision in validation, at step {best['step']:,}"
+        found.append((f"{best[MEAN_AVERAGE_PRECISION]:.3f}", text))
+    elif "validation_accuracy" in best:
         found.append((f"{best['validation_accuracy']:.1%}", f"best validation accuracy, at step {best['step']:,}"))
     if result:
         found.append(
@@ -100,6 +109,7 @@ def curves(rows: Sequence[Mapping[str, str]]) -> str:
         line_chart(what, {"training": points(what), "validation": points(f"validation_{what}")}, "epoch")
         for what in ("loss", "accuracy")
     ]
+    charts.append(line_chart("mean average precision", {"": [], "validation": points(MEAN_AVERAGE_PRECISION)}, "epoch"))
     drawn = "".join(f"<div>{chart}</div>" for chart in charts if chart)
     return f'<div class="columns">{drawn}</div>' if drawn else '<p class="soft">metrics.csv has no rows yet.</p>'
 
@@ -163,7 +173,7 @@ def errors(evaluation: Evaluation) -> str:
     """The photos that the net was surest of and wrong about."""
     worst, photos = evaluation.summary["worst"], worst_pictures(evaluation)
     if worst and not photos:
-        return error_table(worst)
+        return report_many.error_table(worst) if evaluation.many else error_table(worst)
     figures = []
     for error, photo in zip(worst, photos, strict=True):
         address, small = picture(photo)
@@ -171,6 +181,7 @@ def errors(evaluation: Evaluation) -> str:
             f"<b>{escape(error['true'])}</b>, taken for <b>{escape(error['predicted'])}</b> "
             f"({error['probability']:.0%})<br>{escape(error['file'])}"
         )
+        caption = report_many.caption(error) if evaluation.many else caption
         image = f'<img{" class=small" if small else ""} src="{address}" alt="{escape(error["file"])}">'
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     return (
@@ -209,23 +220,23 @@ def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
     if evaluation.features is None or len(evaluation.features) < 3:
         return NOTHING
     rows = np.sort(np.random.default_rng(0).permutation(len(evaluation.features))[:POINTS])
-    values, label_ids = evaluation.features[rows].astype(np.float64), evaluation.true[rows]
+    values = evaluation.features[rows].astype(np.float64)
+    label_ids, labels = one_colour(evaluation.true[rows].astype(np.int64), evaluation.labels)
     centred = values - values.mean(axis=0)
-    charts = [point_chart("PCA", principal_plane(centred), label_ids, evaluation.labels)]
+    charts = [point_chart("PCA", principal_plane(centred), label_ids, labels)]
     note = '<p class="soft"><code>ckpt-evaluate --train-dir RUN --report</code> adds t-SNE.</p>'
     if tsne:
         try:
             from .projection import plane
 
             points = plane(values.astype(np.float32), "tsne")
-            charts.append(point_chart("t-SNE", points, label_ids, evaluation.labels))
+            charts.append(point_chart("t-SNE", points, label_ids, labels))
             note = ""
         except ImportError:
             note = '<p class="soft">t-SNE needs scikit-learn: pip install "ckpt-tools[plots]".</p>'
     used = sorted(set(label_ids.tolist()))
     legend = "".join(
-        f'<span><i style="background:{colour(i, len(evaluation.labels))}"></i>{escape(evaluation.labels[i])}</span>'
-        for i in used
+        f'<span><i style="background:{colour(i, len(labels))}"></i>{escape(labels[i])}</span>' for i in used
     )
     width = evaluation.features.shape[1]
     text = f"What reaches the head for {len(rows):,} images, {width:,} values each, in a plane; coloured by true class."

@@ -49,10 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             summary = {"source": found.source, "images": len(found.rows), "unreadable": found.unreadable}
             print_json({"rows": found.rows, "summary": {**summary, "precision": found.precision}})
         else:
-            print(text_of(found.rows))
+            print(text_of_many(found.rows) if found.many else text_of(found.rows))
         return FOUND if found.unreadable else DONE
 
     return run(made, command, argv)
+
+
+def text_of_many(rows: Sequence[dict]) -> str:
+    """A table with one line an image: all its labels, the likeliest first."""
+    lines = []
+    for row in rows:
+        labels = ", ".join(f"{guess['label']} {guess['probability']:.3f}" for guess in row["predictions"])
+        lines.append({"file": row["file"], "labels": labels or "none"})
+    return render(lines, ["file", "labels"])
 
 
 def text_of(rows: Sequence[dict]) -> str:
