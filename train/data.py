@@ -1,13 +1,14 @@
 """Finds out what lies at a path and reads it as a data set.
 
-load_data_set("photos")      photos/cat/1.jpg ...: class folders, split here by a seed
-                             photos/train/cat/1.jpg, photos/validation/... or photos/test/...
-                             slim TFRecords, CIFAR-10 batches as published (folder or .tar.gz), .npz, .npy
+load_data_set("photos")      photos/cat/1.jpg ...: class folders, split here by a seed or by folders around them
+                             photos/1.jpg ... and photos/labels.csv, or another CSV
+                             TFRecords, CIFAR-10 batches as published (folder or .tar.gz), .npz, .npy
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from ..labels import read_labels
 from .arrays import read_npz
 from .cifar import is_cifar10, read_cifar10
 from .examples import DataSet, Examples, checked, divide
-from .folders import read_folder
+from .folders import has_classes, read_folder, subfolders, unwrapped
 from .labelling import Names, agreed
+from .labels_csv import find_tables, names_of, read_tables
 from .records import find_records, read_records
 
 LABEL_FILES = ("labels.txt", "label.txt")
@@ -32,6 +34,8 @@ def load_data_set(
     seed: int = 0,
     labels_file: str | os.PathLike | None = None,
     labels_per_image: str = "one",
+    labels_csv: str | os.PathLike | None = None,
+    label_column: Sequence[str] = (),
     training: bool = True,
 ) -> DataSet:
     """Reads names and labels, not the images, of the data set at `path`.
@@ -39,7 +43,9 @@ def load_data_set(
     The order of the classes is that of `labels_file` or of a `labels.txt` in the folder, else that of the names of
     the folders; where two of them say something, they must agree. `validation_fraction` and `seed` are used where the
     data set brings no validation examples.
-    With `labels_per_image` "many" an example may have several labels, or none; else that is an error.
+    `labels_csv` is a CSV of the images in a folder; one in the folder is found where this has no class folders.
+    `label_column` are its columns with labels, where others could be. With `labels_per_image` "many" an example may
+    have several labels, or none; else that is an error.
     Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree. Without `training`
     it is enough that there are images.
     """
@@ -59,12 +65,36 @@ def load_data_set(
         advice = "Give a folder, an .npz file, TFRecords or CIFAR-10's .tar.gz."
         raise DataError("not a data set", path=root, advice=advice)
     else:
-        called = agreed(labels_beside(root), given)
-        data = read_folder(root, called and called.of)
+        data = read_photos(root, agreed(labels_beside(root), given), labels_csv, label_column, many)
+    if (labels_csv or label_column) and data.kind != "csv":
+        raise DataError("--labels-csv and --label-column are for a folder of images", path=root)
     if many and not data.many:
         data = with_vectors(data)
     data = with_validation(data, validation_fraction, seed)
     return data if not training and len(data.validation) else checked(data)
+
+
+def read_photos(
+    root: Path, called: Names | None, labels_csv: str | os.PathLike | None, columns: Sequence[str], many: bool
+) -> DataSet:
+    """The photos in a folder, by a CSV that was given; else by class folders; else by a CSV in the folder."""
+    if labels_csv:
+        tables = {"": csv_path(labels_csv, root)}
+    else:
+        inside = subfolders(root)
+        tables = find_tables(root) or (find_tables(inside[0]) if len(inside) == 1 else {})
+    if tables and (labels_csv or columns or not has_classes(unwrapped(root))):
+        data = read_tables(root, tables, called, many=many, columns=columns)
+        found = f"the labels are those of {', '.join(names_of(tables))}"
+        return data if labels_csv else replace(data, notes=(found, *data.notes))
+    data = read_folder(root, called and called.of)
+    beside = f"the class folders are taken; --labels-csv would take {', '.join(names_of(tables))}"
+    return replace(data, notes=(*data.notes, beside)) if tables else data
+
+
+def csv_path(given: str | os.PathLike, root: str | os.PathLike) -> Path:
+    """The CSV that was named, from where the user is or from the folder of the data."""
+    return Path(given) if Path(given).is_file() else Path(root, given)
 
 
 def labels_beside(root: Path) -> Names | None:

@@ -22,7 +22,9 @@ from .configuration import option
 from .data import load_data_set
 from .evaluation import Evaluation, summarise
 from .examples import DataSet, Examples, label_text
-from .inference import Classifier, SourceOptions, choose_precision, data_of, logits_of, run_on, threshold_option
+from .inference import Classifier, choose_precision, logits_of, run_on, threshold_option
+from .labelled_images import DataOptions, data_of
+from .labels_csv import Images
 from .metrics import accuracy
 from .options import FLOAT32, PRECISIONS
 from .pipeline import Unreadable, decode
@@ -32,16 +34,12 @@ GAP = 0.2  # accuracy that batch statistics win over stored ones before the stor
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(SourceOptions):
+class EvaluateOptions(DataOptions):
     """What `ckpt-evaluate` was asked to do. `None` means: as the run did, or as the net's authors did."""
 
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
 
-    data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
     split: str = option("validation", "which of its images", group="data", choices=SPLITS)
-    validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
-    seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
-
     batch_size: int = option(32, "images a step", group="run", least=1)
     threshold: tuple[str, ...] = threshold_option()
     top: int = option(5, "also count a class among this many first ones as right", group="run", least=1)
@@ -58,8 +56,6 @@ class EvaluateOptions(SourceOptions):
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if self.checkpoint and not self.data:
-            problems.append("--data must be given")
         if self.report and not self.train_dir:
             problems.append("--report needs --train-dir: it is the report of a run")
         if self.all_probabilities and not self.output:
@@ -76,7 +72,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     classifier = options.open(labels=options.labels, threshold=options.threshold)
     if options.batch_norm_gap and not classifier.plan.batch_norm:
         raise RecipeError(f"--batch-norm-gap is pointless: {classifier.net.title} has no batch norm")
-    data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
+    data = data_of(classifier, options)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
@@ -121,9 +117,12 @@ def photos_of(data: DataSet, examples: Examples) -> Examples:
     if place is None:
         return examples
     try:
-        photos = load_data_set(place).split("all")
+        photos = load_data_set(place, labels_per_image="many", training=False).split("all")
     except (DataError, OSError):
-        return examples
+        if not place.is_dir():
+            return examples
+        images = Images(place)  # what their labels are is not asked for
+        photos = images.examples(range(len(images.files)), np.zeros(len(images.files), np.int32))
     number = {name: i for i, name in enumerate(photos.names)}
     if not all(name in number for name in examples.names):
         return examples

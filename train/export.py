@@ -21,7 +21,8 @@ from ..errors import DataError, OutputError, TrainingError, nearest
 from ..formats.placing import write_text
 from .configuration import option
 from .examples import Examples, named
-from .inference import Classifier, SourceOptions, data_of, logits_of, run_on, threshold_option
+from .inference import Classifier, SourceOptions, logits_of, run_on, threshold_option
+from .labelled_images import data_of
 from .options import FLOAT32, PRECISIONS
 from .predict import find_images
 

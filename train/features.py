@@ -27,7 +27,8 @@ from .cluster import Cluster, own_shard
 from .configuration import option
 from .examples import DataSet, Examples
 from .feature_files import Features, check_outputs, shard_prefix, write_companions, write_values
-from .inference import Classifier, SourceOptions, Wanted, choose_precision, data_of, run_on
+from .inference import Classifier, Wanted, choose_precision, run_on
+from .labelled_images import DataOptions, data_of
 from .native import Choice
 from .options import AUTO, FLOAT32, PRECISIONS
 from .pipeline import Unreadable
@@ -40,7 +41,7 @@ POOLS = ("mean", "max", "none")
 
 
 @dataclass(frozen=True)
-class FeatureOptions(SourceOptions):
+class FeatureOptions(DataOptions):
     """What `ckpt-features` was asked to do."""
 
     end_point: str | None = option(
@@ -53,11 +54,7 @@ class FeatureOptions(SourceOptions):
         "mean", "what is kept of a map of an end point: its mean, max, or all", group="source", choices=POOLS
     )
 
-    data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
     split: str = option("all", "which of its images", group="data", choices=SPLITS)
-    validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
-    seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
-
     output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
     type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))
     shards: int = option(1, "number of machines that share the work", group="run", least=1)
@@ -71,8 +68,6 @@ class FeatureOptions(SourceOptions):
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if self.checkpoint and not self.data:
-            problems.append("--data must be given")
         if not self.output:
             problems.append("--output must be given")
         if self.end_point and self.trainable:
@@ -103,7 +98,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
     """
     classifier = options.open(head=False)
     classifier.must_take_images()
-    data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
+    data = data_of(classifier, options)
     examples, split = chosen(data, options.split)
     position = np.arange(options.shard, len(examples), options.shards)
     prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)

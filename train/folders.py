@@ -26,7 +26,7 @@ HEADERS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"
 TOO_MANY = 0.05  # of the photos may be unreadable before a run stops
 LFS = b"version https://git-lfs"
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
-OWN_FOLDER = "Put the images of each class in a folder of its own."
+OWN_FOLDER = "Put the images of each class in a folder of its own, or give a CSV of them with --labels-csv."
 
 
 def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
@@ -94,6 +94,13 @@ def unwrapped(folder: Path) -> Path:
     if len(inside) != 1 or any(map(is_image, files_in(folder))):
         return folder
     return inside[0] if sum(map(holds_images, subfolders(inside[0]))) > 1 else folder
+
+
+def has_classes(root: Path) -> bool:
+    """Whether two folders or more, in it or in its folder of training images, hold images of their own."""
+    splits, _ = find_splits(root)
+    folder = unwrapped(splits.get("train") or next(iter(splits.values()), root))
+    return sum(map(holds_images, subfolders(folder))) > 1
 
 
 def find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:

@@ -19,7 +19,6 @@ from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
 from .class_names import names_for, thresholds_of
 from .configuration import coerce, option, problem_with, read_config
-from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
 from .labelling import Names
 from .metrics import sigmoid, softmax
@@ -259,28 +258,6 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Cl
 def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
     spec = specs.get(f"{net.head_layer}/weights")
     return spec.shape[-1] if spec else None
-
-
-def data_of(classifier: Classifier, path: str = "", *, validation_fraction: float = 0.2, seed: int = 0) -> DataSet:
-    """The data set at `path`; that of the run by default, which is read and split as the run did.
-
-    Raises DataError for one that does not suit, RecipeError where none is named.
-    """
-    run = classifier.options
-    if not path and not run.data:
-        fact = "--data must be given: no run of ckpt-finetune says what this was trained on"
-        raise RecipeError(fact, path=classifier.path)
-    own = run.data and (not path or Path(path).resolve() == Path(run.data).resolve())
-    data = load_data_set(
-        path or run.data,
-        validation_fraction=run.validation_fraction if own else validation_fraction,
-        seed=run.seed if own else seed,
-        labels_file=run.labels if own else None,
-        labels_per_image=run.labels_per_image,
-        training=False,
-    )
-    classifier.check_takes(data)
-    return data
 
 
 class Wanted(NamedTuple):

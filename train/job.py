@@ -15,7 +15,7 @@ from ..plan.batch_norm import POLICIES
 from ..tensors import Tensors
 from .arrays import holds_vectors
 from .configuration import flag
-from .data import load_data_set
+from .data import csv_path, load_data_set
 from .examples import DataSet, steps_per_epoch
 from .native import Choice
 from .options import Options
@@ -131,14 +131,16 @@ def make_job(options: Options) -> Job:
     options.require(*(() if options.net or on_vectors else ("checkpoint",)), "data", *folder)
     options = for_vectors(options) if on_vectors else options
     # abspath, not Path.resolve: the folder in front of a link is the name that the user knows, and SRC:scope stays.
-    given = [name for name in ("checkpoint", "data") if getattr(options, name)]
+    if options.labels_csv:
+        options = replace(options, labels_csv=str(csv_path(options.labels_csv, options.data)))
+    given = [name for name in ("checkpoint", "data", "labels", "labels_csv") if getattr(options, name)]
     options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
     net = None if on_vectors else find_net(options.net, specs, source.path)
     data = load_data_set(
         options.data, validation_fraction=options.validation_fraction, seed=options.seed, labels_file=options.labels,
-        labels_per_image=options.labels_per_image,
+        labels_per_image=options.labels_per_image, labels_csv=options.labels_csv, label_column=options.label_column,
     )  # fmt: skip
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None

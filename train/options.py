@@ -52,6 +52,12 @@ class Options:
     labels: str | None = option(
         None, "file with the names of the classes, in their order", group="data", metavar="FILE"
     )
+    labels_csv: str | None = option(
+        None, "CSV of the images in --data and their labels; one in the folder is found", group="data", metavar="FILE"
+    )
+    label_column: tuple[str, ...] = option(
+        (), "the column of the CSV with the labels, where others could be", group="data", metavar="NAME"
+    )
     labels_per_image: str = option(
         "one", "many: an image may have several labels, or none; sigmoid instead of softmax", group="data",
         choices=LABELS_PER_IMAGE,
