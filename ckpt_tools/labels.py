@@ -1,4 +1,4 @@
-"""Files of class labels: one name a line, counted from 0, or slim's own `3:cat` lines."""
+"""Files of class labels: a name in each line, counted from 0; lines such as `3:cat`; TensorFlow's label maps."""
 
 from __future__ import annotations
 
@@ -86,14 +86,75 @@ def _read(path: str | os.PathLike[str]) -> dict[int, str]:
         raise DataError("is not a text file in UTF-8", path=path) from None
     except OSError as error:
         raise DataError(f"cannot be read as labels ({error.strerror})", path=path) from None
+    if re.search(r"^\s*item\s*:?\s*\{", text, re.MULTILINE):
+        return _label_map(text, path)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError("holds no label", path=path, advice="One `id:name` a line, or one name a line.")
-    pairs = [re.fullmatch(r"(\d{1,9}):(.*)", line) for line in lines]
-    if not all(pairs):
+    pairs = _pairs(lines)
+    if pairs is None:
         return dict(enumerate(lines))
-    names = {int(pair[1]): pair[2].strip() for pair in pairs}
-    if len(names) < len(lines) or max(names) >= _MOST:
-        wrong = next((i for i, n in Counter(int(pair[1]) for pair in pairs).items() if n > 1), max(names))
+    names = dict(pairs)
+    if len(names) < len(pairs) or max(names) >= _MOST:
+        wrong = next((i for i, n in Counter(i for i, _ in pairs).items() if n > 1), max(names))
         raise DataError(f"has the id {wrong} twice" if wrong < _MOST else f"has an id of {wrong:,}", path=path)
     return names
+
+
+def _pairs(lines: Sequence[str]) -> list[tuple[int, str]] | None:
+    """Ids and names of lines such as `3:cat`, `3,cat`, or `3 cat` where the ids count up; None for names alone."""
+    for sign in (r":", r"\s*[,\t]", r"\s+"):
+        matches = [re.fullmatch(rf"(\d{{1,9}}){sign}(.*)", line) for line in lines]
+        headed = (
+            len(lines) > 1 and sign != ":" and matches[0] is None and re.fullmatch(r"[^\d,]+[,\t][^\d,]+", lines[0])
+        )
+        found = matches[1:] if headed else matches
+        if not all(found):
+            continue
+        pairs = [(int(match[1]), match[2].strip().strip('"').strip()) for match in found]
+        if sign != r"\s+" or [i for i, _ in pairs] == list(range(pairs[0][0], pairs[0][0] + len(pairs))):
+            return pairs
+    return None
+
+
+def _label_map(text: str, path: str | os.PathLike[str]) -> dict[int, str]:
+    """Id -> name of TensorFlow's label maps: `item { id: 1 name: '/m/01g317' display_name: "Person" }`.
+
+    What people are shown is taken (object_detection/protos/string_int_label_map.proto of tensorflow/models).
+    """
+    names: dict[int, str] = {}
+    fields: dict[str, str] = {}
+    depth, key = 0, ""
+    for token in re.findall(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}]|[\w.+-]+""", text):
+        if token == "{":
+            depth, key = depth + 1, ""
+            fields = {} if depth == 1 else fields
+        elif token == "}":
+            depth -= 1
+            if depth == 0:
+                number, name = fields.get("id", ""), fields.get("display_name") or fields.get("name")
+                if not number.isdigit() or name is None or int(number) in names:
+                    raise DataError(f"item {len(names)} has no id and name of its own", path=path)
+                names[int(number)] = name
+        elif depth == 1 and not token.startswith("#"):
+            if key:
+                fields[key] = _unquoted(token)
+            key = "" if key else token
+    if depth or not names:
+        raise DataError("is no whole label map", path=path, advice="Its last item is cut off.")
+    return names
+
+
+def _unquoted(token: str) -> str:
+    r"""A text of a label map without its quotes; other characters than ASCII's may be there as octal bytes.
+
+    >>> _unquoted(r"'caf\303\251 \"x\"'"), _unquoted("7")
+    ('café "x"', '7')
+    """
+    if token[0] not in "\"'":
+        return token
+    pieces = re.findall(r"\\([0-7]{1,3})|\\(.)|([^\\]+)", token[1:-1])
+    data = b"".join(
+        bytes([int(octal, 8) & 255]) if octal else (other or plain).encode() for octal, other, plain in pieces
+    )
+    return data.decode("utf-8", "backslashreplace")

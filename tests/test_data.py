@@ -294,6 +294,37 @@ def test_names_of_classes_that_disagree(tmp_path):
         load_data_set(tmp_path)
 
 
+def test_names_of_classes_in_the_records_themselves(tmp_path):
+    """image/class/text, with ids or alone; a file beside the records may say it in other words, not otherwise."""
+    write_records(tmp_path / "x_train", [(jpeg(i), i % 2 + 1) for i in range(6)], texts=["", "rose", "daisy"])
+    assert load_data_set(tmp_path).labels == ("rose", "daisy")
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'rose' } item { id: 2 name: 'daisy' }")
+    assert load_data_set(tmp_path).labels == ("rose", "daisy")
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'Rosa' } item { id: 2 name: 'Bellis' }")
+    data = load_data_set(tmp_path)
+    assert data.labels == ("Rosa", "Bellis")
+    assert data.notes[0] == "label_map.pbtxt names the classes, not image/class/text: Rosa, not rose"
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'daisy' } item { id: 2 name: 'rose' }")
+    with pytest.raises(DataError, match="image/class/text and label_map.pbtxt disagree: class 1 is rose and daisy"):
+        load_data_set(tmp_path)
+
+
+def test_records_without_ids(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    with tf.io.TFRecordWriter(str(tmp_path / "x_train")) as writer:
+        for i in range(6):
+            values = {"image/encoded": jpeg(i), "image/class/text": (b"rose", b"daisy")[i % 2]}
+            feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    data = load_data_set(tmp_path)
+    assert (data.labels, sorted(data.split("all").label_ids.tolist())) == (("daisy", "rose"), [0, 0, 0, 1, 1, 1])
+    (tmp_path / "labels.txt").write_text("0:rose\n1:daisy\n")
+    assert load_data_set(tmp_path).labels == ("rose", "daisy")
+    (tmp_path / "labels.txt").write_text("0:rose\n1:tulip\n")
+    with pytest.raises(DataError, match="label 'daisy' has no name in labels.txt"):
+        load_data_set(tmp_path)
+
+
 def test_names_of_a_published_data_set_are_not_overridden(tmp_path):
     root = cifar_python(tmp_path / "c")
     (tmp_path / "swapped.txt").write_text("\n".join(sorted(name.decode() for name in CLASSES)))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, nearest
-from ..labels import read_labels
+from ..labels import read_labels, writable
 from .arrays import read_npz
 from .cifar import is_cifar10, read_cifar10
 from .examples import DataSet, Examples, checked, divide
@@ -100,10 +100,11 @@ def csv_path(given: str | os.PathLike, root: str | os.PathLike) -> Path:
 def labels_beside(root: Path) -> Names | None:
     """The labels file in a folder, or beside a file. Raises DataError where there are two that disagree."""
     folder = root if root.is_dir() else root.parent
+    files = [folder / name for name in LABEL_FILES] + sorted(folder.glob("*label*.pbtxt"))
     found = None
-    for name in LABEL_FILES:
-        if (folder / name).is_file():
-            found = agreed(found, Names(name, read_labels(folder / name)))
+    for file in files:
+        if file.is_file():
+            found = agreed(found, Names(writable(file.name), read_labels(file)))
     return found
 
 
