@@ -138,7 +138,7 @@ def test_what_is_not_there(tmp_path):
     with pytest.raises(DataError, match="nowhere.csv: cannot be read"):
         load_data_set(tmp_path, labels_csv="nowhere.csv")
     np.savez(tmp_path / "x.npz", images=np.zeros((4, 2, 2), np.uint8), labels=[0, 1, 0, 1])
-    with pytest.raises(DataError, match="--labels-csv and --label-column are for a folder of images"):
+    with pytest.raises(DataError, match="--labels-csv is for a folder of images"):
         load_data_set(tmp_path / "x.npz", labels_csv="labels.csv")
 
 

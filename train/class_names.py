@@ -69,7 +69,7 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
             raise DataError(fact, advice="Its classes are in labels.txt.")
     numbers = [int(label) for label in labels if is_number(label) and int(label) < count]
     if len(numbers) == len(labels) == len(set(numbers)):
-        pairs = _pairs(classifier, labels, numbers)
+        pairs = _pairs(classifier, labels, numbers) if classifier.named else ""
         return numbers, f"the labels are numbers, and taken for the net's classes of these numbers{pairs}"
     unknown = "none of the labels is known by name" if classifier.named else "the net's classes have no names"
     if len(labels) == count:

@@ -2,7 +2,7 @@
 
 load_data_set("photos")      photos/cat/1.jpg ...: class folders, split here by a seed or by folders around them
                              photos/1.jpg ... and photos/labels.csv, or another CSV
-                             TFRecords, CIFAR-10 batches as published (folder or .tar.gz), .npz, .npy
+                             TFRecords, .npz, .npy; CIFAR-10, CIFAR-100 and MNIST as they are published
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import numpy as np
 from ..errors import DataError, nearest
 from ..labels import read_labels, writable
 from .arrays import read_npz
-from .cifar import is_cifar10, read_cifar10
+from .cifar import find_cifar, read_cifar
 from .examples import DataSet, Examples, checked, divide
 from .folders import has_classes, read_folder, subfolders, unwrapped
 from .labelling import Names, agreed
 from .labels_csv import find_tables, names_of, read_tables
+from .mnist import find_idx, read_idx
 from .records import find_records, read_records
 
 LABEL_FILES = ("labels.txt", "label.txt")
@@ -57,17 +58,21 @@ def load_data_set(
     given = Names(str(labels_file), read_labels(labels_file)) if labels_file else None
     if root.suffix in (".npz", ".npy"):
         data = read_npz(root, given, many=many)
-    elif is_cifar10(root):
-        data = read_cifar10(root, given)
+    elif cifar := find_cifar(root):
+        data = read_cifar(root, cifar, given, label_column)
+    elif idx := find_idx(root):
+        data = read_idx(root, idx, labels_beside(root), given)
     elif records := find_records(root):
         data = read_records(root, records, labels_beside(root), given, many=many)
     elif root.is_file():
-        advice = "Give a folder, an .npz file, TFRecords or CIFAR-10's .tar.gz."
+        advice = "Give a folder, an .npz file, TFRecords, CIFAR's .tar.gz or an IDX file of MNIST's."
         raise DataError("not a data set", path=root, advice=advice)
     else:
         data = read_photos(root, agreed(labels_beside(root), given), labels_csv, label_column, many)
-    if (labels_csv or label_column) and data.kind != "csv":
-        raise DataError("--labels-csv and --label-column are for a folder of images", path=root)
+    if labels_csv and data.kind != "csv":
+        raise DataError("--labels-csv is for a folder of images", path=root)
+    if label_column and data.kind not in ("csv", "cifar10", "cifar100"):
+        raise DataError("--label-column is for a CSV of images, and for CIFAR-100", path=root)
     if many and not data.many:
         data = with_vectors(data)
     data = with_validation(data, validation_fraction, seed)

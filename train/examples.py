@@ -75,7 +75,7 @@ class DataSet:
     train: Examples
     validation: Examples
     test: Examples | None
-    kind: str  # "folder", "tfrecord", "cifar10", "npz", "vectors"
+    kind: str  # "folder", "csv", "tfrecord", "cifar10", "cifar100", "mnist", "npz", "vectors"
     path: str
     notes: tuple[str, ...] = ()  # what the user should know: files left out, a seeded split, an imbalance
     photos: str = ""  # of vectors: the data set that they were computed from, where that is known

@@ -229,6 +229,7 @@ def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
         record = json.loads((run / "plan.json").read_text(encoding="utf-8"))
         how = from_dict(record["preprocessing"]) if record["preprocessing"] else None
         net, labels = get_net(record["net"]), tuple(record["labels"])
+        net = net.for_grey_images() if how and how.channels == "grey" else net
     except (ValueError, KeyError) as error:
         raise TrainingError(f"not the record of a run ({error})", path=run / "plan.json") from None
     options = Options(**read_config(run / "config.yaml", Options))
@@ -242,17 +243,27 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Cl
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
     net = find_net(name, specs, source)
-    classes = found.classes if found and found.net == net else _classes(net, specs)
+    known = found is not None and found.net == net
+    scope = found.scope if known else net.scope
+    classes = found.classes if known else _classes(net, specs)
     classes = classes if head else None
     if classes is None and head:
         raise TrainingError(f"no last layer {net.head_layer}, so it classifies nothing", path=source)
+    net = _as_wide(net, specs, scope)
     variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
-    scope = found.scope if found and found.net == net else net.scope
     renames = {scope: net.scope} if scope and scope != net.scope else {}
     plan = make_plan(specs, variables, renames=renames).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
-    how = Preprocessing(net.preprocessing, net.image_size)
+    how = Preprocessing(net.preprocessing, net.image_size, channels="rgb" if net.input_channels == 3 else "grey")
     return Classifier(net, tensors, tuple(map(str, range(classes or 0))), False, how, checkpoint.path, Options(), plan)
+
+
+def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
+    """The net for grey images where the first layer that lies under this scope takes one channel."""
+    first = net.table[0].name if net.table else ""
+    spec = specs.get(f"{scope}{first.removeprefix(net.scope)}")
+    grey = net.for_grey_images() if spec and len(spec.shape) == 4 and spec.shape[2] == 1 else None
+    return grey or net
 
 
 def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:

@@ -19,6 +19,7 @@ from .data import csv_path, load_data_set
 from .examples import DataSet, steps_per_epoch
 from .native import Choice
 from .options import Options
+from .pipeline import are_grey
 from .planning import class_map_of, make_head, make_phases, plans_of
 from .preprocess import Preprocessing
 from .schedule import base_rate, total_steps
@@ -146,7 +147,10 @@ def make_job(options: Options) -> Job:
         net, preprocessing = vectors_net(len(data.train.read(0))), None
     else:
         style, size = options.preprocessing or net.preprocessing, options.image_size or net.image_size
-        preprocessing = Preprocessing(style, size, augment=options.augment, copies=options.augment_copies)
+        net, data = for_grey_images(net, data) if options.adapt_input else (net, data)
+        channels = "rgb" if net.input_channels == 3 else "grey"
+        augmentation = {"augment": options.augment, "copies": options.augment_copies}
+        preprocessing = Preprocessing(style, size, channels=channels, **augmentation)
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))
@@ -154,6 +158,17 @@ def make_job(options: Options) -> Job:
     for plan in reversed(plans):  # the last phase trains most, so that its conflicts are all there are
         plan.checked()
     return Job(options, source, net, data, preprocessing, head, plans, phases)
+
+
+def for_grey_images(net: Net, data: DataSet) -> tuple[Net, DataSet]:
+    """The net with one input channel where the images are grey, and the data set with a note of it."""
+    if not are_grey(data.train):
+        return net, data
+    adapted = net.for_grey_images()
+    if adapted is None:
+        note = f"the images are grey and become three channels: the first layer of {net.name} cannot take one"
+        return net, replace(data, notes=(*data.notes, note))
+    return adapted, replace(data, notes=(*data.notes, "the images are grey, and so is what the net sees: one channel"))
 
 
 def for_vectors(options: Options) -> Options:

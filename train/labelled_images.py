@@ -21,7 +21,10 @@ class DataOptions(SourceOptions):
         None, "CSV of the images in --data and their labels; one in the folder is found", group="data", metavar="FILE"
     )
     label_column: tuple[str, ...] = option(
-        (), "the column of the CSV with the labels, where others could be", group="data", metavar="NAME"
+        (),
+        "which labels, where there are several: a column of the CSV; fine or coarse of CIFAR-100",
+        group="data",
+        metavar="NAME",
     )
     validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
     seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)

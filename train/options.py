@@ -43,7 +43,9 @@ class Options:
     labels_of_source: str | None = option(
         None, "names of the source's classes: classes of the same name are kept", group="source", metavar="FILE"
     )
-    adapt_input: bool = option(False, "adapt a first layer that has other input channels", group="source")
+    adapt_input: bool = option(
+        False, "adapt a first layer that has other input channels; to grey images by one channel", group="source"
+    )
     fold: bool = option(
         False, "fold scales and biases that the net has no variable for into weights and moving means", group="source"
     )
@@ -56,7 +58,10 @@ class Options:
         None, "CSV of the images in --data and their labels; one in the folder is found", group="data", metavar="FILE"
     )
     label_column: tuple[str, ...] = option(
-        (), "the column of the CSV with the labels, where others could be", group="data", metavar="NAME"
+        (),
+        "which labels, where there are several: a column of the CSV; fine or coarse of CIFAR-100",
+        group="data",
+        metavar="NAME",
     )
     labels_per_image: str = option(
         "one", "many: an image may have several labels, or none; sigmoid instead of softmax", group="data",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 TOO_MANY = 0.05  # share of the examples that may be undecodable before the run stops
 MOST_PIXELS = 178_956_970  # of a photo, as Pillow has it
 ENDLESS = 1 << 40
+LOOKED_AT = 16  # images that tell whether all are grey
 _NUMBERS = ("int64", "int32", "int64")  # position of the example, its label, what its bytes give to random changes
 
 
@@ -108,6 +109,23 @@ def _pillow() -> ModuleType:
         raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return Image
+
+
+def are_grey(examples: Examples) -> bool:
+    """Whether images have one channel, judged by LOOKED_AT of them; one that cannot be read says nothing."""
+    found = []
+    for i in np.unique(np.linspace(0, len(examples) - 1, min(LOOKED_AT, len(examples))).astype(int)):
+        try:
+            example = examples.read(int(i))
+            found.append(example.shape[2] == 1 if isinstance(example, np.ndarray) else _is_grey_file(example))
+        except (ValueError, OSError, DataError):
+            continue
+    return bool(found) and all(found)
+
+
+def _is_grey_file(data: bytes) -> bool:
+    with _pillow().open(io.BytesIO(data)) as image:
+        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
