@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..labels import told_apart, writable
-from .examples import SEPARATOR, DataSet, Examples, in_splits, named
+from .examples import SEPARATOR, DataSet, Examples, in_splits, join, named
 from .labelling import Names, agreed, numbered, only_labels, several
 from .splits import WORDS, said_by, split_of
 
@@ -65,7 +65,7 @@ def _data_set(path: Path, arrays: dict[str, np.ndarray], given: Names | None, ma
     notes = (f"not used: {named('array', unused)}",) if unused else ()
     photos = json.loads(str(arrays["facts"])).get("data", "") if "facts" in arrays else ""  # of ckpt-features
     kind = "vectors" if each[0][1].ndim == 2 else "npz"
-    return in_splits(labels, parts, kind, path, notes, str(photos))
+    return in_splits(labels, parts, kind, path, notes, photos=str(photos))
 
 
 def _divided(examples: Examples, words: Sequence[str]) -> dict[str, Examples]:
@@ -120,6 +120,27 @@ def _ids(labels: np.ndarray, key: str, many: bool) -> list:
 def _texts(array: np.ndarray) -> list[str]:
     """Names as text, whether numpy has them as text or as bytes."""
     return [writable(v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else str(v)) for v in array.tolist()]
+
+
+def array_images(path: Path) -> Examples:
+    """The images of an .npz, with labels or without; none has a class. Raises DataError where it holds none."""
+    arrays = _load(path)
+    keys = [key for key in ("images", "x") if key in arrays][:1] or [
+        key for key in arrays if said_by(key).split and said_by(key).rest in ((), ("x",))
+    ]
+    if not keys:
+        raise DataError(f"holds {', '.join(sorted(arrays))}", path=path, advice="Needed are `images`.")
+    names = next((_texts(arrays[key]) for key in NAMES if key in arrays), None) if len(keys) == 1 else None
+    try:
+        parts = [
+            _examples(
+                _values(arrays[key], key), np.zeros(len(arrays[key]), np.int32), names, f"{split}:" if split else ""
+            )
+            for key, split in ((key, said_by(key).split) for key in keys)
+        ]
+    except DataError as error:
+        raise error.at(path=path) from None
+    return join(parts)
 
 
 def read_vectors(path: Path) -> Examples:

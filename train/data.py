@@ -16,14 +16,14 @@ import numpy as np
 
 from ..errors import DataError, nearest
 from ..labels import read_labels, writable
-from .arrays import read_npz
+from .arrays import array_images, read_npz
 from .cifar import find_cifar, read_cifar
 from .examples import DataSet, Examples, checked, divide
 from .folders import has_classes, read_folder, subfolders, unwrapped
 from .labelling import Names, agreed
 from .labels_csv import find_tables, names_of, read_tables
 from .mnist import find_idx, read_idx
-from .records import find_records, read_records
+from .records import find_records, read_records, record_images
 
 LABEL_FILES = ("labels.txt", "label.txt")
 
@@ -37,6 +37,7 @@ def load_data_set(
     labels_per_image: str = "one",
     labels_csv: str | os.PathLike | None = None,
     label_column: Sequence[str] = (),
+    upright: bool = False,
     training: bool = True,
 ) -> DataSet:
     """Reads names and labels, not the images, of the data set at `path`.
@@ -47,6 +48,7 @@ def load_data_set(
     `labels_csv` is a CSV of the images in a folder; one in the folder is found where this has no class folders.
     `label_column` are its columns with labels, where others could be. With `labels_per_image` "many" an example may
     have several labels, or none; else that is an error.
+    `upright` says that photos will be turned as their EXIF data say; where they are not, a note says so.
     Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree. Without `training`
     it is enough that there are images.
     """
@@ -64,6 +66,8 @@ def load_data_set(
         data = read_idx(root, idx, labels_beside(root), given)
     elif records := find_records(root):
         data = read_records(root, records, labels_beside(root), given, many=many)
+        if root.is_dir() and has_classes(root):
+            data = replace(data, notes=("the records are taken, not the class folders beside them", *data.notes))
     elif root.is_file():
         advice = "Give a folder, an .npz file, TFRecords, CIFAR's .tar.gz or an IDX file of MNIST's."
         raise DataError("not a data set", path=root, advice=advice)
@@ -73,10 +77,30 @@ def load_data_set(
         raise DataError("--labels-csv is for a folder of images", path=root)
     if label_column and data.kind not in ("csv", "cifar10", "cifar100"):
         raise DataError("--label-column is for a CSV of images, and for CIFAR-100", path=root)
+    if note := turned_note(data.turned, upright):
+        data = replace(data, notes=(*data.notes, note))
     if many and not data.many:
         data = with_vectors(data)
     data = with_validation(data, validation_fraction, seed)
     return data if not training and len(data.validation) else checked(data)
+
+
+def images_of(path: Path) -> Examples | None:
+    """The images of a data set that is no folder of photos, whatever their labels are; None for other paths."""
+    if path.suffix in (".npz", ".npy"):
+        return array_images(path)
+    if cifar := find_cifar(path):
+        return read_cifar(path, cifar).split("all")
+    if idx := find_idx(path):
+        return read_idx(path, idx).split("all")
+    records = find_records(path)
+    return record_images(path, records) if records else None
+
+
+def turned_note(count: int, upright: bool) -> str:
+    """What is said of so many photos that are not upright by their EXIF data; nothing of none."""
+    said = "which is obeyed" if upright else "which is ignored, as slim ignores it; --exif-orientation obeys it"
+    return f"{count:,} photos are turned by their EXIF orientation, {said}" if count else ""
 
 
 def read_photos(

@@ -27,7 +27,7 @@ from .labelled_images import DataOptions, data_of
 from .labels_csv import Images
 from .metrics import accuracy
 from .options import FLOAT32, PRECISIONS
-from .pipeline import Unreadable, decode
+from .pipeline import Unreadable, decode, turned
 
 SPLITS = ("validation", "train", "test", "all")
 GAP = 0.2  # accuracy that batch statistics win over stored ones before the stored ones are called wrong
@@ -77,7 +77,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     classes, note = class_of_label(classifier, data.labels)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
     say(f"{classifier.takes:<14} {len(examples):,} ({options.split}) of {options.data or classifier.options.data}")
-    for line in filter(None, (*classifier.notes, note, stale_batch_norm(classifier))):
+    for line in filter(None, (*classifier.notes, *data.notes, note, stale_batch_norm(classifier))):
         say(f"note           {line}")
 
     # --- logits of all of them ---
@@ -97,6 +97,7 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     true = true_classes(classes, examples.label_ids, classifier.classes)
     origin = {"source": classifier.path, "net": classifier.net.name}
     shown = photos_of(data, examples)
+    shown = turned(shown) if classifier.upright else shown
     how = {"top": options.top, "worst": options.worst, "thresholds": classifier.thresholds}
     made = summarise(origin, classifier.labels, shown, true, logits, **how)
     made = replace(made, features=np.concatenate([part["features"] for part in parts]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -79,6 +79,7 @@ class DataSet:
     path: str
     notes: tuple[str, ...] = ()  # what the user should know: files left out, a seeded split, an imbalance
     photos: str = ""  # of vectors: the data set that they were computed from, where that is known
+    turned: int = 0  # photos that are not upright by their EXIF data
 
     @property
     def many(self) -> bool:
@@ -98,18 +99,15 @@ class DataSet:
 
 
 def in_splits(
-    labels: Sequence[str],
-    parts: Mapping[str, Examples],
-    kind: str,
-    path: object,
-    notes: Sequence[str] = (),
-    photos: str = "",
-) -> DataSet:
+    labels: Iterable[str], parts: Mapping[str, Examples], kind: str, path: object, notes: Sequence[str] = (),
+    *, photos: str = "", turned: int = 0,
+) -> DataSet:  # fmt: skip
     """The data set of these parts: training, validation and test examples by the names of their splits."""
     some = next(iter(parts.values()), EMPTY)
     none = some.take([])  # of as many labels as the others
     train, validation = parts.get("train", none), parts.get("validation", none)
-    return DataSet(tuple(labels), train, validation, parts.get("test"), kind, str(path), tuple(notes), photos)
+    kept = {"notes": tuple(notes), "photos": photos, "turned": turned}
+    return DataSet(tuple(labels), train, validation, parts.get("test"), kind, str(path), **kept)
 
 
 def join(parts: Sequence[Examples]) -> Examples:

@@ -29,6 +29,7 @@ from .predict import find_images
 FORMATS = ("saved_model", "graphdef", "tflite")
 _CHECKED = 8  # images compared when none are named
 _BATCH = 16  # images run at a time
+TURNED = "turned upright: TensorFlow's decoder does not read EXIF data"
 ROUNDED = 0.02  # what a probability may differ by where the net computes in less than float32
 
 
@@ -100,6 +101,9 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
     for note in classifier.notes:
         say(f"note           {note}")
 
+    if classifier.upright:
+        say(f"note           images are to be given {TURNED}")
+
     # --- write, read back, compare ---
     expected = _expected(classifier, images)
     with _made_beside(target) as folder:
@@ -154,14 +158,14 @@ def _expected(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
 def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
     """Image files to compare on: those named, some of the run's validation images, or made-up ones."""
     if options.check:
-        return [_as_file(file, Path(file).read_bytes()) for file in find_images(options.check)]
+        return [_as_file(file, Path(file).read_bytes(), classifier.upright) for file in find_images(options.check)]
     if classifier.options.data and Path(classifier.options.data).exists():
         examples = data_of(classifier).validation
         spread = np.linspace(0, len(examples) - 1, min(_CHECKED, len(examples))).astype(int)
         files = []
         for i in spread:
             with suppress(DataError):
-                files.append(_as_file(examples.names[i], examples.read(int(i))))
+                files.append(_as_file(examples.names[i], examples.read(int(i)), classifier.upright))
         if files:
             return files
     return [_made_up(seed) for seed in range(_CHECKED)]
@@ -176,17 +180,18 @@ def _made_up(seed: int) -> bytes:
     return _encoded(blots.resize((int(random.integers(60, 400)), int(random.integers(60, 400))), Image.BICUBIC), "JPEG")
 
 
-def _as_file(name: str, example: bytes | np.ndarray) -> bytes:
-    """An image as JPEG or PNG, which an export can decode. Raises DataError for one that cannot be decoded."""
+def _as_file(name: str, example: bytes | np.ndarray, upright: bool) -> bytes:
+    """An image as JPEG or PNG, which an export can decode, turned where the net sees photos turned. Raises DataError
+    for one that cannot be decoded."""
     from PIL import Image
 
     from .pipeline import decode
 
     try:
-        pixels = decode(example)
+        pixels = decode(example, upright=upright)
     except (ValueError, OSError) as error:
         raise DataError(f"cannot be decoded: {error}", path=name) from None
-    if isinstance(example, bytes) and example.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+    if isinstance(example, bytes) and not upright and example.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         return example
     return _encoded(Image.fromarray(pixels), "PNG")
 
@@ -212,7 +217,7 @@ def _describe(
         "precision": precision,
         **({"labels_per_image": "many", "thresholds": list(classifier.thresholds)} if classifier.many else {}),
         "inputs": {
-            "images": "string [batch]: JPEG or PNG files",
+            "images": "string [batch]: JPEG or PNG files" + (f", {TURNED}" if classifier.upright else ""),
             "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cut and resized",
         },
         "formats": rows,

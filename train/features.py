@@ -31,7 +31,7 @@ from .inference import Classifier, Wanted, choose_precision, run_on
 from .labelled_images import DataOptions, data_of
 from .native import Choice
 from .options import AUTO, FLOAT32, PRECISIONS
-from .pipeline import Unreadable
+from .pipeline import Unreadable, turned
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -105,6 +105,8 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
     check_outputs(prefix, data.path, options.checkpoint, classifier.path)
     say(f"net            {classifier.net.title} from {classifier.path}")
     say(f"images         {len(position):,} of {len(examples):,}, {classifier.preprocessing.image_size} pixels")
+    for note in (*classifier.notes, *data.notes):
+        say(f"note           {note}")
 
     unreadable = Unreadable()
     part = examples.take(position)
@@ -134,7 +136,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
         tuple(split[i] for i in position),
         position,
         facts,
-        examples,
+        turned(examples) if classifier.upright else examples,
     )
     write_companions(features, prefix)
     return prefix, features

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DataError
 from ..labels import BACKGROUND, writable
 from .examples import DataSet, Examples, in_splits, named
+from .exif import HEAD, UPRIGHT, orientation
 from .labelling import is_number, sorted_names
 from .splits import said_by, split_of
 
@@ -71,7 +72,7 @@ def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
     renamed = [f"{folder} is {label}" for folder, label in labels.items() if label != writable(folder)]
     notes += [f"the labels file names the folders: {'; '.join(renamed[:3])}"] if renamed else []
     notes += photos.notes()
-    return in_splits(labels.values(), found, "folder", root, notes)
+    return in_splits(labels.values(), found, "folder", root, notes, turned=photos.turned)
 
 
 # --- which folder is what ------------------------------------------------------------------------------------------
@@ -217,6 +218,7 @@ class _Photos:
         self._broken: list[str] = []  # files that are none although they are named so
         self._loose: list[str] = []  # images in no class folder
         self._passed_over: list[str] = []
+        self.turned = 0  # photos that are not upright by their EXIF data
 
     def _shown(self, file: Path) -> str:
         return writable(file.relative_to(self._root))
@@ -227,9 +229,10 @@ class _Photos:
         ids: list[int] = []
         for number, label in enumerate(labels):
             for file in files_below(folder / label):
-                if is_image(file):
+                if head := image_head(file):
                     files.append(file)
                     ids.append(number)
+                    self.turned += orientation(head) != UPRIGHT
                 elif file.name not in OF_THE_SYSTEM:
                     photo = file.suffix.lower() in PHOTO_SUFFIXES
                     (self._broken if photo else self._left_out).append(self._shown(file))
@@ -269,11 +272,16 @@ class _Photos:
 
 def is_image(file: Path) -> bool:
     """Looks at the first bytes only: a photo that is cut short is found when it is decoded."""
+    return bool(image_head(file, 24))
+
+
+def image_head(file: Path, length: int = HEAD) -> bytes:
+    """The first bytes of an image file, of other files none."""
     try:
         with file.open("rb") as opened:
-            head = opened.read(24)
+            head = opened.read(length)
     except OSError:
-        return False
+        return b""
     if head.startswith(LFS):
         raise DataError("a Git LFS pointer, not the image itself", path=file, advice="Run `git lfs pull`.")
-    return head.startswith(HEADERS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return head if head.startswith(HEADERS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") else b""

@@ -51,6 +51,7 @@ class SourceOptions:
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
     preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
+    exif_orientation: bool = option(False, "turn photos as EXIF data say, if the run did not", group="source")
     labels_per_image: str | None = option(
         None, "many: the checkpoint's net predicts each class by itself; a run knows", group="source",
         choices=LABELS_PER_IMAGE,
@@ -79,7 +80,7 @@ class SourceOptions:
         return open_classifier(
             self.train_dir or self.checkpoint, net=self.net, labels=labels, image_size=self.image_size,
             preprocessing=self.preprocessing, use=self.use, head=head, moving_averages=self.moving_averages,
-            labels_per_image=self.labels_per_image, threshold=threshold,
+            labels_per_image=self.labels_per_image, threshold=threshold, upright=self.exif_orientation,
         )  # fmt: skip
 
 
@@ -113,6 +114,11 @@ class Classifier:
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """float64 [n, classes] of logits [n, classes]: of one class an image, or of each by itself."""
         return sigmoid(logits) if self.many else softmax(logits)
+
+    @property
+    def upright(self) -> bool:
+        """Whether photos are turned as their EXIF data say."""
+        return self.preprocessing is not None and self.preprocessing.upright
 
     @property
     def takes(self) -> str:
@@ -157,6 +163,7 @@ def open_classifier(
     moving_averages: bool = False,
     labels_per_image: str | None = None,
     threshold: Sequence[str] = (),
+    upright: bool = False,
 ) -> Classifier:
     """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
 
@@ -187,7 +194,11 @@ def open_classifier(
         raise RecipeError(fact, path=source)
     if how is not None:
         how = Preprocessing(
-            preprocessing or how.style, image_size or how.image_size, how.central_fraction, how.channels
+            preprocessing or how.style,
+            image_size or how.image_size,
+            how.central_fraction,
+            how.channels,
+            upright=upright or how.upright,
         )
     options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
     found = replace(found, preprocessing=how, options=options)

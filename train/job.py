@@ -29,7 +29,7 @@ NO_SOURCE = Checkpoint(Tensors(), "no checkpoint", "none")
 VECTORS_HEAD = "Logits"  # scope of the small net that is trained on vectors
 ABOUT_IMAGES = (
     "net", "image_size", "preprocessing", "augment", "augment_copies", "show_augmentation", "freeze_until", "aux", "bn",
-    "adapt_input", "fold", "precision",
+    "adapt_input", "fold", "precision", "exif_orientation",
 )  # fmt: skip
 
 
@@ -142,6 +142,7 @@ def make_job(options: Options) -> Job:
     data = load_data_set(
         options.data, validation_fraction=options.validation_fraction, seed=options.seed, labels_file=options.labels,
         labels_per_image=options.labels_per_image, labels_csv=options.labels_csv, label_column=options.label_column,
+        upright=options.exif_orientation,
     )  # fmt: skip
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None
@@ -150,7 +151,7 @@ def make_job(options: Options) -> Job:
         net, data = for_grey_images(net, data) if options.adapt_input else (net, data)
         channels = "rgb" if net.input_channels == 3 else "grey"
         augmentation = {"augment": options.augment, "copies": options.augment_copies}
-        preprocessing = Preprocessing(style, size, channels=channels, **augmentation)
+        preprocessing = Preprocessing(style, size, channels=channels, upright=options.exif_orientation, **augmentation)
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))

@@ -56,6 +56,7 @@ def data_of(classifier: Classifier, options: DataOptions | None = None) -> DataS
         labels_per_image=run.labels_per_image,
         labels_csv=options and options.labels_csv or how.labels_csv,
         label_column=options and options.label_column or how.label_column,
+        upright=classifier.upright,
         training=False,
     )
     classifier.check_takes(data)

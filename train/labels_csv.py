@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ import numpy as np
 from ..errors import DataError, nearest
 from ..labels import told_apart, writable
 from .examples import DataSet, Examples, in_splits, named
-from .folders import TOO_MANY, files_below, is_image
+from .exif import UPRIGHT, orientation
+from .folders import TOO_MANY, files_below, image_head
 from .labelling import Names, agreed, numbered, only_labels, several
 from .splits import said_by, split_of
 
@@ -121,7 +122,7 @@ def read_tables(
     parts = {
         split: every.take([i for i, said in enumerate(splits) if said == split]) for split in dict.fromkeys(splits)
     }
-    return in_splits(labels, parts, "csv", root, notes)
+    return in_splits(labels, parts, "csv", root, notes, turned=images.turned(chosen))
 
 
 def names_of(tables: Mapping[str, Path]) -> list[str]:
@@ -145,7 +146,8 @@ class Images:
     .jpg at the end."""
 
     def __init__(self, root: Path) -> None:
-        self.files = [file for file in files_below(root) if is_image(file)]
+        heads = {file: orientation(head) for file in files_below(root) if (head := image_head(file))}
+        self.files, self._orientations = list(heads), list(heads.values())
         self.names = [writable(file.relative_to(root)) for file in self.files]
         self._whole = {name: i for i, name in enumerate(self.names)}
         self._ends: dict[str, int | None] = {}  # None: of several images
@@ -173,6 +175,10 @@ class Images:
         """Whether a cell means an image, or several."""
         name = "/".join(_parts(cell)[outside:])
         return bool(name) and name in self._ends
+
+    def turned(self, chosen: Iterable[int]) -> int:
+        """How many of the images of these numbers are not upright by their EXIF data."""
+        return sum(self._orientations[i] != UPRIGHT for i in chosen)
 
     def examples(self, chosen: Sequence[int], label_ids: np.ndarray) -> Examples:
         """The images of these numbers."""

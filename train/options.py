@@ -74,6 +74,7 @@ class Options:
     preprocessing: str | None = option(
         None, "how pixels are scaled; the net's own by default", group="data", choices=("inception", "vgg")
     )
+    exif_orientation: bool = option(False, "turn photos as their camera's EXIF data say", group="data")
     augment: tuple[str, ...] = option(
         (), "random changes of the training images, such as flip or crop", group="data", metavar="STEP"
     )

@@ -18,6 +18,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -77,17 +78,21 @@ class Unreadable:
             raise
 
 
-def decode(example: bytes | np.ndarray) -> np.ndarray:
+def decode(example: bytes | np.ndarray, *, upright: bool = False) -> np.ndarray:
     """An image file's bytes, or pixels uint8 [h, w, 1 or 3], as uint8 [h, w, 3] red, green, blue.
 
     The first frame of an animation; transparency is dropped; the orientation in a camera's EXIF data is ignored, as
-    slim ignores it. Raises ValueError or OSError saying what is wrong with the bytes.
+    slim ignores it, unless `upright` is asked for. Raises ValueError or OSError saying what is wrong with the bytes.
     """
     if isinstance(example, np.ndarray):
         return np.repeat(example, 3, axis=2) if example.shape[2] == 1 else example
     Image = _pillow()  # noqa: N806
+    from PIL import ImageOps
+
     try:
         with Image.open(io.BytesIO(example)) as image:
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I;16"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
@@ -109,6 +114,11 @@ def _pillow() -> ModuleType:
         raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return Image
+
+
+def turned(examples: Examples) -> Examples:
+    """The same photos as pixels, turned as their EXIF orientation says: to be looked at."""
+    return replace(examples, read=lambda i: decode(examples.read(i), upright=True))
 
 
 def are_grey(examples: Examples) -> bool:
@@ -178,11 +188,13 @@ def make_batches(
         return everything[skipped * batch_size :] if epoch == first else everything
 
     def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.ndarray, np.int64]:
-        pixels, used, number = _decoded(examples, int(index), unreadable, replace=training)
+        pixels, used, number = _decoded(examples, int(index), unreadable, replace=training, upright=how.upright)
         return pixels, np.int64(used), examples.label_ids[used].astype(np.int32), np.int64(number)
 
     def load_jpeg(index: np.ndarray) -> tuple[bytes, np.int64, np.ndarray, np.int64]:
         data = ordinary_jpeg(examples.read(int(index)))
+        if how.upright and _is_turned(data):
+            raise ValueError("TensorFlow does not turn it")
         return data, np.int64(index), examples.label_ids[index].astype(np.int32), np.int64(crc32c(data))
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -242,6 +254,14 @@ def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
     raise ValueError("a JPEG file of another kind")
 
 
+def _is_turned(data: bytes) -> bool:
+    """Whether Pillow would turn a photo: EXIF data, or XMP, say that it is not upright."""
+    from PIL import ExifTags
+
+    with _pillow().open(io.BytesIO(data)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
 def _begins_with_a_jpeg(examples: Examples) -> bool:
     """Whether the first example is one, so that the others may be too."""
     try:
@@ -276,7 +296,9 @@ def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int
     return tf.data.Dataset.range(steps.start, steps.stop).map(batch).prefetch(4)
 
 
-def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace: bool) -> tuple[np.ndarray, int, int]:
+def _decoded(
+    examples: Examples, index: int, unreadable: Unreadable, *, replace: bool, upright: bool
+) -> tuple[np.ndarray, int, int]:  # fmt: skip
     """Pixels of the example, its position, and the number that its bytes give to random changes. Of one that cannot be
     read those of the next that can with `replace`, else a black pixel and -1.
     """
@@ -286,7 +308,7 @@ def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace:
             continue
         try:
             example = examples.read(used)
-            return decode(example), used, crc32c(bytes(example))
+            return decode(example, upright=upright), used, crc32c(bytes(example))
         except (ValueError, OSError, DataError) as error:
             unreadable.add(examples.names[used], str(error), len(examples))
     if replace:

@@ -36,6 +36,7 @@ class Preprocessing:
     central_fraction: float = 0.875  # inception: the share of each side that evaluation looks at; 1 is all
     channels: str = "rgb"  # or "bgr", which weights from Caffe expect, or "grey", one channel: the mean of the three
     augment: tuple[str, ...] = ()  # steps of `augment.STEPS` for training images
+    upright: bool = False  # photos are turned as their EXIF orientation says
     copies: int | None = None  # views of a training image that the epochs take in turn; None: another in each epoch
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, object]:
         """What is written to a run's JSON; `from_dict` reads it back."""
-        stored = {**asdict(self), "augment": list(self.augment)}
+        stored = {**asdict(self), "augment": list(self.augment), "upright": self.upright or None}
         return {name: value for name, value in stored.items() if value is not None}
 
     @property

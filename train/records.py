@@ -22,6 +22,8 @@ import numpy as np
 from ..errors import DataError
 from ..labels import told_apart, writable
 from .examples import DataSet, Examples, in_splits, named
+from .exif import HEAD as HEAD_OF_IMAGE
+from .exif import UPRIGHT, orientation
 from .labelling import Names, agreed, as_ids, compared, numbered, only_labels, several
 from .splits import said_by, split_of
 
@@ -49,6 +51,7 @@ class Record(NamedTuple):
     ids: tuple[int, ...]
     texts: tuple[str, ...]
     name: str
+    turned: bool  # by the image's EXIF data
 
 
 # --- which files hold records --------------------------------------------------------------------------------------
@@ -140,7 +143,8 @@ def read_records(
     for split, part in parts.items():
         made[split] = _examples(part, ids[start : start + len(part)])
         start += len(part)
-    return in_splits(labels, made, "tfrecord", root, (*found.notes, *notes))
+    turned = sum(record.turned for record in every)
+    return in_splits(labels, made, "tfrecord", root, (*found.notes, *notes), turned=turned)
 
 
 def _labelled(
@@ -250,8 +254,15 @@ class _Store:
         return start, self.file.tell()
 
 
-def records_of(files: Sequence[Path], folder: Path) -> list[Record]:
-    """All records of the files, which lie in `folder`. Raises DataError where one is damaged."""
+def record_images(root: Path, found: Found) -> Examples:
+    """The images in these files, with labels or without; none has a class."""
+    folder = root if root.is_dir() else root.parent
+    records = [record for files in found.files.values() for record in records_of(files, folder, labelled=False)]
+    return _examples(records, np.zeros(len(records), np.int32))
+
+
+def records_of(files: Sequence[Path], folder: Path, *, labelled: bool = True) -> list[Record]:
+    """All records of the files, which lie in `folder`. Raises DataError where one is damaged, or not `labelled`."""
     store, found = None, []
     for file in files:
         with file.open("rb") as opened:
@@ -263,7 +274,8 @@ def records_of(files: Sequence[Path], folder: Path) -> list[Record]:
             source = _Unpacked(file, store) if packed else _Plain(file)
             walked = _walk(store.file if packed else opened, file, start, end)
             for number, (place, data) in enumerate(walked):
-                found.append(_record(source, place, data, f"{writable(file.relative_to(folder))}:{number}"))
+                shown = f"{writable(file.relative_to(folder))}:{number}"
+                found.append(_record(source, place, data, shown, labelled))
     return found
 
 
@@ -285,18 +297,21 @@ def _walk(opened: BinaryIO, file: Path, place: int, end: int) -> Iterator[tuple[
         number += 1
 
 
-def _record(source: _Plain | _Unpacked, start: int, data: bytes, name: str) -> Record:
+def _record(source: _Plain | _Unpacked, start: int, data: bytes, name: str, labelled: bool) -> Record:
     features = parsed(data, source.file).feature
     image = next((key for key in IMAGES if key in features and features[key].bytes_list.value), "")
     label = next((key for key in LABELS if key in features), None)
     ids, texts = _values(features[label]) if label else ((), ())
     texts = texts or _texts(features, TEXTS)
-    if not image or (label is None and not texts):
+    if not image or (labelled and label is None and not texts):
         number = name.rpartition(":")[2]
-        fact = f"record {number} has no {IMAGES[0]} or no {LABELS[0]}, as slim's records have"
+        lacks = f"no {IMAGES[0]} or no {LABELS[0]}" if labelled else f"no {IMAGES[0]}"
+        fact = f"record {number} has {lacks}, as slim's records have"
         raise DataError(fact, path=source.file, advice=f"It has {', '.join(sorted(features)) or 'nothing'}.")
     written = _texts(features, "image/filename")
-    return Record(source, start, len(data), image, ids, texts, f"{name}/{writable(written[0])}" if written else name)
+    shown = f"{name}/{writable(written[0])}" if written else name
+    turned = orientation(features[image].bytes_list.value[0][:HEAD_OF_IMAGE]) != UPRIGHT
+    return Record(source, start, len(data), image, ids, texts, shown, turned)
 
 
 def _values(feature: Feature) -> tuple[tuple[int, ...], tuple[str, ...]]:
