@@ -45,6 +45,7 @@ def test_labels_that_are_numbers_are_those_classes():
     places, note = class_of_label(net_of(classes=12), ["0", "1", "10", "11", "2"])
     assert places == [0, 1, 10, 11, 2]
     assert note == "the labels are numbers, and taken for the net's classes of these numbers"
+    assert "slim's ImageNet records count from 1" in class_of_label(net_of(classes=1000, net="vgg_16"), ["5", "7"])[1]
     places, note = class_of_label(net_of("ant", "bee", "cow"), ["2", "0"])
     assert places == [2, 0]
     assert "(2 is cow, 0 is ant)" in note

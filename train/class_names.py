@@ -70,7 +70,10 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
     numbers = [int(label) for label in labels if is_number(label) and int(label) < count]
     if len(numbers) == len(labels) == len(set(numbers)):
         pairs = _pairs(classifier, labels, numbers) if classifier.named else ""
-        return numbers, f"the labels are numbers, and taken for the net's classes of these numbers{pairs}"
+        note = f"the labels are numbers, and taken for the net's classes of these numbers{pairs}"
+        if not classifier.named and classifier.net.class_offset and count == classifier.net.classes:
+            note += "; slim's ImageNet records count from 1, and its net from 0: for these give --labels"
+        return numbers, note
     unknown = "none of the labels is known by name" if classifier.named else "the net's classes have no names"
     if len(labels) == count:
         places = list(range(count))
