@@ -1,5 +1,7 @@
 """Grey images: three channels, or a net with one where --adapt-input asks for it."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,15 +12,17 @@ from PIL import Image  # noqa: E402
 from test_published import write_idx  # noqa: E402
 
 from ckpt_tools import open_checkpoint  # noqa: E402
+from ckpt_tools.cli import plan as plan_command  # noqa: E402
 from ckpt_tools.errors import PlanError  # noqa: E402
 from ckpt_tools.nets.registry import get_net  # noqa: E402
 from ckpt_tools.train.data import load_data_set  # noqa: E402
 from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.export import ExportOptions, export  # noqa: E402
 from ckpt_tools.train.finetune import finetune  # noqa: E402
-from ckpt_tools.train.job import for_grey_images, make_job  # noqa: E402
+from ckpt_tools.train.job import make_job  # noqa: E402
 from ckpt_tools.train.options import Options  # noqa: E402
 from ckpt_tools.train.pipeline import are_grey  # noqa: E402
+from ckpt_tools.train.planning import for_grey_images  # noqa: E402
 from ckpt_tools.train.preprocess import Preprocessing, as_picture, prepare  # noqa: E402
 
 FIRST = "Tiny/Conv_1/weights"
@@ -59,6 +63,13 @@ def test_the_run_says_so_and_its_checkpoint_is_read_by_itself(home, tmp_path):
     alone = EvaluateOptions(checkpoint=str(tmp_path / "alone" / "model.ckpt-1.index"), data=str(home / "mnist"))
     found, own = evaluate(alone), evaluate(EvaluateOptions(train_dir=str(home / "grey"), use="last"))
     np.testing.assert_allclose(found.probabilities, own.probabilities, atol=1e-6)
+
+
+def test_the_plan_is_that_of_the_run(home, capsys):
+    flags = ["--data", str(home / "mnist"), "--trainable", "Logits", "--adapt-input", "--all"]
+    assert plan_command.main([str(home / "tiny.ckpt"), *flags]) == 0
+    plan = json.loads((home / "grey" / "plan.json").read_text())
+    assert f"plan         {plan['digest']}" in capsys.readouterr().out
 
 
 def test_it_goes_on_only_with_one_channel(home, tmp_path):

@@ -156,4 +156,7 @@ def test_a_csv_with_all_probabilities(home, tmp_path, capsys):
     assert command.main([*flags, "--output", str(out)]) == 0
     assert out.read_text().splitlines()[0] == "file,label,probability"
     assert command.main([*flags, "--output", str(tmp_path / "no" / "p.csv")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "p.csv: is in no folder that exists" in capsys.readouterr().err
+    assert command.main([*flags, "--output", str(home / "labels.txt")]) == 2
+    assert "labels.txt: exists and is no CSV of predictions" in capsys.readouterr().err
+    assert (home / "labels.txt").read_text().startswith("0:ant")

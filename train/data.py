@@ -23,6 +23,7 @@ from .folders import has_classes, read_folder, subfolders, unwrapped
 from .labelling import Names, agreed
 from .labels_csv import find_tables, names_of, read_tables
 from .mnist import find_idx, read_idx
+from .options import Options
 from .records import find_records, read_records, record_images
 
 LABEL_FILES = ("labels.txt", "label.txt")
@@ -83,6 +84,21 @@ def load_data_set(
         data = with_vectors(data)
     data = with_validation(data, validation_fraction, seed)
     return data if not training and len(data.validation) else checked(data)
+
+
+def data_set_of(options: Options, *, training: bool = True) -> DataSet:
+    """The data set that the options of a run name, read as they say."""
+    return load_data_set(
+        options.data,
+        validation_fraction=options.validation_fraction,
+        seed=options.seed,
+        labels_file=options.labels,
+        labels_per_image=options.labels_per_image,
+        labels_csv=options.labels_csv,
+        label_column=options.label_column,
+        upright=options.exif_orientation,
+        training=training,
+    )
 
 
 def images_of(path: Path) -> Examples | None:

@@ -15,12 +15,11 @@ from ..plan.batch_norm import POLICIES
 from ..tensors import Tensors
 from .arrays import holds_vectors
 from .configuration import flag
-from .data import csv_path, load_data_set
+from .data import csv_path, data_set_of
 from .examples import DataSet, steps_per_epoch
 from .native import Choice
 from .options import Options
-from .pipeline import are_grey
-from .planning import class_map_of, make_head, make_phases, plans_of
+from .planning import class_map_of, for_grey_images, make_head, make_phases, plans_of
 from .preprocess import Preprocessing
 from .schedule import base_rate, total_steps
 from .unfreezing import Phase
@@ -139,11 +138,7 @@ def make_job(options: Options) -> Job:
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
     net = None if on_vectors else find_net(options.net, specs, source.path)
-    data = load_data_set(
-        options.data, validation_fraction=options.validation_fraction, seed=options.seed, labels_file=options.labels,
-        labels_per_image=options.labels_per_image, labels_csv=options.labels_csv, label_column=options.label_column,
-        upright=options.exif_orientation,
-    )  # fmt: skip
+    data = data_set_of(options)
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None
     else:
@@ -159,17 +154,6 @@ def make_job(options: Options) -> Job:
     for plan in reversed(plans):  # the last phase trains most, so that its conflicts are all there are
         plan.checked()
     return Job(options, source, net, data, preprocessing, head, plans, phases)
-
-
-def for_grey_images(net: Net, data: DataSet) -> tuple[Net, DataSet]:
-    """The net with one input channel where the images are grey, and the data set with a note of it."""
-    if not are_grey(data.train):
-        return net, data
-    adapted = net.for_grey_images()
-    if adapted is None:
-        note = f"the images are grey and become three channels: the first layer of {net.name} cannot take one"
-        return net, replace(data, notes=(*data.notes, note))
-    return adapted, replace(data, notes=(*data.notes, "the images are grey, and so is what the net sees: one channel"))
 
 
 def for_vectors(options: Options) -> Options:

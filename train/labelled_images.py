@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import RecipeError
 from .configuration import option
-from .data import load_data_set
+from .data import data_set_of
 from .examples import DataSet
 from .inference import Classifier, SourceOptions
+
+READ = ("labels_csv", "label_column", "validation_fraction", "seed")  # options that say how a data set is read
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,9 @@ def data_of(classifier: Classifier, options: DataOptions | None = None) -> DataS
         fact = "--data must be given: no run of ckpt-finetune says what this was trained on"
         raise RecipeError(fact, path=classifier.path)
     own = bool(run.data) and (not path or Path(path).resolve() == Path(run.data).resolve())
-    how = run if own else options
-    data = load_data_set(
-        path or run.data,
-        validation_fraction=how.validation_fraction,
-        seed=how.seed,
-        labels_file=run.labels if own else None,
-        labels_per_image=run.labels_per_image,
-        labels_csv=options and options.labels_csv or how.labels_csv,
-        label_column=options and options.label_column or how.label_column,
-        upright=classifier.upright,
-        training=False,
-    )
+    read = run if own else replace(run, **{name: getattr(options, name) for name in READ}, data=path, labels=None)
+    if own and options:  # what is given wins
+        read = replace(read, **{name: getattr(options, name) for name in READ[:2] if getattr(options, name)})
+    data = data_set_of(replace(read, exif_orientation=classifier.upright), training=False)
     classifier.check_takes(data)
     return data

@@ -87,11 +87,11 @@ def decode(example: bytes | np.ndarray, *, upright: bool = False) -> np.ndarray:
     if isinstance(example, np.ndarray):
         return np.repeat(example, 3, axis=2) if example.shape[2] == 1 else example
     Image = _pillow()  # noqa: N806
-    from PIL import ImageOps
-
     try:
         with Image.open(io.BytesIO(example)) as image:
             if upright:
+                from PIL import ImageOps
+
                 ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I;16"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)

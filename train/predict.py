@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, OutputError, nearest
+from ..formats.placing import write_text
 from ..labels import writable
 from .arrays import holds_vectors, read_vectors
 from .configuration import option
@@ -78,6 +80,8 @@ def predict(
 
     Raises DataError where there is no image at all, or not what the net takes.
     """
+    if options.output:
+        check_output(options.output)
     classifier = options.open(labels=options.labels, threshold=options.threshold)
     thresholds = classifier.thresholds
     top = options.top or (None if classifier.many else 3)
@@ -193,19 +197,30 @@ def write_csv(found: Predictions, path: str) -> None:
     probabilities a column for each class. Raises OutputError where it cannot be written.
     """
     whole = "probabilities" in found.rows[0] if found.rows else False
-    columns = ["file", *(["labels"] if found.many else ["label", "probability"]), *(found.labels if whole else ())]
-    lines = []
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(
+        ["file", *(["labels"] if found.many else ["label", "probability"]), *(found.labels if whole else ())]
+    )
     for row in found.rows:
         guesses = row["predictions"]
         if found.many:
             cells = [SEPARATOR.join(guess["label"] for guess in guesses)]
         else:
             cells = [guesses[0]["label"], f"{guesses[0]['probability']:.6f}"]
-        lines.append([row["file"], *cells, *(f"{chance:.6f}" for chance in row.get("probabilities", ()))])
+        writer.writerow([row["file"], *cells, *(f"{chance:.6f}" for chance in row.get("probabilities", ()))])
     try:
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(lines)
+        write_text(path, table.getvalue())
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror})", path=path) from error
+
+
+def check_output(path: str) -> None:
+    """Raises OutputError where a CSV of predictions would take the place of another file, or has no folder."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise OutputError("is in no folder that exists", path=path)
+    if target.is_file() and target.stat().st_size:
+        with target.open("rb") as file:
+            if not file.readline().startswith((b"file,label,probability", b"file,labels")):
+                raise OutputError("exists and is no CSV of predictions", path=path, advice="Choose another name.")
