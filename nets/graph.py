@@ -80,7 +80,9 @@ def build_net(
         given=features,
     )
     if features is not None:  # slim wants to see some
-        images = tf.placeholder(tf.float32, [None, net.image_size, net.image_size, 3], name="not_built")
+        images = tf.placeholder(
+            tf.float32, [None, net.image_size, net.image_size, net.input_channels], name="not_built"
+        )
     if own_place and head.layers:
         place = inside(net.head_scope)
         layers.before_head = lambda features: _hidden_layers(features, place, head, layers)

@@ -40,7 +40,7 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
     `landmark` is a variable, relative to `scope`, that a checkpoint of this net has and few others have.
     `builder` is the function's full name ("tf_slim.nets.vgg.vgg_16"). `image_size` is slim's default side in pixels.
     `classes` are those of the published file, and `class_offset` is what slim calls labels_offset: 1 where that file
-    has no class for the background, so that ImageNet's label 1 is its class 0.
+    has no class for the background, so that ImageNet's label 1 is its class 0. `input_channels` are those of an image.
     """
 
     name: str
@@ -55,6 +55,11 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
     classes: int
     class_offset: int
     auxiliary: tuple[str, ...] = ()
+    input_channels: int = 3
+
+    def for_grey_images(self) -> Net | None:
+        """The same net with one input channel; None where its first layer is separable, which cannot be adapted."""
+        return None if self.table[0].name.endswith("/depthwise_weights") else self._replace(input_channels=1)
 
     @property
     def head_scope(self) -> str:
@@ -76,8 +81,12 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
 
     @property
     def table(self) -> tuple[TableRow, ...]:
-        """Every variable, in the order in which slim creates them."""
-        return _table(self.name)[0]
+        """Every variable, in the order in which slim creates them: the first is the kernel that sees the image."""
+        first, *others = _table(self.name)[0]
+        if self.input_channels == 3:
+            return _table(self.name)[0]
+        height, width, _, channels = first.shape
+        return (first._replace(shape=(height, width, self.input_channels, channels)), *others)
 
     @property
     def feature_channels(self) -> int:

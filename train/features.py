@@ -28,10 +28,11 @@ from .configuration import option
 from .costs import MEASURED, WARMING, Costs, Pace, gpu_memory, pace
 from .examples import DataSet, Examples
 from .feature_files import Features, check_outputs, shard_prefix, write_companions, write_values
-from .inference import Classifier, SourceOptions, Wanted, choose_precision, data_of, run_on
+from .inference import Classifier, Wanted, choose_precision, run_on
+from .labelled_images import DataOptions, data_of
 from .native import Choice
 from .options import AUTO, FLOAT32, PRECISIONS
-from .pipeline import Unreadable
+from .pipeline import Unreadable, turned
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -41,7 +42,7 @@ POOLS = ("mean", "max", "none")
 
 
 @dataclass(frozen=True)
-class FeatureOptions(SourceOptions):
+class FeatureOptions(DataOptions):
     """What `ckpt-features` was asked to do."""
 
     end_point: str | None = option(
@@ -54,11 +55,7 @@ class FeatureOptions(SourceOptions):
         "mean", "what is kept of a map of an end point: its mean, max, or all", group="source", choices=POOLS
     )
 
-    data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
     split: str = option("all", "which of its images", group="data", choices=SPLITS)
-    validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
-    seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
-
     output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
     type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))
     shards: int = option(1, "number of machines that share the work", group="run", least=1)
@@ -73,8 +70,6 @@ class FeatureOptions(SourceOptions):
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if self.checkpoint and not self.data:
-            problems.append("--data must be given")
         if not self.output and not self.dry_run:
             problems.append("--output must be given")
         if self.end_point and self.trainable:
@@ -132,7 +127,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
         tuple(work.split[i] for i in position),
         position,
         facts,
-        examples,
+        turned(examples) if classifier.upright else examples,
     )
     write_companions(features, prefix)
     return prefix, features
@@ -154,11 +149,13 @@ def work_of(options: FeatureOptions, say: Callable[[str], None]) -> Work:
     """Opens net and data; raises as `write_features` does."""
     classifier = options.open(head=False)
     classifier.must_take_images()
-    data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
+    data = data_of(classifier, options)
     examples, split = chosen(data, options.split)
     position = np.arange(options.shard, len(examples), options.shards)
     say(f"net            {classifier.net.title} from {classifier.path}")
     say(f"images         {len(position):,} of {len(examples):,}, {classifier.preprocessing.image_size} pixels")
+    for note in (*classifier.notes, *data.notes):
+        say(f"note           {note}")
     share = examples.take(position)
     choice = precision_of(classifier, share, options)
     say(choice.line())

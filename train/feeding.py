@@ -44,7 +44,9 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     """Builds all of it in the current graph, for training from `step` on. The moving statistics of batch norms suit a
     run of `length` steps."""
     options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length), precision=job.trained_in)
-    weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
+    train = job.data.train
+    images = len(train) if job.data.many else None
+    weights = class_weights(options.class_weights, job.data.labels, train.counts(job.classes), images)
     common = {"num_classes": job.classes, "head": job.head, "class_weights": weights, "placement": placement}
     known = recall(job, placement)
     if known:
@@ -53,7 +55,7 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
         return Graph(model, None, None, known, table)
     how = {"batch_size": options.batch_size, "unreadable": unreadable}
     training = make_batches(
-        job.data.train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
+        train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
     )  # fmt: skip
     validation = make_batches(job.data.validation, job.preprocessing, training=False, **how)
     frozen_in = "" if job.frozen_in == job.trained_in or options.cache == "off" else job.frozen_in

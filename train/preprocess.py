@@ -38,15 +38,16 @@ class Preprocessing:
     style: str
     image_size: int  # height and width of the input, in pixels
     central_fraction: float = 0.875  # inception: the share of each side that evaluation looks at; 1 is all
-    channels: str = "rgb"  # or "bgr", which weights from Caffe expect
+    channels: str = "rgb"  # or "bgr", which weights from Caffe expect, or "grey", one channel: the mean of the three
     augment: tuple[str, ...] = ()  # steps of `augment.STEPS` for training images
+    upright: bool = False  # photos are turned as their EXIF orientation says
     copies: int | None = None  # views of a training image that the epochs take in turn; None: another in each epoch
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise RecipeError(f"no preprocessing {self.style!r}{nearest(self.style, STYLES)}")
-        if self.channels not in ("rgb", "bgr"):
-            raise RecipeError(f"channels {self.channels!r}: must be rgb or bgr")
+        if self.channels not in ("rgb", "bgr", "grey"):
+            raise RecipeError(f"channels {self.channels!r}: must be rgb, bgr or grey")
         if self.image_size < 1 or not 0 < self.central_fraction <= 1:
             raise RecipeError(f"image size {self.image_size} or central fraction {self.central_fraction} out of range")
         if self.copies is not None and (self.copies < 1 or not self.augment):
@@ -55,7 +56,7 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, object]:
         """What is written to a run's JSON; `from_dict` reads it back."""
-        stored = {**asdict(self), "augment": list(self.augment)}
+        stored = {**asdict(self), "augment": list(self.augment), "upright": self.upright or None}
         return {name: value for name, value in stored.items() if value is not None}
 
     @property
@@ -82,7 +83,7 @@ def from_dict(stored: Mapping[str, object]) -> Preprocessing:
 
 
 def prepare(image: tf.Tensor, how: Preprocessing, seed: tf.Tensor | None = None) -> tf.Tensor:
-    """`image` uint8 [height, width, 3] becomes the net's input, float32 [image_size, image_size, 3].
+    """`image` uint8 [height, width, 3] becomes the net's input, float32 [image_size, image_size, 3], grey with 1.
 
     `seed` int64 [2] decides the random steps of `how.augment`; without it there are none, as in evaluation.
     """
@@ -114,7 +115,7 @@ def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
 
 
 def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
-    """`pixels` float32 [..., 3] in 0..1 become the values that the net expects."""
+    """`pixels` float32 [..., 3] in 0..1 become the values that the net expects, [..., 3] or grey [..., 1]."""
     import tensorflow as tf
 
     if how.style == "inception":
@@ -125,19 +126,22 @@ def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
         pixels = tf.image.per_image_standardization(pixels * 255.0)
     else:
         pixels = (pixels * 255.0 - 128.0) / 128.0
+    if how.channels == "grey":
+        return tf.reduce_mean(pixels, axis=-1, keepdims=True)
     return tf.reverse(pixels, [-1]) if how.channels == "bgr" else pixels
 
 
 def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """The net's input [..., s, s, 3] as uint8 red, green, blue again, to be looked at; with cifarnet's style, which
+    """The net's input [..., s, s, 3 or 1] as uint8 red, green, blue again, to be looked at; of cifarnet's style, which
     takes an image's brightness and contrast away, with the full range of both."""
     import numpy as np
 
     values = values[..., ::-1] if how.channels == "bgr" else values
+    values = np.repeat(values, 3, axis=-1) if how.channels == "grey" else values
     if how.style == "inception":
         pixels = (values + 1) * 127.5
     elif how.style == "vgg":
-        pixels = values + np.array(MEANS, np.float32)
+        pixels = values + (np.mean(MEANS) if how.channels == "grey" else np.array(MEANS, np.float32))
     elif how.style == "cifarnet":
         low, high = (edge((-3, -2, -1), keepdims=True) for edge in (values.min, values.max))
         pixels = (values - low) * (255.0 / np.maximum(high - low, 1e-6))

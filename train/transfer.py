@@ -276,9 +276,10 @@ class Cached:
 
     def _divided(self, rows: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows and labels of the parts of a batch, as `split_batch` divides one in the graph."""
+        labels = labels.astype(np.int32)
         ends = np.cumsum(part_sizes(len(rows), self._parts))[:-1]
         for part in zip(np.split(rows, ends), np.split(labels, ends), strict=True):
-            yield part if len(part[0]) else (rows[-1:], np.full(1, FILLER, labels.dtype))
+            yield part if len(part[0]) else (rows[-1:], np.full_like(labels[-1:], FILLER))
 
     def _values(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
         values = (values[rows].astype(kind) for values, kind in zip(self._maps, self._types, strict=True))

@@ -49,10 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             prefix, features = computed(args) if args.merge is None else merged(args)
             written = [prefix + ending for ending in ENDINGS]
             if args.plot or args.projector:
+                from ..train.fonts import without_font
                 from ..train.projection import write_plots, write_projector
 
                 say(f"drawing        {' and '.join(what for what, asked in DRAWN.items() if getattr(args, asked))}")
                 written += write_plots(features, prefix) if args.plot else []
+                note = without_font(features.labels) if args.plot else ""
+                if note:
+                    say(f"note           {note}")
                 written += write_projector(features, args.projector) if args.projector else []
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("ckpt_tools"):

@@ -106,7 +106,9 @@ def closing_lines(result: object) -> list[str]:
         return [text, "The same command goes on from there."]
     lines = [f"done           {result.step:,} steps, in {result.train_dir}"]
     if result.validation:
-        now, best = result.validation, result.best
-        lines.append(f"validation     accuracy {now['validation_accuracy']:.3f}, loss {now['validation_loss']:.4f}")
-        lines.append(f"best           accuracy {best['validation_accuracy']:.3f} at step {best['step']:,}: best.ckpt")
+        from ..train.run import figures
+
+        best = figures(result.best, loss_first=False).rpartition(",")[0]
+        lines.append(f"validation     {figures(result.validation, loss_first=False)}")
+        lines.append(f"best           {best} at step {result.best['step']:,}: best.ckpt")
     return lines
