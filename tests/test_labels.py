@@ -2,9 +2,11 @@
 
 import pytest
 
-from ckpt_tools.cli.plan import class_map_of
+from ckpt_tools.adaptation import read_class_map
 from ckpt_tools.errors import DataError, RecipeError
 from ckpt_tools.labels import label_list, read_labels
+from ckpt_tools.train.options import Options
+from ckpt_tools.train.planning import class_map_of
 
 
 @pytest.fixture
@@ -15,6 +17,11 @@ def write(tmp_path):
         return str(path)
 
     return write
+
+
+def mapped(files):
+    """The class map of --class-map NEW.txt=OLD.txt."""
+    return read_class_map(class_map_of(Options(class_map=files), ()))
 
 
 def test_names_and_slims_own_form(write):
@@ -88,17 +95,17 @@ def test_imagenet_has_two_cranes(write):
     path = write("crane\ncat\ncrane\n")
     assert label_list(path) == ("crane", "cat", "crane")
     assert read_labels(path) == {0: "crane (0)", 1: "cat", 2: "crane (2)"}
-    assert class_map_of(f"{write('cat')}={path}") == (1,)
+    assert mapped(f"{write('cat')}={path}") == (1,)
     with pytest.raises(RecipeError, match=r"called 'crane' are 2 \(0, 2\), the new ones 1"):
-        class_map_of(f"{write('crane')}={path}")
+        mapped(f"{write('crane')}={path}")
 
 
 def test_a_class_map_of_files_in_slims_form(write):
     new, old = write("0:rose\n1:zebra"), write("0:background\n1:daisy\n2:rose")
-    assert class_map_of(f"{new}={old}") == (2, None)
+    assert mapped(f"{new}={old}") == (2, None)
     # A class that a file leaves out is nobody's.
     new, old = write("1:rose"), write("1:daisy\n2:rose")
-    assert class_map_of(f"{new}={old}") == (None, 2)
+    assert mapped(f"{new}={old}") == (None, 2)
 
 
 @pytest.mark.parametrize(
