@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ckpt_tools.train.quiet import hush_tensorflow
+from ckpt_tools.train.graph.quiet import hush_tensorflow
 
 hush_tensorflow()
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
@@ -30,8 +30,8 @@ def vectors(count=10_000, width=2048, classes=10):
 
 
 def ours(path, steps, folder):
-    from ckpt_tools.train.finetune import finetune
-    from ckpt_tools.train.options import Options
+    from ckpt_tools.train.options.training import Options
+    from ckpt_tools.train.run.finetune import finetune
 
     how = {"head": "dense(1024,relu)", "learning_rate": 1e-4, "batch_size": BATCH, "weight_decay": 0.0}
     result = finetune(Options(data=path, train_dir=folder, steps=steps, fresh=True, **how))

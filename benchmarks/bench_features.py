@@ -19,19 +19,19 @@ import time
 import numpy as np
 from PIL import Image
 
-from ckpt_tools.train.quiet import hush_tensorflow
+from ckpt_tools.train.graph.quiet import hush_tensorflow
 
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 hush_tensorflow()
 import tensorflow.compat.v1 as tf  # noqa: E402
 
 from ckpt_tools.nets.graph import build_net  # noqa: E402
-from ckpt_tools.train.batches import ahead_of  # noqa: E402
-from ckpt_tools.train.devices import device_of_batches  # noqa: E402
-from ckpt_tools.train.examples import Examples  # noqa: E402
-from ckpt_tools.train.inference import Wanted, open_classifier, restore, run_on  # noqa: E402
-from ckpt_tools.train.native import native  # noqa: E402
-from ckpt_tools.train.pipeline import make_batches  # noqa: E402
+from ckpt_tools.train.data.examples import Examples  # noqa: E402
+from ckpt_tools.train.data.pipeline import make_batches  # noqa: E402
+from ckpt_tools.train.graph.batches import ahead_of  # noqa: E402
+from ckpt_tools.train.graph.devices import device_of_batches  # noqa: E402
+from ckpt_tools.train.graph.native import native  # noqa: E402
+from ckpt_tools.train.use.classifier import Wanted, open_classifier, restore, run_on  # noqa: E402
 
 CONTESTANTS = "bare float32,ours float32,ours auto,keras,openvino bfloat16,pipeline"
 BATCH = 32

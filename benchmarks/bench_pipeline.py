@@ -20,10 +20,10 @@ from bench_step import SCOPES, images_per_second
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-from ckpt_tools.train.augment import STEPS
-from ckpt_tools.train.data import load_data_set
-from ckpt_tools.train.pipeline import make_batches
-from ckpt_tools.train.preprocess import Preprocessing
+from ckpt_tools.train.data.augment import STEPS
+from ckpt_tools.train.data.loading import load_data_set
+from ckpt_tools.train.data.pipeline import make_batches
+from ckpt_tools.train.data.preprocess import Preprocessing
 
 SIZE = 299
 TOGETHER = ("crop", "flip", "shift", "rotation", "shear", "zoom", "colour")

@@ -20,17 +20,17 @@ from pathlib import Path
 SCOPES = {"head": "Logits", "upper": "Mixed_7c,Logits", "whole": "**"}
 
 OURS = """
-from ckpt_tools.train.quiet import hush_tensorflow
+from ckpt_tools.train.graph.quiet import hush_tensorflow
 hush_tensorflow()
 import tensorflow.compat.v1 as tf
 from ckpt_tools.nets.graph import build_net
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import make_plan
-from ckpt_tools.train.model import session_config
-from ckpt_tools.train.objective import image_losses
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.precision import compiled, make_loss_scale, unscaled
-from ckpt_tools.train.update import apply_gradients, weight_penalty
+from ckpt_tools.train.graph.towers import session_config
+from ckpt_tools.train.graph.objective import image_losses
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.graph.precision import compiled, make_loss_scale, unscaled
+from ckpt_tools.train.graph.update import apply_gradients, weight_penalty
 net = get_net("inception_v3")
 plan = make_plan({}, net.variables(10), exclude=["**"], trainable=[SCOPE])
 kinds = [kind for kind in VARIANT.split("+") if kind not in ("", "xla")]

@@ -96,7 +96,7 @@ def start_command(folder: Path, number: int) -> int:
 def prepare_command(folder: Path) -> None:
     import tiny_net
 
-    from ckpt_tools.train.run_directory import RunDirectory
+    from ckpt_tools.train.run.run_directory import RunDirectory
 
     tiny_net.write_source(folder / "source.ckpt")
     tiny_net.write_photos(folder / "photos", train=4, validation=2)

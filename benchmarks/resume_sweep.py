@@ -30,8 +30,8 @@ sys.path.insert(0, str(TESTS))
 import tiny_net  # noqa: E402
 
 from ckpt_tools import open_checkpoint  # noqa: E402
-from ckpt_tools.train.restore import changed_tensors  # noqa: E402
-from ckpt_tools.train.run_directory import RunDirectory  # noqa: E402
+from ckpt_tools.train.graph.restore import changed_tensors  # noqa: E402
+from ckpt_tools.train.run.run_directory import RunDirectory  # noqa: E402
 
 STEPS = 400
 EVERYTHING = [

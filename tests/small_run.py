@@ -7,10 +7,10 @@ import numpy as np
 from ckpt_tools import from_arrays, open_checkpoint
 from ckpt_tools.plan import Plan, Variable, make_plan
 from ckpt_tools.tensors import Spec
-from ckpt_tools.train.continuing import open_run
-from ckpt_tools.train.job import NO_SOURCE
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.run_directory import RunDirectory
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.plan.job import NO_SOURCE
+from ckpt_tools.train.run.continuing import open_run
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 LABELS = ["cat", "dog"]
 

@@ -10,9 +10,9 @@ pytest.importorskip("tensorflow")
 from PIL import Image  # noqa: E402
 
 from ckpt_tools.errors import DataError, OutputError  # noqa: E402
-from ckpt_tools.train.augmentation_picture import GAP, draw_augmentation  # noqa: E402
-from ckpt_tools.train.examples import Examples  # noqa: E402
-from ckpt_tools.train.preprocess import Preprocessing  # noqa: E402
+from ckpt_tools.train.data.examples import Examples  # noqa: E402
+from ckpt_tools.train.data.preprocess import Preprocessing  # noqa: E402
+from ckpt_tools.train.pages.augmentation_picture import GAP, draw_augmentation  # noqa: E402
 
 SIDE = 16
 

@@ -6,8 +6,8 @@ import pytest
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.planning import plans_of
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.plan.request import plans_of
 
 LABELS = ("cat", "dog", "frog")
 
@@ -43,7 +43,7 @@ def test_nets_without_one_say_so():
 def test_it_counts_four_tenths():
     import tensorflow.compat.v1 as tf
 
-    from ckpt_tools.train.model import Tower, objective
+    from ckpt_tools.train.graph.towers import Tower, objective
 
     random = np.random.default_rng(0)
     logits, auxiliary = random.normal(size=(2, 5, 3)).astype(np.float32)
@@ -70,7 +70,7 @@ def photos(tmp_path_factory):
 
 def test_two_steps_train_it_and_stock_slim_can_load_the_file(photos, tmp_path):
     """From nothing, so that no published checkpoint is needed; the folder is continued after its first step."""
-    from ckpt_tools.train.finetune import finetune
+    from ckpt_tools.train.run.finetune import finetune
 
     options = {
         "net": "inception_v3", "data": photos, "image_size": 75, "batch_size": 2, "device": "cpu", "aux": True,
@@ -90,7 +90,7 @@ def test_two_steps_train_it_and_stock_slim_can_load_the_file(photos, tmp_path):
 @pytest.mark.slow
 def test_two_devices_make_the_step_of_one(photos, tmp_path):
     """Momentum's slots after one step are its gradients. A batch norm that trains would see the images of its part."""
-    from ckpt_tools.train.finetune import finetune
+    from ckpt_tools.train.run.finetune import finetune
 
     options = {
         "net": "inception_v3", "data": photos, "image_size": 75, "batch_size": 3, "device": "cpu", "aux": True,
@@ -111,7 +111,7 @@ def test_two_devices_make_the_step_of_one(photos, tmp_path):
 @pytest.mark.slow
 def test_without_the_option_the_auxiliary_head_stays_as_it_was_made(photos, tmp_path):
     """The comparison above can fail."""
-    from ckpt_tools.train.finetune import finetune
+    from ckpt_tools.train.run.finetune import finetune
 
     options = Options(
         net="inception_v3", data=photos, image_size=75, batch_size=2, device="cpu", trainable=("Logits",),

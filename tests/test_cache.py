@@ -13,14 +13,14 @@ import tiny_net
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import OutputError, RecipeError, TrainingError
 from ckpt_tools.train import transfer as transfer_module
-from ckpt_tools.train.cache import Part, open_cache, parse_size
-from ckpt_tools.train.data import load_data_set
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.pipeline import make_batches
-from ckpt_tools.train.preprocess import Preprocessing
-from ckpt_tools.train.restore import changed_tensors
-from ckpt_tools.train.run_directory import RunDirectory
+from ckpt_tools.train.cache.store import Part, open_cache, parse_size
+from ckpt_tools.train.data.loading import load_data_set
+from ckpt_tools.train.data.pipeline import make_batches
+from ckpt_tools.train.data.preprocess import Preprocessing
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 PARTS = [Part("a:0", (2, 3)), Part("b:0", (4,))]
 

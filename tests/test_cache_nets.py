@@ -6,10 +6,10 @@ import tiny_net
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.restore import changed_tensors
-from ckpt_tools.train.run_directory import RunDirectory
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 STEPS = 4
 

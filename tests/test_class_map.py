@@ -6,9 +6,9 @@ import tiny_net
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.errors import PlanError, RecipeError
-from ckpt_tools.train.job import make_job
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.restore import planned_tensors
+from ckpt_tools.train.graph.restore import planned_tensors
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.plan.job import make_job
 
 HEAD = "Tiny/Logits/Conv2d_1c_1x1/weights"
 

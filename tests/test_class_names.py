@@ -18,13 +18,13 @@ from ckpt_tools.cli import predict as predict_command  # noqa: E402
 from ckpt_tools.errors import DataError  # noqa: E402
 from ckpt_tools.labels import read_labels  # noqa: E402
 from ckpt_tools.nets.registry import get_net  # noqa: E402
-from ckpt_tools.train.class_names import class_of_label, names_for  # noqa: E402
-from ckpt_tools.train.data import load_data_set  # noqa: E402
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
-from ckpt_tools.train.job import make_job  # noqa: E402
-from ckpt_tools.train.labelling import Names  # noqa: E402
-from ckpt_tools.train.options import Options  # noqa: E402
-from ckpt_tools.train.predict import PredictOptions, predict  # noqa: E402
+from ckpt_tools.train.data.labelling import Names  # noqa: E402
+from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
+from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.plan.job import make_job  # noqa: E402
+from ckpt_tools.train.use.class_names import class_of_label, names_for  # noqa: E402
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
+from ckpt_tools.train.use.predict import PredictOptions, predict  # noqa: E402
 
 
 def net_of(*labels, classes=None, net="tiny"):

@@ -16,12 +16,12 @@ from ckpt_tools import from_arrays, open_checkpoint
 from ckpt_tools.errors import RecipeError, TrainingError
 from ckpt_tools.train import cluster as cluster_module
 from ckpt_tools.train import finetune as finetune_module
-from ckpt_tools.train.cluster import Cluster, after_all, own_shard, reachable, read_cluster, serve, wait_for
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.lead import finetune_as_task
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.restore import changed_tensors
-from ckpt_tools.train.run_directory import RunDirectory
+from ckpt_tools.train.graph.cluster import Cluster, after_all, own_shard, reachable, read_cluster, serve, wait_for
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.run.lead import finetune_as_task
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 TOLERANCE = 2e-5  # of the largest value of each tensor: float32 gradients added in another order
 STEPS = 10

@@ -10,13 +10,13 @@ import tiny_net
 from test_cluster import cluster_of, start
 
 from ckpt_tools import open_checkpoint
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.lead import finetune_as_task
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.pipeline import epoch_order
-from ckpt_tools.train.precision import FIRST
-from ckpt_tools.train.restore import changed_tensors
-from ckpt_tools.train.run_directory import RunDirectory
+from ckpt_tools.train.data.pipeline import epoch_order
+from ckpt_tools.train.graph.precision import FIRST
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.run.lead import finetune_as_task
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 STEPS = 12
 # How much of its own way a variable may be off. In float32 sums are added in another order; in less, the gradient of a

@@ -8,12 +8,13 @@ import tiny_net
 
 from ckpt_tools.cli import features as features_command
 from ckpt_tools.cli import finetune as finetune_command
-from ckpt_tools.train import costs
-from ckpt_tools.train.costs import Costs, Pace, dry_run, duration, pace
-from ckpt_tools.train.features import FeatureOptions, write_features
-from ckpt_tools.train.features import dry_run as features_dry_run
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.options import Options
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.dry_run import dry_run
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.use import costs
+from ckpt_tools.train.use.costs import Costs, Pace, duration, pace
+from ckpt_tools.train.use.features import FeatureOptions, write_features
+from ckpt_tools.train.use.features import dry_run as features_dry_run
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from crc32c import crc32c
 from PIL import Image
 
 from ckpt_tools.errors import DataError
-from ckpt_tools.train.data import load_data_set
-from ckpt_tools.train.examples import Examples, divide
+from ckpt_tools.train.data.examples import Examples, divide
+from ckpt_tools.train.data.loading import load_data_set
 
 
 def jpeg(seed=0, size=8):

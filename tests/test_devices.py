@@ -6,12 +6,12 @@ import tiny_net
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError, TrainingError
-from ckpt_tools.train import head_only
-from ckpt_tools.train.batches import Table
-from ckpt_tools.train.cluster import Cluster
-from ckpt_tools.train.devices import FILLER, Placement, parse_devices, part_sizes, place, shown_name, split_batch
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.options import Options
+from ckpt_tools.train.cache import head_only
+from ckpt_tools.train.graph.batches import Table
+from ckpt_tools.train.graph.cluster import Cluster
+from ckpt_tools.train.graph.devices import FILLER, Placement, parse_devices, part_sizes, place, shown_name, split_batch
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
 
 # One device adds the gradients of a batch in one order, two in another: float32 sums differ in their last bits, and
 # Adam divides them by their own size. So many of the largest weight's size are allowed after ten steps.

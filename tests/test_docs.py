@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ckpt_tools.__main__ import COMMANDS
-from ckpt_tools.train.configuration import from_arguments, read_config
-from ckpt_tools.train.options import Options
+from ckpt_tools.train.options.configuration import from_arguments, read_config
+from ckpt_tools.train.options.training import Options
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,10 +14,10 @@ from ckpt_tools import open_checkpoint, save_checkpoint  # noqa: E402
 from ckpt_tools.cli import evaluate as command  # noqa: E402
 from ckpt_tools.errors import DataError, RecipeError, SelectionError, TrainingError  # noqa: E402
 from ckpt_tools.tensors import from_array  # noqa: E402
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
-from ckpt_tools.train.finetune import finetune  # noqa: E402
-from ckpt_tools.train.inference import logits_of, open_classifier  # noqa: E402
-from ckpt_tools.train.options import Options  # noqa: E402
+from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use.classifier import logits_of, open_classifier  # noqa: E402
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
 
 
 @pytest.fixture(scope="module")

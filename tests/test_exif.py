@@ -14,15 +14,15 @@ from PIL import ExifTags, Image, ImageOps  # noqa: E402
 from test_data import write_records  # noqa: E402
 
 from ckpt_tools.errors import TrainingError  # noqa: E402
-from ckpt_tools.train.data import load_data_set  # noqa: E402
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
-from ckpt_tools.train.exif import HEAD, UPRIGHT, orientation  # noqa: E402
-from ckpt_tools.train.export import ExportOptions, export  # noqa: E402
-from ckpt_tools.train.finetune import finetune  # noqa: E402
-from ckpt_tools.train.options import Options  # noqa: E402
-from ckpt_tools.train.pipeline import decode  # noqa: E402
-from ckpt_tools.train.predict import PredictOptions, predict  # noqa: E402
-from ckpt_tools.train.preprocess import Preprocessing  # noqa: E402
+from ckpt_tools.train.data.exif import HEAD, UPRIGHT, orientation  # noqa: E402
+from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
+from ckpt_tools.train.data.pipeline import decode  # noqa: E402
+from ckpt_tools.train.data.preprocess import Preprocessing  # noqa: E402
+from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
+from ckpt_tools.train.use.export import ExportOptions, export  # noqa: E402
+from ckpt_tools.train.use.predict import PredictOptions, predict  # noqa: E402
 
 HINT = "are turned by their EXIF orientation, which is ignored, as slim ignores it; --exif-orientation obeys it"
 

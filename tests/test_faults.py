@@ -15,8 +15,8 @@ from ckpt_tools import open_checkpoint
 from ckpt_tools.cli import finetune as command
 from ckpt_tools.cli import verify
 from ckpt_tools.formats import output
-from ckpt_tools.train import finetune
-from ckpt_tools.train.run_directory import RunDirectory
+from ckpt_tools.train.run import finetune
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 ERROR = 2
 

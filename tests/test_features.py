@@ -17,13 +17,13 @@ from ckpt_tools import open_checkpoint  # noqa: E402
 from ckpt_tools.cli import features as command  # noqa: E402
 from ckpt_tools.errors import DataError, OutputError, RecipeError, SelectionError  # noqa: E402
 from ckpt_tools.train import feature_files, projection  # noqa: E402
-from ckpt_tools.train.data import load_data_set  # noqa: E402
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
-from ckpt_tools.train.feature_files import merge_features, read_features  # noqa: E402
-from ckpt_tools.train.features import FeatureOptions, last_frozen, write_features  # noqa: E402
-from ckpt_tools.train.figures import draw_points  # noqa: E402
-from ckpt_tools.train.finetune import finetune  # noqa: E402
-from ckpt_tools.train.options import Options  # noqa: E402
+from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
+from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.pages.figures import draw_points  # noqa: E402
+from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
+from ckpt_tools.train.use.feature_files import merge_features, read_features  # noqa: E402
+from ckpt_tools.train.use.features import FeatureOptions, last_frozen, write_features  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def test_values_with_labels_names_and_splits(home):
 
 def test_the_head_makes_its_logits_of_them(home):
     """features @ weights + biases are the logits that the whole net gives, which test_predict writes out by hand."""
-    from ckpt_tools.train.metrics import softmax
-    from ckpt_tools.train.predict import PredictOptions, predict
+    from ckpt_tools.train.use.metrics import softmax
+    from ckpt_tools.train.use.predict import PredictOptions, predict
 
     tensors = open_checkpoint(home / "tiny.ckpt").tensors
     weights = tensors["Tiny/Logits/Conv2d_1c_1x1/weights"].load()[0, 0]

@@ -8,8 +8,8 @@ from PIL import Image
 
 from ckpt_tools import labels
 from ckpt_tools.errors import DataError
-from ckpt_tools.train import folders, splits
-from ckpt_tools.train.data import load_data_set
+from ckpt_tools.train.data import folders, splits
+from ckpt_tools.train.data.loading import load_data_set
 
 
 def photos(root, *paths):

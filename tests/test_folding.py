@@ -114,7 +114,7 @@ def test_a_layer_with_another_conflict_has_no_second_one():
 @pytest.mark.parametrize("extra", [("BatchNorm/gamma",), ("biases",), ("BatchNorm/gamma", "biases")])
 @pytest.mark.parametrize("prefix", ["", "model/"])
 def test_a_folded_layer_computes_what_the_whole_one_did(extra, prefix):
-    from ckpt_tools.train.restore import planned_tensors
+    from ckpt_tools.train.graph.restore import planned_tensors
 
     source = values_of(layer(*extra, scope=f"{prefix}net/conv"))
     source[f"{prefix}net/conv/weights"][..., 0] = 0
@@ -140,7 +140,7 @@ def test_a_net_that_has_gamma_keeps_it_when_biases_are_folded():
 
 
 def test_folding_comes_before_other_adaptations():
-    from ckpt_tools.train.restore import planned_tensors
+    from ckpt_tools.train.graph.restore import planned_tensors
 
     source = values_of(layer("BatchNorm/gamma"))
     grey = net_of(layer(weights=(3, 3, 1, OUTPUTS)))
@@ -199,7 +199,7 @@ def test_low_precision_is_folded_in_float32():
 
 
 def test_the_operation_and_the_option_give_the_same(tmp_path):
-    from ckpt_tools.train.restore import planned_tensors
+    from ckpt_tools.train.graph.restore import planned_tensors
 
     source = from_arrays(values_of(layer("BatchNorm/gamma", "biases")))
     save_checkpoint(source, tmp_path / "a.ckpt", format="v2")
@@ -256,9 +256,9 @@ def test_a_run_begins_with_the_folded_values(tmp_path):
     """The tiny net has no gamma; features of the run's start are those of the file's own net, built with TensorFlow."""
     tf = pytest.importorskip("tensorflow").compat.v1
     from ckpt_tools.nets.graph import build_net
-    from ckpt_tools.train.job import make_job
-    from ckpt_tools.train.options import Options
-    from ckpt_tools.train.restore import assign, planned_tensors
+    from ckpt_tools.train.graph.restore import assign, planned_tensors
+    from ckpt_tools.train.options.training import Options
+    from ckpt_tools.train.plan.job import make_job
 
     job = tiny_net.write_job(tmp_path)
     source = open_checkpoint(job["checkpoint"]).tensors

@@ -9,11 +9,11 @@ from small_run import begin, held, opened, plan, step_of, tensors, write_run
 
 from ckpt_tools import open_checkpoint, save_checkpoint
 from ckpt_tools.errors import OutputError, TrainingError
-from ckpt_tools.train import lead
-from ckpt_tools.train.cluster import MachineLostError
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.run_directory import RunDirectory
-from ckpt_tools.train.written import FILES, new_list
+from ckpt_tools.train.graph.cluster import MachineLostError
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run import lead
+from ckpt_tools.train.run.run_directory import RunDirectory
+from ckpt_tools.train.run.written import FILES, new_list
 
 
 @pytest.fixture

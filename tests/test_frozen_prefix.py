@@ -4,7 +4,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow").compat.v1
 
-from ckpt_tools.train.frozen_prefix import find_frontier, row_bytes, work  # noqa: E402
+from ckpt_tools.train.graph.frozen_prefix import find_frontier, row_bytes, work  # noqa: E402
 
 
 @pytest.fixture

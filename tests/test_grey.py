@@ -15,15 +15,15 @@ from ckpt_tools import open_checkpoint  # noqa: E402
 from ckpt_tools.cli import plan as plan_command  # noqa: E402
 from ckpt_tools.errors import PlanError  # noqa: E402
 from ckpt_tools.nets.registry import get_net  # noqa: E402
-from ckpt_tools.train.data import load_data_set  # noqa: E402
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
-from ckpt_tools.train.export import ExportOptions, export  # noqa: E402
-from ckpt_tools.train.finetune import finetune  # noqa: E402
-from ckpt_tools.train.job import make_job  # noqa: E402
-from ckpt_tools.train.options import Options  # noqa: E402
-from ckpt_tools.train.pipeline import are_grey  # noqa: E402
-from ckpt_tools.train.planning import for_grey_images  # noqa: E402
-from ckpt_tools.train.preprocess import Preprocessing, as_picture, prepare  # noqa: E402
+from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
+from ckpt_tools.train.data.pipeline import are_grey  # noqa: E402
+from ckpt_tools.train.data.preprocess import Preprocessing, as_picture, prepare  # noqa: E402
+from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.plan.job import make_job  # noqa: E402
+from ckpt_tools.train.plan.request import for_grey_images  # noqa: E402
+from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
+from ckpt_tools.train.use.export import ExportOptions, export  # noqa: E402
 
 FIRST = "Tiny/Conv_1/weights"
 

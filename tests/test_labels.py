@@ -5,8 +5,8 @@ import pytest
 from ckpt_tools.adaptation import read_class_map
 from ckpt_tools.errors import DataError, RecipeError
 from ckpt_tools.labels import label_list, read_labels
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.planning import class_map_of
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.plan.request import class_map_of
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from test_folders import photos, sizes
 
 from ckpt_tools.errors import DataError
-from ckpt_tools.train import labels_csv
-from ckpt_tools.train.data import load_data_set
+from ckpt_tools.train.data import labels_csv
+from ckpt_tools.train.data.loading import load_data_set
 
 ROWS = [(f"{i}", "cat" if i % 3 else "dog", ("train", "valid")[i % 4 == 3]) for i in range(12)]
 CATS = [i % 3 > 0 for i in range(12)]

@@ -15,6 +15,7 @@ LAYERS = [
     {"recipe", "recipe_settings", "report", "explorer"},
     {"cli"},
 ]
+ROOMS = ("options", "data", "plan", "graph", "cache", "use", "pages", "run")  # of train/; imports point to the left
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 HEAVY = {"numpy", "tensorflow", "tf_slim", "h5py", "matplotlib", "sklearn", "yaml", "PIL", "safetensors", "tqdm"}
 
@@ -83,6 +84,23 @@ def test_nets_do_not_import_the_trainer(path: Path) -> None:
     assert not any(name.startswith(("ckpt_tools.train", "ckpt_tools.cli")) for name in imported(path, package_of(path)))
 
 
+def room_of(name: str) -> str | None:
+    """`ckpt_tools.train.data.exif` -> `data`; None for what lies in no room of train/."""
+    parts = name.split(".")
+    return parts[2] if parts[:2] == ["ckpt_tools", "train"] and len(parts) > 2 else None
+
+
+@pytest.mark.parametrize("path", modules("train"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_of_train_import_to_the_left(path: Path) -> None:
+    if path.parent == ROOT / "train":
+        assert path.name == "__init__.py", "every module of train/ lies in a room"
+        return
+    for name in imported(path, package_of(path)):
+        room = room_of(name)
+        if room is not None:
+            assert ROOMS.index(room) <= ROOMS.index(path.parent.name), f"{path.name} imports {name}"
+
+
 WRITES_TEXT = re.compile(r"\.write_text\(|\.open\([\"']w[\"']|(?<![.\w])open\([^)\n]*[\"']w[\"']")
 
 
@@ -101,3 +119,4 @@ def test_the_check_itself_can_fail(tmp_path: Path) -> None:
     assert len(WRITES_TEXT.findall('Path(a).write_text(b)\nopen(path, "w")\nopen(path, "rb")\np.open("w")')) == 3
     assert LEVEL[layer_of("ckpt_tools.cli.run")] > LEVEL["formats"]
     assert "numpy" in imported(wrong, "ckpt_tools.formats", top_only=True)
+    assert room_of("ckpt_tools.train.run.finetune") == "run" and room_of("ckpt_tools.plan") is None

@@ -24,14 +24,14 @@ from ckpt_tools.cli import predict as predict_command  # noqa: E402
 from ckpt_tools.errors import DataError, RecipeError, TrainingError  # noqa: E402
 from ckpt_tools.train import evaluate as evaluate_module  # noqa: E402
 from ckpt_tools.train import examples, labelling, metrics, objective  # noqa: E402
-from ckpt_tools.train.data import load_data_set  # noqa: E402
-from ckpt_tools.train.devices import FILLER, no_filler  # noqa: E402
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
-from ckpt_tools.train.examples import divide  # noqa: E402
-from ckpt_tools.train.finetune import finetune  # noqa: E402
-from ckpt_tools.train.options import Options  # noqa: E402
-from ckpt_tools.train.pipeline import epoch_order  # noqa: E402
-from ckpt_tools.train.predict import PredictOptions, predict  # noqa: E402
+from ckpt_tools.train.data.examples import divide  # noqa: E402
+from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
+from ckpt_tools.train.data.pipeline import epoch_order  # noqa: E402
+from ckpt_tools.train.graph.devices import FILLER, no_filler  # noqa: E402
+from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
+from ckpt_tools.train.use.predict import PredictOptions, predict  # noqa: E402
 
 RANDOM = np.random.default_rng(5)
 COUNT = 72

@@ -5,7 +5,7 @@ import doctest
 import numpy as np
 import pytest
 
-from ckpt_tools.train import metrics
+from ckpt_tools.train.use import metrics
 
 RANDOM = np.random.default_rng(4)
 TRUE = RANDOM.integers(0, 5, 200)

@@ -6,10 +6,10 @@ import tiny_net
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import TrainingError
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.inference import open_classifier
-from ckpt_tools.train.options import Options
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.use.classifier import open_classifier
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate
 
 HEAD = "Tiny/Logits/Conv2d_1c_1x1/weights"
 

@@ -8,15 +8,15 @@ import tiny_net
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError
-from ckpt_tools.train import native
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate
-from ckpt_tools.train.export import ExportOptions, export
-from ckpt_tools.train.features import FeatureOptions, write_features
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.native import Choice, candidate, compared
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.predict import PredictOptions, predict
-from ckpt_tools.train.restore import changed_tensors
+from ckpt_tools.train.graph import native
+from ckpt_tools.train.graph.native import candidate, compared
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.options.training import Choice, Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate
+from ckpt_tools.train.use.export import ExportOptions, export
+from ckpt_tools.train.use.features import FeatureOptions, write_features
+from ckpt_tools.train.use.predict import PredictOptions, predict
 
 
 @pytest.fixture(scope="module")

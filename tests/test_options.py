@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from ckpt_tools.errors import RecipeError
-from ckpt_tools.train import schedule
-from ckpt_tools.train.configuration import add_arguments, differences, from_arguments, read_config, to_config
-from ckpt_tools.train.inference import SourceOptions
-from ckpt_tools.train.options import Options
+from ckpt_tools.train.options.configuration import add_arguments, differences, from_arguments, read_config, to_config
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.plan import schedule
+from ckpt_tools.train.use.classifier import SourceOptions
 
 
 def parse(*argv):

@@ -14,9 +14,9 @@ from ckpt_tools.errors import DataError
 
 tf = pytest.importorskip("tensorflow")
 
-from ckpt_tools.train.examples import Examples, steps_per_epoch  # noqa: E402
-from ckpt_tools.train.pipeline import Unreadable, decode, epoch_order, make_batches, ordinary_jpeg  # noqa: E402
-from ckpt_tools.train.preprocess import Preprocessing  # noqa: E402
+from ckpt_tools.train.data.examples import Examples, steps_per_epoch  # noqa: E402
+from ckpt_tools.train.data.pipeline import Unreadable, decode, epoch_order, make_batches, ordinary_jpeg  # noqa: E402
+from ckpt_tools.train.data.preprocess import Preprocessing  # noqa: E402
 
 HOW = Preprocessing("inception", 12)
 
@@ -146,7 +146,7 @@ def test_a_jpeg_of_too_many_pixels_is_left_to_pillow_that_names_it():
 
 def test_a_large_photo_is_decoded_without_pillow_s_warning():
     """In a process of its own, where nobody has asked for warnings: a line of Pillow's source was printed."""
-    code = "from ckpt_tools.train.pipeline import decode\nimport sys\ntry:\n decode(sys.stdin.buffer.read())\n"
+    code = "from ckpt_tools.train.data.pipeline import decode\nimport sys\ntry:\n decode(sys.stdin.buffer.read())\n"
     code += "except OSError as error:\n print(error)"
     done = subprocess.run([sys.executable, "-c", code], input=huge(10_000), capture_output=True, check=True)
     assert done.stderr == b""

@@ -9,9 +9,9 @@ import yaml
 
 from ckpt_tools.cli import plan as command
 from ckpt_tools.errors import PlanError, RecipeError
-from ckpt_tools.train.job import make_job
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.planning import DECIDING
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.plan.job import make_job
+from ckpt_tools.train.plan.request import DECIDING
 
 
 @pytest.fixture(scope="module")

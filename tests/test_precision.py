@@ -8,12 +8,12 @@ import pytest
 import tiny_net
 
 from ckpt_tools import open_checkpoint
-from ckpt_tools.train import precision
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.restore import changed_tensors
-from ckpt_tools.train.run_directory import RunDirectory
-from ckpt_tools.train.update import apply_gradients
+from ckpt_tools.train.graph import precision
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.graph.update import apply_gradients
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,10 @@ def build(options):
     """The graph of a run with these options."""
     import tensorflow.compat.v1 as tf
 
-    from ckpt_tools.train.devices import ONE_DEVICE
-    from ckpt_tools.train.feeding import build_graph
-    from ckpt_tools.train.job import make_job
-    from ckpt_tools.train.pipeline import Unreadable
+    from ckpt_tools.train.cache.feeding import build_graph
+    from ckpt_tools.train.data.pipeline import Unreadable
+    from ckpt_tools.train.graph.devices import ONE_DEVICE
+    from ckpt_tools.train.plan.job import make_job
 
     job = make_job(replace(options, cache="off"))
     with tf.Graph().as_default():

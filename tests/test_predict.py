@@ -13,7 +13,7 @@ from PIL import Image  # noqa: E402
 
 from ckpt_tools.cli import predict as command  # noqa: E402
 from ckpt_tools.errors import DataError, RecipeError  # noqa: E402
-from ckpt_tools.train.predict import PredictOptions, find_images, predict  # noqa: E402
+from ckpt_tools.train.use.predict import PredictOptions, find_images, predict  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from ckpt_tools.errors import RecipeError
 
 tf = pytest.importorskip("tensorflow")
 
-from ckpt_tools.train.augment import STEPS, Step, parse_steps  # noqa: E402
-from ckpt_tools.train.preprocess import MEANS, Preprocessing, as_picture, from_dict, prepare  # noqa: E402
+from ckpt_tools.train.data.augment import STEPS, Step, parse_steps  # noqa: E402
+from ckpt_tools.train.data.preprocess import MEANS, Preprocessing, as_picture, from_dict, prepare  # noqa: E402
 
 
 @pytest.fixture
@@ -155,7 +155,9 @@ def test_wrong_descriptions(made, words):
 
 
 def test_examples_in_the_docstrings():
-    from ckpt_tools.train import augment, evaluate, examples, figures
+    from ckpt_tools.train.data import augment, examples
+    from ckpt_tools.train.pages import figures
+    from ckpt_tools.train.use import evaluate
 
     for module in (augment, evaluate, examples, figures):
         assert doctest.testmod(module).failed == 0

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ckpt_tools.errors import DataError
-from ckpt_tools.train.data import load_data_set
-from ckpt_tools.train.mnist import FASHION
+from ckpt_tools.train.data.loading import load_data_set
+from ckpt_tools.train.data.mnist import FASHION
 
 RANDOM = np.random.default_rng(8)
 BEGINS = (5, 0, 4, 1, 9, 2, 1, 3, 1, 4)  # MNIST's first labels

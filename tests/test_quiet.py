@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ckpt_tools.train.quiet import stderr_held
+from ckpt_tools.train.graph.quiet import stderr_held
 
 
 @pytest.mark.parametrize(("raised", "shown"), [(KeyboardInterrupt, ""), (ImportError, "no drivers\n")])

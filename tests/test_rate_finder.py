@@ -8,10 +8,10 @@ import tiny_net
 
 from ckpt_tools.cli.finetune import main
 from ckpt_tools.errors import OutputError, TrainingError
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.rate_finder import FIRST, LAST, find_learning_rate, rate_ramp, smooth, suggest
-from ckpt_tools.train.run_directory import RunDirectory
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.run.rate_finder import FIRST, LAST, find_learning_rate, rate_ramp, smooth, suggest
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="module")

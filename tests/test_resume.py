@@ -9,10 +9,10 @@ import pytest
 import tiny_net
 
 from ckpt_tools import open_checkpoint
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.restore import changed_tensors
-from ckpt_tools.train.run_directory import RunDirectory
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import pytest
 from small_run import begin, opened, plan, tensors, write_run
 
 from ckpt_tools.errors import TrainingError
-from ckpt_tools.train import run_directory
-from ckpt_tools.train.configuration import read_config
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.run_directory import METRICS, RunDirectory, read_tensors
+from ckpt_tools.train.options.configuration import read_config
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run import run_directory
+from ckpt_tools.train.run.run_directory import RunDirectory, read_tensors
+from ckpt_tools.train.use.recorded import METRICS
 
 
 @pytest.fixture

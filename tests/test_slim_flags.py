@@ -6,9 +6,9 @@ import pytest
 
 from ckpt_tools.__main__ import COMMANDS
 from ckpt_tools.errors import RecipeError
-from ckpt_tools.train.configuration import read_config
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.slim_flags import SLIM
+from ckpt_tools.train.options.configuration import read_config
+from ckpt_tools.train.options.slim_flags import SLIM
+from ckpt_tools.train.options.training import Options
 
 
 def parser(name):

@@ -10,8 +10,8 @@ from ckpt_tools.plan import make_plan
 from ckpt_tools.plan.inception2015 import rename_2015
 from ckpt_tools.plan.suggest import suggest
 from ckpt_tools.tensors import Spec
-from ckpt_tools.train.configuration import read_config
-from ckpt_tools.train.options import Options
+from ckpt_tools.train.options.configuration import read_config
+from ckpt_tools.train.options.training import Options
 
 INCEPTION, RESNET = get_net("inception_v3"), get_net("resnet_v1_50")
 

@@ -17,10 +17,10 @@ import tiny_net  # noqa: E402
 from ckpt_tools.cli import evaluate as command  # noqa: E402
 from ckpt_tools.errors import RecipeError, TrainingError  # noqa: E402
 from ckpt_tools.train import charts, report  # noqa: E402
-from ckpt_tools.train.evaluate import EvaluateOptions, evaluate  # noqa: E402
-from ckpt_tools.train.finetune import finetune  # noqa: E402
-from ckpt_tools.train.options import Options  # noqa: E402
-from ckpt_tools.train.report import write_report  # noqa: E402
+from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.pages.report import write_report  # noqa: E402
+from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PARTS = ("figures", "curves", "restored", "classes", "confusion", "errors", "values", "audit", "time", "command")
@@ -95,7 +95,7 @@ def test_the_trainer_writes_it(run, tmp_path, cache):
     """With the cache and without it: the same figures as `ckpt-evaluate` finds for the last checkpoint."""
     from dataclasses import replace
 
-    from ckpt_tools.train.configuration import read_config
+    from ckpt_tools.train.options.configuration import read_config
 
     options = Options(**read_config(run / "config.yaml", Options))
     options = replace(options, train_dir=str(tmp_path / "run"), cache=cache, cache_dir=str(tmp_path / "cache"))
@@ -111,7 +111,7 @@ def test_the_trainer_writes_it(run, tmp_path, cache):
 
 def test_the_command_in_it_is_the_run(run):
     from ckpt_tools.cli.finetune import make_parser
-    from ckpt_tools.train.configuration import from_arguments, read_config
+    from ckpt_tools.train.options.configuration import from_arguments, read_config
 
     text = Page((run / "report.html").read_text()).text["command"].replace("\\\n", " ")
     made = from_arguments(Options, make_parser().parse_args(text.split("ckpt-finetune", 1)[1].split()))

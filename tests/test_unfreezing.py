@@ -13,12 +13,12 @@ from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import PlanError, RecipeError, SelectionError, TrainingError
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.train import finetune as finetune_module
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.job import make_job
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.restore import changed_tensors
-from ckpt_tools.train.run_directory import RunDirectory
-from ckpt_tools.train.unfreezing import ages, parse_phases, scopes_after
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.plan.job import make_job
+from ckpt_tools.train.plan.phases import ages, parse_phases, scopes_after
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.run.run_directory import RunDirectory
 
 PHASES = "0:Logits; 1:Conv_3; 2.5:Conv_2"  # 6 steps an epoch: 6 steps, 9 steps, and the rest
 

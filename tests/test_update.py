@@ -7,10 +7,10 @@ import pytest
 
 from ckpt_tools.errors import RecipeError, SelectionError
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.train.objective import class_weights, image_losses
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.schedule import rate_at
-from ckpt_tools.train.update import apply_gradients, rate_factors, values_by_scope, weight_penalty
+from ckpt_tools.train.graph.objective import class_weights, image_losses
+from ckpt_tools.train.graph.update import apply_gradients, rate_factors, values_by_scope, weight_penalty
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.plan.schedule import rate_at
 
 NAMES = ["InceptionV3/Mixed_7b/w/weights", "InceptionV3/Mixed_7c/w/weights", "InceptionV3/Logits/c/weights"]
 

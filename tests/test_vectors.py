@@ -17,12 +17,12 @@ from ckpt_tools.cli import export as export_command
 from ckpt_tools.cli import features as features_command
 from ckpt_tools.cli import finetune as command
 from ckpt_tools.cli import predict as predict_command
-from ckpt_tools.train.arrays import holds_vectors
-from ckpt_tools.train.finetune import finetune
-from ckpt_tools.train.metrics import softmax
-from ckpt_tools.train.options import Options
-from ckpt_tools.train.pipeline import epoch_order
-from ckpt_tools.train.restore import changed_tensors
+from ckpt_tools.train.data.arrays import holds_vectors
+from ckpt_tools.train.data.pipeline import epoch_order
+from ckpt_tools.train.graph.restore import changed_tensors
+from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run.finetune import finetune
+from ckpt_tools.train.use.metrics import softmax
 
 RANDOM = np.random.default_rng(3)
 LABELS = np.arange(60) % 3

@@ -52,7 +52,7 @@ def test_the_wheel_adds_one_top_level_package(wheel: Path) -> None:
 
 def test_the_wheel_holds_nets_train_and_their_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for name in ("nets/registry.py", "nets/variables/inception_v3.txt", "train/finetune.py"):
+    for name in ("nets/registry.py", "nets/variables/inception_v3.txt", "train/run/finetune.py"):
         assert f"ckpt_tools/{name}" in names
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     data = [n for n in tracked if n.startswith(("ckpt_tools/", "nets/", "train/")) and not n.endswith((".py", ".md"))]

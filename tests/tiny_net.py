@@ -127,7 +127,7 @@ def write_job(folder, **others):
 
 def kill_at(step, kill):
     """Calls `kill` when the learning rate of `step` is asked for."""
-    from ckpt_tools.train import finetune
+    from ckpt_tools.train.run import finetune
 
     rate_at = finetune.rate_at
 

@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _told(self, flag: str) -> str:
         from ..errors import nearest
-        from ..train.slim_flags import here
+        from ..train.options.slim_flags import here
 
         if found := here(flag, self._option_string_actions):
             return f"{flag} is {found}{' here' * found.startswith('--')}"

@@ -22,8 +22,8 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the fields of `train.evaluate.EvaluateOptions`."""
-    from ..train.configuration import add_arguments
-    from ..train.evaluate import EvaluateOptions
+    from ..train.options.configuration import add_arguments
+    from ..train.use.evaluate import EvaluateOptions
 
     made = parser("ckpt-evaluate", "Says how good a checkpoint is on labelled images.", EXAMPLES)
     add_arguments(made, EvaluateOptions)
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = make_parser()
 
     def command(args: argparse.Namespace) -> int:
-        from ..train.configuration import from_arguments
-        from ..train.evaluate import EvaluateOptions, evaluate, write_evaluation
-        from ..train.quiet import hush_tensorflow
+        from ..train.graph.quiet import hush_tensorflow
+        from ..train.options.configuration import from_arguments
+        from ..train.use.evaluate import EvaluateOptions, evaluate, write_evaluation
 
         options = from_arguments(EvaluateOptions, args)
         try:
@@ -49,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
         try:
             if options.output:
-                from ..train.fonts import without_font
+                from ..train.pages.fonts import without_font
 
                 how = {"all_probabilities": options.all_probabilities}
                 say(f"wrote          {', '.join(write_evaluation(evaluation, options.output, **how))}")
                 if note := without_font(evaluation.labels):
                     say(f"note           {note}")
             if options.report:
-                from ..train.report import write_report
+                from ..train.pages.report import write_report
 
                 say(f"wrote          {write_report(options.train_dir, evaluation, tsne=True)}")
         finally:  # a folder that cannot be written to does not cost the figures
@@ -95,7 +95,7 @@ def text_of(evaluation: object, width: int) -> str:
     """What a person reads: per class, confusion, worst errors, accuracy last."""
     if evaluation.many:
         return text_of_many(evaluation)
-    from ..train.metrics import confusion_text
+    from ..train.use.metrics import confusion_text
 
     seen = [row for row in evaluation.rows if row["images"]]
     figures = ("precision", "recall", "f1")

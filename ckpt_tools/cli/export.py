@@ -17,8 +17,8 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the fields of `train.export.ExportOptions`."""
-    from ..train.configuration import add_arguments
-    from ..train.export import ExportOptions
+    from ..train.options.configuration import add_arguments
+    from ..train.use.export import ExportOptions
 
     made = parser(
         "ckpt-export", "Writes a trained net for other programs, and checks that it computes the same.", EXAMPLES
@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = make_parser()
 
     def command(args: argparse.Namespace) -> int:
-        from ..train.configuration import from_arguments
-        from ..train.export import ExportOptions, export
-        from ..train.quiet import hush_tensorflow
+        from ..train.graph.quiet import hush_tensorflow
+        from ..train.options.configuration import from_arguments
+        from ..train.use.export import ExportOptions, export
 
         options = from_arguments(ExportOptions, args)
         try:

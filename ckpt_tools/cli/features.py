@@ -21,8 +21,8 @@ DRAWN = {"the projector's files": "projector", "PCA and t-SNE, which takes a whi
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the fields of `train.features.FeatureOptions` and what to draw."""
-    from ..train.configuration import add_arguments
-    from ..train.features import FeatureOptions
+    from ..train.options.configuration import add_arguments
+    from ..train.use.features import FeatureOptions
 
     made = parser("ckpt-features", "Writes what a net makes of each image of a data set.", EXAMPLES)
     add_arguments(made, FeatureOptions)
@@ -37,20 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = make_parser()
 
     def command(args: argparse.Namespace) -> int:
-        from ..train.feature_files import ENDINGS
+        from ..train.use.feature_files import ENDINGS
 
         try:
             if getattr(args, "dry_run", False):
                 return estimate(args)
             if args.plot:
-                from ..train.projection import must_draw
+                from ..train.pages.projection import must_draw
 
                 must_draw()  # what is missing is said before the values are computed, not after
             prefix, features = computed(args) if args.merge is None else merged(args)
             written = [prefix + ending for ending in ENDINGS]
             if args.plot or args.projector:
-                from ..train.fonts import without_font
-                from ..train.projection import write_plots, write_projector
+                from ..train.pages.fonts import without_font
+                from ..train.pages.projection import write_plots, write_projector
 
                 say(f"drawing        {' and '.join(what for what, asked in DRAWN.items() if getattr(args, asked))}")
                 written += write_plots(features, prefix) if args.plot else []
@@ -76,14 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def computed(args: argparse.Namespace) -> tuple:
     """Prefix and features."""
-    from ..train.features import write_features
+    from ..train.use.features import write_features
 
     return write_features(options_of(args), say)
 
 
 def estimate(args: argparse.Namespace) -> int:
     """--dry-run: no files, what they would take."""
-    from ..train.features import dry_run
+    from ..train.use.features import dry_run
 
     found = dry_run(options_of(args), say)
     print_json(found.as_dict()) if args.json else print("\n".join(found.lines()))
@@ -92,10 +92,10 @@ def estimate(args: argparse.Namespace) -> int:
 
 def options_of(args: argparse.Namespace) -> object:
     """The options, with the share of this machine of a cluster; TensorFlow is loaded."""
-    from ..train.cluster import read_cluster
-    from ..train.configuration import from_arguments
-    from ..train.features import FeatureOptions, share_of_machine
-    from ..train.quiet import hush_tensorflow
+    from ..train.graph.cluster import read_cluster
+    from ..train.graph.quiet import hush_tensorflow
+    from ..train.options.configuration import from_arguments
+    from ..train.use.features import FeatureOptions, share_of_machine
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
     options = share_of_machine(from_arguments(FeatureOptions, args), cluster)
@@ -106,7 +106,7 @@ def options_of(args: argparse.Namespace) -> object:
 def merged(args: argparse.Namespace) -> tuple:
     """The same for parts that are put together; the photos need not be here."""
     from ..errors import RecipeError
-    from ..train.feature_files import merge_features
+    from ..train.use.feature_files import merge_features
 
     if "output" not in args:
         raise RecipeError("--output must be given: the prefix that the parts have in common")

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError, UnsupportedError
-from ..train.configuration import add_arguments, from_arguments
-from ..train.options import Options
-from ..train.quiet import hush_tensorflow
+from ..train.graph.quiet import hush_tensorflow
+from ..train.options.configuration import add_arguments, from_arguments
+from ..train.options.training import Options
 from . import DONE, FOUND, parser, print_json, run, say
 
 if TYPE_CHECKING:
-    from ..train.finetune import Result
+    from ..train.run.finetune import Result
 
 EXAMPLES = """\
   ckpt-finetune --checkpoint inception_v3.ckpt --data photos --train-dir run --exclude Logits --trainable Logits
@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(options: Options) -> Result | None:
     """Trains; on a machine of TF_CONFIG that serves another one, serves it and returns None."""
-    from ..train.cluster import read_cluster
-    from ..train.finetune import finetune
-    from ..train.lead import finetune_as_task
+    from ..train.graph.cluster import read_cluster
+    from ..train.run.finetune import finetune
+    from ..train.run.lead import finetune_as_task
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
     result = finetune_as_task(cluster, options, say) if cluster else finetune(options, say)
@@ -83,7 +83,7 @@ def train(options: Options) -> Result | None:
 
 def find_rate(options: Options, as_json: bool) -> int:
     """--find-learning-rate: no run, a picture."""
-    from ..train.rate_finder import find_learning_rate
+    from ..train.run.rate_finder import find_learning_rate
 
     found = find_learning_rate(options, say)
     print_json(found._asdict()) if as_json else print(f"{found.suggestion:.2g}")
@@ -92,7 +92,7 @@ def find_rate(options: Options, as_json: bool) -> int:
 
 def estimate(options: Options, as_json: bool) -> int:
     """--dry-run: no run, what it would take."""
-    from ..train.costs import dry_run
+    from ..train.run.dry_run import dry_run
 
     found = dry_run(options, say)
     print_json(found.as_dict()) if as_json else print("\n".join(found.lines()))
@@ -106,7 +106,7 @@ def closing_lines(result: object) -> list[str]:
         return [text, "The same command goes on from there."]
     lines = [f"done           {result.step:,} steps, in {result.train_dir}"]
     if result.validation:
-        from ..train.run import figures
+        from ..train.run.run import figures
 
         best = figures(result.best, loss_first=False).rpartition(",")[0]
         lines.append(f"validation     {figures(result.validation, loss_first=False)}")

@@ -21,14 +21,14 @@ from ..plan.suggest import Suggestion, suggest
 from ..plan.text import overview, scope_rows, variable_rows
 from ..report import render
 from ..tensors import Spec
-from ..train.configuration import add_arguments, flag, from_arguments
-from ..train.options import Options
-from ..train.planning import DECIDING, class_map_of, for_grey_images, make_head, make_phases, plans_of, rules_of
-from ..train.unfreezing import Phase
+from ..train.options.configuration import add_arguments, flag, from_arguments
+from ..train.options.training import Options
+from ..train.plan.phases import Phase
+from ..train.plan.request import DECIDING, class_map_of, for_grey_images, make_head, make_phases, plans_of, rules_of
 from . import DONE, FOUND, parser, print_json, run, say
 
 if TYPE_CHECKING:
-    from ..train.examples import DataSet
+    from ..train.data.examples import DataSet
 
 EXAMPLES = """\
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --trainable Logits
@@ -113,8 +113,8 @@ def labels_of(options: Options, classes: int | None, net: Net) -> tuple[tuple[st
 
 def read_data(options: Options) -> DataSet:
     """The data set. Raises RecipeError for vectors, which have no net in front of the head."""
-    from ..train.arrays import holds_vectors
-    from ..train.data import data_set_of
+    from ..train.data.arrays import holds_vectors
+    from ..train.data.loading import data_set_of
 
     if holds_vectors(options.data):
         advice = "Leave --data out and give --num-classes."

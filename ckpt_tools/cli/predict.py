@@ -18,8 +18,8 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the images and the fields of `train.predict.PredictOptions`."""
-    from ..train.configuration import add_arguments
-    from ..train.predict import PredictOptions
+    from ..train.options.configuration import add_arguments
+    from ..train.use.predict import PredictOptions
 
     made = parser("ckpt-predict", "Says what is seen in images, with probabilities.", EXAMPLES)
     made.add_argument(
@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = make_parser()
 
     def command(args: argparse.Namespace) -> int:
-        from ..train.configuration import from_arguments
-        from ..train.predict import PredictOptions, predict, write_csv
-        from ..train.quiet import hush_tensorflow
+        from ..train.graph.quiet import hush_tensorflow
+        from ..train.options.configuration import from_arguments
+        from ..train.use.predict import PredictOptions, predict, write_csv
 
         options = from_arguments(PredictOptions, args)
         try:

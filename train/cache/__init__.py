@@ -1,0 +1,1 @@
+"""Transfer values: computed once, kept, fed."""

@@ -1,0 +1,312 @@
+"""Puts the frozen prefix of a run's graph into a cache, and feeds a run from it.
+
+The plan of it is made before anything is computed (`plan_transfer`), so that it can be printed; `fill` computes what
+the cache lacks; `Cached` stands where a `Pipeline` would, and yields the very batches that the pipeline would have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ...errors import OutputError, TrainingError
+from ...tensors import Tensors
+from ..data.examples import Examples, steps_per_epoch
+from ..data.pipeline import Unreadable, epoch_order, make_batches
+from ..graph.batches import Pipeline, Table
+from ..graph.devices import FILLER, part_sizes
+from ..graph.frozen_prefix import Frontier, find_frontier
+from ..graph.native import CHECKED, compared
+from ..graph.progress import Progress, StopRequest
+from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name
+from ..options.training import FLOAT32
+from ..plan.job import Job
+from .store import Part, TransferCache, default_folder, digest_of, open_cache, parse_size
+
+
+class View(NamedTuple):
+    """One look at examples: the name of each one's row in the cache, the row that it has (int64, -1: none yet).
+
+    `number` is that of the augmented view, None for images as evaluation sees them.
+    """
+
+    examples: Examples
+    number: int | None
+    names: tuple[str, ...]
+    rows: np.ndarray
+
+    @property
+    def missing(self) -> np.ndarray:
+        """int64: which of the examples are not there yet."""
+        return np.flatnonzero(self.rows < 0)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What is cached, and where. `fed` are the frontier's tensors in the tower of each part of a batch, and its labels;
+    `inference` are the frontier's tensors in the inference tower, `computed` those that are computed: in the extraction
+    tower, where there is one.
+
+    `views` are those of the training images, which the epochs take in turn, and the validation images last. With a
+    `table` the values are on the device already, and rows of it are fed.
+    """
+
+    frontier: Frontier
+    fed: tuple[tuple[tf.Tensor, ...], ...]
+    inference: tuple[tf.Tensor, ...]
+    computed: tuple[tf.Tensor, ...]
+    cache: TransferCache
+    views: tuple[View, ...]
+    table: Table | None = None
+
+    def maps(self) -> list[np.ndarray]:
+        """What is fed for each row of the cache: values of each of the frontier's tensors, or the row of the table."""
+        if self.table is None:
+            return self.cache.maps()
+        used = rows_of(self.views)
+        numbers = np.zeros(used.max() + 1, np.int32)
+        numbers[used] = np.arange(len(used))
+        return [numbers]
+
+    def send(self, session: tf.Session) -> None:
+        """Fills the table, where there is one."""
+        if self.table is not None:
+            self.table.load(session, self.cache.maps()[0][rows_of(self.views)].astype(np.float32))
+
+    def line(self) -> str:
+        """What is printed of it before training."""
+        # The name scopes of slim's nets repeat the variable scope: InceptionV3/InceptionV3/Mixed_7c/...
+        places = [re.sub(r"^(\w+)/\1/", r"\1/", part.name.rsplit(":", 1)[0]) for part in self.cache.parts]
+        others = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        size, left = self.cache.row_bytes, self.frontier.work_left
+        images = sum(len(view.names) for view in self.views)
+        there = images - sum(len(view.missing) for view in self.views)
+        copies = f", {len(self.views) - 1} views of each training image" if self.views[0].number is not None else ""
+        return (
+            f"cache          {there:,} of {images:,} {'views' if copies else 'images'} are there; "
+            f"a step is left with {left:.2%} of the work\n"
+            f"               {size:,} bytes an image, {images * size / 1e6:,.1f} MB in all{copies}, "
+            f"at {places[0]}{others}"
+        )
+
+
+def plan_transfer(job: Job, model: Model, planned: Tensors) -> Transfer | str:
+    """What would be cached for this run, or the reason why nothing is.
+
+    Raises TrainingError for --cache require where nothing can be cached.
+    """
+    found = "--cache off" if job.options.cache == "off" else _planned(job, model, planned)
+    if isinstance(found, str) and job.options.cache == "require":
+        raise TrainingError(f"--cache require: {found}")
+    return found
+
+
+def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
+    if job.preprocessing is None:
+        return "the data are vectors already"
+    if job.preprocessing.random and not job.preprocessing.copies:
+        return "the images are another view in each epoch (--augment); --augment-copies K would cache K views of each"
+    step, inference = model.step, model.inference
+    targets = [step.train, step.loss, step.accuracy]
+    movable = job.movable
+    frontier = find_frontier(model.training.images, targets, lambda name: name in movable or name not in planned)
+    if frontier is None:
+        return "too little of the net is frozen"
+    twins = frontier.tensors if inference is model.training else _twins(frontier.tensors, INFERENCE)
+    other = model.extraction is not None and job.frozen_in != job.trained_in
+    computed = _twins(frontier.tensors, EXTRACTION) if other else twins
+    parts = [Part(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors]
+    try:
+        cache = cache_of(job, planned, frontier.variables, parts)
+        views = found_views(job, cache)
+        missing = {view.names[i] for view in views for i in view.missing}
+        problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
+    except (OutputError, OSError) as error:
+        return str(error)
+    return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, computed, cache, views)
+
+
+def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequence[Part]) -> TransferCache:
+    """The cache of this frontier. Raises OutputError where it cannot be made."""
+    facts = {
+        "net": job.net.name,
+        "variables": digest_of({name: planned[name] for name in variables}),
+        "preprocessing": job.preprocessing.plain.as_dict(),
+        **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),
+    }
+    return open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
+
+
+def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
+    """Every look at the images of a run, with the rows that are there. An image's plain row is named by its digest;
+    that of a view by what decides the view's random changes as well."""
+
+    def view(examples: Examples, number: int | None) -> View:
+        own = "" if number is None else f" {'/'.join(how.augment)} seed {job.options.seed} view {number}"
+        names = tuple(digest + own for digest in examples.digests)
+        return View(examples, number, names, cache.find(names))
+
+    how = job.preprocessing
+    numbers = range(how.copies) if how.copies else [None]
+    return (*(view(job.data.train, number) for number in numbers), view(job.data.validation, None))
+
+
+def rows_of(views: Sequence[View]) -> np.ndarray:
+    """int64: the rows of the cache that the views have, each once, in order."""
+    rows = np.unique(np.concatenate([view.rows for view in views]))
+    return rows[rows >= 0]
+
+
+def _twins(tensors: Sequence[tf.Tensor], tower: str) -> tuple[tf.Tensor, ...]:
+    """The tensors of another tower that are the same as these of the training tower."""
+    names = [tensor.name.removeprefix(f"{TRAINING}/") for tensor in tensors]
+    return tuple(tensors[0].graph.get_tensor_by_name(f"{tower}/{name}") for name in names)
+
+
+def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...], ...]:
+    """For each part of a batch the tensors that are fed: those of the frontier in its tower, and its labels."""
+    names = [tensor.name.removeprefix(f"{TRAINING}/") for tensor in frontier.tensors]
+    return tuple(
+        (*(model.graph.get_tensor_by_name(f"{part_name(part)}/{name}") for name in names), tower.labels)
+        for part, tower in enumerate(model.parts)
+    )
+
+
+def settled(
+    transfer: Transfer | str, job: Job, model: Model, session: tf.Session, planned: Tensors, unreadable: Unreadable
+) -> tuple[Transfer | str, Job]:
+    """The transfer and the job, with float32 in place of a precision that --precision auto took and that gives other
+    values for a few of the images that are still to be computed."""
+    if isinstance(transfer, str) or not job.frozen.open or not any(len(view.missing) for view in transfer.views):
+        return transfer, job
+    view = next(view for view in transfer.views if len(view.missing))
+    tensors = (*transfer.inference, *transfer.computed)
+    with model.graph.as_default(), unreadable.raised():
+        parts = list(rows_computed(tensors, view, view.missing[:CHECKED].tolist(), job, model, session, unreadable))
+    if not parts:  # none of them can be decoded
+        return transfer, job
+    both = [np.concatenate(rows) for rows in zip(*(rows for _, rows in parts), strict=True)]
+    count = len(transfer.inference)
+    job = replace(job, frozen=compared(job.frozen, both[:count], both[count:]))
+    return (transfer if job.frozen_in != FLOAT32 else plan_transfer(job, model, planned)), job
+
+
+def fill(
+    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest
+) -> Transfer:
+    """Computes the rows that are missing, in batches as large as those of training; equal images are computed once.
+    Returns the transfer with all rows that there can be; on a request to stop, what is done stays in the cache.
+    """
+    seen: set[str] = set()
+    wanted: list[tuple[View, list[int]]] = []
+    for view in transfer.views:
+        first = {view.names[i]: i for i in reversed(view.missing.tolist()) if view.names[i] not in seen}
+        wanted.append((view, sorted(first.values())))
+        seen.update(first)
+    if not seen:
+        return transfer
+    progress = Progress("transfer values", total=len(seen), unit="image")
+    with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
+        for view, chosen in wanted:
+            for names, rows in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
+                add(names, rows)
+                progress.step(len(names), count=len(names))
+                if stop.signal:
+                    return transfer
+    found = (view._replace(rows=transfer.cache.find(view.names)) for view in transfer.views)
+    return replace(transfer, views=tuple(found))
+
+
+def rows_computed(
+    tensors: Sequence[tf.Tensor], view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
+    unreadable: Unreadable,
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:  # fmt: skip
+    """Names and values of the tensors, in float32, for the chosen examples of a view, a batch at a time."""
+    if not chosen:
+        return
+    batches = make_batches(
+        view.examples.take(chosen), job.preprocessing, training=False, view=view.number, seed=job.options.seed,
+        batch_size=job.options.batch_size, unreadable=unreadable,
+    )  # fmt: skip
+    pipeline = Pipeline(batches, model.inference_handle, model.device)
+    values = [tf.cast(tensor, tf.float32) for tensor in tensors]
+    run = session.make_callable([model.index, *values], feed_list=list(pipeline.tensors))
+    for fed in pipeline.start(session):
+        try:
+            index, *rows = run(*fed)
+        except tf.errors.OutOfRangeError:
+            return
+        yield [view.names[chosen[i]] for i in index], rows
+
+
+class Cached:
+    """Batches of transfer values: the same views of the same images in the same order as the pipeline of the same seed
+    gives.
+
+    `fed` are the tensors that a batch goes to: the frontier's and the labels, once for each part of the batch.
+    """
+
+    def __init__(
+        self, transfer: Transfer, fed: Sequence[tuple[tf.Tensor, ...]], *,
+        batch_size: int, training: bool, seed: int = 0, start_step: int = 0,
+    ) -> None:  # fmt: skip
+        self.tensors = tuple(tensor for part in fed for tensor in part)
+        self._parts = len(fed)
+        self._types = [tensor.dtype.as_numpy_dtype for tensor in fed[0][:-1]]
+        self._maps = transfer.maps()
+        views = transfer.views[:-1] if training else transfer.views[-1:]
+        rows = [(view.rows, view.examples.label_ids) for view in views]
+        self._views = [_readable(*each) for each in rows] if training else rows
+        self._batch_size, self._training, self._seed, self._start = batch_size, training, seed, start_step
+
+    @property
+    def there(self) -> np.ndarray:
+        """int64: which of the examples have values; those that could not be decoded have none."""
+        return np.flatnonzero(self._views[0][0] >= 0)
+
+    def start(self, session: tf.Session) -> Iterator[tuple[np.ndarray, ...]]:
+        """Training: from the batch of `start_step` on, without end. Else: all images once, in order."""
+        for batch in self._chosen():
+            yield tuple(value for part in self._divided(*batch) for value in self._values(*part))
+
+    def _divided(self, rows: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows and labels of the parts of a batch, as `split_batch` divides one in the graph."""
+        labels = labels.astype(np.int32)
+        ends = np.cumsum(part_sizes(len(rows), self._parts))[:-1]
+        for part in zip(np.split(rows, ends), np.split(labels, ends), strict=True):
+            yield part if len(part[0]) else (rows[-1:], np.full_like(labels[-1:], FILLER))
+
+    def _values(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+        values = (values[rows].astype(kind) for values, kind in zip(self._maps, self._types, strict=True))
+        return (*values, labels)
+
+    def _chosen(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows and labels of each batch."""
+        rows, labels = self._views[0]
+        size, count = self._batch_size, len(rows)
+        if not self._training:
+            there = self.there
+            yield from ((rows[there[i : i + size]], labels[there[i : i + size]]) for i in range(0, len(there), size))
+            return
+        step = self._start
+        while True:
+            epoch, first = divmod(step, steps_per_epoch(count, size))
+            order = epoch_order(self._seed, epoch, count)
+            rows, labels = self._views[epoch % len(self._views)]
+            for i in range(first * size, count, size):
+                yield rows[order[i : i + size]], labels[order[i : i + size]]
+                step += 1
+
+
+def _readable(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and labels where an image that cannot be decoded is replaced by the next that can, as the pipeline does."""
+    there = np.flatnonzero(rows >= 0)
+    if not len(there):  # stopped before the first was computed
+        return there, labels[:0]
+    following = there[np.searchsorted(there, np.arange(len(rows))) % len(there)]
+    return rows[following], labels[following]

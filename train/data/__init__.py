@@ -1,0 +1,1 @@
+"""Labelled examples, and how their pixels become a batch."""

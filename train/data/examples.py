@@ -1,0 +1,237 @@
+"""What a data set is once it has been found: labelled examples that are read one at a time, by number."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ...errors import DataError
+
+IMBALANCE = 20  # the largest class has this many times the images of the smallest: worth a word
+SEPARATOR = "|"  # between several labels of an image in a text
+SHOWN = 5  # names listed in a message before "and N more"
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled examples. `read(i)` gives the i-th: the bytes of an image file, uint8 [height, width, 1 or 3], or
+    a float vector. `names` are unique within a data set: a file's path below its folder, or `file:number`.
+    """
+
+    label_ids: np.ndarray  # int32 [n], position in the data set's labels; of several, uint8 [n, classes] of 0 and 1
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]  # bytes
+    read: Callable[[int], bytes | np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def counts(self, classes: int) -> list[int]:
+        """How many examples each class has."""
+        if self.label_ids.ndim == 2:
+            return self.label_ids.sum(axis=0, dtype=np.int64).tolist()
+        return np.bincount(self.label_ids, minlength=classes).tolist()
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
+        """The examples at these positions, in this order."""
+        chosen = np.asarray(indices, np.int64)
+        return Examples(
+            self.label_ids[chosen],
+            tuple(self.names[i] for i in chosen),
+            tuple(self.sizes[i] for i in chosen),
+            lambda i: self.read(int(chosen[i])),
+        )
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """Each example's bytes as 32 hex digits: what a cache compares. Reads every example, once.
+
+        A checksum would not do: of CIFAR-10's 60,000 images, all of one size, two are likely to share their CRC32C.
+        """
+
+        def digest(example: bytes | np.ndarray) -> str:
+            shape = b"" if isinstance(example, bytes) else f"{example.dtype}{example.shape}".encode()
+            data = example if isinstance(example, bytes) else np.ascontiguousarray(example)
+            found = hashlib.blake2b(shape, digest_size=16)
+            found.update(data)
+            return found.hexdigest()
+
+        return tuple(digest(self.read(i)) for i in range(len(self)))
+
+
+EMPTY = Examples(np.zeros(0, np.int32), (), (), lambda i: b"")
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A data set: names of the classes in the order of their ids, and the examples of each split."""
+
+    labels: tuple[str, ...]
+    train: Examples
+    validation: Examples
+    test: Examples | None
+    kind: str  # "folder", "csv", "tfrecord", "cifar10", "cifar100", "mnist", "npz", "vectors"
+    path: str
+    notes: tuple[str, ...] = ()  # what the user should know: files left out, a seeded split, an imbalance
+    photos: str = ""  # of vectors: the data set that they were computed from, where that is known
+    turned: int = 0  # photos that are not upright by their EXIF data
+
+    @property
+    def many(self) -> bool:
+        """Whether an example may have several labels."""
+        return self.train.label_ids.ndim == 2
+
+    def split(self, name: str) -> Examples:
+        """The examples of "train", "validation", "test" or "all"."""
+        if name == "all":
+            return join([part for part in (self.train, self.validation, self.test) if part is not None])
+        if name not in ("train", "validation", "test"):
+            raise DataError(f"no split {name!r}", advice="There are train, validation, test and all.")
+        found = getattr(self, name)
+        if found is None:
+            raise DataError("the data set has no test split", path=self.path, advice="Use validation, or all.")
+        return found
+
+
+def in_splits(
+    labels: Iterable[str], parts: Mapping[str, Examples], kind: str, path: object, notes: Sequence[str] = (),
+    *, photos: str = "", turned: int = 0,
+) -> DataSet:  # fmt: skip
+    """The data set of these parts: training, validation and test examples by the names of their splits."""
+    some = next(iter(parts.values()), EMPTY)
+    none = some.take([])  # of as many labels as the others
+    train, validation = parts.get("train", none), parts.get("validation", none)
+    kept = {"notes": tuple(notes), "photos": photos, "turned": turned}
+    return DataSet(tuple(labels), train, validation, parts.get("test"), kind, str(path), **kept)
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """One after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def read(i: int) -> bytes | np.ndarray:
+        part = int(np.searchsorted(starts, i, side="right")) - 1
+        return parts[part].read(i - int(starts[part]))
+
+    return Examples(
+        np.concatenate([part.label_ids for part in parts]),
+        tuple(name for part in parts for name in part.names),
+        tuple(size for part in parts for size in part.sizes),
+        read,
+    )
+
+
+def divide(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Training and validation examples: of each class, the given fraction goes to validation.
+
+    Which ones is decided by a hash of seed and name, so that a photo that is added later moves only a few others.
+    A class with a single example keeps it for training. An example with several labels counts for the rarest of them.
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"a validation fraction of {fraction:g} leaves one side empty", advice="Choose one like 0.2.")
+    validation: list[int] = []
+    strata = rarest(examples.label_ids)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        ranked = sorted(members, key=lambda i: hashlib.sha1(f"{seed}/{examples.names[i]}".encode()).digest())
+        count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
+        validation.extend(ranked[:count])
+    chosen = np.zeros(len(examples), bool)
+    chosen[validation] = True
+    return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
+
+
+def rarest(label_ids: np.ndarray) -> np.ndarray:
+    """The class of each example, int [n]; of several the one with the fewest examples, -1 without any.
+
+    >>> rarest(np.array([[1, 0, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]])).tolist()
+    [2, 1, 0, -1]
+    """
+    if label_ids.ndim == 1:
+        return label_ids
+    order = np.argsort(label_ids.sum(axis=0, dtype=np.int64), kind="stable")
+    chosen = order[label_ids[:, order].argmax(axis=1)]
+    return np.where(label_ids.any(axis=1), chosen, -1)
+
+
+def one_colour(label_ids: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """For pictures that give each example one colour: its class, int [n], and what the classes are called. Examples
+    with several labels, or none, are classes of their own.
+    """
+    if label_ids.ndim == 1:
+        return label_ids, tuple(labels)
+    counts = label_ids.sum(axis=1)
+    others = np.where(counts > 1, len(labels), len(labels) + 1)
+    return np.where(counts == 1, label_ids.argmax(axis=1), others), (*labels, "several labels", "no label")
+
+
+def label_text(label: np.ndarray, labels: Sequence[str]) -> str:
+    """The label of an example, or all of them, in words.
+
+    >>> label_text(np.array([1, 0, 1]), ["cat", "dog", "hat"]), label_text(np.int32(1), ["cat", "dog"])
+    ('cat|hat', 'dog')
+    """
+    return labels[label] if label.ndim == 0 else SEPARATOR.join(labels[i] for i in np.flatnonzero(label))
+
+
+def checked(data: DataSet) -> DataSet:
+    """The data set with notes on what is odd about it; raises DataError, once, for all that makes it useless."""
+    counts = data.train.counts(len(data.labels))
+    empty = [name for name, count in zip(data.labels, counts, strict=True) if not count]
+    if not len(data.train) and len(data.validation):
+        fact = f"no training images, only {len(data.validation):,} for validation"
+        raise DataError(fact, path=data.path, advice="ckpt-evaluate takes these; training needs others.")
+    if not len(data.train):
+        raise DataError(
+            "no images found", path=data.path, advice="Put the images of each class in a folder of its own."
+        )
+    if empty:
+        raise DataError(
+            f"no images to train on for {named('class', empty)}",
+            path=data.path,
+            advice="Add images, or take the empty class away.",
+        )
+    if len(data.labels) < 2:
+        raise DataError(f"only one class, {data.labels[0]}", path=data.path, advice="A classifier needs two at least.")
+    if not len(data.validation):
+        raise DataError(
+            f"{len(data.train)} images leave nothing to validate with", path=data.path, advice="Add images."
+        )
+    notes = []
+    if data.many:
+        each = data.train.label_ids.sum(axis=1)
+        notes.append(f"an image has {each.mean():.2f} labels on average, {(each == 0).sum():,} have none")
+    unseen = [name for name, n in zip(data.labels, data.validation.counts(len(data.labels)), strict=True) if not n]
+    if unseen:
+        notes.append(f"no validation images for {named('class', unseen)}; their accuracy is not measured")
+    few, many = int(np.argmin(counts)), int(np.argmax(counts))
+    if counts[many] >= IMBALANCE * counts[few]:
+        notes.append(
+            f"classes are far from balanced: {counts[many]:,} training images of {data.labels[many]}, "
+            f"{counts[few]:,} of {data.labels[few]}; read the per-class figures, not the accuracy alone"
+        )
+    return replace(data, notes=(*data.notes, *notes))
+
+
+def named(what: str, names: Sequence[str]) -> str:
+    """
+    >>> named("class", ["a", "b"])
+    '2 classes: a, b'
+    >>> named("file", ["x.jpg"])
+    'file x.jpg'
+    """
+    plural = what + ("es" if what.endswith("s") else "s")
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    return f"{what} {shown}" if len(names) == 1 else f"{len(names):,} {plural}: {shown}"
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Every epoch covers all examples; its last batch may be smaller."""
+    return math.ceil(count / batch_size)

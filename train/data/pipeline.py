@@ -1,0 +1,317 @@
+"""Examples in, batches out: a tf.data pipeline that gives the same batches for the same seed, from any step on.
+
+The order of epoch e depends on (seed, e) alone, the random changes of an image in it on (seed, e) and the image's own
+bytes, never on what was drawn before; so a run that is continued at step 1,234 sees exactly the batches of one that was
+never stopped, and an image keeps its views when others join it.
+Ordinary JPEG files are decoded by TensorFlow, on all cores at once; what it refuses, and any other kind of image, by
+Pillow, which names what is wrong with a file where TensorFlow's operation would end the whole epoch. The pixels are the
+same, but one core of sixteen would be busy with Python alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from crc32c import crc32c
+
+from ...errors import DataError, UnsupportedError
+from .examples import Examples, named, steps_per_epoch
+from .preprocess import Preprocessing, prepare
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+TOO_MANY = 0.05  # share of the examples that may be undecodable before the run stops
+MOST_PIXELS = 178_956_970  # of a photo, as Pillow has it
+ENDLESS = 1 << 40
+LOOKED_AT = 16  # images that tell whether all are grey
+_NUMBERS = ("int64", "int32", "int64")  # position of the example, its label, what its bytes give to random changes
+
+
+class Unreadable:
+    """The examples that could not be decoded while pipelines ran: name -> reason, and `error` once it is too many.
+
+    `limit` is the share of all examples that may be like that. `total` says how many these are where a pipeline
+    may get a part of them alone.
+    """
+
+    def __init__(self, limit: float = TOO_MANY, total: int | None = None) -> None:
+        self.reasons: dict[str, str] = {}
+        self.error: DataError | None = None
+        self._limit, self._total = limit, total
+
+    def add(self, name: str, reason: str, total: int) -> None:
+        """Notes one of `total` examples. Raises DataError when it is one too many, or when no example is left."""
+        self.reasons[name] = reason
+        total = self._total or total
+        if len(self.reasons) > max(1, self._limit * total) or len(self.reasons) == total:
+            lines = "; ".join(f"{name}: {reason}" for name, reason in list(self.reasons.items())[:3])
+            self.error = DataError(f"{len(self.reasons):,} of {total:,} images cannot be decoded: {lines}")
+            raise self.error
+
+    def note(self) -> str:
+        """One sentence for people, with the reasons, or an empty string."""
+        whys = [f"{name} ({reason})" for name, reason in self.reasons.items()]
+        return f"could not be decoded and were left out: {named('image', whys)}" if whys else ""
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Around `session.run`: turns TensorFlow's error for a failed pipeline into the DataError that caused it."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.error is not None:
+                raise self.error from error
+            raise
+
+
+def decode(example: bytes | np.ndarray, *, upright: bool = False) -> np.ndarray:
+    """An image file's bytes, or pixels uint8 [h, w, 1 or 3], as uint8 [h, w, 3] red, green, blue.
+
+    The first frame of an animation; transparency is dropped; the orientation in a camera's EXIF data is ignored, as
+    slim ignores it, unless `upright` is asked for. Raises ValueError or OSError saying what is wrong with the bytes.
+    """
+    if isinstance(example, np.ndarray):
+        return np.repeat(example, 3, axis=2) if example.shape[2] == 1 else example
+    Image = _pillow()  # noqa: N806
+    try:
+        with Image.open(io.BytesIO(example)) as image:
+            if upright:
+                from PIL import ImageOps
+
+                ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I;16"):
+                return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+            return np.asarray(image.convert("RGB"))
+    except Image.UnidentifiedImageError:
+        raise ValueError("not an image, or of a kind that Pillow does not know") from None
+    except Image.DecompressionBombError as error:
+        size, most = (f"{int(number):,}" for number in re.findall(r"\d+", str(error))[:2])
+        raise ValueError(f"has {size} pixels, and up to {most} are decoded: make it smaller") from None
+    except (SyntaxError, EOFError) as error:  # Pillow's words for damaged files
+        raise ValueError(str(error)) from None
+
+
+@functools.cache
+def _pillow() -> ModuleType:
+    """Pillow's Image, which decodes photos of half its limit, too, without a warning."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    return Image
+
+
+def turned(examples: Examples) -> Examples:
+    """The same photos as pixels, turned as their EXIF orientation says: to be looked at."""
+    return replace(examples, read=lambda i: decode(examples.read(i), upright=True))
+
+
+def are_grey(examples: Examples) -> bool:
+    """Whether images have one channel, judged by LOOKED_AT of them; one that cannot be read says nothing."""
+    found = []
+    for i in np.unique(np.linspace(0, len(examples) - 1, min(LOOKED_AT, len(examples))).astype(int)):
+        try:
+            example = examples.read(int(i))
+            found.append(example.shape[2] == 1 if isinstance(example, np.ndarray) else _is_grey_file(example))
+        except (ValueError, OSError, DataError):
+            continue
+    return bool(found) and all(found)
+
+
+def _is_grey_file(data: bytes) -> bool:
+    with _pillow().open(io.BytesIO(data)) as image:
+        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The permutation of `count` examples in an epoch.
+
+    Sorting raw PCG64 numbers, because NumPy keeps those the same for ever, and `Generator.permutation` not.
+    """
+    drawn = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(count)
+    return np.argsort(drawn, kind="stable")
+
+
+def make_batches(
+    examples: Examples,
+    how: Preprocessing | None,
+    *,
+    batch_size: int,
+    training: bool,
+    seed: int = 0,
+    start_step: int = 0,
+    epochs: int | None = None,
+    unreadable: Unreadable | None = None,
+    view: int | None = None,
+) -> tf.data.Dataset:
+    """Batches {"image": float32 [b, s, s, 3], "label": int32 [b], "index": int64 [b]}; `index` counts in `examples`.
+    Of examples that may have several labels, "label" is int32 [b, classes] of 0 and 1. Without preprocessing the
+    examples are vectors, and the batches have "image": float32 [b, width].
+
+    training: shuffled anew each epoch, with the random steps of `how.augment`, without end unless `epochs` is
+    given; the first batch is that of step `start_step`. Every epoch covers all examples, its last batch being
+    smaller (`steps_per_epoch` batches an epoch). An example that cannot be decoded is replaced by the next that can.
+    Otherwise: in order, once, without random steps or as the epochs of that `view` show them; an example that cannot
+    be decoded is left out.
+    Both note such examples in `unreadable`, whose `raised()` belongs around the `session.run` that reads batches.
+    """
+    import tensorflow as tf
+
+    if not len(examples):
+        raise DataError("no images")
+    unreadable = Unreadable() if unreadable is None else unreadable
+    spe = steps_per_epoch(len(examples), batch_size)
+    first, skipped = divmod(start_step, spe)
+    if how is None:
+        last = ENDLESS if training and epochs is None else (first + (epochs or 1)) * spe
+        return _vector_batches(examples, range(start_step, last), batch_size, seed if training else None)
+
+    def order(epoch: np.ndarray) -> np.ndarray:
+        if not training:
+            return np.arange(skipped * batch_size, len(examples))
+        everything = epoch_order(seed, int(epoch), len(examples))
+        return everything[skipped * batch_size :] if epoch == first else everything
+
+    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.ndarray, np.int64]:
+        pixels, used, number = _decoded(examples, int(index), unreadable, replace=training, upright=how.upright)
+        return pixels, np.int64(used), examples.label_ids[used].astype(np.int32), np.int64(number)
+
+    def load_jpeg(index: np.ndarray) -> tuple[bytes, np.int64, np.ndarray, np.int64]:
+        data = ordinary_jpeg(examples.read(int(index)))
+        if how.upright and _is_turned(data):
+            raise ValueError("TensorFlow does not turn it")
+        return data, np.int64(index), examples.label_ids[index].astype(np.int32), np.int64(crc32c(data))
+
+    def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        def element(pixels: tf.Tensor, used: tf.Tensor, label: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
+            pixels.set_shape([None, None, 3])
+            for scalar in (used, number):
+                scalar.set_shape([])
+            label.set_shape(examples.label_ids.shape[1:])
+            seen = how.view(epoch) if training else view
+            random = None if seen is None or not how.random else tf.stack([seed * 1_000_003 + seen, number])
+            return {"image": prepare(pixels, how, random), "label": label, "index": used}
+
+        def by_pillow(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            return element(*tf.numpy_function(load, [index], [tf.uint8, *_NUMBERS], stateful=False))
+
+        def by_tensorflow(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            data, *numbers = tf.numpy_function(load_jpeg, [index], [tf.string, *_NUMBERS], stateful=False)
+            return element(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), *numbers)
+
+        def one_of_them(index: tf.Tensor) -> tf.data.Dataset:
+            one = tf.data.Dataset.from_tensors(index)
+            return one.map(by_tensorflow).ignore_errors().concatenate(one.map(by_pillow)).take(1)
+
+        indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
+        indices.set_shape([None])
+        made = tf.data.Dataset.from_tensor_slices(indices)
+        if _begins_with_a_jpeg(examples):
+            made = made.interleave(one_of_them, cycle_length=cores, num_parallel_calls=cores, deterministic=True)
+        else:
+            made = made.map(by_pillow, num_parallel_calls=cores, deterministic=True)
+        return made.filter(lambda one: one["index"] >= 0).batch(batch_size, num_parallel_calls=2, deterministic=True)
+
+    cores = os.cpu_count() or 1
+    last = first + (ENDLESS if epochs is None else epochs) if training else first + 1
+    batches = tf.data.Dataset.range(first, last).flat_map(batches_of)
+    # Threads of its own: among the session's, whatever the graph begins waits until the photos ahead are decoded.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = cores
+    return batches.prefetch(4).with_options(options)
+
+
+def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
+    """The bytes of a JPEG file that is whole, grey or in colour. Raises ValueError for anything else: TensorFlow gives
+    CMYK other colours than Pillow, complains of a file that was cut off on stderr, and has no limit to its size."""
+    if not isinstance(data, bytes) or not data.startswith(b"\xff\xd8\xff") or not data.endswith(b"\xff\xd9"):
+        raise ValueError("not a JPEG file, or not a whole one")
+    place = 2
+    while place + 10 <= len(data) and data[place] == 0xFF:  # marker and length of each segment (ITU T.81, annex B)
+        kind = data[place + 1]
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a frame: precision, height, width, components
+            sides = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
+            if data[place + 9] in (1, 3) and math.prod(sides) <= MOST_PIXELS:
+                return data
+            break
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    raise ValueError("a JPEG file of another kind")
+
+
+def _is_turned(data: bytes) -> bool:
+    """Whether Pillow would turn a photo: EXIF data, or XMP, say that it is not upright."""
+    from PIL import ExifTags
+
+    with _pillow().open(io.BytesIO(data)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
+def _begins_with_a_jpeg(examples: Examples) -> bool:
+    """Whether the first example is one, so that the others may be too."""
+    try:
+        return bool(ordinary_jpeg(examples.read(0)))
+    except (ValueError, OSError, DataError):
+        return False
+
+
+def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int | None) -> tf.data.Dataset:
+    """The batches of these steps, vectors as they are; in order where there is no seed."""
+    import tensorflow as tf
+
+    per_epoch, width = steps_per_epoch(len(examples), batch_size), len(examples.read(0))
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.arange(len(examples)) if seed is None else epoch_order(seed, epoch, len(examples))
+
+    def load(step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        epoch, number = divmod(int(step), per_epoch)
+        rows = order(epoch)[number * batch_size : (number + 1) * batch_size]
+        labels = examples.label_ids[rows].astype(np.int32)
+        return np.stack([examples.read(i) for i in rows]).astype(np.float32), labels, rows
+
+    def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        values, labels, rows = tf.numpy_function(load, [step], [tf.float32, tf.int32, tf.int64], stateful=False)
+        values.set_shape([None, width])
+        labels.set_shape([None, *examples.label_ids.shape[1:]])
+        rows.set_shape([None])
+        return {"image": values, "label": labels, "index": rows}
+
+    return tf.data.Dataset.range(steps.start, steps.stop).map(batch).prefetch(4)
+
+
+def _decoded(
+    examples: Examples, index: int, unreadable: Unreadable, *, replace: bool, upright: bool
+) -> tuple[np.ndarray, int, int]:  # fmt: skip
+    """Pixels of the example, its position, and the number that its bytes give to random changes. Of one that cannot be
+    read those of the next that can with `replace`, else a black pixel and -1.
+    """
+    for step in range(len(examples) if replace else 1):
+        used = (index + step) % len(examples)
+        if examples.names[used] in unreadable.reasons:
+            continue
+        try:
+            example = examples.read(used)
+            return decode(example, upright=upright), used, crc32c(bytes(example))
+        except (ValueError, OSError, DataError) as error:
+            unreadable.add(examples.names[used], str(error), len(examples))
+    if replace:
+        unreadable.error = unreadable.error or DataError(f"none of {len(examples):,} images can be decoded")
+        raise unreadable.error
+    return np.zeros((1, 1, 3), np.uint8), -1, 0

@@ -1,0 +1,1 @@
+"""The graph that is trained, and where it is computed."""

@@ -1,0 +1,170 @@
+"""Executes a restore plan: source tensors become the values of a net's variables, and are read back and compared.
+
+`planned_tensors` gives every variable of the plan as a lazy tensor, whatever its row's action. Whoever needs values
+(the session, the checkpoint writer, the audit) loads them one at a time; a tensor that is only restored keeps the
+place of its bytes, so that a checkpoint of frozen variables is a copy of byte ranges.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ...dtypes import numpy_dtype
+from ...errors import TrainingError
+from ...folding import Fold
+from ...plan import RESTORING, Adaptation, Plan, Row
+from ...tensors import Spec, Tensor, Tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+CHUNK = 64 << 20  # bytes of variables that one session call assigns or reads
+
+Initializer = Callable[..., "tf.Tensor"]
+
+
+def planned_tensors(
+    plan: Plan, source: Tensors, *, seed: int, initializers: Mapping[str, Initializer] | None = None
+) -> Tensors:
+    """Every variable of the net by the plan, lazily, in the plan's order.
+
+    `initializers` are those that slim gave the variables of the graph, by name; a variable that is not in the graph
+    (an auxiliary head that is not trained) gets zeros, ones or small random values by what it is called.
+    """
+    initializers = initializers or {}
+
+    def tensor(row: Row) -> Tensor:
+        spec = Spec(row.dtype, row.target_shape)
+        if row.action in ("restore", "rename"):
+            found = source[row.source]
+            if found.spec != spec:
+                raise TrainingError(f"the plan wants {spec}, the source has {found.spec}", tensor=row.name)
+            return found
+        fresh = lambda: initial_value(row.name, spec, seed, initializers.get(row.name))  # noqa: E731
+        if row.action == "init":
+            return Tensor(spec, fresh)
+        found = source[row.source]
+        adaptation = plan.adaptations.get(row.name)
+        read = lambda name: source[name].load()  # noqa: E731
+        return Tensor(spec, lambda: convert(found.load(), spec, adaptation, fresh, read))
+
+    net = [row for row in plan.checked().rows if row.action in (*RESTORING, "init")]
+    return Tensors((row.name, tensor(row)) for row in net)
+
+
+def convert(
+    array: np.ndarray,
+    spec: Spec,
+    adaptation: Adaptation | Fold | None,
+    fresh: Callable[[], np.ndarray],
+    read: Callable[[str], np.ndarray],
+) -> np.ndarray:
+    """`array` as the adaptation says, in the type of `spec`. `read` gives another tensor of the source."""
+    if isinstance(adaptation, Fold):
+        array, adaptation = adaptation.apply(array, read), adaptation.then
+    if adaptation is not None:
+        array = adaptation.apply(array, fresh())
+    if array.shape != spec.shape:
+        raise TrainingError(f"has shape {list(array.shape)}, the plan wants {list(spec.shape)}")
+    return array.astype(numpy_dtype(spec.dtype))
+
+
+def initial_value(name: str, spec: Spec, seed: int, initializer: Initializer | None = None) -> np.ndarray:
+    """A variable's value before training: that of its initializer, drawn from `seed` and the variable's name.
+
+    TensorFlow derives the seed of an initializer from its place in the graph, so that a layer more or less changes
+    every later one; here a variable has the same first value in whatever graph it stands.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    number = zlib.crc32(f"{seed}/{name}".encode())
+    last = name.rsplit("/", 1)[-1]
+    if initializer is None and last in ("biases", "beta", "moving_mean", "bias"):
+        return np.zeros(spec.shape, numpy_dtype(spec.dtype))
+    if initializer is None and last in ("gamma", "moving_variance"):
+        return np.ones(spec.shape, numpy_dtype(spec.dtype))
+    with tf.Graph().as_default() as graph, tf.device("/cpu:0"):
+        tf.compat.v1.set_random_seed(number & 0x7FFFFFFF)
+        initializer = initializer or tf.compat.v1.truncated_normal_initializer(stddev=0.01)
+        value = initializer(list(spec.shape), dtype=tf.as_dtype(spec.dtype))
+        with tf.compat.v1.Session(graph=graph) as session:
+            return np.array(session.run(value))
+
+
+def assign(session: tf.compat.v1.Session, variables: Mapping[str, tf.Variable], tensors: Mapping[str, Tensor]) -> None:
+    """Gives each variable the value of the tensor of its name. Raises TrainingError when a shape or type differs.
+
+    The initializer's own assignment is run with the value fed, so that no operation is added to the graph.
+    """
+    for name, variable in variables.items():
+        spec = Spec(variable.dtype.base_dtype.name, tuple(variable.shape.as_list()))
+        if name not in tensors:
+            raise TrainingError("no value for this variable", tensor=name)
+        if tensors[name].spec != spec:
+            raise TrainingError(f"the graph has {spec}, its value is {tensors[name].spec}", tensor=name)
+    for names in _chunks({name: tensors[name] for name in variables}):
+        feeds = {}
+        for name in names:
+            value = tensors[name].load()
+            if value.shape != tensors[name].spec.shape:
+                raise TrainingError(f"has shape {list(value.shape)} instead of {tensors[name].spec}", tensor=name)
+            feeds[variables[name].initializer.inputs[1]] = value
+        session.run([variables[name].initializer for name in names], feeds)
+
+
+def read(session: tf.compat.v1.Session, variables: Mapping[str, tf.Variable]) -> dict[str, np.ndarray]:
+    """The values that the variables have now."""
+    return session.run(dict(variables))
+
+
+def audit(session: tf.compat.v1.Session, variables: Mapping[str, tf.Variable], tensors: Mapping[str, Tensor]) -> int:
+    """Reads every variable back and compares it bit for bit with what the plan says; returns how many there are.
+
+    Raises TrainingError naming the variables that differ: nothing is trained on weights that were not restored.
+    """
+    wrong = []
+    for names in _chunks({name: tensors[name] for name in variables}):
+        values = session.run({name: variables[name] for name in names})
+        wrong += [name for name in names if not same_bits(values[name], tensors[name].load())]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise TrainingError(f"variables differ from the plan after restoring: {', '.join(wrong[:5])}{more}")
+    return len(variables)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Same type, shape and bytes; NaN equals the same NaN."""
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+    """Names whose values differ or that one side lacks. Stored checksums decide only when they lie; values are read
+    when both sides have none."""
+    names = [*before, *(name for name in after if name not in before)]
+    return [name for name in names if name not in before or name not in after or not _equal(before[name], after[name])]
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.spec != b.spec:
+        return False
+    if a.stored and b.stored and (a.stored.crc32c, a.stored.size) != (b.stored.crc32c, b.stored.size):
+        return False
+    return same_bits(a.load(), b.load())
+
+
+def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[Sequence[str]]:
+    """Names in order, in groups whose values take about CHUNK bytes together."""
+    group: list[str] = []
+    size = 0
+    for name, tensor in tensors.items():
+        if group and size + tensor.spec.nbytes > CHUNK:
+            yield group
+            group, size = [], 0
+        group.append(name)
+        size += tensor.spec.nbytes
+    if group:
+        yield group

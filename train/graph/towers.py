@@ -1,0 +1,317 @@
+"""The graph that is trained: a net on a batch, its loss, and the operation of one step.
+
+A tower is the net on one batch. The training tower has dropout and training-mode batch norm where the plan says so;
+the inference tower shares its variables and has neither. Both are in one graph, under the name scopes `training/` and
+`inference/`, so that a tensor of one is found in the other. Where a batch is divided (devices.py), the training tower
+is the first of several; the others are `part_1/` and so on. `extraction/` is the inference tower in another precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+from ...errors import TrainingError
+from ...nets.graph import build_net
+from ...nets.head import Dropout, Head
+from ...nets.net import Net
+from ...plan import Plan
+from ..options.training import Options
+from ..plan.phases import ages, parse_phases
+from .batches import Table, fed_features, read_batch
+from .cluster import after_all
+from .devices import ONE_DEVICE, Placement, add_gradients, no_filler, split_batch, sum_over_devices
+from .objective import image_losses, rightness
+from .precision import compiled, make_loss_scale, unscaled
+from .update import apply_gradients, rate_factors, weight_penalty
+
+AUXILIARY_WEIGHT = 0.4
+TRAINING, INFERENCE, EXTRACTION = "training", "inference", "extraction"
+
+
+class Tower(NamedTuple):
+    """The net on a batch: images float32 [batch, height, width, 3], logits float32 [batch, classes], others [batch];
+    labels int32 [batch], or of images that may have several [batch, classes] of 0 and 1.
+
+    Where the head alone is built, `images` are the features that are fed, [batch, 1, 1, channels], or found in a table
+    by the `rows` that are fed.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    logits: tf.Tensor
+    losses: tf.Tensor  # cross-entropy of each image
+    correct: tf.Tensor  # float32, see `rightness`
+    end_points: Mapping[str, tf.Tensor]
+    features: tf.Tensor  # [batch, channels]: the transfer values, what reaches the head
+    auxiliary_logits: tf.Tensor | None  # [batch, classes], with --aux
+    rows: tf.Tensor | None = None  # int32 [batch]
+
+    @property
+    def fed(self) -> tf.Tensor:
+        """What is fed where the head alone is built."""
+        return self.images if self.rows is None else self.rows
+
+
+class Step(NamedTuple):
+    """One training step: run `train` with `learning_rate` fed. `loss` and `correct` are those of its batch."""
+
+    train: tf.Operation
+    loss: tf.Tensor  # mean objective of the images, and weight decay
+    accuracy: tf.Tensor  # share of its images that were classified rightly
+    learning_rate: tf.Tensor
+    global_step: tf.Variable
+    gradient_norms: tf.Tensor  # [variables], before clipping
+    trained: tuple[tf.Variable, ...]
+    begun: tf.Variable | None = None  # on several machines: the last step that began to change variables
+
+
+@dataclass
+class Variables:
+    """What the graph's variables are started with: slim's initializer of each, as the layers asked for them."""
+
+    initializers: dict[str, Callable] = field(default_factory=dict)
+
+    def remember(self, getter: Callable, name: str, *args: object, **how: object) -> tf.Variable:
+        """A custom getter for tf.variable_scope: notes the initializer and makes the variable as it would be made."""
+        if callable(how.get("initializer")):
+            self.initializers.setdefault(name, how["initializer"])
+        return getter(name, *args, **how)
+
+
+def build_tower(
+    net: Net, batch: Mapping[str, tf.Tensor], plan: Plan, options: Options, *, num_classes: int, head: Head,
+    training: bool, variables: Variables, step: tf.Variable, part: int = 0, frozen_in: str = "",
+) -> Tower:  # fmt: skip
+    """Builds the net on `batch` ("image" or "features", "label"), `part` of a whole one; later towers take the first's
+    variables. `frozen_in` makes it the extraction tower, in that precision."""
+    name = EXTRACTION if frozen_in else part_name(part) if training else INFERENCE
+    exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
+    scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=variables.remember)
+    with tf.name_scope(name), scope, compiled(options.xla):
+        drops = training and has_dropout(head)
+        given = batch.get("features")
+        images = None if given is not None else tf.cast(batch["image"], frozen_in or options.precision)
+        built = build_net(
+            net, images,
+            num_classes=num_classes,
+            features=given,
+            trains_batch_norm=lambda layer: training and plan.batch_norm.get(layer, "frozen") != "frozen",
+            batch_norm_decay=options.batch_norm_decay,
+            dropout_seed=dropout_seed(options, step, part) if drops else None,
+            weight_decay=0.0,
+            aux=options.aux,
+            head=head,
+        )  # fmt: skip
+        losses = image_losses(built.logits, batch["label"])
+        correct = rightness(built.logits, batch["label"])
+    return Tower(
+        batch["image"] if given is None else given, batch["label"], built.logits, losses, correct, built.end_points,
+        built.features, built.auxiliary_logits, batch.get("rows"),
+    )  # fmt: skip
+
+
+def part_name(part: int) -> str:
+    """The name scope of the tower on a part of a batch."""
+    return f"part_{part}" if part else TRAINING
+
+
+def dropout_seed(options: Options, step: tf.Variable, part: int) -> tf.Tensor:
+    """What decides which values are dropped: the seed of the run, the step, the part of the batch."""
+    seed = tf.stack([tf.constant(options.seed, tf.int64), step.read_value()])
+    return tf.random.experimental.stateless_fold_in(seed, part) if part else seed
+
+
+def build_training(
+    batch: Mapping[str, tf.Tensor], net: Net, plan: Plan, options: Options, *,
+    num_classes: int, head: Head, class_weights: Sequence[float] | None, variables: Variables, step: tf.Variable,
+    placement: Placement,
+) -> tuple[tuple[Tower, ...], Step]:  # fmt: skip
+    """The towers on the parts of `batch`, their objective and its gradients, the optimizer, the updates of batch norms.
+
+    The parts of one device follow each other: a tower begins when the gradients of the one before are added up.
+    """
+    learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
+    parts = split_batch(batch, len(placement.parts))
+    count = tf.add_n([tf.reduce_sum(no_filler(part["label"])) for part in parts])
+    towers: list[Tower] = []
+    losses: list[tf.Tensor] = []
+    totals: dict[str, list[tf.Tensor | None]] = {}
+    scale = make_loss_scale(options.precision)
+    for number, (part, device) in enumerate(zip(parts, placement.parts, strict=True)):
+        before = [gradient for gradient in totals.get(device, ()) if gradient is not None]
+        with placement.on(number), tf.control_dependencies(before):
+            tower = build_tower(
+                net, part, plan, options, num_classes=num_classes, head=head, training=True, variables=variables,
+                step=step, part=number,
+            )  # fmt: skip
+            if not towers:
+                # As slim's towers do: the moving statistics follow the first part of each batch.
+                updates, trained = tf.get_collection(tf.GraphKeys.UPDATE_OPS), trained_variables(plan)
+                ever = ever_trained(options, trained)
+            with tf.name_scope(part_name(number)):
+                loss = tf.reduce_sum(objective(tower, options, class_weights)) / count
+                penalty = None if towers else weight_penalty(options, trained, list(ever))
+                loss = loss if penalty is None else loss + penalty
+                scaled = loss if scale is None else loss * scale.value
+            with compiled(options.xla):
+                gradients = tf.gradients(scaled, trained)
+            totals[device] = add_gradients(totals.get(device), gradients)
+        towers.append(tower)
+        losses.append(loss)
+    gradients = list(zip(unscaled(sum_over_devices(totals, trained), scale), trained, strict=True))
+    begun = None
+    if placement.home:
+        gradients, updates, begun = after_all(gradients, updates, step)
+    with tf.control_dependencies(updates):
+        factors = rate_factors(options, net, list(ever))
+        update = apply_gradients(gradients, options, factors, learning_rate, step, ages=ever, scale=scale)
+    correct = tf.add_n([tf.reduce_sum(tower.correct) for tower in towers])
+    found = {"loss": tf.add_n(losses), "accuracy": correct / count, "gradient_norms": update.gradient_norms}
+    return tuple(towers), Step(
+        update.operation, learning_rate=learning_rate, global_step=step, trained=tuple(trained), begun=begun, **found
+    )  # fmt: skip
+
+
+def objective(tower: Tower, options: Options, class_weights: Sequence[float] | None) -> tf.Tensor:
+    """What a step minimises, for each image: float32 [batch], 0 for a FILLER. The auxiliary head counts 0.4, as in
+    slim's script."""
+    labels = tf.maximum(tower.labels, 0)
+    losses = image_losses(tower.logits, labels, options.label_smoothing, class_weights)
+    if tower.auxiliary_logits is not None:
+        auxiliary = image_losses(tower.auxiliary_logits, labels, options.label_smoothing, class_weights)
+        losses += AUXILIARY_WEIGHT * auxiliary
+    return losses * no_filler(tower.labels)
+
+
+def ever_trained(options: Options, trained: Sequence[tf.Variable]) -> dict[str, int]:
+    """Name -> age (`apply_gradients`) of what trains in some phase of the run: options by scope speak of all of it."""
+    phases = parse_phases(options.unfreeze)
+    return ages(phases, [variable.op.name for variable in (tf.trainable_variables() if phases else trained)])
+
+
+def trained_variables(plan: Plan) -> list[tf.Variable]:
+    """The variables that the optimizer changes. Raises TrainingError when the graph lacks one of the plan's."""
+    wanted = {row.name for row in plan.rows if row.trainable}
+    found = [variable for variable in tf.trainable_variables() if variable.op.name in wanted]
+    missing = sorted(wanted - {variable.op.name for variable in found})
+    if missing:
+        raise TrainingError(f"the graph has no trainable variable {', '.join(missing[:5])}")
+    return found
+
+
+def has_dropout(head: Head) -> bool:
+    """Whether the head drops anything while it trains."""
+    return any(isinstance(layer, Dropout) and layer.rate > 0 for layer in head.layers)
+
+
+def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
+    """Name in a checkpoint -> variable."""
+    return {variable.op.name: variable for variable in variables}
+
+
+def session_config(device: str, cpus: int = 1) -> tuple[tf.ConfigProto, str]:
+    """The session's configuration for auto, gpu or cpu, and a sentence that says what will be used. A session of
+    several CPU devices has them share the cores.
+
+    Raises TrainingError when a GPU is asked for and TensorFlow sees none.
+    """
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    if device == "gpu" and not gpus:
+        raise TrainingError("TensorFlow sees no GPU", advice='pip install "ckpt-tools[gpu]", or use --device cpu.')
+    config = tf.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True
+    config.device_count["CPU"] = cpus
+    if device == "cpu" or not gpus:
+        config.device_count["GPU"] = 0
+        return config, "CPU" if not gpus else f"CPU, although TensorFlow sees {len(gpus)} GPU"
+    details = tensorflow.config.experimental.get_device_details(gpus[0])
+    return config, f"GPU ({details.get('device_name', gpus[0].name)})"
+
+
+def for_feeding(config: tf.ConfigProto) -> tf.ConfigProto:
+    """The configuration of a session in which transfer values are fed.
+
+    The passes that it leaves out replace the shape of a tensor by a constant that waits for the operation that makes
+    the tensor: fed values would wait for the whole backbone. What makes a net fast, the fusing of operations, stays.
+    """
+    config = tf.ConfigProto.FromString(config.SerializeToString())
+    passes = config.graph_options.rewrite_options
+    for name in ("constant_folding", "shape_optimization", "dependency_optimization", "arithmetic_optimization"):
+        setattr(passes, name, passes.OFF)
+    return config
+
+
+class Model(NamedTuple):
+    """A graph ready to be trained. `inference` is the training tower where nothing tells the two apart."""
+
+    graph: tf.Graph
+    parts: tuple[Tower, ...]  # the training towers, one for each part of a batch
+    inference: Tower
+    step: Step
+    initializers: Mapping[str, Callable]
+    training_handle: tf.Tensor | None  # of the pipeline that each tower reads from; None where batches are fed
+    inference_handle: tf.Tensor | None
+    index: tf.Tensor  # int64 [batch]: which images the inference tower sees
+    device: str = ""  # where the batches of pipelines are sent ahead of their step
+    extraction: Tower | None = None  # the inference tower in the precision of transfer values, where that is another
+
+    @property
+    def training(self) -> Tower:
+        """The training tower of the first part, which is all of the batch on one device."""
+        return self.parts[0]
+
+    @property
+    def variables(self) -> dict[str, tf.Variable]:
+        """Name in a checkpoint -> variable: those of the net, the optimizer's slots, global_step."""
+        return by_name(self.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES))
+
+
+def build_model(
+    net: Net,
+    plan: Plan,
+    options: Options,
+    *,
+    num_classes: int,
+    head: Head,
+    like: tf.data.Dataset | None = None,
+    features: int | None = None,
+    class_weights: Sequence[float] | None = None,
+    placement: Placement = ONE_DEVICE,
+    frozen_in: str = "",
+    table: Table | None = None,
+) -> Model:
+    """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will. With
+    `features`, channels of what reaches the head, that is fed, or its rows in the `table`, and nothing before the head
+    is built. `frozen_in` is the precision of an extraction tower, where there is to be one."""
+
+    def read() -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
+        if features is None:
+            return read_batch(like, placement.batches)
+        several = (num_classes,) if options.labels_per_image == "many" else ()
+        return None, fed_features(features, several, table)
+
+    variables, global_step = Variables(), tf.train.get_or_create_global_step()
+    common = {"num_classes": num_classes, "head": head, "variables": variables, "step": global_step}
+    handle, batch = read()
+    towers, step = build_training(
+        batch, net, plan, options, class_weights=class_weights, placement=placement, **common
+    )  # fmt: skip
+    inference, inference_handle, index = towers[0], handle, batch["index"]
+    differ = has_dropout(head) or any(mode != "frozen" for mode in plan.batch_norm.values())
+    if differ or len(towers) > 1:
+        inference_handle, batch = read()
+        inference, index = build_tower(net, batch, plan, options, training=False, **common), batch["index"]
+    extraction = None
+    if frozen_in and features is None:
+        extraction = build_tower(net, batch, plan, options, training=False, frozen_in=frozen_in, **common)
+    graph = tf.get_default_graph()
+    return Model(
+        graph, towers, inference, step, variables.initializers, handle, inference_handle, index, placement.batches,
+        extraction,
+    )  # fmt: skip

@@ -1,0 +1,199 @@
+"""Options classes: each field is one option, from which its flag, its YAML key, its check and its help are made.
+
+A command line wins over the YAML file given by --config; an unknown key is an error that names the nearest one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import field
+from numbers import Real
+from pathlib import Path
+
+from ...errors import RecipeError, nearest
+from .slim_flags import here
+
+
+def option(
+    default: object,
+    help: str,
+    *,
+    group: str,
+    metavar: str | None = None,
+    choices: Sequence[str] = (),
+    least: float | None = None,
+    above: float | None = None,
+    same_run: bool = False,
+) -> typing.Any:
+    """A field of an options class. `same_run`: another value continues a run instead of making it another run."""
+    facts = {"help": help, "group": group, "metavar": metavar, "choices": tuple(choices), "same_run": same_run}
+    return field(default=default, metadata={**facts, "least": least, "above": above})
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a field: `--train-dir` for `train_dir`."""
+    return "--" + name.replace("_", "-")
+
+
+def add_arguments(parser: argparse.ArgumentParser, kind: type, only: Collection[str] = ()) -> None:
+    """Gives `parser` a flag for every field of the options class `kind` (or for those of `only`), in groups, and
+    --config."""
+    parser.add_argument("--config", metavar="FILE.yaml", help="options from a file; the command line wins over it")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    hints = typing.get_type_hints(kind)
+    for found in dataclasses.fields(kind):
+        facts = found.metadata
+        if only and found.name not in only:
+            continue
+        if facts["group"] not in groups:
+            groups[facts["group"]] = parser.add_argument_group(facts["group"])
+        text = facts["help"].replace("%", "%%")
+        if found.default not in (None, (), "", False):
+            text += f" (default: {found.default})"
+        if hints[found.name] is bool:
+            how: dict = {"action": argparse.BooleanOptionalAction}
+        elif hints[found.name] == tuple[str, ...]:
+            how = {"action": "append", "metavar": facts["metavar"]}
+        else:
+            how = {"metavar": facts["metavar"] or ("{" + ",".join(facts["choices"]) + "}" if facts["choices"] else "N")}
+        groups[facts["group"]].add_argument(flag(found.name), default=argparse.SUPPRESS, help=text, **how)
+
+
+def from_arguments(kind: type, args: argparse.Namespace) -> typing.Any:
+    """The options object: defaults, then the file of --config, then the command line.
+
+    Raises RecipeError for an unknown key, a value of the wrong type, or values that do not go together.
+    """
+    fields = {found.name: found for found in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = read_config(args.config, kind) if args.config else {}
+    for name, value in vars(args).items():
+        if name in fields:
+            values[name] = _convert(flag(name), value, hints[name])
+    return kind(**values)
+
+
+def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, object]:
+    """Field name -> value from a YAML file whose keys are the flags without `--`.
+
+    Raises RecipeError naming the file and the key.
+    """
+    import yaml
+
+    try:
+        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"not YAML: {' '.join(str(error).split())}", path=path) from None
+    if read is None:
+        return {}
+    if not isinstance(read, Mapping):
+        raise RecipeError("must hold `option: value` lines", path=path)
+    names = {found.name for found in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in read.items():
+        name = str(key).replace("-", "_")
+        if name not in names:
+            known = here(name, list(map(flag, names)))
+            hint = f"; it is {known.removeprefix('--').replace('-', '_')} here" if known.startswith("--") else ""
+            raise RecipeError(f"no option {key!r}{hint or nearest(name, names)}", path=path)
+        try:
+            values[name] = _convert(repr(key), value, hints[name])
+        except RecipeError as error:
+            raise error.at(path=path) from None
+    return values
+
+
+def coerce(options: object) -> None:
+    """Gives each field of an options object, which is being made, the type that the field has: a Path becomes text, a
+    number that is written as text a number, one pattern a tuple of it.
+
+    Raises RecipeError that names every option whose value is none of these.
+    """
+    problems, hints = [], typing.get_type_hints(type(options))
+    for found in dataclasses.fields(options):
+        try:
+            value = _convert(flag(found.name), getattr(options, found.name), hints[found.name])
+            object.__setattr__(options, found.name, value)
+        except RecipeError as error:
+            problems.append(error.fact)
+    if problems:
+        raise RecipeError("; ".join(problems))
+
+
+def to_config(options: object) -> str:
+    """YAML that `read_config` reads back: what was set to something else than its default."""
+    import yaml
+
+    values = {}
+    for found in dataclasses.fields(options):
+        value = getattr(options, found.name)
+        if value != found.default:
+            values[found.name] = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
+def differences(before: Mapping[str, object], now: object) -> list[str]:
+    """One sentence for each option by which `now` is another run than the one whose config.yaml read as `before`."""
+    lines = []
+    for found in dataclasses.fields(now):
+        old, new = before.get(found.name, found.default), getattr(now, found.name)
+        if old != new and not found.metadata["same_run"]:
+            lines.append(f"{flag(found.name)} was {_shown(old)}, is {_shown(new)}")
+    return lines
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value) or "not given"
+    return "not given" if value in (None, "") else str(value)
+
+
+def _convert(shown: str, value: object, hint: object) -> object:
+    """`value`, of the command line, of YAML or of Python, as the type that the field has."""
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
+    if hint == tuple[str, ...]:
+        listed = value if isinstance(value, list | tuple) else [value]
+        if all(isinstance(item, str | os.PathLike | Real) for item in listed):
+            return tuple(_text(item) for item in listed)
+        raise RecipeError(f"{shown} must be a pattern or a list of them, not {value!r}")
+    if value is None and len(kinds) < len(typing.get_args(hint)):
+        return None
+    kind = kinds[0]
+    if kind is bool or isinstance(value, bool):
+        if kind is bool and isinstance(value, bool):
+            return value
+        raise RecipeError(f"{shown} must be {_WORDS[kind]}, not {value!r}")
+    if isinstance(value, str | os.PathLike | Real):
+        try:
+            made = _text(value) if kind is str else kind(value)
+        except (ValueError, TypeError, OverflowError):
+            made = None
+        if made is not None and not (kind is int and isinstance(value, Real) and value != made):
+            return made
+    raise RecipeError(f"{shown} must be {_WORDS[kind]}, not {value!r}")
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _text(value: object) -> str:
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
+
+
+def problem_with(found: dataclasses.Field, value: object) -> str | None:
+    """What is wrong with a field's value, or None."""
+    facts, shown = found.metadata, flag(found.name)
+    if value is None:
+        return None
+    if facts["choices"] and value not in facts["choices"]:
+        return f"{shown} {value}: must be one of {', '.join(facts['choices'])}{nearest(str(value), facts['choices'])}"
+    if facts["least"] is not None and not value >= facts["least"]:
+        return f"{shown} {value}: must be at least {facts['least']:g}"
+    if facts["above"] is not None and not value > facts["above"]:
+        return f"{shown} {value}: must be above {facts['above']:g}"
+    return None

@@ -1,0 +1,99 @@
+"""The plan that a command's options ask for: one way for every command. Neither TensorFlow nor numpy is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...adaptation import class_map_of_labels, class_map_text, read_class_map
+from ...labels import label_list, plain
+from ...nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
+from ...nets.net import Net
+from ...plan import Plan, Variable, make_plan
+from ...plan.batch_norm import parse_policies
+from ...tensors import Spec
+from ..options.training import Options
+from .phases import Phase, parse_phases, scopes_after
+
+if TYPE_CHECKING:
+    from ..data.examples import DataSet
+
+# The options that decide a plan. `data`, and how its labels are read, says what the classes are.
+DECIDING = (
+    "net", "exclude", "map", "cast", "class_map", "labels_of_source", "adapt_input", "fold", "data", "labels",
+    "labels_csv", "label_column", "labels_per_image",
+    "trainable", "freeze_until", "unfreeze", "aux", "bn", "head_scope", "head",
+)  # fmt: skip
+
+
+def make_head(options: Options) -> Head:
+    """The head that --head, --head-scope and --dropout describe; dropout stands right before the last layer."""
+    layers = parse_layers(options.head) if options.head else ()
+    last = (Dropout(options.dropout),) if options.dropout else ()
+    return Head((*layers, *last), options.head_scope)
+
+
+def for_grey_images(net: Net, data: DataSet) -> tuple[Net, DataSet]:
+    """What --adapt-input makes of grey images: the net with one input channel, and the data set with a note of it."""
+    from ..data.pipeline import are_grey
+
+    if not are_grey(data.split("all")):
+        return net, data
+    adapted = net.for_grey_images()
+    if adapted is None:
+        note = f"the images are grey and become three channels: the first layer of {net.name} cannot take one"
+        return net, replace(data, notes=(*data.notes, note))
+    return adapted, replace(data, notes=(*data.notes, "the images are grey, and so is what the net sees: one channel"))
+
+
+def make_phases(options: Options, net: Net, variables: Sequence[Variable]) -> tuple[Phase, ...]:
+    """The phases of the run: those of --unfreeze, else one that trains what is asked for."""
+    if options.freeze_until:
+        return (Phase(0.0, tuple(scopes_after(net, variables, options.freeze_until, aux=options.aux))),)
+    return parse_phases(options.unfreeze) or (Phase(0.0, options.trainable),)
+
+
+def class_map_of(options: Options, labels: Sequence[str]) -> str | None:
+    """The class map that --class-map or --labels-of-source asks for, written out: no file is needed to continue."""
+    text = options.class_map
+    if options.labels_of_source:
+        made = class_map_of_labels([each.name for each in plain(labels)], label_list(options.labels_of_source))
+    elif text and "=" in text and not Path(text).exists():  # two files of labels: NEW.txt=OLD.txt
+        new, _, old = text.partition("=")
+        made = class_map_of_labels(label_list(new), label_list(old))
+    elif text:
+        made = read_class_map(text)
+    else:
+        return None
+    return class_map_text(made)
+
+
+def plans_of(options: Options, specs: Mapping[str, Spec], net: Net, classes: int) -> tuple[Plan, ...]:
+    """What the source gives to the net, and what trains: a plan for each phase of the run."""
+    variables = variables_with_head(net, classes, make_head(options))
+    rules = rules_of(options, net, classes)
+    phases = make_phases(options, net, variables)
+    how = {"exclude": options.exclude, "renames": options.map, **rules}
+    return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
+
+
+def rules_of(options: Options, net: Net, classes: int) -> dict[str, object]:
+    """The arguments of `make_plan` besides those that `ckpt-plan --suggest` proposes."""
+    head = make_head(options)
+    if options.aux:
+        check_auxiliary(net, head)
+    if options.checkpoint:
+        new = new_variables(net, classes, head)
+    else:
+        new = {variable.name: "no checkpoint" for variable in variables_with_head(net, classes, head)}
+    return {
+        "class_map": read_class_map(options.class_map) if options.class_map else None,
+        "cast": options.cast,
+        "aux": options.aux,
+        "adapt_input": options.adapt_input,
+        "fold": options.fold,
+        "batch_norm": parse_policies(options.bn),
+        "new": new,
+    }

@@ -1,0 +1,109 @@
+"""--dry-run of ckpt-finetune: what a run would take, from a few batches of each kind. Nothing is written.
+
+costs = dry_run(Options(checkpoint="inception_v3.ckpt", data="photos", trainable=("Logits",)))
+costs.seconds, costs.disk    (27.4, {"transfer values": 11468800, "checkpoints": 402653184})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ..cache.feeding import trial
+from ..cache.transfer import Cached, Transfer, rows_computed
+from ..graph.towers import session_config
+from ..plan.job import make_job, opening_lines
+from ..use.costs import MEASURED, WARMING, Costs, Pace, gpu_memory, pace
+from .run import bytes_of_checkpoints
+
+
+def dry_run(options: object, say: Callable[[str], None] = lambda line: None) -> Costs:
+    """Measures a run of ckpt-finetune; `say` is given what the run would print before its first step.
+
+    Raises what `finetune` would raise before its first step.
+    """
+    job = make_job(options)
+    for line in opening_lines(job, session_config(options.device)[1]):
+        say(line)
+    with trial(job, job.total, say) as (job, graph, transfer, session, unreadable), unreadable.raised():
+        measured = Measured(job, graph, transfer, session, unreadable)
+        paces, variables = measured.paces(), graph.model.variables
+    row_bytes = transfer.cache.row_bytes if isinstance(transfer, Transfer) else 0
+    whole, best = bytes_of_checkpoints(job, variables)
+    disk = {"transfer values": measured.missing * row_bytes, "checkpoints": job.options.keep * whole + best}
+    return Costs(paces, disk, gpu_memory=gpu_memory(options.device))
+
+
+class Measured:
+    """Batches of a run whose graph is built and restored."""
+
+    def __init__(self, job: object, graph: object, transfer: object, session: object, unreadable: object) -> None:
+        self.job, self.graph, self.transfer = job, graph, transfer
+        self.session, self.unreadable = session, unreadable
+        views = () if isinstance(transfer, str) else transfer.views
+        self.missing = len({view.names[i] for view in views for i in view.missing})
+
+    def paces(self) -> dict[str, Pace]:
+        """Of computing transfer values, of steps, of evaluations."""
+        job, options = self.job, self.job.options
+        evaluations = -(-job.total // (options.eval_steps or job.per_epoch)) + 1  # and one for the report
+        found = {}
+        if self.missing:
+            found["transfer values"] = Pace(self.missing, pace(self.computed()))
+        images = int(len(job.data.train) * job.total / job.per_epoch)
+        if images:
+            found["training"] = Pace(images, pace(self.steps()))
+        if job.data.validation:
+            found["evaluation"] = Pace(evaluations * len(job.data.validation), pace(self.evaluated()))
+        return found
+
+    def computed(self) -> Iterator[int]:
+        """Computes transfer values; yields how many images a batch had."""
+        view = max(self.transfer.views, key=lambda view: len(view.missing))
+        chosen = view.missing[: (WARMING + MEASURED) * self.job.options.batch_size].tolist()
+        with self.graph.model.graph.as_default():
+            how = (self.job, self.graph.model, self.session, self.unreadable)
+            for names, rows in rows_computed(self.transfer.computed, view, chosen, *how):
+                self.rows = rows
+                yield len(names)
+
+    def steps(self) -> Iterator[int]:
+        """Trains; nothing of it is saved."""
+        step = self.graph.model.step
+        batches, feeds = self.batches(training=True)
+        one_step = self.session.make_callable([step.train, step.loss], feed_list=[step.learning_rate, *feeds])
+        for values in batches:
+            one_step(self.job.base_rate, *values)
+            yield self.job.options.batch_size
+
+    def evaluated(self) -> Iterator[int]:
+        """Loss of validation images."""
+        tower = self.graph.model.inference
+        batches, feeds = self.batches(training=False)
+        losses = self.session.make_callable(tower.losses, feed_list=list(feeds))
+        try:
+            for values in batches:
+                yield len(losses(*values))
+        except tf.errors.OutOfRangeError:
+            return
+
+    def batches(self, *, training: bool) -> tuple[Iterable[tuple], tuple]:
+        """Batches as the run will have them, and the tensors that they are fed to: from photos, from the cache, or, as
+        long as it is empty, the values that were computed here again and again."""
+        if isinstance(self.transfer, str):
+            pipeline = self.graph.training if training else self.graph.validation
+            return pipeline.start(self.session), pipeline.tensors
+        labels = self.graph.model.inference.labels
+        fed = self.transfer.fed if training else [(*self.transfer.inference, labels)]
+        if not self.missing:
+            self.transfer.send(self.session)
+            cached = Cached(self.transfer, fed, batch_size=self.job.options.batch_size, training=training)
+            return cached.start(self.session), cached.tensors
+        size = -(-self.job.options.batch_size // len(fed))  # of the largest part of a batch
+        rows = [np.resize(values, (size, *values.shape[1:])) for values in self.rows]
+        tensors = tuple(tensor for part in fed for tensor in part)
+        values = [*rows, np.zeros(size)] * len(fed)
+        one = [value.astype(t.dtype.as_numpy_dtype) for value, t in zip(values, tensors, strict=True)]
+        return iter(lambda: one, None), tensors

@@ -1,0 +1,349 @@
+"""Fine-tuning: restore by the plan, train the selected scopes, prove that nothing else changed.
+
+`finetune` reads from top to bottom; each step of it is a function below, in the same order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ...errors import TrainingError
+from ...formats.placing import write_text
+from ...tensors import Tensors
+from ..cache.feeding import Graph, build_graph, choose_precision, from_cache
+from ..cache.head_only import recall
+from ..cache.transfer import Transfer, settled
+from ..data.pipeline import Unreadable
+from ..graph.cluster import Cluster, machine_lost
+from ..graph.devices import Placement, place
+from ..graph.progress import Progress, StopRequest
+from ..graph.restore import assign, audit, planned_tensors
+from ..graph.tensorflow_paths import tensorflow_path
+from ..graph.towers import for_feeding, session_config
+from ..options.training import AUTO, FLOAT32, Options
+from ..pages.augmentation_picture import draw_augmentation
+from ..pages.figures import check_picture
+from ..pages.report import write_report
+from ..plan.job import Job, make_job, opening_lines
+from ..plan.schedule import rate_at
+from ..use.evaluation import Evaluation
+from ..use.recorded import MEAN_AVERAGE_PRECISION
+from .continuing import open_run
+from .final_evaluation import final_evaluation
+from .run import (
+    Batches,
+    Run,
+    bytes_of_checkpoints,
+    evaluate,
+    figures,
+    freeze_audit,
+    last_good,
+    save,
+    save_what_is_whole,
+)
+from .run_directory import RunDirectory, read_tensors, run_digest
+
+SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
+
+
+class Place(NamedTuple):
+    """Where a run is computed: `target` is this task's server, with a cluster."""
+
+    placement: Placement
+    config: tf.ConfigProto
+    cluster: Cluster | None
+    target: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. `stopped` names the signal that ended it before its time."""
+
+    train_dir: str
+    step: int
+    total: int
+    validation: Mapping[str, float]
+    best: Mapping[str, float]
+    freeze_audit: Mapping[str, object]
+    stopped: str = ""
+
+
+def finetune(
+    options: Options, say: Callable[[str], None] = lambda line: None, cluster: Cluster | None = None, target: str = ""
+) -> Result:
+    """Runs, or continues, what the options describe; `say` is given lines for people. With a cluster, `target` is this
+    task's server.
+
+    Raises PlanError for a plan with conflicts and TrainingError for a folder that holds another run, both before
+    anything is written; TrainingError when the loss is no longer a number.
+    """
+    # --- source, net, data, plan -------------------------------------------------------------------------------
+    began = time.monotonic()
+    job = make_job(options)
+    head = job.head.place(job.net)
+    directory, resumed = open_run(job.options, job.plans, job.data.labels, job.source, head=head)
+    if job.data.many:
+        directory = replace(directory, columns=(*directory.columns, MEAN_AVERAGE_PRECISION))
+    job = job.at_step(resumed or 0)
+    placement = place(options, cluster)
+    recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
+    job = replace(job, frozen=choose_precision(job, placement, recorded))
+    config, device = session_config(options.device, placement.cpus)
+    for line in opening_lines(job, device):
+        say(line)
+    if len(placement.parts) > 1:
+        say(placement.line(options.batch_size))
+    if options.show_augmentation:
+        check_picture(options.show_augmentation, options.data)
+        how = {"batch_size": options.batch_size, "seed": options.seed}
+        count = draw_augmentation(job.data.train, job.preprocessing, options.show_augmentation, **how)
+        say(f"picture        {count} images before and after augmentation: {options.show_augmentation}")
+
+    # --- one phase of --unfreeze after the other; nearly always there is one ------------------------------------
+    seconds = {"preparation": time.monotonic() - began}
+    with StopRequest() as stop:
+        while True:
+            result = train_phase(job, directory, resumed, Place(placement, config, cluster, target), stop, seconds, say)
+            if result.step < job.until or job.until >= job.total:
+                return result
+            job, resumed = job.at_step(result.step), result.step
+            say(f"unfreezing     {', '.join(job.phases[job.phase].trainable)} train from here on")
+
+
+def train_phase(
+    job: Job, directory: RunDirectory, resumed: int | None, where: Place, stop: StopRequest, seconds: dict[str, float],
+    say: Callable[[str], None],
+) -> Result:  # fmt: skip
+    """Trains by one plan, from the checkpoint of the step `resumed` (None: from the source) to the phase's end."""
+    # --- graph, restore and audit, transfer values -------------------------------------------------------------
+    with opened(job, directory, resumed, where, seconds, say) as (run, graph, transfer):
+        job, batches = run.job, (graph.training, graph.validation)
+        if isinstance(transfer, Transfer):
+            batches = batches_of_values(run, transfer, stop)
+        whole = stop.signal or graph.known or not recall(job, where.placement)
+        if whole:
+            trained = train_and_save(run, *batches, where.cluster, stop, say)
+    if not whole:  # all that reaches the head is there: the net in front of it can go
+        with opened(job, directory, resumed, where, seconds, lambda line: None, run.planned) as (run, _, transfer):
+            trained = train_and_save(run, *batches_of_values(run, transfer, stop), where.cluster, stop, say)
+
+    # --- freeze audit and result -------------------------------------------------------------------------------
+    began = time.monotonic()
+    audited = freeze_audit(run)
+    run.spent("freeze audit", began)
+    say(audited["text"])
+    result = Result(
+        str(directory.path),
+        run.step,
+        job.total,
+        trained.validation,
+        run.best or {},
+        audited,
+        stop.signal if run.step < job.total else "",
+    )
+    write_result(run, result)
+    if not trained.another_phase:
+        write_report(directory.path, trained.evaluation)
+    return result
+
+
+class Trained(NamedTuple):
+    """How a phase ended: the last figures of validation, whether another phase follows, and if not all figures."""
+
+    validation: dict[str, float]
+    another_phase: bool
+    evaluation: Evaluation | None
+
+
+@contextmanager
+def opened(
+    job: Job, directory: RunDirectory, resumed: int | None, where: Place, seconds: dict[str, float],
+    say: Callable[[str], None], planned: Tensors | None = None,
+) -> Iterator[tuple[Run, Graph, Transfer | str]]:  # fmt: skip
+    """A session in which every variable has its value, and what is cached of its graph. `planned` are the values of a
+    graph with more of the net in it, whose initializers this one may lack."""
+    began, options, first = time.monotonic(), job.options, planned is None
+    with tf.Graph().as_default(), tf.device(where.placement.home):
+        unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
+        graph = build_graph(job, where.placement, unreadable, step=resumed or 0, length=job.total)
+        starts = graph.model.initializers
+        planned = planned or planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
+        transfer = graph.transfer(job, planned)
+        config = for_feeding(where.config) if isinstance(transfer, Transfer) else where.config
+        with tf.Session(where.target, config=config) as session:
+            run = Run(job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds)
+            say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
+            if first:
+                directory.check_room(sum(bytes_of_checkpoints(job, graph.model.variables)), anew=resumed is None)
+            say(restore(run, resumed))
+            transfer, run.job = settled(transfer, job, graph.model, session, planned, unreadable)
+            if isinstance(transfer, Transfer) and options.precision == AUTO:
+                say(run.job.frozen.line())
+            anew = resumed is None and first
+            directory.begin(job.plan, options, job.data.labels, facts(run.job), anew=anew)
+            run.spent("preparation", began)
+            yield run, graph, transfer
+
+
+def batches_of_values(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[Batches, Batches]:
+    """Training and validation batches of transfer values, computed as far as they are not there."""
+    began = time.monotonic()
+    found = from_cache(transfer, run.job, run.model, run.session, run.unreadable, stop, step=run.step)
+    run.spent("transfer values", began)
+    return found
+
+
+def train_and_save(
+    run: Run, training: Batches, validation: Batches, cluster: Cluster | None, stop: StopRequest,
+    say: Callable[[str], None],
+) -> Trained:  # fmt: skip
+    """Trains to the phase's end or a request to stop, and saves."""
+    job = run.job
+    with machine_lost(cluster, lambda: save_what_is_whole(run)):
+        now = train(run, training, validation, stop, say)
+    save(run)
+    if note := run.unreadable.note():
+        say(note)
+    over = run.step == job.until < job.total
+    return Trained(now, over, None if stop.signal or over else evaluate_for_report(run, validation))
+
+
+def restore(run: Run, resumed: int | None) -> str:
+    """Gives every variable its value: by the plan, or from the run's own checkpoint. Returns a sentence on it."""
+    everything = run.model.variables
+    net = {name: variable for name, variable in everything.items() if name in run.planned}
+    others = {name: variable for name, variable in everything.items() if name not in run.planned}
+    start_others = [variable.initializer for variable in (*others.values(), *tf.local_variables())]
+    if resumed is None:
+        assign(run.session, net, run.planned)
+        run.session.run(start_others)  # slots and global_step: constants; moving averages: the variables themselves
+        compared = f"{audit(run.session, net, run.planned)} variables, read back and compared with the plan"
+        copied = f"; {len(run.planned) - len(net)} are copied" if len(net) < len(run.planned) else ""
+        return f"restored       {compared}{copied}"
+    saved_path = run.directory.prefix(resumed)
+    saved = read_tensors(saved_path)
+    missing = [name for name in net if name not in saved]
+    if missing:
+        raise TrainingError(f"lacks {', '.join(missing[:5])}", path=saved_path, advice="Use --fresh.")
+    known = {name: variable for name, variable in everything.items() if name in saved}
+    assign(run.session, net, saved)
+    run.session.run(start_others)  # for those that the checkpoint does not have
+    assign(run.session, {name: known[name] for name in known if name not in net}, saved)
+    audit(run.session, known, saved)
+    run.step, run.frozen, run.best = resumed, saved, run.directory.best_record()
+    run.directory.forget_after(resumed)
+    new = [name for name in others if name not in saved]
+    shown = ", ".join(new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
+    started = f"; started afresh, since the checkpoint has none: {shown}" if new else ""
+    return f"continuing     after step {resumed:,} of {run.job.total:,}{started}"
+
+
+def train(
+    run: Run, training: Batches, validation: Batches, stop: StopRequest, say: Callable[[str], None]
+) -> dict[str, float]:
+    """The loop: one step after the other until the last one or a request to stop. Returns the last evaluation."""
+    job, options, model = run.job, run.job.options, run.model
+    feeds = [model.step.learning_rate, *training.tensors]
+    fetched = [model.step.train, model.step.loss, model.step.accuracy, model.step.gradient_norms]
+    one_step = run.session.make_callable(fetched, feed_list=feeds)
+    batches = training.start(run.session)
+    evaluated, measured, losses, saved_at, started = {}, [], [], time.monotonic(), time.monotonic()
+    before = sum(run.seconds.values())  # evaluating and saving count their own time
+    graph, suffix = model.graph if run.step == 0 else None, run.directory.written.event_suffix
+    events = tf.summary.FileWriter(tensorflow_path(run.directory.path), graph=graph, filename_suffix=suffix)
+    if run.step:
+        events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
+    with Progress("training", total=job.total, done=run.step) as progress, run.unreadable.raised():
+        while run.step < job.until and not stop.signal and not run.patience_is_over:
+            rate = rate_at(options, job.base_rate, run.step, job.total, job.per_epoch)
+            _, loss, accuracy, norms = one_step(rate, *next(batches))
+            if not (math.isfinite(loss) and np.isfinite(norms).all()):
+                advice = f"Try --learning-rate {rate / 10:g} or --clip-norm 1."
+                raise TrainingError(not_finite(run, loss, norms), advice=advice)
+            run.gradient_norms = norms
+            run.step += 1
+            measured.append((loss, accuracy))
+            losses.append(loss)
+            progress.step(options.batch_size, f"loss {loss:.4f}")
+
+            evaluates = run.step % (options.eval_steps or job.per_epoch) == 0 or run.step == job.until
+            if evaluates:
+                evaluated = evaluate(run, validation)
+                progress.say(f"step {run.step:,}: loss {np.mean(losses):.4f}, {figures(evaluated)}")
+                losses = []  # what is said is the mean since the last line; a batch of few images says little
+            if evaluates or run.step % options.log_steps == 0:
+                log(run, events, rate, measured, evaluated if evaluates else {}, time.monotonic() - started)
+                measured = []
+            due = options.save_steps is None and time.monotonic() - saved_at >= SAVE_SECONDS
+            if due or (options.save_steps and run.step % options.save_steps == 0 and run.step < job.until):
+                save(run)
+                saved_at = time.monotonic()
+        if not evaluated and not stop.signal:
+            evaluated = evaluate(run, validation)
+    events.close()
+    run.spent("training", started + sum(run.seconds.values()) - before)
+    return evaluated
+
+
+def not_finite(run: Run, loss: float, norms: np.ndarray) -> str:
+    """What to say of a step whose loss or gradient is no number: where it began, and what is safe on disk."""
+    names = [variable.op.name for variable in run.model.step.trained]
+    blown = [name for name, norm in zip(names, norms, strict=True) if not math.isfinite(norm)]
+    found = f"step {run.step + 1:,}: the loss is {loss:g}"
+    if blown:
+        found += f", and the gradient of {blown[-1]} is no number" + (f" (of {len(blown)})" if len(blown) > 1 else "")
+    if run.gradient_norms is not None:
+        largest = int(np.argmax(run.gradient_norms))
+        found += f"; in the step before, {names[largest]} had the largest gradient ({run.gradient_norms[largest]:.3g})"
+    return f"{found}; {last_good(run)}"
+
+
+def log(
+    run: Run, events: tf.summary.FileWriter, rate: float, measured: list[tuple[float, float]],
+    evaluated: Mapping[str, float], seconds: float,
+) -> None:  # fmt: skip
+    """A row of metrics.csv and the same for TensorBoard; loss and accuracy are means since the last row."""
+    loss, accuracy = (float(np.mean(part)) for part in zip(*measured, strict=True))
+    row = {"learning_rate": rate, "loss": loss, "accuracy": accuracy, **evaluated}
+    epoch = run.step / run.job.per_epoch
+    run.directory.log({"step": run.step, "epoch": epoch, **row, "seconds": seconds})
+    values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in row.items()]
+    events.add_summary(tf.Summary(value=values), run.step)
+
+
+def facts(job: Job) -> dict[str, object]:
+    """What plan.json says besides the plan, and evaluate, predict and features read back."""
+    return {
+        "run": run_digest(job.plans[0], job.options),
+        "phase": job.phase,
+        "source": job.source.path,
+        "net": job.net.name,
+        "classes": job.classes,
+        "labels": list(job.data.labels),
+        "head": {"layers": job.options.head, "scope": job.options.head_scope},
+        "preprocessing": job.preprocessing and job.preprocessing.as_dict(),
+        "precision": {"training": job.trained_in, "transfer_values": job.frozen_in, **job.frozen.found},
+    }
+
+
+def evaluate_for_report(run: Run, validation: Batches) -> Evaluation | None:
+    """Every figure of the validation images, with the weights of the last step."""
+    began = time.monotonic()
+    found = final_evaluation(run.session, run.model, validation, run.job, run.directory.prefix(run.step))
+    run.seconds["report"] = time.monotonic() - began
+    return found
+
+
+def write_result(run: Run, result: Result) -> None:
+    """result.json: how the run ended, for reports and scripts."""
+    record = {**result.__dict__, "seconds": run.seconds}
+    write_text(run.directory.path / "result.json", json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""A trained net in use: evaluate, predict, features, export."""

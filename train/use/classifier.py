@@ -1,0 +1,403 @@
+"""A trained net, ready to be run on images: opened from a train directory or from any checkpoint of a slim net."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import DataError, RecipeError, TrainingError, UnsupportedError
+from ...formats import Checkpoint, open_checkpoint
+from ...kinds import kinds
+from ...labels import read_labels
+from ...nets.registry import Net, find_net, get_net, recognise
+from ...plan import Plan, make_plan
+from ...tensors import Spec, Tensors
+from ..data.examples import DataSet, Examples, steps_per_epoch
+from ..data.labelling import Names
+from ..data.preprocess import STYLES, Preprocessing, from_dict
+from ..graph.progress import Progress
+from ..options.configuration import coerce, option, problem_with, read_config
+from ..options.training import FLOAT32, LABELS_PER_IMAGE, Choice, Options
+from .class_names import names_for, thresholds_of
+from .metrics import sigmoid, softmax
+from .recorded import find_run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow.compat.v1 as tf
+
+    from ..data.pipeline import Unreadable
+    from ..options.training import Choice
+
+
+def threshold_option() -> Any:
+    """The option of every command that tells labels."""
+    help = "probability from which on a label is predicted where images have several, of all or of one; 0.5 by default"
+    return option((), help, group="run", metavar="NUMBER|LABEL=NUMBER")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which net a command runs, and on what pixels: that of a run of `ckpt-finetune`, or any slim checkpoint."""
+
+    train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
+    use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
+    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
+    checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
+    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
+    preprocessing: str | None = option(
+        None, "how pixels are scaled; the net's own by default", group="source", choices=STYLES
+    )
+    exif_orientation: bool = option(False, "turn photos as EXIF data say, if the run did not", group="source")
+    labels_per_image: str | None = option(
+        None, "many: the checkpoint's net predicts each class by itself; a run knows", group="source",
+        choices=LABELS_PER_IMAGE,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        coerce(self)
+        if problems := self.problems():
+            raise RecipeError("; ".join(problems))
+
+    def problems(self) -> list[str]:
+        """What is wrong with the options, a sentence each."""
+        found = [problem for each in fields(self) if (problem := problem_with(each, getattr(self, each.name)))]
+        if bool(self.train_dir) == bool(self.checkpoint):
+            found.append("--train-dir or --checkpoint must be given, not both")
+        if self.train_dir and self.labels_per_image:
+            found.append("--labels-per-image is for --checkpoint: a run knows it")
+        if not re.fullmatch(r"best|last|\d+", self.use):
+            found.append(f"--use {self.use}: must be best, last or a step")
+        elif self.checkpoint and self.use != "best":
+            found.append(f"--use {self.use} chooses a checkpoint of --train-dir; --checkpoint names one itself")
+        return found
+
+    def open(self, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()) -> Classifier:
+        """The classifier that these options mean: see `open_classifier`, also for the errors raised."""
+        return open_classifier(
+            self.train_dir or self.checkpoint, net=self.net, labels=labels, image_size=self.image_size,
+            preprocessing=self.preprocessing, use=self.use, head=head, moving_averages=self.moving_averages,
+            labels_per_image=self.labels_per_image, threshold=threshold, upright=self.exif_orientation,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A net, the values of its variables, and what its classes are called.
+
+    `labels` are numbers as text where nothing tells the names; `named` says which of the two it is.
+    """
+
+    net: Net
+    tensors: Tensors  # by the names that the net's graph has
+    labels: tuple[str, ...]
+    named: bool
+    preprocessing: Preprocessing | None  # None: it classifies vectors
+    path: str
+    options: Options  # how the net was built: head, batch norm
+    plan: Plan
+    notes: tuple[str, ...] = ()  # what the user should know of the names
+    thresholds: tuple[float, ...] | None = None  # of each class, where an image may have several
+
+    @property
+    def classes(self) -> int:
+        return len(self.labels)
+
+    @property
+    def many(self) -> bool:
+        """Whether an image may have several of the classes, each of which is predicted by itself."""
+        return self.options.labels_per_image == "many"
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """float64 [n, classes] of logits [n, classes]: of one class an image, or of each by itself."""
+        return sigmoid(logits) if self.many else softmax(logits)
+
+    @property
+    def upright(self) -> bool:
+        """Whether photos are turned as their EXIF data say."""
+        return self.preprocessing is not None and self.preprocessing.upright
+
+    @property
+    def takes(self) -> str:
+        """What it classifies: "images" or "vectors"."""
+        return "images" if self.preprocessing else "vectors"
+
+    def must_take_images(self) -> None:
+        """Raises UnsupportedError for a net on vectors."""
+        if self.takes == "vectors":
+            fact = f"is {self.net.title}, without images"
+            raise UnsupportedError(fact, path=self.path, advice="Give the net that made the vectors.")
+
+    def check_takes(self, data: DataSet) -> None:
+        """Raises DataError unless the examples are what the net takes."""
+        if self.takes == "images":
+            if data.kind == "vectors":
+                raise DataError("holds vectors, and the net takes images", path=data.path)
+            return
+        if data.kind != "vectors":
+            fact = f"holds images, and the net takes vectors of {self.net.feature_channels:,} values"
+            raise DataError(fact, path=data.path, advice="Make them with ckpt-features.")
+        self.check_width(data.split("all"), data.path)
+
+    def check_width(self, vectors: Examples, path: str) -> None:
+        """Raises DataError unless the vectors, of the file `path`, have as many values as the net takes."""
+        width, wanted = len(vectors.read(0)), self.net.feature_channels
+        if width != wanted:
+            raise DataError(
+                f"has vectors of {width:,} values, and the net takes vectors of {wanted:,} values", path=path
+            )
+
+
+def open_classifier(
+    source: str,
+    *,
+    net: str | None = None,
+    labels: str | None = None,
+    image_size: int | None = None,
+    preprocessing: str | None = None,
+    use: str = "best",
+    head: bool = True,
+    moving_averages: bool = False,
+    labels_per_image: str | None = None,
+    threshold: Sequence[str] = (),
+    upright: bool = False,
+) -> Classifier:
+    """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
+
+    With `head` False a checkpoint without a last layer will do, and of others the last layer is left out.
+
+    `use` says which checkpoint of a train directory: "best", "last" or a step. What is given wins over what the run
+    recorded. With `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
+
+    Raises SelectionError where it cannot be told what the net is, TrainingError where it has no last layer, and for
+    averages that are not there.
+    """
+    run, prefix = find_run(source, use)
+    checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
+    if run is None and use != "best":
+        advice = f"Give one by its name with --checkpoint, such as {checkpoint.path}."
+        raise RecipeError(f"--use {use}: this is no train directory of ckpt-finetune", path=source, advice=advice)
+    if moving_averages:
+        checkpoint = averaged(checkpoint)
+    found = _from_run(run, prefix, checkpoint) if run else _from_checkpoint(checkpoint, net, head)
+    if run and net is not None and (net != found.net.name or run == Path(source)):
+        raise RecipeError(f"--net {net} is pointless: the run says that it is {found.net.name}", path=source)
+    if labels is not None:
+        names, notes = names_for(found, Names(labels, read_labels(labels)))
+        found = replace(found, labels=names, named=True, notes=notes)
+    how = found.preprocessing
+    if how is None and (image_size or preprocessing):
+        fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
+        raise RecipeError(fact, path=source)
+    if how is not None:
+        how = Preprocessing(
+            preprocessing or how.style,
+            image_size or how.image_size,
+            how.central_fraction,
+            how.channels,
+            upright=upright or how.upright,
+        )
+    options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
+    found = replace(found, preprocessing=how, options=options)
+    return replace(found, thresholds=thresholds_of(found, threshold))
+
+
+def averaged(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with its moving averages in the place of the weights. Raises TrainingError where it has none."""
+    from ...surgery import EmaToWeights
+
+    if not any(kind.kind == "average" for kind in kinds(checkpoint.tensors.specs()).values()):
+        advice = "--ema of ckpt-finetune saves them."
+        raise TrainingError("has no moving averages of weights", path=checkpoint.path, advice=advice)
+    return checkpoint._replace(tensors=EmaToWeights()(checkpoint.tensors))
+
+
+def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
+    try:
+        record = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+        how = from_dict(record["preprocessing"]) if record["preprocessing"] else None
+        net, labels = get_net(record["net"]), tuple(record["labels"])
+        net = net.for_grey_images() if how and how.channels == "grey" else net
+    except (ValueError, KeyError) as error:
+        raise TrainingError(f"not the record of a run ({error})", path=run / "plan.json") from None
+    options = Options(**read_config(run / "config.yaml", Options))
+    return Classifier(net, checkpoint.tensors, labels, True, how, prefix, options, Plan.from_json(record))
+
+
+def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Classifier:
+    """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
+    from ..graph.restore import planned_tensors
+
+    source, specs = checkpoint.path, checkpoint.tensors.specs()
+    found = recognise(specs)
+    net = find_net(name, specs, source)
+    known = found is not None and found.net == net
+    scope = found.scope if known else net.scope
+    classes = found.classes if known else _classes(net, specs)
+    classes = classes if head else None
+    if classes is None and head:
+        raise TrainingError(f"no last layer {net.head_layer}, so it classifies nothing", path=source)
+    net = _as_wide(net, specs, scope)
+    variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
+    renames = {scope: net.scope} if scope and scope != net.scope else {}
+    plan = make_plan(specs, variables, renames=renames).checked()
+    tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
+    how = Preprocessing(net.preprocessing, net.image_size, channels="rgb" if net.input_channels == 3 else "grey")
+    return Classifier(net, tensors, tuple(map(str, range(classes or 0))), False, how, checkpoint.path, Options(), plan)
+
+
+def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
+    """The net for grey images where the first layer that lies under this scope takes one channel."""
+    first = net.table[0].name if net.table else ""
+    spec = specs.get(f"{scope}{first.removeprefix(net.scope)}")
+    grey = net.for_grey_images() if spec and len(spec.shape) == 4 and spec.shape[2] == 1 else None
+    return grey or net
+
+
+def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
+    spec = specs.get(f"{net.head_layer}/weights")
+    return spec.shape[-1] if spec else None
+
+
+class Wanted(NamedTuple):
+    """What a graph is run for: tensors by name, and the variables that they depend on (None: all of the graph)."""
+
+    tensors: Mapping[str, tf.Tensor]
+    variables: Collection[str] | None = None
+
+
+def run_on(
+    classifier: Classifier,
+    examples: Examples,
+    make: Callable[[tf.Tensor], Wanted],
+    *,
+    title: str,
+    batch_size: int = 32,
+    device: str = "auto",
+    unreadable: Unreadable | None = None,
+    precision: str = "float32",
+) -> Iterator[dict[str, np.ndarray]]:
+    """Runs a graph on the examples, in order; yields what `make(images)` wants, and "index", for each batch.
+
+    `make` builds the graph on `images` [batch, s, s, 3] of the type `precision`; what is yielded is never less than
+    float32. Images are decoded while the net works on those before them. A bar on stderr shows images a second.
+    """
+    import tensorflow.compat.v1 as tf
+
+    from ..data.pipeline import Unreadable, make_batches
+    from ..graph.batches import ahead_of
+    from ..graph.devices import device_of_batches
+    from ..graph.towers import session_config
+
+    unreadable = unreadable or Unreadable()
+    with tf.Graph().as_default() as graph:
+        batches = make_batches(
+            examples, classifier.preprocessing, batch_size=batch_size, training=False, unreadable=unreadable
+        )
+        place = device_of_batches(device)
+        with tf.device(place or "/cpu:0"):
+            iterator = tf.data.make_initializable_iterator(ahead_of(batches, place))
+            batch = iterator.get_next()
+        wanted = make(tf.cast(batch["image"], precision))
+        values = {name: _not_less(tensor) for name, tensor in wanted.tensors.items()}
+        session = tf.Session(config=session_config(device)[0])
+    # Not as default session and graph: these would be the caller's, too, between two batches.
+    steps = steps_per_epoch(len(examples), batch_size)
+    with closing(session), Progress(title, total=steps, unit="batch") as bar:
+        with graph.as_default():
+            restore(session, classifier, wanted.variables)
+            session.run(iterator.initializer)
+            run = session.make_callable({**values, "index": batch["index"]})
+        for _ in range(steps):
+            try:
+                with unreadable.raised():
+                    got = run()
+            except tf.errors.OutOfRangeError:  # images that could not be decoded made it shorter
+                return
+            yield got
+            bar.step(len(got["index"]))
+
+
+def _not_less(tensor: tf.Tensor) -> tf.Tensor:
+    """The tensor in float32, if it is of less."""
+    import tensorflow.compat.v1 as tf
+
+    return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor
+
+
+def choose_precision(
+    classifier: Classifier, examples: Examples, make: Callable[[tf.Tensor], Wanted], precision: str, device: str
+) -> Choice:
+    """What --precision means for these examples; for auto a few of them are computed both ways."""
+    import numpy as np
+
+    from ..data.pipeline import Unreadable
+    from ..graph.native import CHECKED, candidate, compared
+
+    if classifier.takes == "vectors":
+        return Choice(FLOAT32, "the data are vectors")
+    choice = candidate(precision, device, len(examples))
+    if not choice.open:
+        return choice
+    few, both = examples.take(np.linspace(0, len(examples) - 1, CHECKED).astype(int)), []
+    try:
+        for each in (FLOAT32, choice.precision):
+            how = {"device": device, "precision": each, "unreadable": Unreadable(limit=1.0)}
+            (found,) = run_on(classifier, few, make, title="comparing", **how)
+            both.append([values for name, values in found.items() if name != "index"])
+    except DataError:
+        return Choice(FLOAT32, "none of the images that were looked at can be decoded")
+    return compared(choice, *both)
+
+
+def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: bool = False) -> Wanted:
+    """The net in the current graph, with the head that it was trained with: "logits" float32 [batch, classes]
+    and "features" float32 [batch, channels], which reach the head. It computes in the type of the images.
+
+    `training_batch_norm` normalises by each batch's own statistics instead of the stored ones.
+    """
+    import tensorflow.compat.v1 as tf
+
+    from ...nets.head import Dropout
+    from ..graph.towers import Variables, build_tower
+    from ..plan.job import make_head
+
+    every = dict.fromkeys(classifier.plan.batch_norm, "train")
+    several = [classifier.classes] if classifier.many else []
+    head = make_head(classifier.options)
+    head = replace(head, layers=tuple(layer for layer in head.layers if not isinstance(layer, Dropout)))
+    tower = build_tower(
+        classifier.net,
+        {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)},
+        replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
+        replace(classifier.options, precision=images.dtype.name, xla=False, aux=False),  # whatever it was trained in
+        num_classes=classifier.classes,
+        head=head,
+        training=training_batch_norm,
+        variables=Variables(),
+        step=tf.train.get_or_create_global_step(),
+    )
+    return Wanted({"logits": tower.logits, "features": tower.features})
+
+
+def restore(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:
+    """Gives the variables of the current graph (or those of `names`) their values.
+
+    Raises TrainingError for one that has none. An auxiliary head is left alone: nothing that is run depends on it.
+    """
+    import tensorflow.compat.v1 as tf
+
+    from ..graph.restore import assign
+
+    step = tf.train.get_or_create_global_step()
+    session.run(step.initializer)
+    auxiliary = tuple(f"{classifier.net.scope}/{part}/" for part in classifier.net.auxiliary)
+    variables = {variable.op.name: variable for variable in tf.global_variables() if variable is not step}
+    wanted = [name for name in variables if not name.startswith(auxiliary)] if names is None else names
+    assign(session, {name: variables[name] for name in wanted}, classifier.tensors)

@@ -1,0 +1,298 @@
+"""Transfer values of a data set: what the net makes of each image at one of its layers, computed once and kept.
+
+    write_features(FeatureOptions(checkpoint="inception_v3.ckpt", data="photos", output="features"))
+
+    features.npy    the values, float32 or float16 [images, ...], to be memory-mapped
+    features.npz    the same with labels, label_names, names and split: a data set of its own for `ckpt-finetune`
+    features.tsv    label, name and split of each row, for people and for TensorBoard's projector
+    features.json   where the values come from
+
+`shards` and `shard` split the images between machines, by default as TF_CONFIG has them;
+`feature_files.merge_features` puts the parts together in the order that one machine would have given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ...errors import DataError, RecipeError, nearest
+from ...names import select
+from ...plan import make_plan
+from ..data.examples import DataSet, Examples
+from ..data.pipeline import Unreadable, turned
+from ..graph.cluster import Cluster, own_shard
+from ..options.configuration import option
+from ..options.training import AUTO, FLOAT32, PRECISIONS, Choice
+from .classifier import Classifier, Wanted, choose_precision, run_on
+from .costs import MEASURED, WARMING, Costs, Pace, gpu_memory, pace
+from .data_options import DataOptions, data_of
+from .feature_files import Features, check_outputs, shard_prefix, write_companions, write_values
+
+if TYPE_CHECKING:
+    import tensorflow.compat.v1 as tf
+
+SPLITS = ("all", "train", "validation", "test")
+POOLS = ("mean", "max", "none")
+
+
+@dataclass(frozen=True)
+class FeatureOptions(DataOptions):
+    """What `ckpt-features` was asked to do."""
+
+    end_point: str | None = option(
+        None, "layer whose output is kept; what reaches the last layer by default", group="source", metavar="NAME"
+    )
+    trainable: tuple[str, ...] = option(
+        (), "keep what --trainable of ckpt-finetune would leave frozen, instead", group="source", metavar="PATTERN"
+    )
+    pool: str = option(
+        "mean", "what is kept of a map of an end point: its mean, max, or all", group="source", choices=POOLS
+    )
+
+    split: str = option("all", "which of its images", group="data", choices=SPLITS)
+    output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
+    type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))
+    shards: int = option(1, "number of machines that share the work", group="run", least=1)
+    shard: int = option(0, "which of them this is, from 0", group="run", least=0)
+    batch_size: int = option(32, "images a step", group="run", least=1)
+    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    dry_run: bool = option(False, "measure a few batches and say what the work will take", group="run")
+    precision: str = option(
+        "auto", "of the net; auto takes what is native here if the values are nearly the same", group="run",
+        choices=PRECISIONS,
+    )  # fmt: skip
+
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if not self.output and not self.dry_run:
+            problems.append("--output must be given")
+        if self.end_point and self.trainable:
+            problems.append("--end-point and --trainable exclude each other")
+        if self.shard >= self.shards > 0:
+            problems.append(f"--shard {self.shard}: {self.shards} shards are numbered from 0 to {self.shards - 1}")
+        return problems
+
+
+def share_of_machine(options: FeatureOptions, cluster: Cluster | None) -> FeatureOptions:
+    """The options with the share of this task of a cluster, unless --shards says otherwise.
+
+    Raises RecipeError on a parameter server, which has none.
+    """
+    if cluster is None or options.shards > 1:
+        return options
+    share = own_shard(cluster)
+    if share is None:
+        advice = "Start ckpt-features on the chief and the workers."
+        raise RecipeError("TF_CONFIG: a parameter server has no share of the images", advice=advice)
+    return replace(options, shard=share[0], shards=share[1])
+
+
+def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda line: None) -> tuple[str, Features]:
+    """Computes the values and writes the files; returns their prefix and what they hold.
+
+    Raises DataError for an end point that the net does not have, OutputError where the files cannot be written.
+    """
+    work = work_of(options, say)
+    classifier, examples = work.classifier, work.examples
+    prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)
+    check_outputs(prefix, work.data.path, options.checkpoint, classifier.path)
+    unreadable = Unreadable()
+    values, kept, layer = computed(classifier, work.share, options, prefix, unreadable, work.precision)
+    if unreadable.reasons:
+        say(f"note           {unreadable.note()}")
+    facts = {
+        "net": classifier.net.name,
+        "source": classifier.path,
+        "layer": layer,
+        "pool": options.pool,
+        "type": options.type,
+        "precision": work.precision,
+        "preprocessing": classifier.preprocessing.as_dict(),
+        "data": work.data.path,
+        "images": len(examples),
+        "shards": options.shards,
+    }
+    position = work.position[kept]
+    features = Features(
+        values,
+        examples.label_ids[position],
+        work.data.labels,
+        tuple(examples.names[i] for i in position),
+        tuple(work.split[i] for i in position),
+        position,
+        facts,
+        turned(examples) if classifier.upright else examples,
+    )
+    write_companions(features, prefix)
+    return prefix, features
+
+
+class Work(NamedTuple):
+    """What is to be computed: the `share` of the examples, which are at `position` among them, in a precision."""
+
+    classifier: Classifier
+    data: DataSet
+    examples: Examples
+    split: list[str]  # of each example
+    position: np.ndarray
+    share: Examples
+    precision: str
+
+
+def work_of(options: FeatureOptions, say: Callable[[str], None]) -> Work:
+    """Opens net and data; raises as `write_features` does."""
+    classifier = options.open(head=False)
+    classifier.must_take_images()
+    data = data_of(classifier, options)
+    examples, split = chosen(data, options.split)
+    position = np.arange(options.shard, len(examples), options.shards)
+    say(f"net            {classifier.net.title} from {classifier.path}")
+    say(f"images         {len(position):,} of {len(examples):,}, {classifier.preprocessing.image_size} pixels")
+    for note in (*classifier.notes, *data.notes):
+        say(f"note           {note}")
+    share = examples.take(position)
+    choice = precision_of(classifier, share, options)
+    say(choice.line())
+    return Work(classifier, data, examples, split, position, share, choice.precision)
+
+
+def dry_run(options: FeatureOptions, say: Callable[[str], None] = lambda line: None) -> Costs:
+    """What the work will take, from a few batches of it; nothing is written. Raises as `write_features` does."""
+    work, shapes = work_of(options, say), []
+    few = work.share.take(np.arange(min(len(work.share), (WARMING + MEASURED) * options.batch_size)))
+    make = lambda images: layer_of(work.classifier, images, options)[0]  # noqa: E731
+    how = {"batch_size": options.batch_size, "device": options.device, "precision": work.precision}
+
+    def batches() -> Iterator[int]:
+        for part in run_on(work.classifier, few, make, title="transfer values", **how):
+            shapes.append(part["values"].shape)
+            yield len(part["index"])
+
+    found = Pace(len(work.share), pace(batches()))
+    row = np.prod(shapes[0][1:], dtype=np.int64) * np.dtype(options.type).itemsize
+    files = {".npy and .npz": 2 * int(row) * len(work.share)}
+    return Costs({"transfer values": found}, files, gpu_memory=gpu_memory(options.device))
+
+
+def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
+    """The examples of a split, or of all, and for each the split that it is from."""
+    names = [name for name in ("train", "validation", "test") if getattr(data, name) is not None]
+    each = [name for name in names if split in ("all", name) for _ in range(len(getattr(data, name)))]
+    return data.split(split), each
+
+
+def precision_of(classifier: Classifier, examples: Examples, options: FeatureOptions) -> Choice:
+    """In what the values are computed. Machines that share the images compute alike, whatever is native to each."""
+    if options.shards > 1 and options.precision == AUTO:
+        return Choice(FLOAT32, "the same for every part; --precision gives another")
+    make = lambda images: layer_of(classifier, images, options)[0]  # noqa: E731
+    return choose_precision(classifier, examples, make, options.precision, options.device)
+
+
+def computed(
+    classifier: Classifier, examples: Examples, options: FeatureOptions, prefix: str, unreadable: Unreadable,
+    precision: str,
+) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
+    """Writes PREFIX.npy. Returns the values, the numbers of the examples that have a row, and the layer."""
+    layers, kept = [], []
+
+    def make(images: object) -> Wanted:
+        wanted, layer = layer_of(classifier, images, options)
+        layers.append(layer)
+        return wanted
+
+    how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
+    how["precision"] = precision
+
+    def blocks() -> Iterator[np.ndarray]:
+        for part in run_on(classifier, examples, make, title="transfer values", **how):
+            kept.append(part["index"])
+            yield part["values"]
+
+    values = write_values(blocks(), len(examples), np.dtype(options.type), prefix)
+    return values, np.concatenate(kept), layers[0]
+
+
+def layer_of(classifier: Classifier, images: object, options: FeatureOptions) -> tuple[Wanted, str]:
+    """Builds the net as far as it is needed: "values" [batch, ...], and the layer's name."""
+    import tensorflow.compat.v1 as tf
+
+    from ...nets.graph import build_net
+
+    net = classifier.net
+    if options.trainable:
+        return frontier_of(classifier, images, options.trainable)
+    built = build_net(net, images, num_classes=None)
+    if options.end_point is None:
+        return Wanted({"values": built.features}), "features"
+    if options.end_point not in built.end_points:
+        known = list(built.end_points)
+        advice = f"From input to output: {', '.join(known)}."
+        raise DataError(f"no end point {options.end_point!r}{nearest(options.end_point, known)}", advice=advice)
+    values = tf.cast(built.end_points[options.end_point], tf.float32)  # a mean of less would be rounded on the way
+    if values.shape.rank == 4 and options.pool != "none":
+        values = (tf.reduce_mean if options.pool == "mean" else tf.reduce_max)(values, [1, 2])
+    return Wanted({"values": values}), options.end_point
+
+
+def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]) -> tuple[Wanted, str]:
+    """What divides the frozen part of the net from the part that `trainable` would train, as rows of bytes an image.
+
+    Raises DataError where nothing worth keeping is frozen, or where more than one tensor divides the two.
+    """
+    from ...nets.graph import build_net
+    from ..graph.frozen_prefix import find_frontier
+
+    classes = classifier.classes or 2  # any number: the head is not kept
+    variables = classifier.net.variables(classes)
+    select([variable.name for variable in variables if variable.trainable], trainable)  # nearest names when wrong
+    plan = make_plan({variable.name: variable.spec for variable in variables}, variables, trainable=trainable).checked()
+    moving = {row.name for row in plan.rows if row.trainable}
+    built = build_net(
+        classifier.net,
+        images,
+        num_classes=classes,
+        trains_batch_norm=lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen",
+    )
+    frontier = find_frontier(images, [built.logits], lambda name: name in moving)
+    if frontier is None:
+        raise DataError(f"too little of the net is frozen with --trainable {','.join(trainable)}")
+    if len(frontier.tensors) > 1:
+        fact = f"{len(frontier.tensors)} tensors divide what --trainable {','.join(trainable)} trains from the rest"
+        found = last_frozen(built.end_points, images, built.logits, moving)
+        advice = f"--end-point {found} is before all that is trained." if found else "Give an --end-point before them."
+        raise DataError(f"{fact}: {', '.join(map(place_of, frontier.tensors))}", advice=advice)
+    tensor = frontier.tensors[0]
+    return Wanted({"values": tensor}, frontier.variables), place_of(tensor)
+
+
+def place_of(tensor: tf.Tensor) -> str:
+    """The name of a tensor; the name scopes of slim's nets repeat the variable scope: Net/Net/Mixed_7c/..."""
+    return re.sub(r"^(\w+)/\1/", r"\1/", tensor.op.name)
+
+
+def last_frozen(
+    end_points: Mapping[str, tf.Tensor], images: tf.Tensor, logits: tf.Tensor, moving: Collection[str]
+) -> str | None:
+    """The last end point through which all that reaches the logits passes, and before which nothing of `moving` is."""
+
+    def upstream(start: tf.Operation, until: tf.Operation | None) -> set[tf.Operation]:
+        found, waiting = {start}, [start]
+        while waiting:
+            op = waiting.pop()
+            before = set() if op is until else {tensor.op for tensor in op.inputs} - found
+            found |= before
+            waiting += before
+        return found
+
+    for name, tensor in reversed(end_points.items()):
+        needed = upstream(tensor.op, None)
+        divides = images.op in needed and images.op not in upstream(logits.op, tensor.op)
+        if divides and not any(op.name in moving for op in needed):
+            return name
+    return None

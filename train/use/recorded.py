@@ -1,0 +1,43 @@
+"""What a train directory says of its run: which checkpoint to take, the rows of metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ...errors import TrainingError
+
+METRICS = (
+    "step", "epoch", "learning_rate", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds",
+)  # fmt: skip
+MEAN_AVERAGE_PRECISION = "validation_mean_average_precision"  # one column more, where images have several labels
+
+
+def find_run(source: str, use: str) -> tuple[Path | None, str]:
+    """The train directory that `source` is or lies in, and the prefix of the checkpoint to take; (None, "")
+    where it is none.
+    """
+    path = Path(source)
+    if (path / "plan.json").is_file():
+        steps = sorted(int(p.stem.rpartition("-")[2]) for p in path.glob("model.ckpt-*.index"))
+        if use == "best" and (path / "best.ckpt.index").is_file():
+            return path, str(path / "best.ckpt")
+        if not steps:
+            raise TrainingError("the run has no checkpoint yet", path=path)
+        if use.isdigit() and int(use) not in steps:
+            raise TrainingError(f"no checkpoint of step {use}; there are {', '.join(map(str, steps))}", path=path)
+        return path, str(path / f"model.ckpt-{use if use.isdigit() else steps[-1]}")
+    stem = path.name.removesuffix(".index")
+    if (path.parent / "plan.json").is_file() and (path.parent / f"{stem}.index").is_file():
+        return path.parent, str(path.parent / stem)
+    return None, ""
+
+
+def metrics_of(folder: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv as text; a last line that a killed run cut short is left out."""
+    try:
+        text = (folder / "metrics.csv").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    whole = text[: text.rfind("\n") + 1]
+    return [row for row in csv.DictReader(whole.splitlines()) if row["step"].isdigit()]
