@@ -81,7 +81,8 @@ def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str]
     for name in (choices.input, choices.features, choices.logits, *choices.feeds):
         if name:
             tensor_called(graph, name)
-    target, conflicts = choose(layers, choices, file, lambda name: not saved or keys.get(name, name) in saved)
+    is_saved = (lambda name: keys.get(name, name) in saved) if saved else None
+    target, conflicts = choose(layers, choices, file, is_saved)
     if target is None:
         return Analysis(len(file.nodes), conflicts=tuple(conflicts))
     return _Net(file, graph, target, choices, conflicts, keys).analysis()
@@ -172,7 +173,7 @@ class _Net:
             self.conflicts.append(Conflict("several inputs", names[:_LISTED], advice))
 
     def _infer(self) -> None:
-        self.made, names, _ = normalisation.freeze(self.made, self.graph)
+        self.made, names = normalisation.freeze(self.made, self.graph)
         self.changes = self.changes._replace(batch_norms=tuple(names))
 
     def _free(self, images: Source) -> None:

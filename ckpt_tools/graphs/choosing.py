@@ -45,7 +45,7 @@ class Target(NamedTuple):
 
 
 def choose(
-    layers: Layers, choices: Choices, file: GraphFile, is_saved: Callable[[str], bool]
+    layers: Layers, choices: Choices, file: GraphFile, is_saved: Callable[[str], bool] | None
 ) -> tuple[Target | None, list[Conflict]]:
     """What is to be computed, and what stands in the way of knowing it."""
     graph = layers.graph
@@ -62,7 +62,8 @@ def choose(
         return _with_features(graph, Target(""), choices.features), []
     if not found:
         return None, [_no_layers(file, graph)]
-    found = [each for each in found if all(map(is_saved, _variables(graph, each)))] or found
+    if is_saved is not None:
+        found = [each for each in found[:_COMPARED] if all(map(is_saved, _variables(graph, each)))] or found
     rivals = _rivals(graph, found)
     if rivals:
         names = tuple(each.logits for each in (found[0], *rivals))

@@ -112,7 +112,7 @@ class _Dead:
             if name in self.known or name not in self.graph.nodes:
                 waiting.pop()
                 continue
-            inputs = [*self.graph.inputs[name], *self.graph.controls.get(name, ())]
+            inputs = [*self.graph.inputs[name], *self.graph.controls(name)]
             unknown = [node_of(each) for each in inputs if node_of(each) not in self.known]
             if name not in entered and unknown:
                 entered.add(name)

@@ -5,7 +5,8 @@ A tensor is spelled as GraphDefs spell it: "conv1/Conv2D" is the first output, "
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -26,15 +27,7 @@ class Graph:
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self.nodes: dict[str, Node] = {node.name: node for node in nodes}
-        self.inputs: dict[str, list[str]] = {}
-        self.controls: dict[str, list[str]] = {}
-        for name, node in self.nodes.items():
-            self.inputs[name] = data = []
-            for each in node.inputs:
-                if each[:1] == "^":
-                    self.controls.setdefault(name, []).append(each[1:])
-                else:
-                    data.append(each.removesuffix(":0"))
+        self.inputs: dict[str, list[str]] = {name: _data(node.inputs) for name, node in self.nodes.items()}
         self._shapes: dict[str, list[Shape]] = {}
 
     @cached_property
@@ -45,6 +38,10 @@ class Graph:
             for slot, tensor in enumerate(tensors):
                 found.setdefault(node_of(tensor), []).append(Use(name, slot, tensor))
         return found
+
+    def controls(self, name: str) -> list[str]:
+        """The nodes that must have run before a node."""
+        return [each[1:] for each in self.nodes[name].inputs if each[:1] == "^"]
 
     def op(self, tensor: str) -> str:
         """The operation that makes a tensor; "" where the graph does not have it."""
@@ -120,6 +117,24 @@ class Graph:
         if len(done) < len(waits):
             raise DamagedError(f"{len(waits) - len(done)} nodes of the graph depend on each other in a circle")
         return done
+
+
+def _data(inputs: Sequence[str]) -> list[str]:
+    """The tensors among inputs. Control inputs come behind them, hundreds where updates were made to run first."""
+    if inputs and inputs[-1][:1] != "^":
+        return [each.removesuffix(":0") for each in inputs if each[:1] != "^"]
+    return [each.removesuffix(":0") for each in itertools.takewhile(_is_data, inputs)]
+
+
+def _is_data(spelled: str) -> bool:
+    return spelled[:1] != "^"
+
+
+def in_loops(graph: Graph) -> set[str]:
+    """The nodes between the entries of loops and their exits."""
+    entries = [name for name, node in graph.nodes.items() if node.op in ("Enter", "RefEnter")]
+    exits = {name for name, node in graph.nodes.items() if node.op in ("Exit", "RefExit")}
+    return graph.downstream(entries, graph.nodes.keys() - exits) if entries else set()
 
 
 def node_of(tensor: str) -> str:

@@ -20,7 +20,7 @@ CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 BRANCHES = ("else_branch", "then_branch")  # of a condition, by its predicate
 CONDITIONS = ("If", "StatelessIf")
 _DEEPEST = 50  # functions that call each other
-MOST = 200_000  # nodes that come of it
+MOST = 100_000  # nodes that come of it
 
 
 def inlined(nodes: Iterable[Node], functions: Mapping[str, Function]) -> list[Node]:
@@ -29,21 +29,26 @@ def inlined(nodes: Iterable[Node], functions: Mapping[str, Function]) -> list[No
     if not functions:
         return found
     for _ in range(_DEEPEST):
-        bodies = {node.name: made for node in found if (made := _body(node, functions)) is not None}
+        bodies, room = {}, MOST - len(found)
+        for node in found:
+            made = _body(node, functions)
+            if made is not None:
+                bodies[node.name] = made
+                room -= len(made[0])
+            if bodies and room < 0:
+                raise DamagedError(f"the functions of the graph make more than {MOST:,} nodes")
         if not bodies:
             return found
-        found = replaced(found, bodies)
+        found = _replaced(found, bodies)
     raise DamagedError("functions of the graph call each other more than 50 deep")
 
 
-def replaced(nodes: Iterable[Node], bodies: Mapping[str, tuple[list[Node], dict[str, str]]]) -> list[Node]:
+def _replaced(nodes: Iterable[Node], bodies: Mapping[str, tuple[list[Node], dict[str, str]]]) -> list[Node]:
     """The nodes with some of them replaced by others: name -> (nodes, output -> the tensor that is it now)."""
     found: list[Node] = []
     given = {tensor: new for _, outputs in bodies.values() for tensor, new in outputs.items()}
     for node in nodes:
         found += bodies[node.name][0] if node.name in bodies else [node]
-        if len(found) > MOST + len(bodies):
-            raise DamagedError(f"the functions of the graph make more than {MOST:,} nodes")
     return [_retargeted(node, given) for node in found]
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from ..formats.constants import constant
 from ..formats.nodes import Node, truth_value
 from .cut import Cut
-from .graph import Graph, node_of, output
+from .graph import Graph, in_loops, node_of, output
 from .layers import Layers
 from .operations import ASSIGNS, NORMALISING, VARIABLES
 from .values import Values
@@ -29,32 +28,27 @@ _MOST_USES = 200  # of a statistic
 _BIASED = re.compile(r"(.*)/biased(_\d+)?", re.DOTALL)  # moving_averages.py: the scope again, and the variable's name
 
 
-class Averaged(NamedTuple):
-    """A statistic of the batch, and the variable that is its moving average; None where none was found."""
+def freeze(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
+    """The cut with its batch norms on their averages, and what was changed: fused ones, and statistics of others.
 
-    statistic: str
-    average: str | None
-
-
-def freeze(made: Cut, whole: Graph) -> tuple[Cut, list[str], list[Averaged]]:
-    """The cut with every batch norm on its averages, their names, and each statistic of the batch that was met.
-
-    `whole` is the graph that the cut was made of, in which the averages are assigned.
+    `whole` is the graph that the cut was made of, in which the averages are assigned. What has no average stays, and
+    `batch_statistics` finds it again.
     """
-    made, fused, found = _freeze_fused(made, whole)
-    spelled: list[str] = []
+    made, changed = _freeze_fused(made, whole)
     for _ in range(_ROUNDS):
-        made, names, averaged = _freeze_spelled(made, whole)
-        spelled += names
-        found += [each for each in averaged if each not in found]
+        made, names = _freeze_spelled(made, whole)
+        changed += names
         if not names:
             break
-    return made, fused + spelled, found
+    return made, changed
 
 
 def batch_statistics(graph: Graph) -> list[str]:
-    """Means and sums over axis 0 of what varies, and fused batch norms in training mode."""
-    values, varying = Values(graph), Layers(graph).varying
+    """Means and sums over axis 0 of what varies, and fused batch norms in training mode.
+
+    Inside a loop axis 0 is that of one image.
+    """
+    values, varying = Values(graph), Layers(graph).varying - in_loops(graph)
     found = [name for name, node in graph.nodes.items() if NORMALISING.search(node.op) and _trains(node)]
     for name, node in graph.nodes.items():
         if node.op in ("Mean", "Sum") and name in varying and len(graph.inputs[name]) == 2:
@@ -71,22 +65,20 @@ def _trains(node: Node) -> bool:
     return node.truth("is_training", True)
 
 
-def _freeze_fused(made: Cut, whole: Graph) -> tuple[Cut, list[str], list[Averaged]]:
+def _freeze_fused(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
     replaced: dict[str, Node] = {}
     added: dict[str, Node] = {}
-    found: list[Averaged] = []
     for name, node in made.graph.nodes.items():
         if not NORMALISING.search(node.op) or not _trains(node) or len(made.graph.inputs[name]) < 5:
             continue
         averages = [assigned(whole, output(name, number))[0] for number in (1, 2)]
         if None in averages:
             averages = _beside(whole, name) or averages
-        found += [Averaged(output(name, number), each) for number, each in zip((1, 2), averages, strict=True)]
         if None not in averages:
             inputs = (*made.graph.inputs[name][:3], *averages)
             replaced[name] = node._replace(inputs=inputs).with_attribute("is_training", truth_value(False))
             added |= {each: whole.nodes[each] for each in averages}
-    return made.rewired({}, replaced, added.values()), list(replaced), found
+    return made.rewired({}, replaced, added.values()), list(replaced)
 
 
 def _beside(whole: Graph, name: str) -> list[str] | None:
@@ -99,17 +91,15 @@ def _beside(whole: Graph, name: str) -> list[str] | None:
     return None
 
 
-def _freeze_spelled(made: Cut, whole: Graph) -> tuple[Cut, list[str], list[Averaged]]:
+def _freeze_spelled(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
     """One round: of each statistic the last form that the net uses takes its average's value."""
     graph = made.graph
     redirected: dict[str, str] = {}
     added: dict[str, Node] = {}
-    found: list[Averaged] = []
     for name in batch_statistics(graph):
         if NORMALISING.search(graph.nodes[name].op):
             continue
         average, path = assigned(whole, name)
-        found.append(Averaged(name, average))
         if average is None:
             continue
         own = {node_of(each) for each in path}
@@ -118,7 +108,7 @@ def _freeze_spelled(made: Cut, whole: Graph) -> tuple[Cut, list[str], list[Avera
             read, more = _shaped_as(made, whole, average, used[-1])
             redirected[used[-1]] = read
             added |= more | {average: whole.nodes[average]}
-    return made.rewired(redirected, added=added.values()), list(redirected), found
+    return made.rewired(redirected, added=added.values()), list(redirected)
 
 
 def _uses(graph: Graph, tensor: str) -> list:

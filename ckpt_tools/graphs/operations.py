@@ -32,7 +32,6 @@ PIPELINE = re.compile(
 )
 SHAPES = {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"}
 SAME_VALUES = {"Identity", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "Print", "Cast"}
-LOOPS = {"Enter", "Exit", "NextIteration", "LoopCond", "RefEnter", "RefExit", "RefNextIteration"}
 _GRADIENT = re.compile(r"(^|/)gradients?(_\d+|_tape)?/")
 
 
@@ -47,7 +46,11 @@ def is_source(node: Node) -> bool:
         node.op in PLACEHOLDERS
         or PIPELINE.search(node.op) is not None
         or is_random(node.op)
-        or (not node.data_inputs and node.op not in VARIABLES and node.op not in ("Const", "NoOp"))
+        or (
+            (not node.inputs or node.inputs[0][:1] == "^")
+            and node.op not in VARIABLES
+            and node.op not in ("Const", "NoOp")
+        )
     )
 
 
