@@ -19,8 +19,10 @@ from ckpt_tools.formats.nodes import Node
 from ckpt_tools.graphs.analysis import Analysis
 from ckpt_tools.graphs.graph import node_of, output_of
 from ckpt_tools.graphs.safety import functions_called
+from ckpt_tools.graphs.variables import GraphVariable
 from ckpt_tools.plan import Conflict
 
+SIDES = (24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 227, 231, 256, 299, 300, 331, 384, 448, 512)  # as people have
 _IMAGES = 3  # that the check computes
 _NEAR = 1e-4  # relative difference that the number of images in a batch may make
 _TIMEOUT = 120_000  # milliseconds: a stranger's loop need not end
@@ -50,11 +52,7 @@ def import_net(
     """
     graph = found.net.graph
     images = fitted(images, found)
-    variables = {
-        each.name: _variable(each.name, each.spec.shape, each.spec.dtype)
-        for each in found.variables
-        if not each.frozen or each.name in thawed
-    }
+    variables = {each.name: _variable(each) for each in found.variables if not each.frozen or each.name in thawed}
     given = {f"{node_of(found.images.tensor)}:0": images}
     given |= {f"{name}:0": variable.value() for name, variable in variables.items()}
     left_out = {node_of(tensor) for tensor in given}
@@ -97,7 +95,7 @@ def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
         images = tf.squeeze(images, [3])
     sides = images.shape[1:].as_list()
     if wanted is not None and len(wanted) == len(sides) + 1:
-        differ = [(ours, theirs) for ours, theirs in zip(sides, wanted[1:], strict=True) if theirs not in (None, ours)]
+        differ = [side for side, own in zip(sides, wanted[1:], strict=True) if None not in (side, own) and side != own]
         if differ:
             raise UnsupportedError(f"the net takes images of {_spelled(wanted[1:])}, these are {_spelled(sides)}")
     return tf.saturate_cast(images, tf.as_dtype(found.images.dtype))
@@ -133,6 +131,26 @@ def check_import(
     return _wrong(found.features, together, again, alone)
 
 
+def sides_that_fit(file: GraphFile, found: Analysis, channels: int, sides: Sequence[int] = SIDES) -> list[int]:
+    """Of these sides, in pixels, those that a net takes which does not say its own: one row of features an image.
+
+    A net that reshapes to a fixed number of values takes images of wrong sides, too, and mixes their rows.
+    """
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(operation_timeout_in_ms=_TIMEOUT)) as session:
+        fed = tf.placeholder(tf.float32, [None, None, None, channels])
+        features = import_net(file, found, fed).features
+        session.run(tf.global_variables_initializer())
+        fitting = []
+        for side in sides:
+            try:
+                rows = session.run(features, {fed: np.zeros((_IMAGES, side, side, channels), "float32")})
+            except tf.errors.OpError:
+                continue
+            if len(rows) == _IMAGES:
+                fitting.append(side)
+    return fitting
+
+
 def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[np.ndarray]) -> list[Conflict]:
     rows = len(together)
     if rows != _IMAGES or any(len(each) != 1 for each in alone):
@@ -153,9 +171,9 @@ def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[n
     return conflicts
 
 
-def _variable(name: str, shape: Sequence[int], dtype: str) -> tf.Variable:
+def _variable(made: GraphVariable) -> tf.Variable:
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
-        return tf.get_variable(name, shape, tf.as_dtype(dtype))
+        return tf.get_variable(made.name, made.spec.shape, tf.as_dtype(made.spec.dtype), trainable=made.trainable)
 
 
 def _portable(node: Node) -> Node:

@@ -23,10 +23,11 @@ from graph_styles import (  # noqa: E402
 )
 
 from ckpt_tools import open_checkpoint  # noqa: E402
-from ckpt_tools.errors import CheckpointError, DamagedError, UnsupportedError  # noqa: E402
+from ckpt_tools.errors import CheckpointError, DamagedError, SelectionError, UnsupportedError  # noqa: E402
 from ckpt_tools.formats.graph_file import read_graph  # noqa: E402
 from ckpt_tools.graphs.analysis import analyse  # noqa: E402
-from ckpt_tools.nets.imported import check_import, import_net  # noqa: E402
+from ckpt_tools.graphs.choosing import Choices  # noqa: E402
+from ckpt_tools.nets.imported import check_import, import_net, sides_that_fit  # noqa: E402
 
 IMAGES = np.random.default_rng(4).uniform(size=(5, SIDE, SIDE, 3)).astype("float32")
 
@@ -248,3 +249,77 @@ def test_what_the_check_finds(tmp_path: Path, change: object, cause: str) -> Non
     file = read_graph(exported(tmp_path, build))
     found = analyse(file)
     assert cause in [conflict.cause for conflict in check_import(file, found, (SIDE, SIDE, 3), {})]
+
+
+def test_a_net_of_the_registry_is_the_same_by_either_road(tmp_path: Path) -> None:
+    """Built by tf_slim's layers and trained, saved, imported; and built to infer."""
+    from ckpt_tools.nets.graph import build_net
+    from ckpt_tools.nets.registry import get_net
+
+    resnet = get_net("resnet_v1_14")
+    with tf.Graph().as_default():
+        images, labels = tf.placeholder(tf.float32, [8, 40, 40, 3]), tf.placeholder(tf.int64, [8])
+        built = build_net(resnet, images, num_classes=CLASSES, trains_batch_norm=lambda scope: True)
+        loss = tf.losses.sparse_softmax_cross_entropy(labels, built.logits)
+        with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+            tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
+        tf.train.export_meta_graph(str(tmp_path / "g.meta"))
+    batch = np.random.default_rng(0).uniform(-1, 1, (3, 40, 40, 3)).astype("float32")
+    with tf.Graph().as_default(), tf.Session() as session:
+        fed = tf.placeholder(tf.float32, [None, 40, 40, 3])
+        built = build_net(resnet, fed, num_classes=CLASSES)
+        tf.set_random_seed(1)
+        session.run(tf.global_variables_initializer())
+        values = session.run({variable.op.name: variable for variable in built.variables})
+        wanted = session.run({"features": built.features, "logits": built.logits}, {fed: batch})
+        names = list(built.end_points)
+    made, alone = imported(tmp_path / "g.meta", values, batch, batch[:1])
+    assert all(made[name].tobytes() == wanted[name].tobytes() for name in wanted)
+    assert len(alone["logits"]) == 1
+    found = analyse(read_graph(tmp_path / "g.meta"))
+    assert {each.name for each in found.variables if each.trainable} == {
+        variable.name for variable in resnet.variables(CLASSES) if variable.trainable
+    }
+    blocks = [name for name in names if name.startswith("resnet_v1_14/block") and name.count("/") == 1]
+    assert len(blocks) == 4
+    assert all(any(point.startswith(name) for point in found.end_points) for name in blocks)
+
+
+def test_the_frozen_part_of_an_imported_net_is_found(GOLDEN: Path) -> None:
+    """A new head on the features: they are what the cache would keep."""
+    from ckpt_tools.train.frozen_prefix import find_frontier
+
+    file = read_graph(GOLDEN / "tf221_graph" / "model.ckpt.meta")
+    with tf.Graph().as_default():
+        images, labels = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3]), tf.placeholder(tf.int64, [None])
+        made = import_net(file, analyse(file), images)
+        weights = tf.get_variable("Logits/fc/weights", [16, 3])
+        loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=made.features @ weights)
+        )
+        step = tf.train.GradientDescentOptimizer(0.1).minimize(loss, var_list=[weights])
+        frontier = find_frontier(images, [step, loss], lambda name: name.startswith(("Logits", "hidden")))
+        assert [tensor.shape.as_list() for tensor in frontier.tensors] == [[None, CHANNELS]]
+        assert "conv2/weights" in frontier.variables and "hidden/weights" not in frontier.variables
+
+
+def test_sides_that_a_net_takes(tmp_path: Path) -> None:
+    def build() -> None:
+        x = tf.placeholder(tf.float32, [None, None, None, 3], "images")
+        x = tf.nn.conv2d(x, tf.get_variable("w", [3, 3, 3, 2]), 2, "SAME")
+        tf.nn.softmax(tf.matmul(tf.reshape(x, [-1, 6 * 6 * 2]), tf.get_variable("weights", [6 * 6 * 2, CLASSES])))
+
+    file = read_graph(exported(tmp_path, build))
+    assert sides_that_fit(file, analyse(file), 3, range(8, 26)) == [11, 12]  # 24 gives 12 x 12: four rows an image
+
+
+def test_a_scope_names_the_end_point_in_it(GOLDEN: Path) -> None:
+    file = read_graph(GOLDEN / "tf221_graph" / "model.ckpt.meta")
+    found = analyse(file, Choices(features="conv2"))
+    assert (found.features, found.width, found.logits, found.conflicts) == ("conv2/Relu", CHANNELS, "", ())
+    with pytest.raises(SelectionError, match="no operation conv3, and no end point in it; did you mean conv"):
+        analyse(file, Choices(features="conv3"))
+    with tf.Graph().as_default():
+        made = import_net(file, found, tf.placeholder(tf.float32, [None, SIDE, SIDE, 3]))
+        assert made.features.shape.as_list() == [None, CHANNELS]  # the mean over the map
+        assert made.logits is None

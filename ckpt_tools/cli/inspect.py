@@ -90,6 +90,8 @@ def inspect(args: argparse.Namespace) -> int:
     if args.graph or (is_graph(args.source) and not any(getattr(args, name) for name in TENSORS_ONLY)):
         from .graph import show_graph  # most often it is a checkpoint
 
+        if given := [f"--{name.replace('_', '-')}" for name in TENSORS_ONLY if getattr(args, name)]:
+            raise SelectionError(f"{' and '.join(given)}: of tensors, not of a graph", advice="Leave out --graph.")
         show_graph(args.source, args.json)
         return DONE
     checkpoint = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")

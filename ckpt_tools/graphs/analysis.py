@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..errors import DamagedError
+from ..errors import DamagedError, SelectionError
 from ..formats.graph_file import GraphFile
 from ..formats.graphdef import frozen_names
 from ..formats.nodes import Shape
+from ..names import did_you_mean
 from ..plan import Conflict
 from . import batch_size, normalisation
 from .choosing import AS_FOUND, Choices, Target, choose, tensor_called
@@ -78,6 +79,8 @@ def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str]
     graph = Graph(plain(inlined(file.nodes, file.functions), file.producer))
     check_inputs(graph)
     layers, keys = Layers(graph), checkpoint_keys(graph)
+    if choices.features and node_of(choices.features) not in graph.nodes:
+        choices = choices._replace(features=_end_point_in(file, choices, saved))
     for name in (choices.input, choices.features, choices.logits, *choices.feeds):
         if name:
             tensor_called(graph, name)
@@ -86,6 +89,19 @@ def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str]
     if target is None:
         return Analysis(len(file.nodes), conflicts=tuple(conflicts))
     return _Net(file, graph, target, choices, conflicts, keys).analysis()
+
+
+def _end_point_in(file: GraphFile, choices: Choices, saved: Collection[str]) -> str:
+    """The only end point in a scope that a user names for the features. Raises SelectionError where there is none, or
+    where there are several."""
+    scope = choices.features.strip("/")
+    points = list(analyse(file, choices._replace(features=""), saved).end_points)
+    inside = [point for point in points if point.startswith(f"{scope}/")]
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        raise SelectionError(f"{len(inside)} end points lie in {scope}: {', '.join(inside[-_LISTED:])}")
+    raise SelectionError(f"the graph has no operation {scope}, and no end point in it{did_you_mean(scope, points)}")
 
 
 def check_inputs(graph: Graph) -> None:
@@ -151,6 +167,10 @@ class _Net:
             known = [each for each in sources(self.made) if each.tensor == tensor]
             return known[0] if known else Source(tensor, "float32", self.graph.shape(tensor), True)
         found = sources(self.made)
+        told = {
+            tensor.removesuffix(":0") for each in self.file.signatures.values() for tensor, _, _ in each.inputs.values()
+        }
+        found.sort(key=lambda each: each.tensor not in told)  # what a SavedModel says that it takes
         if found and len(found[0].shape or ()) == 3 and self.graph.op(found[0].tensor).startswith("Decode"):
             found = [_behind_decoder(self.made.graph, found[0])]
         if not found:
