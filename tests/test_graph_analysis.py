@@ -228,7 +228,8 @@ def test_several_inputs(tmp_path: Path) -> None:
 
     file = saved(tmp_path, build)
     found = analyse(file)
-    assert causes(found) == ["several inputs", "values are needed"]
+    assert causes(found) == ["several inputs"]
+    assert found.conflicts[0].advice.startswith("The net takes more than images: --feed sensors=VALUE, or --features")
     assert found.conflicts[0].names == ("images", "sensors")
     assert analyse(file, Choices(features="Mean")).conflicts == ()
     with pytest.raises(SelectionError, match="the graph has no operation imags; did you mean images"):
@@ -278,6 +279,26 @@ def test_a_decoder_of_one_picture_is_cut_behind(tmp_path: Path) -> None:
     found = analyse(saved(tmp_path, build))
     assert not found.conflicts
     assert (found.images.tensor, found.images.dtype) == ("ExpandDims", "float32")
+
+
+def test_pictures_that_are_decoded_in_a_loop_are_asked_for(tmp_path: Path) -> None:
+    def build() -> None:
+        contents = tf.placeholder(tf.string, [None], "encoded_images")
+
+        def decode(content: object) -> object:
+            picture = tf.image.convert_image_dtype(tf.image.decode_jpeg(content, channels=3), tf.float32)
+            return tf.ensure_shape(picture, [SIDE, SIDE, 3])
+
+        x = tf.map_fn(decode, contents, tf.float32)
+        tf.nn.softmax(small(tf.identity(x, name="pictures")))
+
+    file = saved(tmp_path, build)
+    (conflict,) = analyse(file).conflicts
+    assert conflict.cause == "no images found"
+    assert "pictures" in conflict.names
+    chosen = analyse(file, Choices(input="pictures"))
+    assert not chosen.conflicts
+    assert (chosen.images.shape, chosen.images.dtype) == ((None, SIDE, SIDE, 3), "float32")
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------

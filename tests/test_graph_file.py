@@ -57,7 +57,10 @@ def test_nodes_are_what_protobuf_reads(GOLDEN: Path, name: str) -> None:
     for node in wanted.node:
         node.device = ""  # devices are left out
     assert list(made.node) == list(wanted.node)
-    assert [each.signature.name for each in made.library.function] == list(graph.functions)
+    for function in wanted.library.function:
+        for node in function.node_def:
+            node.device = ""
+    assert list(made.library.function) == list(wanted.library.function)
     assert made.versions == wanted.versions
 
 

@@ -149,6 +149,44 @@ def test_a_loop_over_the_images(tmp_path: Path) -> None:
     assert imported(path, values, IMAGES)[0]["logits"].tobytes() == wanted.tobytes()
 
 
+def test_a_hub_module_gives_the_features_that_it_says(tmp_path: Path) -> None:
+    """A SavedModel of TensorFlow 1 with a graph to infer and one that trains, whose signature gives feature vectors."""
+    style = STYLES["slim fused"]
+    builder = tf.saved_model.Builder(str(tmp_path / "module"))
+    for tags, training in (([], False), (["train"], True)):
+        with building(style), tf.Session() as session:
+            images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+            net(style, images, training)
+            vector = tf.get_default_graph().get_tensor_by_name("global_pool:0")
+            info = {name: tf.saved_model.build_tensor_info(each) for name, each in (("i", images), ("o", vector))}
+            signature = tf.saved_model.build_signature_def({"images": info["i"]}, {"default": info["o"]})
+            if training:
+                builder.add_meta_graph(tags, {"default": signature})
+            else:
+                for variable in tf.global_variables():
+                    value = values_of(style)[variable.op.name]
+                    session.run(variable.initializer, {variable.initializer.inputs[1]: value})
+                builder.add_meta_graph_and_variables(session, tags, {"default": signature})
+                wanted = session.run(vector, {images: IMAGES})
+    builder.save()
+    file = read_graph(tmp_path / "module")
+    found = analyse(file)
+    assert (found.conflicts, found.features, found.width, found.logits) == ((), "global_pool", CHANNELS, "")
+    tensors = open_checkpoint(tmp_path / "module").tensors
+    assert all(each.key in tensors for each in found.variables)
+    (made,) = imported_features(file, found, {name: tensors[name].load() for name in tensors})
+    assert made.tobytes() == wanted.tobytes()
+
+
+def imported_features(file: object, found: object, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+    with tf.Graph().as_default(), tf.Session() as session:
+        fed = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3])
+        made = import_net(file, found, fed)
+        for name, variable in made.variables.items():
+            session.run(variable.initializer, {variable.initializer.inputs[1]: values[name]})
+        return [session.run(made.features, {fed: IMAGES})]
+
+
 @pytest.mark.parametrize("thawed", [False, True])
 def test_constants_of_a_frozen_graph_thaw(tmp_path: Path, thawed: bool) -> None:
     style, values = STYLES["slim fused, scale"], values_of(STYLES["slim fused, scale"])

@@ -99,9 +99,18 @@ def read_graph(path: str | os.PathLike[str]) -> GraphFile:
 def graph_bytes(nodes: Iterable[Node], functions: Iterable[Function] = (), versions: bytes = b"") -> bytes:
     """A GraphDef. The same nodes give the same bytes."""
     made = b"".join(put_bytes(1, encode_node(node)) for node in nodes)
-    library = b"".join(put_bytes(1, bytes(function.data)) for function in functions)
+    library = b"".join(put_bytes(1, _function_bytes(function)) for function in functions)
     made += put_bytes(2, library) if library else b""
     return made + (put_bytes(4, versions) if versions else b"")
+
+
+def _function_bytes(function: Function) -> bytes:
+    """A FunctionDef, whose fields are all messages, with its nodes as they were read: without devices."""
+    nodes = iter(function.nodes)
+    return b"".join(
+        put_bytes(field, encode_node(next(nodes)) if field == 3 else bytes(message(content, wire, "a function")))
+        for field, wire, content in fields(function.data)
+    )
 
 
 def _for_inference(view: memoryview) -> memoryview:

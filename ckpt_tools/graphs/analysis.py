@@ -26,9 +26,9 @@ from .end_points import end_points
 from .graph import Graph, node_of
 from .inlining import inlined
 from .layers import Layers
-from .operations import VARIABLES, known_operations
+from .operations import PLACEHOLDERS, VARIABLES, known_operations
 from .safety import refusals
-from .sources import Flag, Source, decided, fed, inferring, sources
+from .sources import Flag, Source, decided, fed, inferring, sources, tensor_type
 from .variables import GraphVariable, checkpoint_keys, plain, variables_of, without_shape
 
 _PASSED = ("Identity", "StopGradient", "PlaceholderWithDefault")  # between the features and the layer that takes them
@@ -130,6 +130,7 @@ class _Net:
         goals = [target.features, *([target.logits] if target.logits else [])]
         self.made = cut(graph, goals)
         self.flags: list[Flag] = []
+        self.others: tuple[str, ...] = ()  # what the net takes besides images
         self.changes = Changes()
 
     def analysis(self) -> Analysis:
@@ -137,8 +138,7 @@ class _Net:
         images = self._images()
         if images is None:
             return self._result(None)
-        shape = images.shape
-        self.made = fed(self.made, images.tensor, images.dtype, shape)
+        self.made = fed(self.made, images.tensor, images.dtype, images.shape)
         self._infer()
         self._free(images)
         self._look_for_leftovers(node_of(images.tensor))
@@ -159,38 +159,39 @@ class _Net:
 
     def _images(self) -> Source | None:
         if self.choices.input:
-            tensor = tensor_called(self.graph, self.choices.input)
-            if node_of(tensor) not in self.made.graph.nodes:
-                advice = f"The features do not depend on {tensor}: name another tensor with --input."
-                self.conflicts.append(Conflict("no way from the images to the features", (tensor,), advice))
-                return None
-            known = [each for each in sources(self.made) if each.tensor == tensor]
-            return known[0] if known else Source(tensor, "float32", self.graph.shape(tensor), True)
+            return self._named_images(tensor_called(self.graph, self.choices.input))
         found = sources(self.made)
-        told = {
-            tensor.removesuffix(":0") for each in self.file.signatures.values() for tensor, _, _ in each.inputs.values()
-        }
-        found.sort(key=lambda each: each.tensor not in told)  # what a SavedModel says that it takes
+        signatures = self.file.signatures.values()
+        told = {tensor.removesuffix(":0") for each in signatures for tensor, _, _ in each.inputs.values()}
+        found.sort(key=lambda each: each.tensor not in told)  # what a SavedModel says that it takes comes first
         if found and len(found[0].shape or ()) == 3 and self.graph.op(found[0].tensor).startswith("Decode"):
             found = [_behind_decoder(self.made.graph, found[0])]
         if not found:
             advice = "Name the tensor that images are put into: --input NAME."
-            self.conflicts.append(Conflict("no images found", (), advice))
+            self.conflicts.append(Conflict("no images found", tuple(self._like_images()), advice))
             return None
-        others = [each.tensor for each in found[1:] if len(each.shape or (0,)) > 0]
-        if others:
-            self._several(found)
+        self.others = tuple(each.tensor for each in found[1:] if each.shape)
+        if self.others:
+            names = (found[0].tensor, *self.others[: _LISTED - 1])
+            advice = f"The net takes more than images: --feed {names[1]}=VALUE, or --features NAME in front of it."
+            self.conflicts.append(Conflict("several inputs", names, advice))
         return found[0]
 
-    def _several(self, found: list[Source]) -> None:
-        names = tuple(each.tensor for each in found)
-        more = [each for each in found[1:] if each.rank == found[0].rank or each.shape]
-        if more:
-            advice = (
-                f"The net takes more than images: --input NAME puts them behind where they come together, "
-                f"--feed {more[0].tensor}=VALUE sets one that is a number."
-            )
-            self.conflicts.append(Conflict("several inputs", names[:_LISTED], advice))
+    def _named_images(self, tensor: str) -> Source | None:
+        if node_of(tensor) not in self.made.graph.nodes:
+            advice = f"The features do not depend on {tensor}: name another tensor with --input."
+            self.conflicts.append(Conflict("no way from the images to the features", (tensor,), advice))
+            return None
+        for each in sources(self.made):
+            if each.tensor == tensor:
+                return each
+        return Source(tensor, tensor_type(self.graph, tensor), self.graph.shape(tensor), True)
+
+    def _like_images(self) -> list[str]:
+        """Tensors of the shape of images on the way to the features, the first first."""
+        graph = self.made.graph
+        shapes = {name: graph.shape(name) for name in graph.nodes}
+        return [name for name, shape in shapes.items() if len(shape or ()) == 4 and shape[3] in (1, 3, 4)][:_LISTED]
 
     def _infer(self) -> None:
         self.made, names = normalisation.freeze(self.made, self.graph)
@@ -215,7 +216,8 @@ class _Net:
         }
         self.made = self.made.rewired(defaults)
         graph = self.made.graph
-        fed_too = [name for name, node in graph.nodes.items() if node.op.startswith("Placeholder") and name != images]
+        said = {images, *map(node_of, self.others)}
+        fed_too = [name for name, node in graph.nodes.items() if node.op in PLACEHOLDERS and name not in said]
         if fed_too:
             advice = f"Give each a value: --feed {fed_too[0]}=VALUE."
             self.conflicts.append(Conflict("values are needed", tuple(fed_too), advice))

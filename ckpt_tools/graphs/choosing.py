@@ -12,10 +12,10 @@ from ..errors import SelectionError
 from ..formats.graph_file import GraphFile
 from ..names import did_you_mean
 from ..plan import Conflict
-from .finding import Candidate, candidates, walk_to_layer
+from .finding import Candidate, candidates, logits_at, walk_to_layer
 from .graph import Graph, node_of, output, output_of
 from .layers import Layers
-from .operations import VARIABLES
+from .operations import ACTIVATIONS, VARIABLES
 
 _COMPARED = 50  # candidates
 
@@ -69,7 +69,11 @@ def choose(
         names = tuple(each.logits for each in (found[0], *rivals))
         return None, [Conflict("several models in one graph", names, f"Choose one: --logits {names[0]}.")]
     target = _of_candidate(layers, found[0], found[0].logits)
-    if not _gives_classes(graph, found):
+    classes = _gives_classes(layers, found)
+    features = _features_by_signature(file, graph)
+    if features and not (classes and (found[0].evidence > 0 or logits_at(graph, features) == found[0].logits)):
+        return _with_features(graph, Target(""), features), []
+    if not classes:
         advice = "--features NAME makes the net a feature extractor; its end points are listed."
         return target._replace(logits="", classes=None), [Conflict("no classes found", (), advice)]
     return target, []
@@ -116,14 +120,30 @@ def _variables(graph: Graph, found: Candidate) -> set[str]:
     return {name for name in graph.upstream([found.logits]) if graph.nodes[name].op in VARIABLES}
 
 
-def _gives_classes(graph: Graph, found: list[Candidate]) -> bool:
-    """Whether the first candidate is a classifier: by its evidence, or as the only end of a net."""
-    first = found[0]
+def _features_by_signature(file: GraphFile, graph: Graph) -> str:
+    """The features that a SavedModel says it gives, as hub modules do: its only output of one row an image."""
+    for key in ("image_feature_vector", "default", "serving_default"):
+        outputs = file.signatures[key].outputs if key in file.signatures else {}
+        named = [(name, shape) for name, (tensor, _, shape) in outputs.items() if node_of(tensor) in graph.nodes]
+        rows = [name for name, shape in named if len(shape or ()) == 2]
+        name = "default" if "default" in rows else rows[0] if len(rows) == 1 else ""
+        if name:
+            return outputs[name][0]
+    return ""
+
+
+def _gives_classes(layers: Layers, found: list[Candidate]) -> bool:
+    """Whether the first candidate is a classifier: by its evidence, or as the only end of a net, which is linear."""
+    first, graph = found[0], layers.graph
     shape = graph.shape(first.logits)
     if shape is not None and (len(shape) > 4 or len(shape) == 3 or (len(shape) == 4 and set(shape[1:3]) - {1, None})):
         return False
+    if first.evidence > 0:
+        return True
     ends = [each for each in found if not each.inner]
-    return first.evidence > 0 or (first.evidence == 0 and len(ends) == 1 and (first.layer.outputs or 0) > 1)
+    between = graph.upstream([first.logits]) & graph.downstream([first.layer.name])
+    is_linear = not any(graph.nodes[name].op in ACTIVATIONS for name in between)
+    return first.evidence == 0 and len(ends) == 1 and is_linear and (first.layer.outputs or 0) > 1
 
 
 def _no_layers(file: GraphFile, graph: Graph) -> Conflict:

@@ -29,7 +29,7 @@ _BIASED = re.compile(r"(.*)/biased(_\d+)?", re.DOTALL)  # moving_averages.py: th
 
 
 def freeze(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
-    """The cut with its batch norms on their averages, and what was changed: fused ones, and statistics of others.
+    """The cut with its batch norms on their averages, and the names of those that were changed.
 
     `whole` is the graph that the cut was made of, in which the averages are assigned. What has no average stays, and
     `batch_statistics` finds it again.
@@ -40,7 +40,7 @@ def freeze(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
         changed += names
         if not names:
             break
-    return made, changed
+    return made, list(dict.fromkeys(changed))
 
 
 def batch_statistics(graph: Graph) -> list[str]:
@@ -96,6 +96,7 @@ def _freeze_spelled(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
     graph = made.graph
     redirected: dict[str, str] = {}
     added: dict[str, Node] = {}
+    changed = []
     for name in batch_statistics(graph):
         if NORMALISING.search(graph.nodes[name].op):
             continue
@@ -107,8 +108,9 @@ def _freeze_spelled(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
         if used:
             read, more = _shaped_as(made, whole, average, used[-1])
             redirected[used[-1]] = read
+            changed.append(average.rpartition("/")[0].partition("/moments")[0] or average)
             added |= more | {average: whole.nodes[average]}
-    return made.rewired(redirected, added=added.values()), list(redirected)
+    return made.rewired(redirected, added=added.values()), changed
 
 
 def _uses(graph: Graph, tensor: str) -> list:

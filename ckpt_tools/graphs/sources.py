@@ -19,7 +19,7 @@ from .conditions import resolve
 from .cut import Cut
 from .dropout import random_operations
 from .dropout import remove as remove_dropout
-from .graph import Graph, node_of, output_of
+from .graph import Graph, in_loops, node_of, output_of
 from .normalisation import batch_statistics
 from .operations import PIPELINE, PLACEHOLDERS, VARIABLES, is_random, is_source
 
@@ -68,9 +68,12 @@ class Flag(NamedTuple):
 
 
 def sources(made: Cut) -> list[Source]:
-    """The tensors that bring data to the goals, the likeliest images first. What leads to a decoder is not listed."""
+    """The tensors that bring data to the goals, the likeliest images first.
+
+    What leads to a decoder is not listed, nor what lies in a loop, where images come one by one.
+    """
     graph = made.graph
-    near = graph.upstream(made.goals, stop=lambda name: _ends_at(graph, name))
+    near = graph.upstream(made.goals, stop=lambda name: _ends_at(graph, name)) - in_loops(graph)
     found: dict[str, Source] = {}
     for name in graph.nodes:
         node = graph.nodes[name]
@@ -91,6 +94,13 @@ def _ends_at(graph: Graph, name: str) -> bool:
     """Whether what lies in front of a node is no part of the net: a pipeline, or the default of what may be fed."""
     op = graph.nodes[name].op
     return PIPELINE.search(op) is not None or (op == "PlaceholderWithDefault" and bool(graph.shape(name)))
+
+
+def tensor_type(graph: Graph, tensor: str) -> str:
+    """The element type of any tensor, by what its operation says; float32 where it says nothing."""
+    node = graph.nodes[node_of(tensor)]
+    found = source_type(node, output_of(tensor)) if is_source(node) else None
+    return found or node.dtype("DstT") or node.dtype("T") or node.dtype() or "float32"
 
 
 def source_type(node: Node, number: int) -> str | None:

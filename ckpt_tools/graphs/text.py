@@ -140,14 +140,9 @@ def _done(found: Analysis) -> str:
     changes = found.changes
     done = [
         "dropout removed" if changes.dropout else "",
-        f"{_count(_layers(changes.batch_norms), 'batch norm')} in inference mode" if changes.batch_norms else "",
+        f"{_count(len(changes.batch_norms), 'batch norm')} in inference mode" if changes.batch_norms else "",
     ]
     return "".join(f"; {each}" for each in done if each)
-
-
-def _layers(names: Sequence[str]) -> int:
-    """The layers among the operations of batch norms: mean and variance of one that is spelled out are two."""
-    return len(dict.fromkeys(name.partition("/moments")[0] for name in names))
 
 
 def _variables(found: Analysis) -> str:
