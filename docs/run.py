@@ -47,6 +47,7 @@ def inputs() -> dict[str, Path]:
         "partitioned": golden / "tf115_v2_partitioned",
         "object": golden / "tf221_object",
         "torch": golden / "torch",
+        "graph": golden / "tf221_graph",
         "broken": shared / "corpus" / "broken" / "derived",
     }
 

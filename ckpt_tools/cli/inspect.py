@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, SelectionError
 from ..formats import open_checkpoint
+from ..formats.detect import identify
 from ..names import select
 from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, statistics_of, totals
 from ..report import count, render, share, size
@@ -34,6 +36,7 @@ TITLES = {
 }
 COLUMNS = ["name", "dtype", "shape", "parameters", "bytes", "kind"]
 STATISTICS = ["min", "max", "mean", "std", "zeros", "nan", "inf"]
+TENSORS_ONLY = ("scope", "sort", "names", "tree", "stats", "tensor", "fail_on", "html", "stored_names")
 SPELLED = {"nan": "NaN", "inf": "Inf"}
 EXAMPLES = """\
   ckpt-inspect inception_v3.ckpt
@@ -44,6 +47,7 @@ EXAMPLES = """\
   ckpt-inspect model.ckpt --scope 're:weights$' --names | wc -l
   ckpt-inspect model.ckpt --fail-on nan,inf > /dev/null || echo broken
   ckpt-inspect model.ckpt --json | jq .totals
+  ckpt-inspect model.ckpt.meta                the graph: inputs, features, classes, end points, variables
   ckpt-inspect model.ckpt --html model.html   a page to explore it in the browser
   ckpt-inspect inception_v3.h5 --as slim      what each tensor of Keras' file is in slim's net"""
 
@@ -72,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if a tensor holds such values"
     )
     made.add_argument("--as", dest="layout", choices=LAYOUTS, help="what each tensor is called in this library's net")
+    made.add_argument("--graph", action="store_true", help="what the graph takes and gives; for a .meta the default")
     made.add_argument("--html", metavar="FILE", help="write one self-contained page to explore the checkpoint")
     made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: the keys as in the file")
     return made
@@ -82,6 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
+    if args.graph or (is_graph(args.source) and not any(getattr(args, name) for name in TENSORS_ONLY)):
+        from .graph import show_graph  # most often it is a checkpoint
+
+        if given := [f"--{name.replace('_', '-')}" for name in TENSORS_ONLY if getattr(args, name)]:
+            raise SelectionError(f"{' and '.join(given)}: of tensors, not of a graph", advice="Leave out --graph.")
+        show_graph(args.source, args.json)
+        return DONE
     checkpoint = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")
     if args.tensor:
         with salvaging():
@@ -111,6 +123,11 @@ def inspect(args: argparse.Namespace) -> int:
         say(f"ckpt-inspect: {args.source} holds no tensors")
         return FOUND
     return DONE if not complain(args, values) else FOUND
+
+
+def is_graph(source: str) -> bool:
+    """Whether a source is a MetaGraph, which holds no tensors."""
+    return Path(source).is_file() and identify(source).name == "metagraph"
 
 
 def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row], values: dict) -> None:
