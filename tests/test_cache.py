@@ -12,7 +12,7 @@ import tiny_net
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import OutputError, RecipeError, TrainingError
-from ckpt_tools.train import transfer as transfer_module
+from ckpt_tools.train.cache import transfer as transfer_module
 from ckpt_tools.train.cache.store import Part, open_cache, parse_size
 from ckpt_tools.train.data.loading import load_data_set
 from ckpt_tools.train.data.pipeline import make_batches

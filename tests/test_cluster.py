@@ -14,11 +14,11 @@ import tiny_net
 
 from ckpt_tools import from_arrays, open_checkpoint
 from ckpt_tools.errors import RecipeError, TrainingError
-from ckpt_tools.train import cluster as cluster_module
-from ckpt_tools.train import finetune as finetune_module
+from ckpt_tools.train.graph import cluster as cluster_module
 from ckpt_tools.train.graph.cluster import Cluster, after_all, own_shard, reachable, read_cluster, serve, wait_for
 from ckpt_tools.train.graph.restore import changed_tensors
 from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run import finetune as finetune_module
 from ckpt_tools.train.run.finetune import finetune
 from ckpt_tools.train.run.lead import finetune_as_task
 from ckpt_tools.train.run.run_directory import RunDirectory

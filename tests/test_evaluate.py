@@ -239,7 +239,7 @@ def test_options_that_say_nothing_are_refused(run, slim_folder):
 
 
 def test_a_batch_norm_gap_without_batch_norm_is_said_before_anything_is_computed(run, tmp_path, monkeypatch):
-    from ckpt_tools.train import evaluate as module
+    from ckpt_tools.train.use import evaluate as module
 
     source = tiny_net.write_source(tmp_path / "tiny.ckpt", classes=3)
     found = open_classifier(source)

@@ -15,9 +15,9 @@ from PIL import Image  # noqa: E402
 from ckpt_tools import open_checkpoint  # noqa: E402
 from ckpt_tools.cli import export as command  # noqa: E402
 from ckpt_tools.errors import DataError, OutputError, RecipeError, TrainingError  # noqa: E402
-from ckpt_tools.train import exported  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use import exported  # noqa: E402
 from ckpt_tools.train.use.export import ExportOptions, export  # noqa: E402
 from ckpt_tools.train.use.predict import PredictOptions, predict  # noqa: E402
 

@@ -16,11 +16,12 @@ import tiny_net  # noqa: E402
 from ckpt_tools import open_checkpoint  # noqa: E402
 from ckpt_tools.cli import features as command  # noqa: E402
 from ckpt_tools.errors import DataError, OutputError, RecipeError, SelectionError  # noqa: E402
-from ckpt_tools.train import feature_files, projection  # noqa: E402
 from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.pages import projection  # noqa: E402
 from ckpt_tools.train.pages.figures import draw_points  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use import feature_files  # noqa: E402
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.use.feature_files import merge_features, read_features  # noqa: E402
 from ckpt_tools.train.use.features import FeatureOptions, last_frozen, write_features  # noqa: E402

@@ -14,10 +14,10 @@ import tiny_net
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.cli.finetune import main
 from ckpt_tools.errors import TrainingError
-from ckpt_tools.train import finetune as finetune_module
-from ckpt_tools.train import run as run_module
 from ckpt_tools.train.graph.restore import audit, changed_tensors, initial_value, planned_tensors
 from ckpt_tools.train.options.training import Options
+from ckpt_tools.train.run import finetune as finetune_module
+from ckpt_tools.train.run import run as run_module
 from ckpt_tools.train.run.finetune import finetune
 
 HEAD = {"Tiny/Logits/Conv2d_1c_1x1/weights", "Tiny/Logits/Conv2d_1c_1x1/biases"}

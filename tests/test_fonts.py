@@ -12,7 +12,7 @@ from fontTools.fontBuilder import FontBuilder  # noqa: E402
 from fontTools.pens.ttGlyphPen import TTGlyphPen  # noqa: E402
 from matplotlib import font_manager  # noqa: E402
 
-from ckpt_tools.train import fonts  # noqa: E402
+from ckpt_tools.train.pages import fonts  # noqa: E402
 from ckpt_tools.train.pages.figures import draw_confusion, draw_photos, draw_points, write_png  # noqa: E402
 
 NAME = chr(0x10FFF0)  # a character for private use, which no font of any machine has

@@ -17,9 +17,9 @@ from ckpt_tools.cli import features as features_command  # noqa: E402
 from ckpt_tools.cli import finetune as finetune_command  # noqa: E402
 from ckpt_tools.cli import inspect as inspect_command  # noqa: E402
 from ckpt_tools.cli import predict as predict_command  # noqa: E402
-from ckpt_tools.train import report  # noqa: E402
 from ckpt_tools.train.options.configuration import read_config  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.pages import report  # noqa: E402
 
 DOG, PHOTOS = (text.encode("gbk").decode("utf-8", "surrogateescape") for text in ("狗", "照片"))
 SPELT = r"\xb9\xb7"

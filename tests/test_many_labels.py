@@ -22,14 +22,16 @@ from ckpt_tools.cli import export as export_command  # noqa: E402
 from ckpt_tools.cli import features as features_command  # noqa: E402
 from ckpt_tools.cli import predict as predict_command  # noqa: E402
 from ckpt_tools.errors import DataError, RecipeError, TrainingError  # noqa: E402
-from ckpt_tools.train import evaluate as evaluate_module  # noqa: E402
-from ckpt_tools.train import examples, labelling, metrics, objective  # noqa: E402
+from ckpt_tools.train.data import examples, labelling  # noqa: E402
 from ckpt_tools.train.data.examples import divide  # noqa: E402
 from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
 from ckpt_tools.train.data.pipeline import epoch_order  # noqa: E402
+from ckpt_tools.train.graph import objective  # noqa: E402
 from ckpt_tools.train.graph.devices import FILLER, no_filler  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use import evaluate as evaluate_module  # noqa: E402
+from ckpt_tools.train.use import metrics  # noqa: E402
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.use.predict import PredictOptions, predict  # noqa: E402
 

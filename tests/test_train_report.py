@@ -16,8 +16,8 @@ import tiny_net  # noqa: E402
 
 from ckpt_tools.cli import evaluate as command  # noqa: E402
 from ckpt_tools.errors import RecipeError, TrainingError  # noqa: E402
-from ckpt_tools.train import charts, report  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.pages import charts, report  # noqa: E402
 from ckpt_tools.train.pages.report import write_report  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402

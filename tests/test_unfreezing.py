@@ -12,11 +12,11 @@ import tiny_net
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import PlanError, RecipeError, SelectionError, TrainingError
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.train import finetune as finetune_module
 from ckpt_tools.train.graph.restore import changed_tensors
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.plan.job import make_job
 from ckpt_tools.train.plan.phases import ages, parse_phases, scopes_after
+from ckpt_tools.train.run import finetune as finetune_module
 from ckpt_tools.train.run.finetune import finetune
 from ckpt_tools.train.run.run_directory import RunDirectory
 

@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         from ..train.graph.quiet import hush_tensorflow
         from ..train.options.configuration import from_arguments
-        from ..train.use.evaluate import EvaluateOptions, evaluate, write_evaluation
+        from ..train.pages.evaluation_files import write_evaluation
+        from ..train.use.evaluate import EvaluateOptions, evaluate
 
         options = from_arguments(EvaluateOptions, args)
         try:
