@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -160,6 +161,14 @@ def _create_auxiliary_variables(net: Net, num_classes: int) -> None:
             model_variable(row.name, row.shape_for(num_classes), tf.float32, initializer, trainable=False)
 
 
+def _place(builder: str | Callable) -> tuple[object, str]:
+    """The module of a builder, and its name there."""
+    if callable(builder):
+        return inspect.getmodule(builder), builder.__name__
+    module, _, function = builder.rpartition(".")
+    return importlib.import_module(module), function
+
+
 def _call_slim(
     net: Net,
     images: tf.Tensor,
@@ -168,13 +177,12 @@ def _call_slim(
     dropout_keep_prob: float,
     aux: bool,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    module_name, _, function = net.builder.rpartition(".")
-    module = importlib.import_module(module_name)
+    module, function = _place(net.builder)
     # One arg_scope serves all ResNets, one all VGGs, one all widths of a MobileNet; the others have one each.
     words = function.split("_")
     families = ("_".join(words[:count]) for count in range(len(words), 0, -1))
-    family = next(name for name in families if hasattr(module, f"{name}_arg_scope"))
-    arg_scope = getattr(module, f"{family}_arg_scope")
+    family = next((name for name in families if hasattr(module, f"{name}_arg_scope")), "")
+    arg_scope = getattr(module, f"{family}_arg_scope", lambda **_: {})
     # Without a head, the last layer is passed over: any number of classes will do. Our layers know what trains.
     options: dict[str, object] = {"num_classes": num_classes or 1, "is_training": True}
     if family == "resnet":

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ckpt_tools.errors import RecipeError, nearest
 from ckpt_tools.tensors import Spec
 
-from .net import Net
+from .net import Net, TableRow
 
 if TYPE_CHECKING:
     from ckpt_tools.plan import Variable
@@ -126,8 +126,8 @@ def head_variables(net: Net, num_classes: int, head: Head) -> tuple[Variable, ..
 
     width, found = net.feature_channels, []
 
-    def add(name: str, shape: tuple[int, ...], class_axis: int | None = None) -> None:
-        found.append(Variable(name, Spec("float32", shape), True, "head", class_axis))
+    def add(name: str, shape: tuple[int, ...], class_axis: int | None = None, trainable: bool = True) -> None:
+        found.append(Variable(name, Spec("float32", shape), trainable, "head", class_axis))
 
     place = head.place(net)
     for scope, layer in zip(layer_scopes(head.layers), head.layers, strict=True):
@@ -139,10 +139,19 @@ def head_variables(net: Net, num_classes: int, head: Head) -> tuple[Variable, ..
         add(f"{place}/{LAST_LAYER}/weights", (width, num_classes), 1)
         add(f"{place}/{LAST_LAYER}/biases", (num_classes,), 0)
     else:
-        shape = net.head_weights.shape  # of a convolution's kernel, or of a matrix
-        add(f"{net.head_layer}/weights", (*shape[:-2], width, num_classes), len(shape) - 1)
-        add(f"{net.head_layer}/biases", (num_classes,), 0)
+        for row in net.table:
+            if net.role(row) == "head":
+                shape = list(row.shape_for(num_classes))
+                if head.layers and row == net.head_weights:  # of a convolution's kernel, or of a matrix
+                    shape[_width_axis(row)] = width
+                add(row.name, tuple(shape), row.class_axis, row.trainable)
     return tuple(found)
+
+
+def _width_axis(row: TableRow) -> int:
+    """The axis of a last layer's weights that has one entry a feature: the one beside that of the classes."""
+    last = len(row.shape) - 1
+    return last if row.class_axis == last - 1 else last - 1
 
 
 def new_variables(net: Net, num_classes: int, head: Head) -> dict[str, str]:

@@ -153,6 +153,27 @@ NETS: dict[str, Net] = {
 }
 
 
+def register(net: Net) -> Net:
+    """Makes a net known by its name: to --net, and, where it has a landmark, to the recognition of checkpoints.
+
+    >>> from ckpt_tools.nets.net import TableRow
+    >>> def tower(images, num_classes, is_training, dropout_keep_prob, scope):
+    ...     "Layers of tf_slim in `scope`; returns the logits and the end points, as slim's builders do."
+    >>> rows = (TableRow("Tower/conv/weights", (3, 3, 3, 8), True), TableRow("Tower/fc/weights", (8, -1), True))
+    >>> tower = Net("tower", "Tower", "Tower", "", tower, 32, "inception", "fc", "fc", 10, 0, rows=rows)
+    >>> register(tower).variables(5)[1].spec
+    Spec(dtype='float32', shape=(8, 5))
+    >>> NETS.pop("tower").feature_channels
+    8
+
+    Raises SelectionError for a name that another net has.
+    """
+    if NETS.get(net.name, net) != net:
+        raise SelectionError(f"a net is called {net.name!r} already", advice="Give it another name.")
+    NETS[net.name] = net
+    return net
+
+
 def get_net(name: str) -> Net:
     """The net of this name, as tf_slim names its builders. Raises SelectionError that names the nearest ones."""
     found = NETS.get(name) or vectors_net_called(name)

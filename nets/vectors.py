@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .net import Net, TableRow
+from .net import Net
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -17,26 +17,9 @@ if TYPE_CHECKING:
 _PREFIX = "vectors_"
 
 
-class VectorsNet(Net):
-    """A net without variables, whose features are the vectors themselves."""
-
-    @property
-    def table(self) -> tuple[TableRow, ...]:
-        return ()
-
-    @property
-    def end_points(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def feature_channels(self) -> int:
-        """Values of a vector."""
-        return int(self.name.removeprefix(_PREFIX))
-
-
-def vectors_net(width: int) -> VectorsNet:
+def vectors_net(width: int) -> Net:
     """The net for vectors of `width` values."""
-    return VectorsNet(
+    return Net(
         name=f"{_PREFIX}{width}",
         title=f"a small net on vectors of {width:,} values",
         scope="Vectors",
@@ -48,10 +31,12 @@ def vectors_net(width: int) -> VectorsNet:
         last_layer="logits",
         classes=0,
         class_offset=0,
+        rows=(),
+        width=width,
     )
 
 
-def vectors_net_called(name: str) -> VectorsNet | None:
+def vectors_net_called(name: str) -> Net | None:
     """The net that a run's plan.json calls so; None for any other name."""
     width = name.removeprefix(_PREFIX)
     return vectors_net(int(width)) if width != name and width.isdigit() else None

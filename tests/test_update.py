@@ -118,8 +118,8 @@ def test_weight_decay_by_scope_leaves_biases_alone():
 
     with tf.Graph().as_default(), tf.Session() as session:
         variables = [
-            tf.get_variable(name, initializer=np.full(2, 3, np.float32))
-            for name in ("a/weights", "b/weights", "b/biases")
+            tf.get_variable(name, initializer=np.full(shape, 3, np.float32))
+            for name, shape in (("a/kernel", (1, 2)), ("b/weights", (2, 1)), ("b/biases", 2))
         ]
         options = Options(weight_decay=0.1, weight_decay_for=("b=0.01",))
         session.run(tf.global_variables_initializer())

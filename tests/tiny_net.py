@@ -8,10 +8,9 @@ KILL_BEFORE=N and KILL_IN=FOLDER kill it right before it changes a file there fo
 import os
 import signal
 import sys
-import types
 
-from ckpt_tools.nets import net as net_module
 from ckpt_tools.nets import registry
+from ckpt_tools.nets.net import Net, TableRow
 
 SCOPE = "Tiny"
 BLOCKS = {"Conv_1": (3, 8), "Conv_2": (8, 16), "Conv_3": (16, 16)}
@@ -45,37 +44,30 @@ def tiny_arg_scope(weight_decay=0.0):
 
 def register() -> None:
     """Makes `--net tiny` and the recognition of its checkpoints work in this process."""
-    module = types.ModuleType("tf_slim.nets.tiny")
-    module.tiny, module.tiny_arg_scope = tiny, tiny_arg_scope
-    sys.modules["tf_slim.nets.tiny"] = module
     rows = []
     for name, (before, channels) in BLOCKS.items():
-        rows.append((f"{SCOPE}/{name}/weights", (3, 3, before, channels), True))
-        rows.append((f"{SCOPE}/{name}/BatchNorm/beta", (channels,), True))
-        rows.append((f"{SCOPE}/{name}/BatchNorm/moving_mean", (channels,), False))
-        rows.append((f"{SCOPE}/{name}/BatchNorm/moving_variance", (channels,), False))
-    rows.append((f"{SCOPE}/Logits/Conv2d_1c_1x1/weights", (1, 1, 16, -1), True))
-    rows.append((f"{SCOPE}/Logits/Conv2d_1c_1x1/biases", (-1,), True))
-    table = tuple(net_module.TableRow(*row) for row in rows)
-    end_points = {name: 4 * (i + 1) for i, name in enumerate(BLOCKS)} | {"Logits": len(rows)}
-    tables = net_module._table
-
-    def with_tiny(name):
-        return (table, end_points) if name == "tiny" else tables(name)
-
-    net_module._table = with_tiny
-    registry.NETS["tiny"] = net_module.Net(
-        name="tiny",
-        title="Tiny",
-        scope=SCOPE,
-        landmark="Conv_1/weights",
-        builder="tf_slim.nets.tiny.tiny",
-        image_size=32,
-        preprocessing="inception",
-        head="Logits",
-        last_layer="Logits/Conv2d_1c_1x1",
-        classes=10,
-        class_offset=0,
+        rows.append(TableRow(f"{SCOPE}/{name}/weights", (3, 3, before, channels), True))
+        rows.append(TableRow(f"{SCOPE}/{name}/BatchNorm/beta", (channels,), True))
+        rows.append(TableRow(f"{SCOPE}/{name}/BatchNorm/moving_mean", (channels,), False))
+        rows.append(TableRow(f"{SCOPE}/{name}/BatchNorm/moving_variance", (channels,), False))
+    rows.append(TableRow(f"{SCOPE}/Logits/Conv2d_1c_1x1/weights", (1, 1, 16, -1), True))
+    rows.append(TableRow(f"{SCOPE}/Logits/Conv2d_1c_1x1/biases", (-1,), True))
+    registry.register(
+        Net(
+            name="tiny",
+            title="Tiny",
+            scope=SCOPE,
+            landmark="Conv_1/weights",
+            builder=tiny,
+            image_size=32,
+            preprocessing="inception",
+            head="Logits",
+            last_layer="Logits/Conv2d_1c_1x1",
+            classes=10,
+            class_offset=0,
+            rows=tuple(rows),
+            points=(*((name, 4 * (i + 1)) for i, name in enumerate(BLOCKS)), ("Logits", len(rows))),
+        )
     )
 
 

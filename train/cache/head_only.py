@@ -94,7 +94,7 @@ def remember(job: Job, model: Model, transfer: Transfer) -> None:
     shape = (1, 1, part.shape[-1])
     if part.shape != shape:
         return
-    note = {"net": job.net.name, "part": part.name, "shape": shape, "variables": frontier.variables}
+    note = {"net": job.net.identity, "part": part.name, "shape": shape, "variables": frontier.variables}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({**note, "work": frontier.work_saved}, indent=1) + "\n")
@@ -117,7 +117,7 @@ def _is_auxiliary(job: Job, name: str) -> bool:
 
 
 def _note(job: Job) -> Path:
-    facts = [job.net.name, job.preprocessing.image_size, job.frozen_in, 1]
+    facts = [job.net.identity, job.preprocessing.image_size, job.frozen_in, 1]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     return Path(job.options.cache_dir or default_folder()) / "frontiers" / f"{name}.json"
 

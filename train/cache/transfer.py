@@ -134,7 +134,7 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
 def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequence[Part]) -> TransferCache:
     """The cache of this frontier. Raises OutputError where it cannot be made."""
     facts = {
-        "net": job.net.name,
+        "net": job.net.identity,
         "variables": digest_of({name: planned[name] for name in variables}),
         "preprocessing": job.preprocessing.plain.as_dict(),
         **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),

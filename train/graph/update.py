@@ -15,7 +15,6 @@ from ..options.training import Options
 from .precision import LossScale, apply_if_finite
 
 NO_AGES: Mapping[str, int] = MappingProxyType({})
-WEIGHTS = ("weights", "depthwise_weights", "pointwise_weights")
 
 
 class Update(NamedTuple):
@@ -71,7 +70,8 @@ def weight_penalty(
 ) -> tf.Tensor | None:
     """Half the squared L2 norm of every trained weight, times its decay; None when all decays are 0.
 
-    Weight decay is for weights: not for biases, nor for the beta and gamma of a batch norm. `names` are all that
+    Weight decay is for kernels and matrices: not for biases, nor for the beta and gamma of a batch norm, which have one
+    axis. `names` are all that
     --weight-decay-for may speak of, those of the variables by default.
     """
     names = [v.op.name for v in variables] if names is None else names
@@ -79,7 +79,7 @@ def weight_penalty(
     penalties = [
         decays[variable.op.name] * tf.nn.l2_loss(variable)
         for variable in variables
-        if variable.op.name.rpartition("/")[2] in WEIGHTS and decays[variable.op.name]
+        if variable.shape.rank > 1 and decays[variable.op.name]
     ]
     return tf.add_n(penalties) if penalties else None
 
