@@ -15,7 +15,8 @@ from tf_slim.ops.variables import model_variable
 
 from ckpt_tools.errors import UnsupportedError
 
-from .head import LAST_LAYER, Dropout, Head, layer_scopes
+from .head import LAST_LAYER, Dropout, Head, head_variables, layer_scopes
+from .imported import import_head, import_net
 from .layers import Layers, inside
 from .net import Net
 
@@ -71,6 +72,8 @@ def build_net(
         tf.set_random_seed(
             0
         )  # TF_DETERMINISTIC_OPS=1 refuses slim's initializers without, although none of them is run
+    if net.graph is not None:
+        return _build_imported(net, images, num_classes, features, dropout_seed, head)
     own_place = num_classes is not None and not head.scope
     layers = Layers(
         head_layer=net.head_layer,
@@ -107,6 +110,52 @@ def build_net(
     scopes = tuple(f"{inside(scope)}/" for scope in (net.scope, head.scope) if scope)
     variables = tuple(v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES) if v.op.name.startswith(scopes))
     return Built(logits, reached, {} if features is not None else end_points, auxiliary_logits, variables)
+
+
+def _build_imported(
+    net: Net,
+    images: tf.Tensor | None,
+    num_classes: int | None,
+    features: tf.Tensor | None,
+    dropout_seed: tf.Tensor | None,
+    head: Head,
+) -> Built:
+    """A net of a graph file, whose own head ends as the file has it, for another number of classes if need be."""
+    file, found = net.graph
+    own_place = num_classes is not None and not head.scope
+    shapes = {} if num_classes is None else {v.name: v.spec.shape for v in head_variables(net, num_classes, head)}
+    whole = own_place and not head.layers
+    how = {"shapes": shapes, "name": "imported"}
+    logits, end_points, variables = None, {}, {}
+    if features is None:
+        made = import_net(file, found, images, logits=whole, **how)
+        reached, logits, end_points, variables = made.features, made.logits, made.end_points, dict(made.variables)
+    else:
+        reached = tf.squeeze(features, [1, 2])
+    layers = Layers(net.head_layer, False, lambda scope: False, None, dropout_seed, None)
+    with layers.in_place():
+        apart = reached[:, tf.newaxis, tf.newaxis, :]
+        if num_classes is not None and head.scope:
+            logits = _own_head(apart, head, layers, num_classes)
+        elif own_place and logits is None:
+            hidden = tf.squeeze(_hidden_layers(apart, inside(net.head_scope), head, layers), [1, 2])
+            logits, own = import_head(file, found, hidden, **how)
+            variables |= own
+    if logits is not None:
+        logits = _of_classes(net, logits, num_classes)
+    places = tuple(f"{inside(scope)}/" for scope in (head.scope or net.head_scope,) if scope)
+    others = [v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES) if places and v.op.name.startswith(places)]
+    everything = {variable.op.name: variable for variable in (*variables.values(), *others)}
+    return Built(logits, tf.identity(reached, name="features"), end_points, None, tuple(everything.values()))
+
+
+def _of_classes(net: Net, logits: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Logits [batch, classes]. Raises UnsupportedError for a graph that goes on having its own number of classes."""
+    if logits.shape.rank == 2 and logits.shape[1] not in (None, num_classes):
+        fact = f"the graph fixes its number of classes, {logits.shape[1]}, where {num_classes} are wanted"
+        advice = "--head-scope Logits puts a new head on the features."
+        raise UnsupportedError(fact, path=net.graph.file.path, advice=advice)
+    return tf.reshape(logits, [-1, num_classes], name="logits")
 
 
 def _without_name_scope(end_points: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

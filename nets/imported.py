@@ -42,23 +42,73 @@ class Imported(NamedTuple):
 
 
 def import_net(
-    file: GraphFile, found: Analysis, images: tf.Tensor, *, thawed: Collection[str] = (), name: str = "imported"
+    file: GraphFile,
+    found: Analysis,
+    images: tf.Tensor,
+    *,
+    thawed: Collection[str] = (),
+    name: str = "imported",
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    logits: bool = True,
 ) -> Imported:
     """Imports the net that was found in a file, computing on `images` [batch, height, width, channels].
 
     `thawed` names constants of a frozen graph that become variables. `name` is the scope of the operations; variables
-    have the names that they have in the file.
+    have the names that they have in a checkpoint. `shapes` are those that variables shall have instead of their own;
+    without `logits` what only they need is left out.
     Raises UnsupportedError for images that do not fit, DamagedError where TensorFlow does not take the graph.
     """
-    graph = found.net.graph
+    wanted = [found.features, *(found.net.goals if logits else ()), *found.end_points]
     images = fitted(images, found)
-    variables = {each.name: _variable(each) for each in found.variables if not each.frozen or each.name in thawed}
-    given = {f"{node_of(found.images.tensor)}:0": images}
-    given |= {f"{name}:0": variable.value() for name, variable in variables.items()}
+    tensors, variables = _import(file, found, wanted, {node_of(found.images.tensor): images}, thawed, name, shapes)
+    return Imported(
+        _rows(tensors[found.features], found.pooled),
+        _rows(tensors[found.logits], "flat") if logits and found.logits else None,
+        {point: tensors[point] for point in found.end_points},
+        variables,
+    )
+
+
+def import_head(
+    file: GraphFile,
+    found: Analysis,
+    features: tf.Tensor,
+    *,
+    shapes: Mapping[str, Sequence[int]],
+    name: str = "imported",
+) -> tuple[tf.Tensor, dict[str, tf.Variable]]:
+    """Imports what lies between the features and the logits, on other `features` [batch, width]; the logits [batch,
+    classes], and the variables by name.
+
+    Raises UnsupportedError where the features are maps that are more than a row of values, and what `import_net` does.
+    """
+    shape = found.net.graph.shape(found.features) if found.features in found.net.graph.nodes else None
+    if shape is not None and len(shape) == 4:
+        if tuple(shape[1:3]) != (1, 1):
+            fact = f"the features of {found.features} are maps, which its last layer takes as they are"
+            advice = "--head-scope Logits puts a head of its own on their means."
+            raise UnsupportedError(fact, path=file.path, advice=advice)
+        features = features[:, tf.newaxis, tf.newaxis, :]
+    tensors, variables = _import(file, found, [found.logits], {found.features: features}, (), name, shapes)
+    return _rows(tensors[found.logits], "flat"), variables
+
+
+def _import(
+    file: GraphFile, found: Analysis, goals: Sequence[str], put: Mapping[str, tf.Tensor], thawed: Collection[str],
+    name: str, shapes: Mapping[str, Sequence[int]] | None,
+) -> tuple[dict[str, tf.Tensor], dict[str, tf.Variable]]:  # fmt: skip
+    """Tensors of the graph by their names in the file, where those in `put` have been put in, and the variables that
+    they need, by their names in a checkpoint."""
+    graph = found.net.graph
+    needed = graph.upstream(goals, stop={node_of(tensor) for tensor in put}.__contains__)
+    needs = [each for each in found.variables if each.name in needed and (not each.frozen or each.name in thawed)]
+    variables = {each.key: _variable(each, (shapes or {}).get(each.key)) for each in needs}
+    given = {f"{node_of(tensor)}:{output_of(tensor)}": value for tensor, value in put.items()}
+    given |= {f"{each.name}:0": variables[each.key].value() for each in needs}
     left_out = {node_of(tensor) for tensor in given}
-    nodes = [node for node in graph.nodes.values() if node.name not in left_out]
-    used = {f"{node_of(tensor)}:{output_of(tensor)}" for tensors in graph.inputs.values() for tensor in tensors}
-    goals = list(dict.fromkeys([found.features, *found.net.goals, *found.end_points]))
+    nodes = [node for node in graph.nodes.values() if node.name in needed and node.name not in left_out]
+    used = {f"{node_of(each)}:{output_of(each)}" for node in nodes for each in graph.inputs[node.name]}
+    goals = list(dict.fromkeys(goals))
     wanted = [f"{node_of(goal)}:{output_of(goal)}" for goal in goals]
     definition = tf.GraphDef()
     definition.ParseFromString(
@@ -74,14 +124,7 @@ def import_net(
     except (ValueError, tf.errors.OpError, KeyError, TypeError) as error:
         raise DamagedError(f"TensorFlow does not take the net in it: {_first_line(error)}", path=file.path) from None
     tensors = {**given, **dict(zip([tensor for tensor in wanted if tensor not in given], made, strict=True))}
-    by_goal = {goal: tensors[tensor] for goal, tensor in zip(goals, wanted, strict=True)}
-    logits = by_goal[found.logits] if found.logits else None
-    return Imported(
-        _rows(by_goal[found.features], found.pooled),
-        None if logits is None else _rows(logits, "flat"),
-        {point: by_goal[point] for point in found.end_points},
-        variables,
-    )
+    return {goal: tensors[tensor] for goal, tensor in zip(goals, wanted, strict=True)}, variables
 
 
 def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
@@ -116,7 +159,7 @@ def check_import(
     images = random.uniform(0, brightest, (_IMAGES, *shape)).astype("float32")
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(operation_timeout_in_ms=_TIMEOUT)) as session:
         fed = tf.placeholder(tf.float32, [None, *shape])
-        made = import_net(file, found, fed)
+        made = import_net(file, found, fed, logits=False)
         for name, variable in made.variables.items():
             value = values[name]() if name in values else random.normal(0, 0.05, variable.shape.as_list())
             variable.load(np.asarray(value, variable.dtype.as_numpy_dtype), session)
@@ -171,9 +214,13 @@ def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[n
     return conflicts
 
 
-def _variable(made: GraphVariable) -> tf.Variable:
+def _variable(made: GraphVariable, shape: Sequence[int] | None) -> tf.Variable:
+    """A variable of a net; what is initialised afresh begins as TensorFlow's own dense layers do."""
+    shape = made.spec.shape if shape is None else shape
+    initializer = tf.glorot_uniform_initializer() if len(shape) > 1 else tf.zeros_initializer()
+    how = {"trainable": made.trainable, "collections": [tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES]}
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
-        return tf.get_variable(made.name, made.spec.shape, tf.as_dtype(made.spec.dtype), trainable=made.trainable)
+        return tf.get_variable(made.key, shape, tf.as_dtype(made.spec.dtype), initializer, **how)
 
 
 def _portable(node: Node) -> Node:

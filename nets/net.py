@@ -45,12 +45,13 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
 
     `landmark` is a variable, relative to `scope`, that a checkpoint of this net has and few others have; "" for a net
     that is not to be recognised. `builder` is the function in slim's manner, or its full name
-    ("tf_slim.nets.vgg.vgg_16"). `image_size` is slim's default side in pixels. `classes` are those of the published file, and `class_offset` is what slim calls labels_offset: 1 where that file
-    has no class for the background, so that ImageNet's label 1 is its class 0. `input_channels` are those of an image.
+    ("tf_slim.nets.vgg.vgg_16"). `image_size` is slim's default side in pixels. `classes` are those of the published
+    file, and `class_offset` is what slim calls labels_offset: 1 where that file has no class for the background, so
+    that ImageNet's label 1 is its class 0. `input_channels` are those of an image.
 
-    `rows` are its variables in the order of `table`; None for those of the file variables/NAME.txt. `points` are its end
-    points, each with the number of rows before it. `width` is the number of features, where no last layer tells it.
-    A net that was found in a graph has its `graph`, and no builder.
+    `rows` are its variables in the order of `table`; None for those of the file variables/NAME.txt. `points` are its
+    end points, each with the number of rows before it. `width` is the number of features, where no last layer tells
+    it. A net that was found in a graph has its `graph`, and no builder.
     """
 
     name: str

@@ -15,7 +15,8 @@ from ..formats.placing import write_text
 from ..labels import label_list
 from ..nets.head import variables_with_head
 from ..nets.net import Net
-from ..nets.registry import find_net, recognise
+from ..nets.registry import recognise
+from ..nets.resolving import resolve
 from ..plan import Plan, Variable
 from ..plan.suggest import Suggestion, suggest
 from ..plan.text import overview, scope_rows, variable_rows
@@ -24,7 +25,16 @@ from ..tensors import Spec
 from ..train.options.configuration import add_arguments, flag, from_arguments
 from ..train.options.training import Options
 from ..train.plan.phases import Phase
-from ..train.plan.request import DECIDING, class_map_of, for_grey_images, make_head, make_phases, plans_of, rules_of
+from ..train.plan.request import (
+    DECIDING,
+    class_map_of,
+    for_grey_images,
+    for_net,
+    make_head,
+    make_phases,
+    plans_of,
+    rules_of,
+)
 from . import DONE, FOUND, parser, print_json, run, say
 
 if TYPE_CHECKING:
@@ -66,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = open_checkpoint(args.source)
         options = replace(from_arguments(Options, args), checkpoint=args.source)
         specs = source.tensors.specs()
-        net = find_net(options.net, specs, source.path)
+        net = resolve(options.reference, specs, source.path)
+        options = for_net(options, net)
         labels, net = labels_of(options, args.num_classes, net)
         classes = args.num_classes or len(labels) or classes_of(net, specs)
         options = replace(options, class_map=class_map_of(options, labels), labels_of_source=None)

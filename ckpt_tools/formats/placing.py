@@ -156,14 +156,19 @@ def _remove(paths: Iterable[str]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file that is either the old one or the new one, whatever happens meanwhile. A link stays a link;
+    """Writes a text file as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a file's name may be no UTF-8
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file that is either the old one or the new one, whatever happens meanwhile. A link stays a link;
     what is no file, such as /dev/stdout, is written to. Raises OSError."""
     target = os.path.realpath(path)
     into_place = os.path.isfile(target) or not os.path.exists(target)
     written = f"{target}{WRITING}" if into_place else target
     try:
-        with open(written, "w", encoding="utf-8", errors="backslashreplace") as file:  # a file's name may be no UTF-8
-            file.write(text)
+        with open(written, "wb") as file:
+            file.write(data)
         if into_place:
             sync_file(written)
             os.replace(written, target)

@@ -60,6 +60,7 @@ def make_plan(
     fold: bool = False,
     batch_norm: Mapping[str, str] | None = None,
     new: Mapping[str, str] | None = None,
+    carry: Collection[str] | None = None,
 ) -> Plan:
     """What restoring `source` into a net with these `variables` does.
 
@@ -70,7 +71,9 @@ def make_plan(
     that has another number of input channels is adapted. fold: scales and biases of batch-normalised layers that the
     net has no variable for are folded into weights and moving means. batch_norm: pattern -> "train", "frozen" or
     "stats", over the default that a batch norm trains where its layer does. new: name -> rule, for variables that need
-    no source of their shape, as those of a head that was put in the place of the net's own.
+    no source of their shape, as those of a head that was put in the place of the net's own. carry: names that stay
+    behind when all other tensors that no variable takes go along, so that whoever wrote the source can load what is
+    made of it; None: all stay behind.
 
     What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
     Raises SelectionError and RecipeError for patterns and renames that are malformed.
@@ -94,6 +97,8 @@ def make_plan(
     decided = [_fold(decision, folds.get(decision.row.name)) for decision in decided]
     ignored = {name: each for name, each in ignored.items() if name not in folded}
     unused = _unused(source, {row.name: row for row, _, _ in decided}, excluded, ignored, folded)
+    if carry is not None:
+        unused = _carried(unused, decided, carry)
     idle = [
         *idle_patterns("--exclude", excluded, list(dict.fromkeys([*net, *source])), "names of the net and the source"),
         *idle_trainable(wanted, can_train, variables, nothing=bool(trainable) and not trained),
@@ -282,6 +287,26 @@ def _unused(
             rule, reason = decided[name].rule, "the variable does not take it"
         rows.append(Row(name, "unused", name, spec.shape, None, spec.dtype, False, rule, reason))
     return rows
+
+
+def _carried(unused: Sequence[Row], decided: Sequence[_Decision], stays: Collection[str]) -> list[Row]:
+    """The rows of tensors that no variable takes, with "carry" where they can go along: not slots and averages of what
+    begins afresh or is trained, nor the step, which the run has itself."""
+    taken = {row.name for row, _, _ in decided}
+    changing = {row.name for row, _, _ in decided if row.trainable or row.action == "init"}
+    kind_of = kinds(
+        {row.name: Spec(row.dtype, row.source_shape) for row, _, _ in decided if row.source_shape}
+        | {row.name: Spec(row.dtype, row.source_shape) for row in unused}
+    )
+    made = []
+    for row in unused:
+        kind = kind_of[row.name]
+        if row.name in taken or row.name in stays or kind.kind == "step" or kind.of in changing:
+            made.append(row)
+        else:
+            what = row._replace(action="carry", target_shape=row.source_shape, rule="as it is")
+            made.append(what)
+    return made
 
 
 def _what(kind: Kind) -> str:

@@ -14,7 +14,7 @@ from ..folding import Fold
 from ..tensors import Spec
 
 RESTORING = ("restore", "rename", "cast", "adapt")
-ACTIONS = (*RESTORING, "init", "unused", "conflict")
+ACTIONS = (*RESTORING, "init", "carry", "unused", "conflict")
 AUXILIARY = "auxiliary head"  # rule of what begins afresh in one that is not trained
 PART = "part of a layer that is taken"  # rule of an unused tensor that is in a conflict: it must not be ignored
 
@@ -36,7 +36,8 @@ class Variable(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What happens to one variable of the net, or to one tensor of the source that no variable uses.
+    """What happens to one variable of the net, or to one tensor of the source that no variable uses: it is left out
+    ("unused"), or goes along as it is ("carry").
 
     `source` is the tensor's name in the source, None where there is none; `target_shape` is None for `unused`.
     `dtype` is the variable's (for `unused`, the tensor's). `rule` is what decided, as the user would type it, such
@@ -80,12 +81,14 @@ class Plan:
     @property
     def summary(self) -> dict[str, int]:
         """Counts: variables restored, initialised, trainable; unused tensors, conflicts; trainable and all values."""
-        net = [row for row in self.rows if row.action != "unused"]
+        net = [row for row in self.rows if row.action not in ("carry", "unused")]
+        carried = sum(row.action == "carry" for row in self.rows)
         return {
             "variables": len(net),
             "restored": sum(row.action in RESTORING for row in net),
             "initialised": sum(row.action == "init" for row in net),
-            "unused": len(self.rows) - len(net),
+            **({"carried": carried} if carried else {}),
+            "unused": len(self.rows) - len(net) - carried,
             "conflicts": len(self.conflicts),
             "trainable_variables": sum(row.trainable for row in net),
             "trainable_parameters": sum(Spec(row.dtype, row.target_shape).parameters for row in net if row.trainable),

@@ -21,6 +21,8 @@ def overview(plan: Plan) -> str:
     facts = [("restored", f"{counts['restored']:,} of {_some(counts['variables'])}")]
     if counts["initialised"]:
         facts.append(("initialised", _some(counts["initialised"])))
+    if counts.get("carried"):
+        facts.append(("carried", f"{_some(counts['carried'], 'tensor')} along as they are"))
     if counts["unused"]:
         facts.append(("unused", f"{_some(counts['unused'], 'tensor')} of the checkpoint"))
     share = counts["trainable_parameters"] / max(counts["parameters"], 1)

@@ -98,6 +98,8 @@ def choose_precision(job: Job, placement: Placement, recorded: str | None = None
     options, images = job.options, len(job.data.train) + len(job.data.validation)
     if options.cache == "off" or job.preprocessing is None:
         return Choice(job.trained_in, "")
+    if job.net.graph is not None:
+        return Choice(FLOAT32, "a net of a graph computes in the types that it has there")
     choice = candidate(options.precision, options.device, images)
     there = Choice(FLOAT32, "the transfer values that are there")
     if choice.open and not recall(replace(job, frozen=choice), placement):

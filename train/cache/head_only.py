@@ -107,7 +107,7 @@ def head_alone(job: Job) -> bool:
     if job.preprocessing is None or job.options.aux or job.options.unfreeze:
         return False
     place = f"{job.head.place(job.net)}/"
-    before = [row for row in job.plan.rows if row.action != "unused" and not row.name.startswith(place)]
+    before = [row for row in job.plan.rows if row.action not in ("carry", "unused") and not row.name.startswith(place)]
     made = [row for row in before if row.action not in RESTORING and not _is_auxiliary(job, row.name)]
     return not made and all(name.startswith(place) for name in job.movable)
 

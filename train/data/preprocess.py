@@ -4,6 +4,9 @@
     Preprocessing("vgg", 224)          the shorter side resized to 256, the middle 224 x 224, channel means subtracted
     Preprocessing("cifarnet", 32)      the whole image, mean and deviation of its values brought to 0 and 1
     Preprocessing("lenet", 28)         the whole image, (value - 128) / 128
+    Preprocessing("unit", 64)          the whole image, 0..1
+    Preprocessing("raw", 64)           the whole image, 0..255
+    Preprocessing("127.5,127.5", 64)   the whole image, (value - 127.5) / 127.5; or a mean for each channel
 
 The description is stored with a run and used again by evaluate, predict, features and export. All follow
 `inception_preprocessing.py` and its like in tensorflow/models (research/slim/preprocessing), with the resize of
@@ -19,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from ...errors import RecipeError, nearest
-from ..options.training import STYLES
+from ...errors import RecipeError
+from ..options.styles import numbers, style_problem
 from .augment import change, fast_colour, flip, light, parse_steps, random_crop
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 MEANS = (123.68, 116.779, 103.939)  # red, green, blue of ImageNet, as vgg_preprocessing.py has them
+_NUMBERS = {"lenet": ((128.0,), 128.0), "raw": ((0.0,), 1.0)}
 SIDES = (256 / 224, 512 / 224)  # shortest side before the crop, in units of the crop: evaluation, largest in training
 
 
@@ -44,8 +48,8 @@ class Preprocessing:
     copies: int | None = None  # views of a training image that the epochs take in turn; None: another in each epoch
 
     def __post_init__(self) -> None:
-        if self.style not in STYLES:
-            raise RecipeError(f"no preprocessing {self.style!r}{nearest(self.style, STYLES)}")
+        if problem := style_problem(self.style):
+            raise RecipeError(problem)
         if self.channels not in ("rgb", "bgr", "grey"):
             raise RecipeError(f"channels {self.channels!r}: must be rgb, bgr or grey")
         if self.image_size < 1 or not 0 < self.central_fraction <= 1:
@@ -53,6 +57,13 @@ class Preprocessing:
         if self.copies is not None and (self.copies < 1 or not self.augment):
             raise RecipeError(f"{self.copies} copies of each image need one at least, and augmentation")
         parse_steps(self.augment)
+
+    @classmethod
+    def of(cls, style: str, image_size: int, channels: int, **others: object) -> Preprocessing:
+        """The preprocessing for a net that takes images of so many channels; caffe's style is vgg's, blue first."""
+        if style == "caffe":
+            return cls("vgg", image_size, channels="grey" if channels == 1 else "bgr", **others)
+        return cls(style, image_size, channels="grey" if channels == 1 else "rgb", **others)
 
     def as_dict(self) -> dict[str, object]:
         """What is written to a run's JSON; `from_dict` reads it back."""
@@ -124,8 +135,9 @@ def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
         pixels = pixels * 255.0 - tf.constant(MEANS)
     elif how.style == "cifarnet":
         pixels = tf.image.per_image_standardization(pixels * 255.0)
-    else:
-        pixels = (pixels * 255.0 - 128.0) / 128.0
+    elif how.style != "unit":
+        means, divisor = _NUMBERS.get(how.style) or numbers(how.style)
+        pixels = (pixels * 255.0 - tf.constant(means)) / divisor
     if how.channels == "grey":
         return tf.reduce_mean(pixels, axis=-1, keepdims=True)
     return tf.reverse(pixels, [-1]) if how.channels == "bgr" else pixels
@@ -145,8 +157,11 @@ def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
     elif how.style == "cifarnet":
         low, high = (edge((-3, -2, -1), keepdims=True) for edge in (values.min, values.max))
         pixels = (values - low) * (255.0 / np.maximum(high - low, 1e-6))
+    elif how.style == "unit":
+        pixels = values * 255.0
     else:
-        pixels = values * 128.0 + 128.0
+        means, divisor = _NUMBERS.get(how.style) or numbers(how.style)
+        pixels = values * divisor + (np.mean(means) if how.channels == "grey" else np.array(means, np.float32))
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 

@@ -38,7 +38,7 @@ def planned_tensors(
 
     def tensor(row: Row) -> Tensor:
         spec = Spec(row.dtype, row.target_shape)
-        if row.action in ("restore", "rename"):
+        if row.action in ("restore", "rename", "carry"):
             found = source[row.source]
             if found.spec != spec:
                 raise TrainingError(f"the plan wants {spec}, the source has {found.spec}", tensor=row.name)
@@ -51,7 +51,7 @@ def planned_tensors(
         read = lambda name: source[name].load()  # noqa: E731
         return Tensor(spec, lambda: convert(found.load(), spec, adaptation, fresh, read))
 
-    net = [row for row in plan.checked().rows if row.action in (*RESTORING, "init")]
+    net = [row for row in plan.checked().rows if row.action in (*RESTORING, "init", "carry")]
     return Tensors((row.name, tensor(row)) for row in net)
 
 

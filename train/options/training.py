@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from ...errors import RecipeError
 from .configuration import coerce, flag, option, problem_with
+from .net_options import NetOptions
+from .styles import style_problem
 
 AUTO, FLOAT32 = "auto", "float32"
 LABELS_PER_IMAGE = ("one", "many")
 PRECISIONS = (AUTO, FLOAT32, "bfloat16", "float16")
-STYLES = ("inception", "vgg", "cifarnet", "lenet")
 OPTIMIZERS = ("adam", "momentum", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one-cycle")
 
@@ -40,7 +41,7 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(NetOptions):
     """What `ckpt-finetune` was asked to do. `None` means that the program chooses, as the help text says."""
 
     checkpoint: str = option(
@@ -49,7 +50,6 @@ class Options:
         group="source",
         metavar="SRC",
     )
-    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     exclude: tuple[str, ...] = option(
         (), "scopes that are not restored but initialised afresh", group="source", metavar="PATTERN"
     )
@@ -93,7 +93,7 @@ class Options:
     )
     image_size: int | None = option(None, "height and width in pixels; the net's own by default", group="data", least=1)
     preprocessing: str | None = option(
-        None, "how pixels are scaled; the net's own by default", group="data", choices=STYLES
+        None, "how pixels are scaled; the net's own by default", group="data", metavar="STYLE|MEAN,DIVISOR"
     )
     exif_orientation: bool = option(False, "turn photos as their camera's EXIF data say", group="data")
     augment: tuple[str, ...] = option(
@@ -242,6 +242,9 @@ class Options:
         problems = [
             problem for found in dataclasses.fields(self) if (problem := problem_with(found, getattr(self, found.name)))
         ]
+        problems += self.reference.problems()
+        if self.preprocessing and (problem := style_problem(self.preprocessing)):
+            problems.append(problem)
         if self.resume and self.fresh:
             problems.append("--resume and --fresh exclude each other")
         if self.steps is not None and self.epochs is not None:

@@ -20,7 +20,7 @@ import numpy as np
 from ...errors import TrainingError
 from ...formats.placing import write_text
 from ...labels import writable
-from ...nets.registry import get_net
+from ...nets.from_graph import net_of_record
 from ..data.examples import one_colour
 from ..graph.tensorflow_paths import is_utf8
 from ..options.configuration import flag, read_config
@@ -50,7 +50,7 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
     except FileNotFoundError as error:
         raise TrainingError(f"no run of ckpt-finetune: {Path(error.filename).name} is missing", path=root) from None
     result = json.loads((root / "result.json").read_text(encoding="utf-8")) if (root / "result.json").is_file() else {}
-    net, many = get_net(plan["net"]).title, evaluation is not None and evaluation.many
+    net, many = net_of_record(plan, root).title, evaluation is not None and evaluation.many
     pixels = plan["preprocessing"] and "{image_size} x {image_size} pixels, ".format(**plan["preprocessing"])
     origin = "" if plan["source"] == "none" else f"from {plan['source']}, "
     parts = {

@@ -7,8 +7,10 @@ from dataclasses import dataclass, fields, replace
 
 from ...errors import RecipeError
 from ...formats import Checkpoint, open_checkpoint
+from ...nets.from_graph import checkpoint_of
 from ...nets.head import Head, variables_with_head
-from ...nets.registry import Net, find_net
+from ...nets.net import Net
+from ...nets.resolving import resolve
 from ...nets.vectors import vectors_net
 from ...plan import Plan
 from ...plan.batch_norm import POLICIES
@@ -20,14 +22,14 @@ from ..data.preprocess import Preprocessing
 from ..options.configuration import flag
 from ..options.training import Choice, Options
 from .phases import Phase
-from .request import class_map_of, for_grey_images, make_head, make_phases, plans_of
+from .request import class_map_of, for_grey_images, for_net, make_head, make_phases, pixels_of, plans_of
 from .schedule import base_rate, total_steps
 
 NO_SOURCE = Checkpoint(Tensors(), "no checkpoint", "none")
 VECTORS_HEAD = "Logits"  # scope of the small net that is trained on vectors
 ABOUT_IMAGES = (
-    "net", "image_size", "preprocessing", "augment", "augment_copies", "show_augmentation", "freeze_until", "aux", "bn",
-    "adapt_input", "fold", "precision", "exif_orientation",
+    "net", "graph", "input", "features", "logits", "feed", "image_size", "preprocessing", "augment", "augment_copies",
+    "show_augmentation", "freeze_until", "aux", "bn", "adapt_input", "fold", "precision", "exif_orientation",
 )  # fmt: skip
 
 
@@ -108,7 +110,7 @@ class Job:
         return frozenset(
             row.name
             for row in self.plan.rows
-            if row.action != "unused" and (row.trainable or _statistic_of(row.name) in updated)
+            if row.action not in ("unused", "carry") and (row.trainable or _statistic_of(row.name) in updated)
         )
 
 
@@ -127,25 +129,26 @@ def make_job(options: Options) -> Job:
     """
     folder = () if options.find_learning_rate or options.dry_run else ("train_dir",)
     on_vectors = holds_vectors(options.data)
-    options.require(*(() if options.net or on_vectors else ("checkpoint",)), "data", *folder)
+    options.require(*(() if options.net or options.graph or on_vectors else ("checkpoint",)), "data", *folder)
     options = for_vectors(options) if on_vectors else options
     # abspath, not Path.resolve: the folder in front of a link is the name that the user knows, and SRC:scope stays.
     if options.labels_csv:
         options = replace(options, labels_csv=str(csv_path(options.labels_csv, options.data)))
-    given = [name for name in ("checkpoint", "data", "labels", "labels_csv") if getattr(options, name)]
+    if options.graph and not options.checkpoint:
+        options = replace(options, checkpoint=checkpoint_of(options.graph))
+    given = [name for name in ("checkpoint", "graph", "data", "labels", "labels_csv") if getattr(options, name)]
     options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
-    net = None if on_vectors else find_net(options.net, specs, source.path)
+    net = None if on_vectors else resolve(options.reference, specs, source.path if options.checkpoint else "")
     data = data_set_of(options)
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None
     else:
-        style, size = options.preprocessing or net.preprocessing, options.image_size or net.image_size
+        options = for_net(options, net)
         net, data = for_grey_images(net, data) if options.adapt_input else (net, data)
-        channels = "rgb" if net.input_channels == 3 else "grey"
-        augmentation = {"augment": options.augment, "copies": options.augment_copies}
-        preprocessing = Preprocessing(style, size, channels=channels, upright=options.exif_orientation, **augmentation)
+        how = {"augment": options.augment, "copies": options.augment_copies, "upright": options.exif_orientation}
+        preprocessing = pixels_of(net, options.preprocessing, options.image_size, **how)
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))
@@ -195,6 +198,7 @@ def opening_lines(job: Job, device: str) -> list[str]:
         f"classes        {job.classes}: {', '.join(data.labels)}",
         *([f"source         {job.source.path} ({job.source.format})"] if job.source is not NO_SOURCE else []),
         f"plan           {facts['restored']} restored, {facts['initialised']} initialised, "
+        f"{str(facts['carried']) + ' carried along, ' if 'carried' in facts else ''}"
         f"{facts['unused']} unused tensors of the source",
         f"trainable      {facts['trainable_parameters']:,} of {facts['parameters']:,} parameters "
         f"({share:.2%}) in {facts['trainable_variables']} variables",

@@ -8,23 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...adaptation import class_map_of_labels, class_map_text, read_class_map
+from ...errors import RecipeError
 from ...labels import label_list, plain
+from ...nets.from_graph import has_head
 from ...nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ...nets.net import Net
 from ...plan import Plan, Variable, make_plan
 from ...plan.batch_norm import parse_policies
 from ...tensors import Spec
-from ..options.training import Options
+from ..data.preprocess import Preprocessing
+from ..options.styles import STYLES
+from ..options.training import AUTO, FLOAT32, Options
 from .phases import Phase, parse_phases, scopes_after
 
 if TYPE_CHECKING:
     from ..data.examples import DataSet
 
+NEW_HEAD = "Logits"  # scope of the head on features that have no last layer of their own
 # The options that decide a plan. `data`, and how its labels are read, says what the classes are.
 DECIDING = (
-    "net", "exclude", "map", "cast", "class_map", "labels_of_source", "adapt_input", "fold", "data", "labels",
-    "labels_csv", "label_column", "labels_per_image",
-    "trainable", "freeze_until", "unfreeze", "aux", "bn", "head_scope", "head",
+    "net", "graph", "input", "features", "logits", "feed", "exclude", "map", "cast", "class_map", "labels_of_source",
+    "adapt_input", "fold", "data", "labels", "labels_csv", "label_column", "labels_per_image", "trainable",
+    "freeze_until", "unfreeze", "aux", "bn", "head_scope", "head", "optimizer",
 )  # fmt: skip
 
 
@@ -33,6 +38,37 @@ def make_head(options: Options) -> Head:
     layers = parse_layers(options.head) if options.head else ()
     last = (Dropout(options.dropout),) if options.dropout else ()
     return Head((*layers, *last), options.head_scope)
+
+
+def pixels_of(net: Net, style: str | None, image_size: int | None, **others: object) -> Preprocessing:
+    """How images become what a net takes; `style` and `image_size` are what the user says, over what the net does.
+
+    Raises RecipeError where neither says it: a graph rarely tells how its images are scaled, and how large they are.
+    """
+    style, image_size = style or net.preprocessing, image_size or net.image_size
+    missing = []
+    if not style:
+        missing.append(f"--preprocessing ({', '.join(STYLES)}, or MEAN,DIVISOR)")
+    if not image_size:
+        missing.append("--image-size")
+    if missing:
+        raise RecipeError(f"{net.title} does not say how it takes images: give {' and '.join(missing)}")
+    return Preprocessing.of(style, image_size, net.input_channels, **others)
+
+
+def for_net(options: Options, net: Net) -> Options:
+    """The options for this net: without a last layer of its own, the new one has a scope of its own.
+
+    Raises RecipeError for what cannot be done with a net of a graph.
+    """
+    if net.graph is None:
+        return options
+    if options.precision not in (AUTO, FLOAT32):
+        raise RecipeError(f"--precision {options.precision}: a net of a graph computes in the types that it has there")
+    if options.bn:
+        raise RecipeError("--bn: the batch norms of a net of a graph stay as they are; they cannot be trained")
+    own = has_head(net)
+    return options if own or options.head_scope else replace(options, head_scope=NEW_HEAD)
 
 
 def for_grey_images(net: Net, data: DataSet) -> tuple[Net, DataSet]:
@@ -76,7 +112,11 @@ def plans_of(options: Options, specs: Mapping[str, Spec], net: Net, classes: int
     rules = rules_of(options, net, classes)
     phases = make_phases(options, net, variables)
     how = {"exclude": options.exclude, "renames": options.map, **rules}
-    return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
+    if net.graph is None:
+        return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
+    how["carry"] = ("beta1_power", "beta2_power") if options.optimizer == "adam" else ()
+    plans = [make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases]
+    return tuple(replace(plan, batch_norm=dict.fromkeys(plan.batch_norm, "frozen")) for plan in plans)
 
 
 def rules_of(options: Options, net: Net, classes: int) -> dict[str, object]:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from ...errors import TrainingError
+from ...errors import PlanError, TrainingError
 from ...formats.placing import write_text
+from ...graphs.text import conflict_text
 from ...tensors import Tensors
 from ..cache.feeding import Graph, build_graph, choose_precision, from_cache
 from ..cache.head_only import recall
@@ -94,6 +95,8 @@ def finetune(
     if job.data.many:
         directory = replace(directory, columns=(*directory.columns, MEAN_AVERAGE_PRECISION))
     job = job.at_step(resumed or 0)
+    if job.net.graph and resumed is None:
+        check_graph(job)
     placement = place(options, cluster)
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
     job = replace(job, frozen=choose_precision(job, placement, recorded))
@@ -117,6 +120,19 @@ def finetune(
                 return result
             job, resumed = job.at_step(result.step), result.step
             say(f"unfreezing     {', '.join(job.phases[job.phase].trainable)} train from here on")
+
+
+def check_graph(job: Job) -> None:
+    """Computes the features of a few random images by the net of a graph. Raises PlanError unless they are one row an
+    image, the same each time and whatever the other images are."""
+    from ...nets.imported import check_import
+
+    (file, found), how = job.net.graph, job.preprocessing
+    tensors = planned_tensors(job.plan, job.source.tensors, seed=job.options.seed)
+    values = {name: tensor.load for name, tensor in tensors.items()}
+    shape = (how.image_size, how.image_size, 1 if how.channels == "grey" else 3)
+    if wrong := check_import(file, found, shape, values):
+        raise PlanError(f"the graph has {conflict_text(wrong)}", path=file.path)
 
 
 def train_phase(
@@ -189,7 +205,8 @@ def opened(
             if isinstance(transfer, Transfer) and options.precision == AUTO:
                 say(run.job.frozen.line())
             anew = resumed is None and first
-            directory.begin(job.plan, options, job.data.labels, facts(run.job), anew=anew)
+            net = job.net.graph.data if job.net.graph else b""
+            directory.begin(job.plan, options, job.data.labels, facts(run.job), anew=anew, graph=net)
             run.spent("preparation", began)
             yield run, graph, transfer
 
@@ -327,6 +344,7 @@ def facts(job: Job) -> dict[str, object]:
         "phase": job.phase,
         "source": job.source.path,
         "net": job.net.name,
+        **({"graph": {**job.net.graph.record(), "digest": job.net.graph.digest}} if job.net.graph else {}),
         "classes": job.classes,
         "labels": list(job.data.labels),
         "head": {"layers": job.options.head, "scope": job.options.head_scope},

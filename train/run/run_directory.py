@@ -22,7 +22,8 @@ from pathlib import Path
 from ...errors import OutputError
 from ...formats import open_checkpoint, save_checkpoint
 from ...formats.output import check_space
-from ...formats.placing import write_text
+from ...formats.placing import write_bytes, write_text
+from ...nets.from_graph import NET_FILE
 from ...plan import Plan
 from ...tensors import Tensors
 from ..options.configuration import differences, to_config
@@ -102,10 +103,11 @@ class RunDirectory:
             raise
 
     def begin(
-        self, plan: Plan, options: Options, labels: Sequence[str], facts: Mapping[str, object], *, anew: bool = False
-    ) -> None:
+        self, plan: Plan, options: Options, labels: Sequence[str], facts: Mapping[str, object], *, anew: bool = False,
+        graph: bytes = b"",
+    ) -> None:  # fmt: skip
         """Makes the folder and writes config.yaml, labels.txt and, last, plan.json, which makes it a run's. `anew`: a
-        run that is there is deleted first.
+        run that is there is deleted first. `graph` is that of a net that was found in one.
         """
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -116,6 +118,8 @@ class RunDirectory:
             repeated = replace(options, fresh=False, resume=False)  # config.yaml goes on with the run
             write_text(self.path / "config.yaml", to_config(repeated))
             write_text(self.path / "labels.txt", "".join(f"{i}:{label}\n" for i, label in enumerate(labels)))
+            if graph:
+                write_bytes(self.path / NET_FILE, graph)
             record = {"run": run_digest(plan, options), **facts, **plan.to_json()}
             write_text(self.path / "plan.json", json.dumps(record, indent=1) + "\n")
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from ...errors import CheckpointError, OutputError, TrainingError
 from ...formats.output import existing_files, remove_abandoned
 from ...formats.placing import WRITING, digest_of_index, write_text
+from ...nets.from_graph import NET_FILE
 
 LIST = "written.json"
 KEPT = (LIST, "config.yaml", "labels.txt")  # by a fresh start, until it writes its own: somebody may be reading them
-FILES = (*KEPT, "checkpoint", "metrics.csv", "result.json", "report.html", "plan.json")
+FILES = (*KEPT, NET_FILE, "checkpoint", "metrics.csv", "result.json", "report.html", "plan.json")
 _CHECKPOINT = re.compile(r"(?P<name>model\.ckpt-\d+|best\.ckpt)(?:\..*)?")
 _PARTIAL = re.compile(r"\.(?P<name>model\.ckpt-\d+|best\.ckpt)\.partial-\d+")
 

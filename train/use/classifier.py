@@ -14,15 +14,20 @@ from ...errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ...formats import Checkpoint, open_checkpoint
 from ...kinds import kinds
 from ...labels import read_labels
-from ...nets.registry import Net, find_net, get_net, recognise
+from ...nets.from_graph import has_head, net_of_record
+from ...nets.registry import Net, recognise
+from ...nets.resolving import Reference, resolve
 from ...plan import Plan, make_plan
 from ...tensors import Spec, Tensors
 from ..data.examples import DataSet, Examples, steps_per_epoch
 from ..data.labelling import Names
-from ..data.preprocess import STYLES, Preprocessing, from_dict
+from ..data.preprocess import Preprocessing, from_dict
 from ..graph.progress import Progress
 from ..options.configuration import coerce, option, problem_with, read_config
-from ..options.training import FLOAT32, LABELS_PER_IMAGE, Choice, Options
+from ..options.net_options import NetOptions
+from ..options.styles import style_problem
+from ..options.training import AUTO, FLOAT32, LABELS_PER_IMAGE, Choice, Options
+from ..plan.request import pixels_of
 from .class_names import names_for, thresholds_of
 from .metrics import sigmoid, softmax
 from .recorded import find_run
@@ -42,17 +47,16 @@ def threshold_option() -> Any:
 
 
 @dataclass(frozen=True)
-class SourceOptions:
+class SourceOptions(NetOptions):
     """Which net a command runs, and on what pixels: that of a run of `ckpt-finetune`, or any slim checkpoint."""
 
     train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
     use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
     moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
-    checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
-    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    checkpoint: str = option("", "take this checkpoint", group="source", metavar="SRC")
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
     preprocessing: str | None = option(
-        None, "how pixels are scaled; the net's own by default", group="source", choices=STYLES
+        None, "how pixels are scaled; the net's own by default", group="source", metavar="STYLE|MEAN,DIVISOR"
     )
     exif_orientation: bool = option(False, "turn photos as EXIF data say, if the run did not", group="source")
     labels_per_image: str | None = option(
@@ -68,8 +72,11 @@ class SourceOptions:
     def problems(self) -> list[str]:
         """What is wrong with the options, a sentence each."""
         found = [problem for each in fields(self) if (problem := problem_with(each, getattr(self, each.name)))]
-        if bool(self.train_dir) == bool(self.checkpoint):
+        if bool(self.train_dir) == bool(self.checkpoint or self.graph):
             found.append("--train-dir or --checkpoint must be given, not both")
+        found += self.reference.problems()
+        if self.preprocessing and (problem := style_problem(self.preprocessing)):
+            found.append(problem)
         if self.train_dir and self.labels_per_image:
             found.append("--labels-per-image is for --checkpoint: a run knows it")
         if not re.fullmatch(r"best|last|\d+", self.use):
@@ -81,7 +88,7 @@ class SourceOptions:
     def open(self, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()) -> Classifier:
         """The classifier that these options mean: see `open_classifier`, also for the errors raised."""
         return open_classifier(
-            self.train_dir or self.checkpoint, net=self.net, labels=labels, image_size=self.image_size,
+            self.train_dir or self.checkpoint, net=self.reference, labels=labels, image_size=self.image_size,
             preprocessing=self.preprocessing, use=self.use, head=head, moving_averages=self.moving_averages,
             labels_per_image=self.labels_per_image, threshold=threshold, upright=self.exif_orientation,
         )  # fmt: skip
@@ -157,7 +164,7 @@ class Classifier:
 def open_classifier(
     source: str,
     *,
-    net: str | None = None,
+    net: str | Reference | None = None,
     labels: str | None = None,
     image_size: int | None = None,
     preprocessing: str | None = None,
@@ -185,9 +192,15 @@ def open_classifier(
         raise RecipeError(f"--use {use}: this is no train directory of ckpt-finetune", path=source, advice=advice)
     if moving_averages:
         checkpoint = averaged(checkpoint)
-    found = _from_run(run, prefix, checkpoint) if run else _from_checkpoint(checkpoint, net, head)
-    if run and net is not None and (net != found.net.name or run == Path(source)):
-        raise RecipeError(f"--net {net} is pointless: the run says that it is {found.net.name}", path=source)
+    reference = net if isinstance(net, Reference) else Reference(net)
+    if run:
+        found = _from_run(run, prefix, checkpoint)
+        other = reference.net not in (None, found.net.name) or any(reference[1:])
+        if other or (reference.net and run == Path(source)):
+            named = reference.net or reference.graph
+            raise RecipeError(f"--net {named} is pointless: the run says that it is {found.net.name}", path=source)
+    else:
+        found = _from_checkpoint(checkpoint, reference, head, preprocessing, image_size)
     if labels is not None:
         names, notes = names_for(found, Names(labels, read_labels(labels)))
         found = replace(found, labels=names, named=True, notes=notes)
@@ -196,13 +209,11 @@ def open_classifier(
         fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
         raise RecipeError(fact, path=source)
     if how is not None:
-        how = Preprocessing(
-            preprocessing or how.style,
-            image_size or how.image_size,
-            how.central_fraction,
-            how.channels,
-            upright=upright or how.upright,
-        )
+        style, size, channels = preprocessing or how.style, image_size or how.image_size, how.channels
+        if preprocessing:
+            channels = Preprocessing.of(preprocessing, size, found.net.input_channels).channels
+        style = "vgg" if style == "caffe" else style
+        how = Preprocessing(style, size, how.central_fraction, channels, upright=upright or how.upright)
     options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
     found = replace(found, preprocessing=how, options=options)
     return replace(found, thresholds=thresholds_of(found, threshold))
@@ -222,33 +233,35 @@ def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
     try:
         record = json.loads((run / "plan.json").read_text(encoding="utf-8"))
         how = from_dict(record["preprocessing"]) if record["preprocessing"] else None
-        net, labels = get_net(record["net"]), tuple(record["labels"])
-        net = net.for_grey_images() if how and how.channels == "grey" else net
+        net, labels = net_of_record(record, run), tuple(record["labels"])
+        net = net.for_grey_images() or net if how and how.channels == "grey" else net
     except (ValueError, KeyError) as error:
         raise TrainingError(f"not the record of a run ({error})", path=run / "plan.json") from None
     options = Options(**read_config(run / "config.yaml", Options))
     return Classifier(net, checkpoint.tensors, labels, True, how, prefix, options, Plan.from_json(record))
 
 
-def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Classifier:
+def _from_checkpoint(
+    checkpoint: Checkpoint, reference: Reference, head: bool, style: str | None, image_size: int | None
+) -> Classifier:
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
     from ..graph.restore import planned_tensors
 
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
-    net = find_net(name, specs, source)
+    net = resolve(reference, specs, source)
     known = found is not None and found.net == net
     scope = found.scope if known else net.scope
     classes = found.classes if known else _classes(net, specs)
     classes = classes if head else None
     if classes is None and head:
-        raise TrainingError(f"no last layer {net.head_layer}, so it classifies nothing", path=source)
+        raise TrainingError(f"no last layer {net.head_layer or 'at all'}, so it classifies nothing", path=source)
     net = _as_wide(net, specs, scope)
     variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
     renames = {scope: net.scope} if scope and scope != net.scope else {}
     plan = make_plan(specs, variables, renames=renames).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
-    how = Preprocessing(net.preprocessing, net.image_size, channels="rgb" if net.input_channels == 3 else "grey")
+    how = pixels_of(net, style, image_size)
     return Classifier(net, tensors, tuple(map(str, range(classes or 0))), False, how, checkpoint.path, Options(), plan)
 
 
@@ -261,8 +274,11 @@ def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
 
 
 def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
-    spec = specs.get(f"{net.head_layer}/weights")
-    return spec.shape[-1] if spec else None
+    if not has_head(net):
+        return None
+    row = net.head_weights
+    spec = specs.get(row.name)
+    return spec.shape[row.class_axis] if spec and len(spec.shape) == len(row.shape) else None
 
 
 class Wanted(NamedTuple):
@@ -342,6 +358,10 @@ def choose_precision(
 
     if classifier.takes == "vectors":
         return Choice(FLOAT32, "the data are vectors")
+    if classifier.net.graph is not None and precision != FLOAT32:
+        if precision != AUTO:
+            raise RecipeError(f"--precision {precision}: a net of a graph computes in the types that it has there")
+        return Choice(FLOAT32, "a net of a graph computes in the types that it has there")
     choice = candidate(precision, device, len(examples))
     if not choice.open:
         return choice

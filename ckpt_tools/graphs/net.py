@@ -1,0 +1,113 @@
+"""A net that was found in a graph, as a run keeps it: the nodes in inference form, and what they are.
+
+part = GraphPart(file, found)          of a file and its analysis
+write_part(part, "run/net.pb")         the nodes, without the values of any variable
+read_part("run/net.pb", part.record()) the same again, after a trip through plan.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import DamagedError
+from ..formats.graph_file import GraphFile, graph_bytes, read_graph
+from ..formats.nodes import Node, attribute, shape_value, type_value
+from ..formats.placing import write_bytes
+from ..tensors import Spec
+from .analysis import Analysis
+from .cut import Cut
+from .graph import Graph
+from .safety import functions_called
+from .sources import Source
+from .variables import GraphVariable
+
+
+class GraphPart(NamedTuple):
+    """What is imported of a graph file: `found.net`, whose variables have no values of their own."""
+
+    file: GraphFile
+    found: Analysis
+
+    @property
+    def data(self) -> bytes:
+        """The nodes and the functions that they call, as a GraphDef; of the same net always the same bytes."""
+        nodes = self.found.net.graph.nodes.values()
+        return graph_bytes(nodes, functions_called(nodes, self.file.functions), self.file.versions)
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that change with all that the net computes, but not with the values of its variables."""
+        return hashlib.sha256(self.data + json.dumps(self.record()).encode()).hexdigest()[:16]
+
+    def record(self) -> dict[str, object]:
+        """What is not in the nodes, for JSON."""
+        found, images = self.found, self.found.images
+        return {
+            "images": {"tensor": images.tensor, "dtype": images.dtype, "shape": images.shape and list(images.shape)},
+            "features": {"tensor": found.features, "width": found.width, "pooled": found.pooled},
+            "logits": {"tensor": found.logits, "classes": found.classes} if found.logits else None,
+            "end_points": {name: shape and list(shape) for name, shape in found.end_points.items()},
+            "variables": [
+                [each.name, each.spec.dtype, list(each.spec.shape), each.key, each.trainable]
+                for each in found.variables
+            ],
+        }
+
+
+def part_of(file: GraphFile, found: Analysis) -> GraphPart:
+    """The net of an analysis without conflicts. Constants of a frozen graph that were variables are variables again."""
+    thawed = {each.name: _variable(each) for each in found.variables if each.frozen}
+    net = found.net.rewired({}, thawed)
+    kept = replace(found, net=net, variables=tuple(each._replace(frozen=False) for each in found.variables))
+    return GraphPart(file._replace(nodes=(), collections={}), kept)
+
+
+def write_part(part: GraphPart, path: str | os.PathLike[str]) -> None:
+    """Writes the nodes; raises OutputError where they cannot be written."""
+    write_bytes(Path(path), part.data)
+
+
+def read_part(path: str | os.PathLike[str], record: Mapping) -> GraphPart:
+    """The net that was written to `path`, of which `record()` said the rest. Raises DamagedError where it is no longer
+    what it was, and what `read_graph` raises."""
+    file = read_graph(path)
+    try:
+        images, features, logits = record["images"], record["features"], record["logits"] or {}
+        tensor = features["tensor"]
+        goals = (tensor, *([logits["tensor"]] if logits else []))
+        found = Analysis(
+            operations=len(file.nodes),
+            images=Source(images["tensor"], images["dtype"], _shape(images["shape"]), True),
+            features=tensor,
+            width=features["width"],
+            pooled=features["pooled"],
+            logits=logits.get("tensor", ""),
+            classes=logits.get("classes"),
+            end_points={name: _shape(shape) for name, shape in record["end_points"].items()},
+            variables=tuple(
+                GraphVariable(name, Spec(dtype, tuple(shape)), key, trainable)
+                for name, dtype, shape, key, trainable in record["variables"]
+            ),
+            net=Cut(Graph(file.nodes), goals),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"not the record of a graph ({error})", path=os.fspath(path)) from None
+    part = GraphPart(file._replace(nodes=()), found)
+    if record.get("digest", part.digest) != part.digest:
+        raise DamagedError("is another graph than that of the run", path=os.fspath(path))
+    return part
+
+
+def _variable(each: GraphVariable) -> Node:
+    attributes = (attribute("dtype", type_value(each.spec.dtype)), attribute("shape", shape_value(each.spec.shape)))
+    return Node(each.name, "VariableV2", (), attributes)
+
+
+def _shape(value: list | None) -> tuple | None:
+    return None if value is None else tuple(value)

@@ -1,0 +1,191 @@
+"""A net out of a graph file: `--graph`, or the `.meta` beside a checkpoint. Nothing here imports TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from ckpt_tools.errors import CheckpointError, PlanError, UnsupportedError
+from ckpt_tools.formats import open_checkpoint
+from ckpt_tools.formats.detect import identify
+from ckpt_tools.formats.graph_file import KINDS, read_graph
+from ckpt_tools.graphs.analysis import Analysis, analyse
+from ckpt_tools.graphs.choosing import AS_FOUND, Choices
+from ckpt_tools.graphs.graph import node_of
+from ckpt_tools.graphs.net import GraphPart, part_of, read_part
+from ckpt_tools.graphs.text import conflict_text
+from ckpt_tools.kinds import kinds
+
+from .net import Net, TableRow
+from .registry import get_net
+
+SCALED = {"uint8": "raw"}  # how the images of a net are scaled whose input says so; others can be scaled in any way
+
+
+def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = ()) -> GraphPart:
+    """The net in a graph file. `saved` are the names in the checkpoint that goes with it.
+
+    Raises what `read_graph` and `analyse` raise, and PlanError with everything that stands in the way of taking it.
+    """
+    file = read_graph(path)
+    found = analyse(file, choices, saved)
+    if found.conflicts or found.images is None:
+        raise PlanError(f"the graph has {conflict_text(found.conflicts)}", path=file.path)
+    return part_of(file, found)
+
+
+def checkpoint_of(path: str) -> str:
+    """The checkpoint that goes with a graph file: the one beside a `.meta`, that of a SavedModel's folder, a frozen
+    graph itself; "" where there is none."""
+    file = read_graph(path)
+    if file.kind == "graphdef":
+        return path
+    source = file.path.removesuffix(".meta") if file.kind == "metagraph" else str(Path(file.path).parent)
+    try:
+        open_checkpoint(source)
+    except CheckpointError:
+        return ""
+    return source
+
+
+def graph_beside(checkpoint: str) -> str:
+    """A file that is a graph itself, or the `.meta` beside a checkpoint; "" where there is none."""
+    if Path(checkpoint).is_file() and identify(checkpoint).name in KINDS:
+        return checkpoint
+    if Path(checkpoint, "saved_model.pb").is_file():
+        return checkpoint
+    path = f"{checkpoint.removesuffix('.index')}.meta"
+    return path if Path(path).is_file() else ""
+
+
+def net_from(part: GraphPart, name: str = "") -> Net:
+    """The net of a graph, under the names that its variables have in a checkpoint.
+
+    What lies between the features and the logits is its head, whose class axis is where its variables have as many
+    entries as there are classes.
+    Raises UnsupportedError for images that are not square.
+    """
+    found = part.found
+    rows = _rows(found)
+    names = [row.name for row in rows]
+    scope = _common(names)
+    head = [row.name for row in rows if row.role == "head"]
+    last = [row for row in rows if row.role == "head" and row.class_axis is not None and len(row.shape) > 1]
+    side, channels = _image(part)
+    place = _common(head)
+    file = Path(part.file.path).name
+    return Net(
+        name=name or file,
+        title=f"the net in {name or file}",
+        scope=scope,
+        landmark="",
+        builder="",
+        image_size=side,
+        preprocessing=SCALED.get(found.images.dtype, ""),
+        head=_below(scope, place),
+        last_layer=_below(scope, last[-1].name.rpartition("/")[0]) if last else "",
+        classes=found.classes or 0,
+        class_offset=0,
+        input_channels=channels,
+        rows=rows,
+        points=tuple(_points(found, rows).items()),
+        width=found.width,
+        graph=part,
+    )
+
+
+NET_FILE = "net.pb"  # in a train directory: the graph of a net that was found in one
+
+
+def net_of_record(record: Mapping, folder: Path) -> Net:
+    """The net that the plan.json of a run in `folder` speaks of. Raises KeyError where it speaks of none."""
+    if record.get("graph"):
+        return net_from(read_part(folder / NET_FILE, record["graph"]), record["net"])
+    return get_net(record["net"])
+
+
+def has_head(net: Net) -> bool:
+    """Whether a net has a last layer of its own, whose classes can be others."""
+    return any(net.role(row) == "head" and row.class_axis is not None for row in net.table)
+
+
+def _rows(found: Analysis) -> tuple[TableRow, ...]:
+    """The variables in the order in which the images reach them, those of the head last."""
+    graph = found.net.graph
+    before = graph.upstream([found.features])
+    kind_of = kinds({each.key: each.spec for each in found.variables})
+    at = _order(found)
+    made = []
+    for each in sorted(found.variables, key=lambda each: (each.name not in before, at[each.name])):
+        statistic = kind_of[each.key].kind in ("statistic", "average")
+        role = "head" if each.name not in before else "statistic" if statistic else "backbone"
+        shape = each.spec.shape
+        axis = _class_axis(found, each.name) if role == "head" else None
+        if axis is not None:
+            shape = tuple(-1 if i == axis else length for i, length in enumerate(shape))
+        made.append(TableRow(each.key, shape, each.trainable, role, each.spec.dtype))
+    return tuple(made)
+
+
+def _class_axis(found: Analysis, name: str) -> int | None:
+    """The axis of a head's variable that has one entry a class: the last, or the first of a matrix that is taken
+    transposed. None for what belongs to layers before the last one."""
+    shape = next(each.spec.shape for each in found.variables if each.name == name)
+    graph = found.net.graph
+    turned = [node for node in graph.nodes.values() if node.op == "MatMul" and node.truth("transpose_b")]
+    transposed = len(shape) == 2 and any(name in graph.upstream(graph.inputs[node.name][1:2]) for node in turned)
+    axis = 0 if transposed else len(shape) - 1
+    return axis if shape and shape[axis] == found.classes else None
+
+
+def _order(found: Analysis) -> dict[str, tuple[int, int]]:
+    """Variable -> the number of the first end point that depends on it, and its place in the file."""
+    graph = found.net.graph
+    reached: dict[str, int] = {}
+    for number, point in enumerate(found.end_points):
+        if node_of(point) in graph.nodes:
+            for name in graph.upstream([point], stop=reached.__contains__):
+                reached.setdefault(name, number)
+    last = len(found.end_points)
+    return {each.name: (reached.get(each.name, last), place) for place, each in enumerate(found.variables)}
+
+
+def _points(found: Analysis, rows: tuple[TableRow, ...]) -> dict[str, int]:
+    """End point -> the number of rows before it."""
+    order = _order(found)
+    body = {row.name for row in rows if row.role != "head"}
+    reached = [order[each.name][0] for each in found.variables if each.key in body]
+    return {point: sum(place <= number for place in reached) for number, point in enumerate(found.end_points)}
+
+
+def _image(part: GraphPart) -> tuple[int, int]:
+    """Height and width in pixels, 0 where the graph does not say them, and channels."""
+    shape = part.found.images.shape
+    if shape is not None and len(shape) == 2 and shape[1]:  # images as vectors
+        for channels in (1, 3):
+            side = round((shape[1] / channels) ** 0.5)
+            if side * side * channels == shape[1]:
+                return side, channels
+        return 0, 3
+    if shape is None or len(shape) < 3:
+        return 0, 3
+    height, width = shape[1:3]
+    if height and width and height != width:
+        fact = f"the net takes images of {height} x {width} pixels, and images here are square"
+        raise UnsupportedError(fact, path=part.file.path, advice="--input NAME names a tensor behind its resizing.")
+    return height or width or 0, (shape[3] if len(shape) == 4 else 1) or 3
+
+
+def _common(names: list[str]) -> str:
+    """The scope that all of the names lie in."""
+    parts = [name.split("/")[:-1] for name in names]
+    shared = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return "/".join(shared) if names else ""
+
+
+def _below(scope: str, name: str) -> str:
+    return name.removeprefix(f"{scope}/") if scope else name

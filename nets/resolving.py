@@ -1,0 +1,82 @@
+"""Which net is meant: by a name, a graph file, a function, or by nothing but the checkpoint itself.
+
+    resolve(Reference(), specs, "inception_v3.ckpt")              the net that names and shapes tell
+    resolve(Reference(net="vgg_16"), specs, "model.ckpt")         one of the registry
+    resolve(Reference(graph="model.ckpt.meta"), specs, "...")     the one in a graph file
+
+TensorFlow is imported for functions only.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ckpt_tools.errors import RecipeError, SelectionError
+from ckpt_tools.graphs.choosing import Choices
+from ckpt_tools.tensors import Spec
+
+from .from_graph import graph_beside, net_from, open_graph
+from .net import Net
+from .registry import find_net, recognise
+
+
+class Reference(NamedTuple):
+    """What a user says of a net: `net` is a name of the registry or FILE.py:FUNCTION, `graph` a graph file, in which
+    `input`, `features`, `logits` name tensors and `feed` gives values to others, as "NAME=VALUE"."""
+
+    net: str | None = None
+    graph: str | None = None
+    input: str | None = None
+    features: str | None = None
+    logits: str | None = None
+    feed: tuple[str, ...] = ()
+
+    @property
+    def choices(self) -> Choices:
+        """What is chosen in a graph. Raises RecipeError for a feed that is no NAME=VALUE."""
+        return Choices(self.input or "", self.features or "", self.logits or "", feeds(self.feed))
+
+    def problems(self) -> list[str]:
+        """What cannot be meant, a sentence each."""
+        chosen = [f"--{name}" for name in ("input", "features", "logits", "feed") if getattr(self, name)]
+        if self.net and self.graph:
+            return ["--net and --graph exclude each other"]
+        if chosen and self.net and ":" not in self.net:
+            return [f"{' and '.join(chosen)} choose in a graph, and --net {self.net} is a net of the registry"]
+        return []
+
+
+def feeds(texts: Iterable[str]) -> dict[str, object]:
+    """
+    >>> feeds(["is_training=False", "bits=32"])
+    {'is_training': False, 'bits': 32}
+    """
+    made = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            made[name.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            equals = ""
+        if not equals or not isinstance(made[name.strip()], (bool, int, float)):
+            raise RecipeError(f"--feed {text}: write NAME=VALUE, with a number, True or False")
+    return made
+
+
+def resolve(reference: Reference, specs: Mapping[str, Spec], path: str) -> Net:
+    """The net that is meant for a checkpoint at `path` with the tensors `specs`; a checkpoint that none of the registry
+    fits is taken with the `.meta` beside it.
+
+    Raises SelectionError where it cannot be told, and what `open_graph` raises.
+    """
+    if reference.graph:
+        return net_from(open_graph(reference.graph, reference.choices, specs))
+    if reference.net is None and path:
+        found, beside = recognise(specs), graph_beside(path)
+        if beside and (found is None or found.net is None or any(reference[2:])):
+            return net_from(open_graph(beside, reference.choices, specs))
+    if any(reference[2:]):
+        raise SelectionError("there is no graph to choose in", path=path, advice="Name its file with --graph.")
+    return find_net(reference.net, specs, path)

@@ -1,0 +1,35 @@
+"""Options that say which net is meant, of every command that builds one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...nets.resolving import Reference
+from .configuration import option
+
+
+@dataclass(frozen=True)
+class NetOptions:
+    """A net of the registry by its name, one in a graph file, or the one that a checkpoint tells."""
+
+    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    graph: str | None = option(
+        None, "take the net in this .meta, frozen graph or SavedModel", group="source", metavar="FILE"
+    )
+    input: str | None = option(
+        None, "tensor of the graph that images are put into; found when left out", group="source", metavar="NAME"
+    )
+    features: str | None = option(
+        None, "tensor of the graph on which a head is put; found when left out", group="source", metavar="NAME"
+    )
+    logits: str | None = option(
+        None, "tensor of the graph that is its classes; found when left out", group="source", metavar="NAME"
+    )
+    feed: tuple[str, ...] = option(
+        (), "value of another tensor that the graph is fed", group="source", metavar="NAME=VALUE"
+    )
+
+    @property
+    def reference(self) -> Reference:
+        """The net that is meant."""
+        return Reference(self.net, self.graph, self.input, self.features, self.logits, self.feed)
