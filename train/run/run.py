@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from ...errors import TrainingError
 from ...formats.output import needed_bytes
+from ...nets.graph import build_net
 from ...tensors import Spec, Tensor, Tensors, from_arrays
 from ..cache.transfer import Cached
 from ..data.pipeline import Unreadable
@@ -138,6 +139,19 @@ def bytes_of_checkpoints(job: Job, variables: Mapping[str, tf.Variable]) -> tupl
     return needed_bytes(whole), needed_bytes(best) if len(job.data.validation) else 0
 
 
+def meta_graph(job: Job) -> bytes:
+    """The MetaGraph of the net with its new head, with images as a placeholder and a Saver: what TensorFlow 1 code
+    imports beside the checkpoint."""
+    how = job.preprocessing
+    with tf.Graph().as_default() as graph:
+        side, channels = how.image_size, 1 if how.channels == "grey" else 3
+        images = tf.placeholder(tf.float32, [None, side, side, channels], name="images")
+        built = build_net(job.net, images, num_classes=job.classes, head=job.head)
+        (tf.nn.sigmoid if job.data.many else tf.nn.softmax)(built.logits, name="probabilities")
+        saver = tf.train.Saver(built.variables)
+        return tf.train.export_meta_graph(graph=graph, saver_def=saver.as_saver_def()).SerializeToString()
+
+
 def save(run: Run) -> None:
     """Writes the checkpoint of this step, and the best one when there is a new one."""
     began, job, movable = time.monotonic(), run.job, run.job.movable
@@ -148,12 +162,13 @@ def save(run: Run) -> None:
     if broken:  # not saved: what is on disk stays the last good one
         fact = f"step {run.step:,} made values of {', '.join(broken[:3])} that are no numbers; {last_good(run)}"
         raise TrainingError(fact, advice="Try a lower --learning-rate or --clip-norm 1.")
-    prefix = run.directory.save(run.step, tensors, provenance)
+    meta = meta_graph(job) if job.net.graph else b""
+    prefix = run.directory.save(run.step, tensors, provenance, meta)
     run.frozen = read_tensors(prefix)  # from here on frozen tensors are copied as bytes
     if run.better is not None:
         moved = {name: tensor for name, tensor in run.better.items() if name in movable or name not in run.planned}
         tensors = {**{name: run.frozen[name] for name in run.better}, **moved}
-        run.directory.save_best(Tensors(tensors), provenance, run.best)
+        run.directory.save_best(Tensors(tensors), provenance, run.best, meta)
         run.better = None
     run.spent("saving", began)
 

@@ -123,9 +123,10 @@ class RunDirectory:
             record = {"run": run_digest(plan, options), **facts, **plan.to_json()}
             write_text(self.path / "plan.json", json.dumps(record, indent=1) + "\n")
 
-    def save(self, step: int, tensors: Tensors, provenance: Mapping[str, object]) -> str:
-        """Writes the checkpoint of a step, then the state file, then deletes what --keep does not cover."""
-        prefix = self._save(f"model.ckpt-{step}", tensors, {**provenance, "step": step})
+    def save(self, step: int, tensors: Tensors, provenance: Mapping[str, object], meta: bytes = b"") -> str:
+        """Writes the checkpoint of a step, and `meta` as its `.meta` if there is one, then the state file, then deletes
+        what --keep does not cover."""
+        prefix = self._save(f"model.ckpt-{step}", tensors, {**provenance, "step": step}, meta)
         kept = self.steps()[-self.keep :]
         lines = [f'model_checkpoint_path: "model.ckpt-{step}"']
         lines += [f'all_model_checkpoint_paths: "model.ckpt-{kept_step}"' for kept_step in kept]
@@ -135,17 +136,21 @@ class RunDirectory:
                 self.written.delete(f"model.ckpt-{old}")
         return prefix
 
-    def save_best(self, tensors: Tensors, provenance: Mapping[str, object], record: Mapping[str, object]) -> None:
+    def save_best(
+        self, tensors: Tensors, provenance: Mapping[str, object], record: Mapping[str, object], meta: bytes = b""
+    ) -> None:
         """Writes best.ckpt; `record` says its step and validation figures."""
-        self._save("best.ckpt", tensors, {**provenance, "best": dict(record)})
+        self._save("best.ckpt", tensors, {**provenance, "best": dict(record)}, meta)
 
-    def _save(self, name: str, tensors: Tensors, provenance: Mapping[str, object]) -> str:
+    def _save(self, name: str, tensors: Tensors, provenance: Mapping[str, object], meta: bytes) -> str:
         """Writes a checkpoint over the run's own of this name, never over another's; returns its prefix."""
         prefix = str(self.path / name)
         announce = self.written.announcing(name)
         save_checkpoint(tensors, prefix, force=True, provenance=provenance, announce=announce)
         with self._writing():
             self.written.settle(name)
+            if meta:
+                write_bytes(f"{prefix}.meta", meta)
         return prefix
 
     def log(self, row: Mapping[str, object]) -> None:
