@@ -114,8 +114,12 @@ def plans_of(options: Options, specs: Mapping[str, Spec], net: Net, classes: int
     how = {"exclude": options.exclude, "renames": options.map, **rules}
     if net.graph is None:
         return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
-    how["carry"] = ("beta1_power", "beta2_power") if options.optimizer == "adam" else ()
-    plans = [make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases]
+    stays = ("beta1_power", "beta2_power") if options.optimizer == "adam" else ()
+    last = make_plan(specs, variables, trainable=phases[-1].trainable, **how, carry=stays)
+    # What the last phase leaves behind, such as slots of what it trains, no phase before it carries to it.
+    stays = (*stays, *(row.name for row in last.rows if row.action == "unused"))
+    plans = [make_plan(specs, variables, trainable=phase.trainable, **how, carry=stays) for phase in phases[:-1]]
+    plans.append(last)
     return tuple(replace(plan, batch_norm=dict.fromkeys(plan.batch_norm, "frozen")) for plan in plans)
 
 

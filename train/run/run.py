@@ -116,14 +116,18 @@ def last_good(run: Run) -> str:
 def snapshot(run: Run, *, slots: bool = True) -> Tensors:
     """All tensors of a checkpoint: what training moves is read from the session, the rest stays where it lies.
 
-    Without `slots` only those remain that an evaluation can use: the net's, the step, moving averages.
+    Without `slots` only those remain that an evaluation can use: the net's, the step, moving averages; and of a net of
+    a graph all that the source has, so that its graph loads them.
     """
+    others = run.job.source.tensors if run.job.net.graph else ()
     movable = run.job.movable
     step = run.model.step.global_step.op.name
     wanted = {
         name: variable
         for name, variable in run.model.variables.items()
-        if name in movable or name == step or (name not in run.planned and (slots or name.endswith(AVERAGE)))
+        if name in movable
+        or name == step
+        or (name not in run.planned and (slots or name.endswith(AVERAGE) or name in others))
     }
     values = from_arrays(read(run.session, wanted))
     tensors: dict[str, Tensor] = {name: run.frozen[name] for name in run.planned if name not in values}
@@ -135,7 +139,8 @@ def bytes_of_checkpoints(job: Job, variables: Mapping[str, tf.Variable]) -> tupl
     net = {row.name: Tensor(Spec(row.dtype, row.target_shape), None) for row in job.plan.rows if row.action != "unused"}
     made = {name: Spec(each.dtype.base_dtype.name, tuple(each.shape)) for name, each in variables.items()}
     whole = {**net, **{name: Tensor(spec, None) for name, spec in made.items() if name not in net}}
-    best = {name: whole[name] for name in whole if name in net or name.endswith(AVERAGE)}
+    others = job.source.tensors if job.net.graph else ()
+    best = {name: whole[name] for name in whole if name in net or name.endswith(AVERAGE) or name in others}
     return needed_bytes(whole), needed_bytes(best) if len(job.data.validation) else 0
 
 

@@ -1,0 +1,256 @@
+"""Nets out of graph files, from the plan to what the old code loads: a .meta, a frozen graph, a SavedModel."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_net
+from PIL import Image
+
+tf = pytest.importorskip("tensorflow").compat.v1
+from graph_styles import SIDE, STYLES, Style, building, net  # noqa: E402
+
+from ckpt_tools import open_checkpoint  # noqa: E402
+from ckpt_tools.cli import evaluate as evaluate_command  # noqa: E402
+from ckpt_tools.cli import export as export_command  # noqa: E402
+from ckpt_tools.cli import features as features_command  # noqa: E402
+from ckpt_tools.cli import finetune as finetune_command  # noqa: E402
+from ckpt_tools.cli import plan as plan_command  # noqa: E402
+from ckpt_tools.errors import PlanError, RecipeError, UnsupportedError  # noqa: E402
+from ckpt_tools.train.options.training import Options  # noqa: E402
+from ckpt_tools.train.plan.job import make_job  # noqa: E402
+from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+
+NEW = {"exclude": ("classes",), "trainable": ("classes",)}
+BESIDE = {"head_scope": "Logits", "trainable": ("Logits",)}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, GOLDEN: Path) -> Path:
+    """A classifier as it was trained, of five classes, and photos of three."""
+    folder = tmp_path_factory.mktemp("graph")
+    for path in (GOLDEN / "tf221_graph").iterdir():
+        shutil.copy(path, folder)
+    tiny_net.write_photos(folder / "photos", train=12, validation=4)
+    return folder
+
+
+def options(files: Path, **how: object) -> dict[str, object]:
+    return {
+        "checkpoint": str(files / "model.ckpt"),
+        "data": str(files / "photos"),
+        "preprocessing": "unit",
+        "cache_dir": str(files / "cache"),
+        "batch_size": 8,
+        "steps": 9,
+        "learning_rate": 0.05,
+        "device": "cpu",
+        **how,
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(files: Path) -> dict[str, Path]:
+    """Runs with a new head in the old one's place, and with one beside it."""
+    for name, how in (("new", NEW), ("beside", BESIDE)):
+        finetune(Options(**options(files, **how, train_dir=str(files / name))))
+    return {name: files / name for name in ("new", "beside")}
+
+
+def tensors(prefix: object) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def fetched(prefix: object, meta: object, tensor: str, images: np.ndarray) -> np.ndarray:
+    """What TensorFlow's own import and Saver make of a checkpoint and a graph."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        tf.train.import_meta_graph(str(meta)).restore(session, str(prefix))
+        fed = {"images:0": images, **({"is_training:0": False} if "is_training" in str(graph.get_operations()) else {})}
+        return session.run(tensor, fed)
+
+
+def resized(paths: Iterable[Path]) -> np.ndarray:
+    """Photos as the style unit has them, by TensorFlow 1's own resize."""
+    photos = np.stack([np.asarray(Image.open(path)) for path in paths]).astype("float32") / 255
+    with tf.Graph().as_default(), tf.Session() as session:
+        return session.run(tf.raw_ops.ResizeBilinear(images=photos, size=[SIDE, SIDE]))
+
+
+@pytest.mark.parametrize(
+    "how", [NEW, BESIDE, {"class_map": "4,_,0"}, {"exclude": ("classes",), "freeze_until": "pool"}]
+)
+def test_ckpt_plan_prints_the_plan_of_the_run(files: Path, how: dict, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_job(Options(**options(files, **how, train_dir="run"))).plan
+    argv = [
+        f"--{key.replace('_', '-')}={value if isinstance(value, str) else ','.join(value)}"
+        for key, value in how.items()
+    ]
+    assert plan_command.main([str(files / "model.ckpt"), "--num-classes", "3", *argv]) == 0
+    said = capsys.readouterr().out
+    assert f"plan         {plan.digest}" in said.splitlines()
+    assert re.search(r"^conv1/weights +1  restore +\d  same name$", said, re.MULTILINE)
+
+
+def test_only_the_head_changes_and_all_else_goes_along(files: Path, runs: dict[str, Path]) -> None:
+    before, after = tensors(files / "model.ckpt"), tensors(runs["new"] / "model.ckpt-9")
+    head = {"classes/weights", "classes/biases"}
+    changed = {name for name in before if name not in after or before[name].tobytes() != after[name].tobytes()}
+    own = {f"{name}/{slot}" for name in head for slot in ("Adam", "Adam_1")} | {"beta1_power", "beta2_power"}
+    assert changed == head | own  # the old head's slots are those of five classes
+    assert after["classes/weights"].shape == (16, 3)
+    assert "conv1/weights/Adam" in after
+
+
+def test_the_old_graph_loads_what_comes_out(files: Path, runs: dict[str, Path]) -> None:
+    """Strictly, by its own Saver; and its own classes are the same to the last bit."""
+    images = np.random.default_rng(0).uniform(size=(4, SIDE, SIDE, 3)).astype("float32")
+    how = (files / "model.ckpt.meta", "classes/xw_plus_b:0", images)
+    assert fetched(runs["beside"] / "best.ckpt", *how).tobytes() == fetched(files / "model.ckpt", *how).tobytes()
+    assert "Logits/fc/weights" in tensors(runs["beside"] / "best.ckpt")
+
+
+@pytest.mark.parametrize("name", ["new", "beside"])
+def test_the_new_graph_gives_the_probabilities_of_ckpt_evaluate(
+    files: Path, runs: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    how = ["--train-dir", str(runs[name]), "--data", str(files / "photos"), "--use", "last", "--all-probabilities"]
+    assert evaluate_command.main([*how, "--output", str(tmp_path)]) == 0
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    images = resized(files / "photos" / row[next(iter(row))] for row in rows)
+    found = fetched(runs[name] / "model.ckpt-9", runs[name] / "model.ckpt-9.meta", "probabilities:0", images)
+    wanted = np.array([[float(row[label]) for label in ("cat", "dog", "frog")] for row in rows])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_run_goes_on_without_graph_and_with_the_same_bits(files: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    """From the cache, the head alone: as from the images; and killed in the middle as without a stop."""
+    whole = tensors(runs["new"] / "model.ckpt-9")
+    for name, how in (("cached", {}), ("uncached", {"cache": "off"})):
+        folder = str(tmp_path / name)
+        finetune(Options(**options(files, **NEW, **how, train_dir=folder, save_steps=3) | {"steps": 4}))
+        finetune(Options(**options(files, **NEW, **how, train_dir=folder, save_steps=3)))
+        found = tensors(tmp_path / name / "model.ckpt-9")
+        assert set(found) == set(whole)
+        for key, value in found.items():
+            np.testing.assert_allclose(value, whole[key], rtol=2e-5, atol=1e-6)
+
+
+def test_scopes_of_the_graph_train(files: Path, tmp_path: Path) -> None:
+    how = options(files, exclude=("classes",), train_dir=str(tmp_path / "run"), head="dense(8)|dropout(0.3)")
+    how |= {"unfreeze": "0:classes; 1:hidden,conv2", "layer_decay": 0.5, "weight_decay": 0.01}
+    finetune(Options(**how))
+    before, after = tensors(files / "model.ckpt"), tensors(tmp_path / "run/model.ckpt-9")
+    moved = {name for name, value in before.items() if not np.array_equal(value, after.get(name))}
+    weights = {name for name in moved if not re.search("Adam|power|step", name)}
+    own = {
+        "hidden/weights",
+        "hidden/biases",
+        "conv2/weights",
+        "conv2/BatchNorm/beta",
+        "classes/weights",
+        "classes/biases",
+    }
+    assert weights == own
+    assert after["classes/weights"].shape == (8, 3)
+    assert after["classes/dense_1/weights"].shape == (16, 8)
+    record = json.loads((tmp_path / "run/plan.json").read_text())
+    assert set(record["batch_norm"].values()) == {"frozen"}
+
+
+def test_features_are_those_of_the_original_graph(files: Path, tmp_path: Path) -> None:
+    argv = ["--checkpoint", str(files / "model.ckpt"), "--data", str(files / "photos"), "--output", str(tmp_path / "f")]
+    assert features_command.main([*argv, "--preprocessing", "unit", "--split", "validation"]) == 0
+    made = np.load(tmp_path / "f.npz")
+    images = resized(sorted((files / "photos/validation").rglob("*.png")))
+    wanted = fetched(files / "model.ckpt", files / "model.ckpt.meta", "hidden/Relu:0", images)
+    np.testing.assert_allclose(np.sort(made["features"], axis=0), np.sort(wanted, axis=0), rtol=1e-5, atol=1e-6)
+
+
+def test_an_export_computes_the_same(files: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    """It compares itself; the graph file is not needed any more."""
+    shutil.copytree(runs["beside"], tmp_path / "run")
+    argv = ["--train-dir", str(tmp_path / "run"), "--output", str(tmp_path / "e"), "--format", "saved_model"]
+    assert export_command.main(argv) == 0
+    assert (tmp_path / "e/saved_model/saved_model.pb").is_file()
+
+
+def frozen(path: Path, style: Style) -> None:
+    with building(Style()) as graph, tf.Session() as session:
+        fed = tf.placeholder(tf.float32, [1, SIDE, SIDE, 3], "input")
+        tf.nn.softmax(net(style, fed, False), name="predictions")
+        session.run(tf.global_variables_initializer())
+        made = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ["predictions"])
+    path.write_bytes(made.SerializeToString())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_constants_of_a_frozen_graph_train(files: Path, tmp_path: Path, named: bool) -> None:
+    frozen(tmp_path / "net.pb", STYLES["slim fused, scale"])
+    where = {"graph" if named else "checkpoint": str(tmp_path / "net.pb")}
+    how = {**options(files, exclude=("classes",), trainable=("classes", "hidden"), train_dir=str(tmp_path / "run"))}
+    finetune(Options(**{**how, "checkpoint": "", **where}))
+    before, after = open_checkpoint(tmp_path / "net.pb").tensors, open_checkpoint(tmp_path / "run/best.ckpt").tensors
+    moved = {name for name in before if not np.array_equal(before[name].load(), after[name].load())}
+    assert moved == {"classes/weights", "classes/biases", "hidden/weights", "hidden/biases"}
+    assert evaluate_command.main(["--train-dir", str(tmp_path / "run"), "--data", str(files / "photos")]) == 0
+
+
+def test_a_saved_model_without_classes_gets_a_head_of_its_own(files: Path, tmp_path: Path) -> None:
+    builder = tf.saved_model.Builder(str(tmp_path / "module"))
+    with building(STYLES["slim fused"]), tf.Session() as session:
+        images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+        net(STYLES["slim fused"], images, False)
+        vector = tf.get_default_graph().get_tensor_by_name("global_pool:0")
+        info = {name: tf.saved_model.build_tensor_info(each) for name, each in (("i", images), ("o", vector))}
+        signature = tf.saved_model.build_signature_def({"images": info["i"]}, {"default": info["o"]})
+        session.run(tf.global_variables_initializer())
+        builder.add_meta_graph_and_variables(session, [], {"default": signature})
+    builder.save()
+    finetune(
+        Options(**options(files, graph=str(tmp_path / "module"), train_dir=str(tmp_path / "run")) | {"checkpoint": ""})
+    )
+    assert "Logits/fc/weights" in tensors(tmp_path / "run/best.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "said"),
+    [
+        ({"preprocessing": None}, RecipeError, "does not say how it takes images: give --preprocessing"),
+        ({"bn": ("conv1=train",)}, RecipeError, "--bn: the batch norms of a net of a graph"),
+        ({"precision": "bfloat16"}, RecipeError, "--precision bfloat16: a net of a graph computes in the types"),
+        ({"preprocessing": "units"}, RecipeError, "no preprocessing 'units'; did you mean unit"),
+        ({"net": "vgg_16", "graph": "x.meta"}, RecipeError, "--net and --graph exclude each other"),
+        ({"feed": ("is_training",)}, RecipeError, "--feed is_training: write NAME=VALUE"),
+        ({"image_size": 20}, UnsupportedError, "the net takes images of 12 x 12 x 3, these are 20 x 20 x 3"),
+    ],
+)
+def test_what_cannot_be_is_said(files: Path, tmp_path: Path, how: dict, error: type, said: str) -> None:
+    with pytest.raises(error, match=re.escape(said)):
+        finetune(Options(**options(files, **{**NEW, **how}, train_dir=str(tmp_path / "run"))))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_graph_that_is_not_understood_stops_with_what_to_type(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+        for name in ("first", "second"):
+            flat = tf.reshape(images, [-1, SIDE * SIDE * 3])
+            tf.nn.softmax(tf.matmul(flat, tf.get_variable(f"{name}/w", [SIDE * SIDE * 3, 4])), name=name)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "two.ckpt"))
+    how = options(files, checkpoint=str(tmp_path / "two.ckpt"), train_dir=str(tmp_path / "run"))
+    with pytest.raises(PlanError, match="--logits"):
+        finetune(Options(**how))
+    argv = [f"--{key.replace('_', '-')}={value}" for key, value in how.items()]
+    assert finetune_command.main([*argv, "--logits", "second", "--exclude", "second", "--trainable", "second"]) == 0
