@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test lint format wheel bench clean
 
 demo: $(READY)
 	$(BIN)/python examples/digits.py
@@ -18,6 +18,12 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(READY)
+	mkdir -p build/bench
+	$(BIN)/python benchmarks/bench_inspect.py tests/golden/tf115_v1_inception_v3_thin/inception_v3.ckpt --rounds 3
+	$(BIN)/python benchmarks/bench_open.py --checkpoint tests/golden/tf115_v1_inception_v3_thin/inception_v3.ckpt --variables 100000 --repeat 1
+	$(BIN)/python benchmarks/bench_surgery.py --folder build/bench --gigabytes 0.25 --rounds 2
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

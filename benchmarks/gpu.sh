@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 checkpoint=$1 photos=$2 out=${3:-gpu-output}; shift $(($# < 3 ? $# : 3))
 wanted=" ${*:-command equal resume steps features trainer xla keras keras_features} "
 mkdir -p "$out"
-export PYTHONUNBUFFERED=1
+export PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 TF_FORCE_GPU_ALLOW_GROWTH=true # contestants share the GPU
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 nvidia-smi dmon -s u -d 1 -o T >> "$out/dmon.txt" & trap 'kill %1 2> /dev/null' EXIT
 

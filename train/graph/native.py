@@ -23,8 +23,9 @@ DIFFERENCE = 0.02  # largest difference of a value, by the largest value
 def native(device: str) -> str | None:
     """The format below float32 that a run with `--device` computes in natively: "bfloat16", "float16" or None.
 
-    GPUs: NVIDIA's compute capability 8.0 has bfloat16, 7.0 float16 (CUDA C++ Programming Guide, "Compute
-    Capabilities"). Processors: AMX or AVX-512 with bfloat16, which oneDNN uses; float16 is not, on any of them, faster
+    GPUs: NVIDIA's compute capability 7.0 has float16 (CUDA C++ Programming Guide, "Compute Capabilities"). 8.0 has
+    bfloat16 as well, which on an H100 was slower and twenty times as far from float32 (benchmarks/README.md); values
+    beyond float16's range are found when it is compared. Processors: AMX or AVX-512 with bfloat16, which oneDNN uses; float16 is not, on any of them, faster
     in TensorFlow 2.21 than float32.
     """
     if visible_gpus(device):
@@ -32,7 +33,7 @@ def native(device: str) -> str | None:
 
         gpu = tensorflow.config.list_physical_devices("GPU")[0]
         capability = tensorflow.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-        return "bfloat16" if capability >= (8, 0) else "float16" if capability >= (7, 0) else None
+        return "float16" if capability >= (7, 0) else None
     return "bfloat16" if {"amx_bf16", "avx512_bf16"} & processor_flags() else None
 
 

@@ -28,6 +28,7 @@ def hush_tensorflow() -> None:
 def _import_tensorflow() -> ModuleType:
     """TensorFlow and tf_slim without Keras and scikit-learn, which they load for features that nothing here uses: a
     third of the time. Both can be imported afterwards as ever."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else whatever asks first takes all of a GPU's memory
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TensorFlow then asks for tf_keras, and goes on when there is none
     blocked = [name for name in ("sklearn.metrics",) if name not in sys.modules]
