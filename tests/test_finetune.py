@@ -193,15 +193,15 @@ def test_another_run_in_the_folder_is_refused(job, tmp_path, capsys):
 
 
 def test_a_net_that_is_not_here_is_named(job, tmp_path, capsys):
-    save_checkpoint(from_arrays({"InceptionV4/Conv2d_1a_3x3/weights": np.zeros((3, 3, 3, 32), "f4")}), tmp_path / "v4")
-    argv = ["--checkpoint", str(tmp_path / "v4"), "--data", job["data"], "--train-dir", str(tmp_path / "run")]
+    save_checkpoint(from_arrays({"MobilenetV3/Conv/weights": np.zeros((3, 3, 3, 16), "f4")}), tmp_path / "v3")
+    argv = ["--checkpoint", str(tmp_path / "v3"), "--data", job["data"], "--train-dir", str(tmp_path / "run")]
     assert main(argv) == 2
     said = capsys.readouterr().err
     assert said.startswith(
-        f"ckpt-finetune: {tmp_path}/v4: cannot be taken as it is: slim InceptionV4, which is not one of the nets here. "
+        f"ckpt-finetune: {tmp_path}/v3: cannot be taken as it is: slim MobilenetV3, which is not one of the nets here. "
     )
     assert main([*argv, "--net", "inception_v3"]) == 1
-    assert "The checkpoint is InceptionV4, which is not one of the nets here" in capsys.readouterr().err
+    assert "The checkpoint is MobilenetV3, which is not one of the nets here" in capsys.readouterr().err
 
 
 def everything_in(folder):

@@ -197,12 +197,16 @@ def test_the_first_convolution_must_be_clear(operation, arrays, reason):
         operation(from_arrays(arrays))
 
 
+# Other nets have a layer fc4 that is no head: LeNet's is named with --head-in. It sees grey images.
+NAMED = [net for net in NETS.values() if net.name != "lenet"]
+
+
 def published(net) -> Tensors:
     """The net's checkpoint as slim published it, values left out."""
     return Tensors((variable.name, Tensor(variable.spec, None)) for variable in net.variables(net.classes))
 
 
-@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("net", NAMED, ids=lambda net: net.name)
 def test_every_net_of_slims_can_be_resized(net):
     source = published(net)
     for operation, classes in [(HeadResize(7), 7), (Background("drop"), net.classes - 1)]:
@@ -211,14 +215,14 @@ def test_every_net_of_slims_can_be_resized(net):
         assert wanted.keys() == source.keys()
 
 
-@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("net", NAMED, ids=lambda net: net.name)
 def test_drop_head_leaves_the_backbone_of_every_net(net):
     left = operate(published(net), load_recipe("drop-head")).tensors
     kept = [each.name for each in net.variables(net.classes) if each.role not in ("head", "auxiliary")]
     assert list(left) == [name for name in published(net) if name in kept]
 
 
-@pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("net", NAMED, ids=lambda net: net.name)
 def test_the_first_convolution_of_every_net_is_found(net):
     edit = InputChannels(1).edit(published(net))
     if net.name == "inception_v2":

@@ -25,8 +25,8 @@ def native(device: str) -> str | None:
 
     GPUs: NVIDIA's compute capability 7.0 has float16 (CUDA C++ Programming Guide, "Compute Capabilities"). 8.0 has
     bfloat16 as well, which on an H100 was slower and twenty times as far from float32 (benchmarks/README.md); values
-    beyond float16's range are found when it is compared. Processors: AMX or AVX-512 with bfloat16, which oneDNN uses; float16 is not, on any of them, faster
-    in TensorFlow 2.21 than float32.
+    beyond float16's range are found when it is compared. Processors: AMX or AVX-512 with bfloat16, which oneDNN uses;
+    float16 is not, on any of them, faster in TensorFlow 2.21 than float32.
     """
     if visible_gpus(device):
         import tensorflow
