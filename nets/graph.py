@@ -218,6 +218,14 @@ def _place(builder: str | Callable) -> tuple[object, str]:
     return importlib.import_module(module), function
 
 
+def family_of(module: object, function: str) -> str:
+    """What the arg_scope beside a builder is named for, "" where there is none: one serves all ResNets, one all VGGs,
+    one all widths of a MobileNet; the others have one each."""
+    words = function.split("_")
+    families = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((name for name in families if hasattr(module, f"{name}_arg_scope")), "")
+
+
 def _call_slim(
     net: Net,
     images: tf.Tensor,
@@ -227,10 +235,7 @@ def _call_slim(
     aux: bool,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     module, function = _place(net.builder)
-    # One arg_scope serves all ResNets, one all VGGs, one all widths of a MobileNet; the others have one each.
-    words = function.split("_")
-    families = ("_".join(words[:count]) for count in range(len(words), 0, -1))
-    family = next((name for name in families if hasattr(module, f"{name}_arg_scope")), "")
+    family = family_of(module, function)
     arg_scope = getattr(module, f"{family}_arg_scope", lambda **_: {})
     # Without a head, the last layer is passed over: any number of classes will do. Our layers know what trains.
     options: dict[str, object] = {"num_classes": num_classes or 1, "is_training": True}
