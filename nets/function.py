@@ -77,7 +77,8 @@ def net_of_function(
         preprocessing = _constant(code, "PREPROCESSING", str) or ""
         images = tf.placeholder(tf.float32, [None, side, side, channels], IMAGES)
         returned = _call(code, function, images)
-        data = tf.train.export_meta_graph(collection_list=[tf.GraphKeys.TRAINABLE_VARIABLES]).SerializeToString()
+        made = tf.train.export_meta_graph(collection_list=[tf.GraphKeys.TRAINABLE_VARIABLES])
+        data = made.SerializeToString(deterministic=True)  # so that the same function has the same digest
     name = returned.tensor.name.removesuffix(":0")
     wanted = {"logits": name} if returned.is_logits and not choices.logits else {}
     if not returned.is_logits and not choices.logits and not choices.features:

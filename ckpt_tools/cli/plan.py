@@ -45,7 +45,8 @@ EXAMPLES = """\
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --trainable Logits
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --all --json
   ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --map model/InceptionV3=InceptionV3 --exclude Logits
-  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml"""
+  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml
+  ckpt-plan model.ckpt --net nets.py:build --image-size 32 --num-classes 5 --exclude logits --trainable logits"""
 
 
 # How what --output writes begins.
