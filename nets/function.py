@@ -160,7 +160,7 @@ def _arguments(code: Code, function: Callable) -> tuple[dict[str, object], bool]
     if needed or not first[0]:
         fact = f"needs {' and '.join(needed)}" if needed else "takes no images"
         known = "num_classes, is_training, keep_prob, scope and reuse"
-        advice = f"It is called with images, and {known} where it has them: give others a default."
+        advice = f"It is called with images, and {known} where it has them: name a function that gives it the rest."
         raise RecipeError(f"{code.place.function} {fact}", path=code.place.shown, advice=advice)
     return made, any(name in dict(others) for name in _CLASSES)
 

@@ -164,10 +164,18 @@ def cond(pred: object, true_fn: Callable | None = None, false_fn: Callable | Non
     return tf.cond(pred, true_fn, false_fn, **others)
 
 
+def get_variable(name: str, shape: object = None, *args: object, **kwargs: object) -> tf.Variable:
+    """`tf.get_variable`, also with lengths that Python 2's division gave as integers."""
+    if isinstance(shape, list | tuple):
+        shape = [int(each) if isinstance(each, float) and each.is_integer() else each for each in shape]
+    return tf.get_variable(name, shape, *args, **kwargs)
+
+
 _OLD = {
     "batch_matmul": tf.matmul,
     "concat": concat,
     "cond": cond,
+    "get_variable": get_variable,
     "histogram_summary": tf.summary.histogram,
     "image_summary": tf.summary.image,
     "mul": tf.multiply,
