@@ -15,6 +15,7 @@ from ckpt_tools.graphs.graph import node_of
 from ckpt_tools.graphs.net import GraphPart, part_of, read_part
 from ckpt_tools.graphs.text import conflict_text
 from ckpt_tools.kinds import kinds
+from ckpt_tools.tensors import Spec
 
 from .net import Net, TableRow
 from .registry import get_net
@@ -107,6 +108,15 @@ def net_of_record(record: Mapping, folder: Path) -> Net:
 def has_head(net: Net) -> bool:
     """Whether a net has a last layer of its own, whose classes can be others."""
     return any(net.role(row) == "head" and row.class_axis is not None for row in net.table)
+
+
+def classes_in(net: Net, specs: Mapping[str, Spec]) -> int | None:
+    """The classes that the last layer of a net has in a checkpoint, None where it has no such layer."""
+    if not has_head(net):
+        return None
+    row = net.head_weights
+    spec = specs.get(row.name)
+    return spec.shape[row.class_axis] if spec and len(spec.shape) == len(row.shape) else None
 
 
 def _rows(found: Analysis) -> tuple[TableRow, ...]:

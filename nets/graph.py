@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import tensorflow
@@ -13,7 +14,7 @@ import tensorflow.compat.v1 as tf
 import tf_slim
 from tf_slim.ops.variables import model_variable
 
-from ckpt_tools.errors import UnsupportedError
+from ckpt_tools.errors import DamagedError, UnsupportedError
 
 from .head import LAST_LAYER, Dropout, Head, head_variables, layer_scopes
 from .imported import import_head, import_net
@@ -128,18 +129,21 @@ def _build_imported(
     how = {"shapes": shapes, "name": "imported"}
     logits, end_points, variables = None, {}, {}
     if features is None:
-        made = import_net(file, found, images, logits=whole, **how)
+        with _classes_fitting(net, num_classes if whole else None):
+            made = import_net(file, found, images, logits=whole, **how)
         reached, logits, end_points, variables = made.features, made.logits, made.end_points, dict(made.variables)
     else:
         reached = tf.squeeze(features, [1, 2])
     layers = Layers(net.head_layer, False, lambda scope: False, None, dropout_seed, None)
-    with layers.in_place():
+    with layers.in_place(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`layer.apply` is deprecated")  # slim's own calls
         apart = reached[:, tf.newaxis, tf.newaxis, :]
         if num_classes is not None and head.scope:
             logits = _own_head(apart, head, layers, num_classes)
         elif own_place and logits is None:
             hidden = tf.squeeze(_hidden_layers(apart, inside(net.head_scope), head, layers), [1, 2])
-            logits, own = import_head(file, found, hidden, **how)
+            with _classes_fitting(net, num_classes):
+                logits, own = import_head(file, found, hidden, **how)
             variables |= own
     if logits is not None:
         logits = _of_classes(net, logits, num_classes)
@@ -152,10 +156,25 @@ def _build_imported(
 def _of_classes(net: Net, logits: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Logits [batch, classes]. Raises UnsupportedError for a graph that goes on having its own number of classes."""
     if logits.shape.rank == 2 and logits.shape[1] not in (None, num_classes):
-        fact = f"the graph fixes its number of classes, {logits.shape[1]}, where {num_classes} are wanted"
-        advice = "--head-scope Logits puts a new head on the features."
-        raise UnsupportedError(fact, path=net.graph.file.path, advice=advice)
+        raise _fixed_classes(net, logits.shape[1], num_classes)
     return tf.reshape(logits, [-1, num_classes], name="logits")
+
+
+@contextlib.contextmanager
+def _classes_fitting(net: Net, num_classes: int | None) -> Iterator[None]:
+    """Says of a graph that can be imported with its own number of classes only what is the matter with it."""
+    try:
+        yield
+    except DamagedError:
+        if num_classes in (None, net.classes):
+            raise
+        raise _fixed_classes(net, net.classes, num_classes) from None
+
+
+def _fixed_classes(net: Net, own: int, wanted: int) -> UnsupportedError:
+    fact = f"the graph fixes its number of classes, {own}, where {wanted} are wanted"
+    advice = "--head-scope Logits puts a new head on the features."
+    return UnsupportedError(fact, path=net.graph.file.path, advice=advice)
 
 
 def _without_name_scope(end_points: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -218,6 +237,14 @@ def _place(builder: str | Callable) -> tuple[object, str]:
     return importlib.import_module(module), function
 
 
+def family_of(module: object, function: str) -> str:
+    """What the arg_scope beside a builder is named for, "" where there is none: one serves all ResNets, one all VGGs,
+    one all widths of a MobileNet; the others have one each."""
+    words = function.split("_")
+    families = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((name for name in families if hasattr(module, f"{name}_arg_scope")), "")
+
+
 def _call_slim(
     net: Net,
     images: tf.Tensor,
@@ -227,10 +254,7 @@ def _call_slim(
     aux: bool,
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     module, function = _place(net.builder)
-    # One arg_scope serves all ResNets, one all VGGs, one all widths of a MobileNet; the others have one each.
-    words = function.split("_")
-    families = ("_".join(words[:count]) for count in range(len(words), 0, -1))
-    family = next((name for name in families if hasattr(module, f"{name}_arg_scope")), "")
+    family = family_of(module, function)
     arg_scope = getattr(module, f"{family}_arg_scope", lambda **_: {})
     # Without a head, the last layer is passed over: any number of classes will do. Our layers know what trains.
     options: dict[str, object] = {"num_classes": num_classes or 1, "is_training": True}

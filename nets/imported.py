@@ -7,6 +7,7 @@ switch, nothing that touches a file. Each call imports it once more, on the same
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,12 @@ from ckpt_tools.plan import Conflict
 SIDES = (24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 227, 231, 256, 299, 300, 331, 384, 448, 512)  # as people have
 _IMAGES = 3  # that the check computes
 _NEAR = 1e-4  # relative difference that the number of images in a batch may make
+_INITIALIZERS = {
+    "normal": tf.random_normal_initializer,
+    "truncated_normal": tf.truncated_normal_initializer,
+    "uniform": tf.random_uniform_initializer,
+}
+_BEGINS_WITH_ONES = re.compile(r"(^|/)(gamma|scale|\w*variance|\w*var)$", re.IGNORECASE)
 _TIMEOUT = 120_000  # milliseconds: a stranger's loop need not end
 
 
@@ -215,12 +222,23 @@ def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[n
 
 
 def _variable(made: GraphVariable, shape: Sequence[int] | None) -> tf.Variable:
-    """A variable of a net; what is initialised afresh begins as TensorFlow's own dense layers do."""
+    """A variable of a net; what is initialised afresh begins as the graph says, else as TensorFlow's layers do."""
     shape = made.spec.shape if shape is None else shape
-    initializer = tf.glorot_uniform_initializer() if len(shape) > 1 else tf.zeros_initializer()
+    initializer = _initializer(made, len(shape))
     how = {"trainable": made.trainable, "collections": [tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES]}
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
         return tf.get_variable(made.key, shape, tf.as_dtype(made.spec.dtype), initializer, **how)
+
+
+def _initializer(made: GraphVariable, rank: int) -> Callable:
+    if made.initializer is not None:
+        kind, *numbers = made.initializer
+        if kind == "constant":
+            return tf.constant_initializer(numbers[0])
+        return _INITIALIZERS[kind](*numbers)
+    if rank > 1:
+        return tf.glorot_uniform_initializer()
+    return tf.ones_initializer() if _BEGINS_WITH_ONES.search(made.key) else tf.zeros_initializer()
 
 
 def _portable(node: Node) -> Node:

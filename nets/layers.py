@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import tensorflow.compat.v1 as tf
+import tf_slim
 from tf_slim.ops import arg_scope as arg_scopes
 from tf_slim.ops import variables as slim_variables
 
@@ -59,11 +60,11 @@ class Layers:
         """Puts these layers in slim's modules, and slim's own back at the end."""
         try:
             for name, original in _SLIM.items():
-                _install(name, _with_arg_scope(original, getattr(self, name)))
+                install(name, with_arg_scope(original, getattr(self, name)))
             yield
         finally:
             for name, original in _SLIM.items():
-                _install(name, original)
+                install(name, original)
 
     def batch_norm(
         self,
@@ -184,12 +185,13 @@ def _number(scope: str) -> int:
     return zlib.crc32(scope.encode()) & 0x7FFFFFFF
 
 
-def _install(name: str, layer: Callable) -> None:
-    setattr(_PACKAGE, name, layer)
-    setattr(_MODULE, name, layer)
+def install(name: str, layer: Callable) -> None:
+    """Puts a layer in the place of tf_slim's own of this name."""
+    for place in (tf_slim, _PACKAGE, _MODULE):
+        setattr(place, name, layer)
 
 
-def _with_arg_scope(original: Callable, layer: Callable) -> Callable:
+def with_arg_scope(original: Callable, layer: Callable) -> Callable:
     """`layer`, taking the arguments that an arg_scope sets for `original`."""
     key = arg_scopes.arg_scope_func_key(original)
 

@@ -96,7 +96,9 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
 
     @property
     def head_layer(self) -> str:
-        """Scope of the layer that makes the logits."""
+        """Scope of the layer that makes the logits; "" for a net that has none."""
+        if not self.last_layer:
+            return ""
         return f"{self.scope}/{self.last_layer}" if self.scope else self.last_layer
 
     @property

@@ -3,6 +3,7 @@
     resolve(Reference(), specs, "inception_v3.ckpt")              the net that names and shapes tell
     resolve(Reference(net="vgg_16"), specs, "model.ckpt")         one of the registry
     resolve(Reference(graph="model.ckpt.meta"), specs, "...")     the one in a graph file
+    resolve(Reference(net="nets.py:build"), specs, "model.ckpt")  what a function builds, which is run for it
 
 TensorFlow is imported for functions only.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from ckpt_tools.errors import RecipeError, SelectionError
@@ -23,8 +25,9 @@ from .registry import find_net, recognise
 
 
 class Reference(NamedTuple):
-    """What a user says of a net: `net` is a name of the registry or FILE.py:FUNCTION, `graph` a graph file, in which
-    `input`, `features`, `logits` name tensors and `feed` gives values to others, as "NAME=VALUE"."""
+    """What a user says of a net: `net` is a name of the registry or FILE.py:FUNCTION, `graph` a graph file; in the
+    graph of either `input`, `features`, `logits` name tensors and `feed` gives values to others, as "NAME=VALUE".
+    `image_size` is the side of the images that a function builds on, in pixels."""
 
     net: str | None = None
     graph: str | None = None
@@ -32,6 +35,17 @@ class Reference(NamedTuple):
     features: str | None = None
     logits: str | None = None
     feed: tuple[str, ...] = ()
+    image_size: int | None = None
+
+    @property
+    def is_function(self) -> bool:
+        """Whether `net` is a function of the user's, which has to be run."""
+        return ":" in (self.net or "")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The options that choose in a graph."""
+        return [f"--{name}" for name in ("input", "features", "logits", "feed") if getattr(self, name)]
 
     @property
     def choices(self) -> Choices:
@@ -40,12 +54,22 @@ class Reference(NamedTuple):
 
     def problems(self) -> list[str]:
         """What cannot be meant, a sentence each."""
-        chosen = [f"--{name}" for name in ("input", "features", "logits", "feed") if getattr(self, name)]
         if self.net and self.graph:
             return ["--net and --graph exclude each other"]
-        if chosen and self.net and ":" not in self.net:
-            return [f"{' and '.join(chosen)} choose in a graph, and --net {self.net} is a net of the registry"]
+        if self.chosen and self.net and not self.is_function:
+            return [f"{' and '.join(self.chosen)} choose in a graph, and --net {self.net} is a net of the registry"]
         return []
+
+
+def is_file(where: str) -> bool:
+    """Whether what stands before the colon is a file, not a module."""
+    return where.endswith(".py") or "/" in where
+
+
+def absolute(net: str) -> str:
+    """FILE.py:FUNCTION with the whole path; MODULE:FUNCTION as it is."""
+    where, _, function = net.rpartition(":")
+    return f"{Path(where).absolute()}:{function}" if is_file(where) else net
 
 
 def feeds(texts: Iterable[str]) -> dict[str, object]:
@@ -69,14 +93,18 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str) -> Net:
     """The net that is meant for a checkpoint at `path` with the tensors `specs`; a checkpoint that none of the registry
     fits is taken with the `.meta` beside it.
 
-    Raises SelectionError where it cannot be told, and what `open_graph` raises.
+    Raises SelectionError where it cannot be told, and what `open_graph` and `net_of_function` raise.
     """
+    if reference.is_function:
+        from .function import net_of_function
+
+        return net_of_function(reference.net, reference.choices, reference.image_size, tuple(specs))
     if reference.graph:
         return net_from(open_graph(reference.graph, reference.choices, specs))
     if reference.net is None and path:
         found, beside = recognise(specs), graph_beside(path)
-        if beside and (found is None or found.net is None or any(reference[2:])):
+        if beside and (found is None or found.net is None or reference.chosen):
             return net_from(open_graph(beside, reference.choices, specs))
-    if any(reference[2:]):
+    if reference.chosen:
         raise SelectionError("there is no graph to choose in", path=path, advice="Name its file with --graph.")
     return find_net(reference.net, specs, path)

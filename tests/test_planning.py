@@ -114,10 +114,10 @@ def test_every_option_decides_the_plan_or_does_not(files):
     """A new option has to be put on one side."""
     others = {found.name for found in dataclasses.fields(Options)} - set(DECIDING)
     assert others == {
-        "checkpoint", "validation_fraction", "image_size", "preprocessing", "augment", "augment_copies",
+        "checkpoint", "validation_fraction", "dry_run", "preprocessing", "augment", "augment_copies",
         "show_augmentation", "dropout", "steps", "epochs", "batch_size", "learning_rate", "momentum",
         "schedule", "decay_rate", "decay_epochs", "warmup_steps", "lr_mult", "layer_decay", "clip_norm",
-        "weight_decay", "weight_decay_for", "dry_run", "label_smoothing", "class_weights", "ema", "early_stop",
+        "weight_decay", "weight_decay_for", "label_smoothing", "class_weights", "ema", "early_stop",
         "batch_norm_decay", "precision", "xla", "seed", "find_learning_rate", "train_dir", "resume", "fresh", "keep",
         "save_steps", "eval_steps", "log_steps", "cache", "cache_dir", "cache_limit", "cache_dtype", "device",
         "devices", "accumulate", "start_timeout", "worker_timeout", "exif_orientation",

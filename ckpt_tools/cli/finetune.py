@@ -22,6 +22,8 @@ EXAMPLES = """\
   ckpt-finetune --checkpoint inception_v3.ckpt --data photos --train-dir run2 --exclude Logits \\
       --trainable Mixed_7c,Logits --learning-rate 1e-4 --epochs 5
   ckpt-finetune --checkpoint resnet_v1_50.ckpt --data photos --train-dir run3 --head-scope Logits --trainable Logits
+  ckpt-finetune --checkpoint model.ckpt --net nets.py:build --image-size 32 --preprocessing unit --data photos \\
+      --train-dir run5 --exclude logits --trainable logits
   ckpt-finetune --data features.npz --train-dir run4 --head "dense(1024,relu)" --learning-rate 1e-4 --batch-size 64
                                                      a small net on what ckpt-features wrote
   ckpt-finetune --checkpoint resnet_v1_50.ckpt --data photos --exclude logits --find-learning-rate rates.png

@@ -1,4 +1,4 @@
-"""ckpt-plan: what each variable of a net will get from a checkpoint, and why. No TensorFlow."""
+"""ckpt-plan: what each variable of a net will get from a checkpoint, and why. TensorFlow is for functions alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, OutputError, RecipeError
+from ..errors import DataError, OutputError, RecipeError, UnsupportedError
 from ..formats import open_checkpoint
 from ..formats.placing import write_text
 from ..labels import label_list
+from ..nets.from_graph import classes_in
 from ..nets.head import variables_with_head
 from ..nets.net import Net
 from ..nets.registry import recognise
@@ -44,7 +45,8 @@ EXAMPLES = """\
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --trainable Logits
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --all --json
   ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --map model/InceptionV3=InceptionV3 --exclude Logits
-  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml"""
+  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml
+  ckpt-plan model.ckpt --net nets.py:build --image-size 32 --num-classes 5 --exclude logits --trainable logits"""
 
 
 # How what --output writes begins.
@@ -76,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = open_checkpoint(args.source)
         options = replace(from_arguments(Options, args), checkpoint=args.source)
         specs = source.tensors.specs()
+        if options.reference.is_function:
+            load_tensorflow(options.net)
         net = resolve(options.reference, specs, source.path)
         options = for_net(options, net)
         labels, net = labels_of(options, args.num_classes, net)
@@ -98,6 +102,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FOUND if plan.conflicts else DONE
 
     return run(make_parser(), command, argv)
+
+
+def load_tensorflow(function: str) -> None:
+    """Imports TensorFlow, which this command needs for a function alone. Raises UnsupportedError where it is not
+    installed."""
+    from ..train.graph.quiet import hush_tensorflow
+
+    say(f"{function} is run to see what it builds, which takes TensorFlow")
+    try:
+        hush_tensorflow()
+    except ModuleNotFoundError as error:
+        fact = f"--net {function} needs {error.name}"
+        raise UnsupportedError(fact, advice='pip install "ckpt-tools[train]"') from error
 
 
 def labels_of(options: Options, classes: int | None, net: Net) -> tuple[tuple[str, ...], Net]:
@@ -142,7 +159,9 @@ def read_data(options: Options) -> DataSet:
 def classes_of(net: Net, specs: Mapping[str, Spec]) -> int:
     """The classes of the checkpoint, else those of the published one."""
     found = recognise(specs)
-    return (found.classes if found and found.net == net else None) or net.classes
+    if found and found.net == net and found.classes:
+        return found.classes
+    return (classes_in(net, specs) if net.graph else None) or net.classes
 
 
 def proposal_of(

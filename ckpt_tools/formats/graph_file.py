@@ -96,6 +96,14 @@ def read_graph(path: str | os.PathLike[str]) -> GraphFile:
         raise error.at(path=path) from None
 
 
+def parse_metagraph(data: Bytes, path: str) -> GraphFile:
+    """The graph of a MetaGraphDef in memory; `path` is what errors name. Raises DamagedError."""
+    try:
+        return _meta_graph(GraphFile(path, "metagraph", (), {}, b"", 0), memoryview(data))
+    except CheckpointError as error:
+        raise error.at(path=path) from None
+
+
 def graph_bytes(nodes: Iterable[Node], functions: Iterable[Function] = (), versions: bytes = b"") -> bytes:
     """A GraphDef. The same nodes give the same bytes."""
     made = b"".join(put_bytes(1, encode_node(node)) for node in nodes)

@@ -254,7 +254,7 @@ class _Net:
             flags=tuple(self.flags),
             changes=self.changes,
             end_points={name: self.graph.shape(name) if name in self.graph.nodes else None for name in points},
-            variables=tuple(variables_of(self.file, graph, self.keys, frozen)),
+            variables=tuple(variables_of(self.file, self.graph, graph, self.keys, frozen)),
             net=self.made,
             conflicts=tuple(self.conflicts),
         )

@@ -51,7 +51,7 @@ def choose(
     graph = layers.graph
     found = candidates(layers)
     if choices.logits:
-        logits = tensor_called(graph, choices.logits)
+        logits = _before_probabilities(graph, tensor_called(graph, choices.logits))
         chosen = [each for each in found if each.logits == logits] or _at(layers, logits)
         if not chosen and not choices.features:
             advice = f"{logits} is made by no matrix product or convolution; name another tensor with --logits."
@@ -85,6 +85,12 @@ def _with_features(graph: Graph, target: Target, name: str) -> Target:
     shape = graph.shape(features)
     width = shape[-1] if shape else None
     return target._replace(features=features, layer="", width=width, pooled="mean")
+
+
+def _before_probabilities(graph: Graph, tensor: str) -> str:
+    """The logits behind a tensor that may be their softmax or sigmoid."""
+    before = logits_at(graph, tensor)
+    return logits_at(graph, graph.inputs[node_of(before)][0]) if graph.op(before) == "Sigmoid" else before
 
 
 def _at(layers: Layers, logits: str) -> list[Candidate]:

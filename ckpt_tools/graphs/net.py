@@ -23,6 +23,7 @@ from ..tensors import Spec
 from .analysis import Analysis
 from .cut import Cut
 from .graph import Graph
+from .initializers import Initializer
 from .safety import functions_called
 from .sources import Source
 from .variables import GraphVariable
@@ -54,7 +55,7 @@ class GraphPart(NamedTuple):
             "logits": {"tensor": found.logits, "classes": found.classes} if found.logits else None,
             "end_points": {name: shape and list(shape) for name, shape in found.end_points.items()},
             "variables": [
-                [each.name, each.spec.dtype, list(each.spec.shape), each.key, each.trainable]
+                [each.name, each.spec.dtype, list(each.spec.shape), each.key, each.trainable, each.initializer]
                 for each in found.variables
             ],
         }
@@ -91,8 +92,10 @@ def read_part(path: str | os.PathLike[str], record: Mapping) -> GraphPart:
             classes=logits.get("classes"),
             end_points={name: _shape(shape) for name, shape in record["end_points"].items()},
             variables=tuple(
-                GraphVariable(name, Spec(dtype, tuple(shape)), key, trainable)
-                for name, dtype, shape, key, trainable in record["variables"]
+                GraphVariable(
+                    name, Spec(dtype, tuple(shape)), key, trainable, initializer=first and Initializer(*first)
+                )
+                for name, dtype, shape, key, trainable, first in record["variables"]
             ),
             net=Cut(Graph(file.nodes), goals),
         )

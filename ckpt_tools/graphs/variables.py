@@ -17,6 +17,7 @@ from ..formats.proto import fields, message, text
 from ..kinds import kinds
 from ..tensors import Spec
 from .graph import Graph, node_of
+from .initializers import Initializer, initializers
 from .operations import NORMALISING, VARIABLES
 
 _FARTHEST = 8
@@ -26,13 +27,14 @@ _SAVES = {"SaveV2": (1, 3), "Save": (1, 2), "SaveSlices": (1, 3)}  # inputs: the
 
 class GraphVariable(NamedTuple):
     """A variable that the net needs. `key` is its name in a checkpoint; `frozen` says that its values are constants of
-    the graph itself."""
+    the graph itself. `initializer` is what it begins with, where the graph says so."""
 
     name: str
     spec: Spec
     key: str
     trainable: bool
     frozen: bool = False
+    initializer: Initializer | None = None
 
 
 def plain(nodes: Iterable[Node], producer: int) -> list[Node]:
@@ -57,9 +59,9 @@ def _plain(node: Node, producer: int) -> Node:
 
 
 def variables_of(
-    file: GraphFile, graph: Graph, keys: Mapping[str, str], frozen: Mapping[str, str]
+    file: GraphFile, whole: Graph, graph: Graph, keys: Mapping[str, str], frozen: Mapping[str, str]
 ) -> list[GraphVariable]:
-    """The variables of a graph that was cut out of a file, in the order of the file.
+    """The variables of a graph that was cut out of the `whole` of a file, in the order of the file.
 
     `keys` are their names in a checkpoint; `frozen` maps constants that were variables to their names.
     """
@@ -77,8 +79,11 @@ def variables_of(
         elif name in frozen:
             found.append((name, constant_spec(node), frozen[name], True))
     kind_of = kinds({key: spec for _, spec, key, _ in found})
+    first = initializers(whole, {name for name, *_ in found})
     return [
-        GraphVariable(name, spec, key, _trains(name, spec, kind_of[key].kind, trained, statistics), is_constant)
+        GraphVariable(
+            name, spec, key, _trains(name, spec, kind_of[key].kind, trained, statistics), is_constant, first.get(name)
+        )
         for name, spec, key, is_constant in found
     ]
 

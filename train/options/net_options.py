@@ -10,9 +10,13 @@ from .configuration import option
 
 @dataclass(frozen=True)
 class NetOptions:
-    """A net of the registry by its name, one in a graph file, or the one that a checkpoint tells."""
+    """A net of the registry by its name, one that a function builds, one in a graph file, or the one that a checkpoint
+    tells."""
 
-    net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
+    net: str | None = option(
+        None, "name of the net, or a function that builds it; read off the checkpoint when left out", group="source",
+        metavar="NAME|FILE.py:FUNCTION",
+    )  # fmt: skip
     graph: str | None = option(
         None, "take the net in this .meta, frozen graph or SavedModel", group="source", metavar="FILE"
     )
@@ -32,4 +36,5 @@ class NetOptions:
     @property
     def reference(self) -> Reference:
         """The net that is meant."""
-        return Reference(self.net, self.graph, self.input, self.features, self.logits, self.feed)
+        side = getattr(self, "image_size", None)
+        return Reference(self.net, self.graph, self.input, self.features, self.logits, self.feed, side)

@@ -10,7 +10,7 @@ from ...formats import Checkpoint, open_checkpoint
 from ...nets.from_graph import checkpoint_of
 from ...nets.head import Head, variables_with_head
 from ...nets.net import Net
-from ...nets.resolving import resolve
+from ...nets.resolving import absolute, resolve
 from ...nets.vectors import vectors_net
 from ...plan import Plan
 from ...plan.batch_norm import POLICIES
@@ -138,6 +138,8 @@ def make_job(options: Options) -> Job:
         options = replace(options, checkpoint=checkpoint_of(options.graph))
     given = [name for name in ("checkpoint", "graph", "data", "labels", "labels_csv") if getattr(options, name)]
     options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
+    if options.reference.is_function:
+        options = replace(options, net=absolute(options.net))
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
     net = None if on_vectors else resolve(options.reference, specs, source.path if options.checkpoint else "")

@@ -17,7 +17,7 @@ from ...plan import Plan, Variable, make_plan
 from ...plan.batch_norm import parse_policies
 from ...tensors import Spec
 from ..data.preprocess import Preprocessing
-from ..options.styles import STYLES
+from ..options.styles import STYLES, style_problem
 from ..options.training import AUTO, FLOAT32, Options
 from .phases import Phase, parse_phases, scopes_after
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 NEW_HEAD = "Logits"  # scope of the head on features that have no last layer of their own
 # The options that decide a plan. `data`, and how its labels are read, says what the classes are.
 DECIDING = (
-    "net", "graph", "input", "features", "logits", "feed", "exclude", "map", "cast", "class_map", "labels_of_source",
-    "adapt_input", "fold", "data", "labels", "labels_csv", "label_column", "labels_per_image", "trainable",
-    "freeze_until", "unfreeze", "aux", "bn", "head_scope", "head", "optimizer",
+    "net", "graph", "input", "features", "logits", "feed", "image_size", "exclude", "map", "cast", "class_map",
+    "labels_of_source", "adapt_input", "fold", "data", "labels", "labels_csv", "label_column", "labels_per_image",
+    "trainable", "freeze_until", "unfreeze", "aux", "bn", "head_scope", "head", "optimizer",
 )  # fmt: skip
 
 
@@ -46,6 +46,8 @@ def pixels_of(net: Net, style: str | None, image_size: int | None, **others: obj
     Raises RecipeError where neither says it: a graph rarely tells how its images are scaled, and how large they are.
     """
     style, image_size = style or net.preprocessing, image_size or net.image_size
+    if style and (problem := style_problem(style)):  # a function's file says its own
+        raise RecipeError(f"{net.title}: {problem}")
     missing = []
     if not style:
         missing.append(f"--preprocessing ({', '.join(STYLES)}, or MEAN,DIVISOR)")

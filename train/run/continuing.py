@@ -26,10 +26,11 @@ SHOWN = 20  # labels side by side
 
 
 def open_run(
-    options: Options, plans: Sequence[Plan], labels: Sequence[str], source: Checkpoint, *, head: str
+    options: Options, plans: Sequence[Plan], labels: Sequence[str], source: Checkpoint, *, head: str, graph: str = ""
 ) -> tuple[RunDirectory, int | None]:
     """The directory and the step to go on from, None for a new run. Nothing is written, and nothing deleted: `begin`
-    does that. `plans` are those of the run's phases: the folder may be in any of them. `head` is the scope of the head.
+    does that. `plans` are those of the run's phases: the folder may be in any of them. `head` is the scope of the head,
+    `graph` the digest of a net that was found in one.
 
     Raises TrainingError where the folder holds another run and neither --resume nor --fresh was chosen, a run with
     other labels, or a checkpoint that --resume could not go on from; where it holds files that the run did not write
@@ -53,6 +54,8 @@ def open_run(
     if record["labels"] != list(labels):
         raise _other_labels(directory, record["labels"], labels, options.exclude or (head,))
     changed = differences(before, options) + _differing(recorded, plans)
+    if (record.get("graph") or {}).get("digest", graph) != graph:
+        changed.append(f"{record['net']} computes something else than when the run began")
     unfit = _unfit(directory.prefix(steps[-1]), plans[0])
     if unfit:
         fact = f"the checkpoint of step {steps[-1]:,} is not of this net: {'; '.join(unfit)}"

@@ -91,7 +91,8 @@ def finetune(
     began = time.monotonic()
     job = make_job(options)
     head = job.head.place(job.net)
-    directory, resumed = open_run(job.options, job.plans, job.data.labels, job.source, head=head)
+    graph = job.net.graph.digest if job.net.graph else ""
+    directory, resumed = open_run(job.options, job.plans, job.data.labels, job.source, head=head, graph=graph)
     if job.data.many:
         directory = replace(directory, columns=(*directory.columns, MEAN_AVERAGE_PRECISION))
     job = job.at_step(resumed or 0)

@@ -14,7 +14,7 @@ from ...errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ...formats import Checkpoint, open_checkpoint
 from ...kinds import kinds
 from ...labels import read_labels
-from ...nets.from_graph import has_head, net_of_record
+from ...nets.from_graph import classes_in, net_of_record
 from ...nets.registry import Net, recognise
 from ...nets.resolving import Reference, resolve
 from ...plan import Plan, make_plan
@@ -195,7 +195,7 @@ def open_classifier(
     reference = net if isinstance(net, Reference) else Reference(net)
     if run:
         found = _from_run(run, prefix, checkpoint)
-        other = reference.net not in (None, found.net.name) or any(reference[1:])
+        other = reference.net not in (None, found.net.name) or reference.graph or reference.chosen
         if other or (reference.net and run == Path(source)):
             named = reference.net or reference.graph
             raise RecipeError(f"--net {named} is pointless: the run says that it is {found.net.name}", path=source)
@@ -252,7 +252,7 @@ def _from_checkpoint(
     net = resolve(reference, specs, source)
     known = found is not None and found.net == net
     scope = found.scope if known else net.scope
-    classes = found.classes if known else _classes(net, specs)
+    classes = found.classes if known else classes_in(net, specs)
     classes = classes if head else None
     if classes is None and head:
         raise TrainingError(f"no last layer {net.head_layer or 'at all'}, so it classifies nothing", path=source)
@@ -271,14 +271,6 @@ def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
     spec = specs.get(f"{scope}{first.removeprefix(net.scope)}")
     grey = net.for_grey_images() if spec and len(spec.shape) == 4 and spec.shape[2] == 1 else None
     return grey or net
-
-
-def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
-    if not has_head(net):
-        return None
-    row = net.head_weights
-    spec = specs.get(row.name)
-    return spec.shape[row.class_axis] if spec and len(spec.shape) == len(row.shape) else None
 
 
 class Wanted(NamedTuple):
