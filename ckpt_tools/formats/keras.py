@@ -30,6 +30,7 @@ from ..errors import CheckpointError, DamagedError, NotACheckpointError, Unsuppo
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
 from .keras_names import MAX_CONFIG, Layer, layers_in, layers_of, variable_names
+from .mapped import keeps_open
 from .representable import check_names, check_types
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _read_h5(
     file_path: str, path: str, format: str, holds: tuple[object, ...], described: Mapping[str, list[Layer]]
 ) -> Checkpoint:
     file = h5py_library().File(file_path, "r")
+    keeps_open(file_path, file, lambda opened: opened.close())
     weights = file
     if _link(file, "model_weights") and "layer_names" not in file.attrs:
         weights = _child(file, "model_weights")

@@ -22,7 +22,7 @@ from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
-from .mapped import MappedFile
+from .mapped import MappedFile, keeps_open
 from .pickled import Made, Name, Persistent, read_pickle
 from .torch_names import named_tensors
 
@@ -112,6 +112,7 @@ def is_tensor(value: object) -> bool:
 def _from_zip(path: str) -> tuple[object, str, _Bytes]:
     """What data.pkl holds, the byte order ("<" or ">"), and where bytes come from."""
     archive, file = zipfile.ZipFile(path), MappedFile(path)
+    keeps_open(path, archive, zipfile.ZipFile.close)
     pickled = next(info for info in archive.infolist() if info.filename.split("/")[-1] == "data.pkl")
     if pickled.file_size > _LONGEST_PICKLE:
         raise UnsupportedError(f"its data.pkl has {pickled.file_size:,} bytes, more than any that holds names alone")

@@ -19,7 +19,7 @@ from . import slices, typed_values
 from .bundle_index import VERSIONS, check_version, dtype_of
 from .checkpoint import Checkpoint
 from .lazy import LazyTensors
-from .mapped import MappedFile
+from .mapped import MappedFile, keeps_open
 from .proto import fields, message, number, put_bytes, put_number, put_varint, raw, text
 from .sstable import FOOTER, Table, TableWriter, first_record, spans
 
@@ -82,6 +82,7 @@ class TableFile:
         self.path = path
         self.table = table or Table(path)
         self._block = lru_cache(maxsize=32)(self._read_block)
+        keeps_open(path, self, lambda file: file._block.cache_clear())
 
     def _read_block(self, position: int) -> tuple[memoryview, dict[bytes, tuple[int, int]]]:
         contents = memoryview(self.table.read(self.table.blocks[position].handle))
