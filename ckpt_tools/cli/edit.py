@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from ..adaptation import CLASS_MAP_HELP, read_class_map
 from ..errors import CheckpointError, RecipeError
@@ -61,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_operations(group: argparse._ArgumentGroup) -> None:
-    def add(flag: str, metavar: str | tuple[str, ...] | None, help: str, **more: object) -> None:
+    def add(flag: str, metavar: str | tuple[str, ...] | None, help: str, **more: Any) -> None:
         group.add_argument(flag, action=Step, metavar=metavar, help=help, **more)
 
     add("--rename", "OLD=NEW", "a scope, a name or re:EXPR with \\1; A=B,B=A swaps")
@@ -143,7 +144,7 @@ def _write(
         )
 
 
-def operations_of(steps: Sequence[tuple[str, object]], settings: Sequence[str] = ()) -> tuple[Operation, ...]:
+def operations_of(steps: Sequence[tuple[str, Any]], settings: Sequence[str] = ()) -> tuple[Operation, ...]:
     """The operations that the flags mean, in their order.
 
     Raises RecipeError that says what is wrong with a flag or a recipe.
@@ -160,13 +161,13 @@ def operations_of(steps: Sequence[tuple[str, object]], settings: Sequence[str] =
     return tuple(operations)
 
 
-def _merged(steps: Sequence[tuple[str, object]]) -> list[tuple[str, dict[str, object]]]:
+def _merged(steps: Sequence[tuple[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """(operation, its fields): flags that say more of an operation are joined to it.
 
     Neighbouring --keep flags are one list of patterns, as every repeated option is; so are neighbouring --drop flags,
     and the --head-in of one head.
     """
-    made: list[tuple[str, dict[str, object]]] = []
+    made: list[tuple[str, dict[str, Any]]] = []
     for flag, value in steps:
         last, fields = made[-1] if made else ("", {})
         if flag in ("keep", "drop") and last == flag:
@@ -225,7 +226,7 @@ def _format(args: argparse.Namespace, source: Checkpoint) -> str:
     return source.format if is_plain and source.format == "v1" else named
 
 
-def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict[str, object]:
+def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict[str, Any]:
     return {
         "source": source.path,
         "format": source.format,
@@ -237,7 +238,7 @@ def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict
     }
 
 
-def _spec(spec: Spec | None) -> dict[str, object] | None:
+def _spec(spec: Spec | None) -> dict[str, Any] | None:
     return None if spec is None else {"dtype": spec.dtype, "shape": list(spec.shape)}
 
 
@@ -273,7 +274,7 @@ def _show_losses(surgery: Surgery) -> None:
     say(f"{count(len(rows), 'tensor')} not cast whole: values became infinite (overflow) or 0 (underflow)")
 
 
-def _row(row: Row) -> dict[str, object]:
+def _row(row: Row) -> dict[str, Any]:
     """A row as people read it: the old name where it is another, the new spec where it is another."""
     return {
         "name": row.name,
@@ -285,7 +286,7 @@ def _row(row: Row) -> dict[str, object]:
     }
 
 
-def summary_rows(surgery: Surgery) -> list[dict[str, object]]:
+def summary_rows(surgery: Surgery) -> list[dict[str, Any]]:
     """Tensors, parameters and bytes before and after."""
     before, after = surgery.summary["before"], surgery.summary["after"]
     show = {"tensors": count, "parameters": count, "bytes": size}

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 
 from ..errors import OutputError, UnsupportedError, nearest
 from ..tensors import Tensor, Tensors
@@ -138,7 +139,7 @@ def check_tensors(tensors: Mapping[str, Tensor], format: str) -> None:
         check(tensors)
 
 
-def _writer(format: str) -> object:
+def _writer(format: str) -> ModuleType:
     return import_module(f".{WRITERS[format]}", __package__)
 
 
@@ -281,8 +282,8 @@ def _undisturbed() -> Iterator[None]:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            for number in heard:
-                signal.raise_signal(number)
+            for late in heard:
+                signal.raise_signal(late)
 
 
 @contextmanager
