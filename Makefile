@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint format wheel bench clean
+.PHONY: demo test lint types coverage format wheel bench clean
 
 demo: $(READY)
 	$(BIN)/python examples/digits.py
@@ -11,9 +11,19 @@ demo: $(READY)
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(READY)
+lint: $(READY) types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# On a build, as it is installed: only there are nets/ and train/ parts of ckpt_tools.
+types: $(READY)
+	rm -rf build/typed build/lib
+	$(BIN)/python -c "import setuptools; setuptools.setup()" --quiet build_py --build-lib build/typed
+	cd build/typed && ../../$(BIN)/python -m mypy --config-file ../../mypy.ini
+
+# The share of lines and branches that the tests run; the processes that tests start are not counted.
+coverage: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov ckpt_tools --cov nets --cov train --cov-branch --cov-report term:skip-covered
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

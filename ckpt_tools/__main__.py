@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "labels with probabilities for images",
     "features": "transfer values of a data set, with pictures",
     "export": "SavedModel, frozen graph, TFLite",
+    "completion": "completions for bash, zsh and tcsh",
 }
 
 
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: python -m ckpt_tools COMMAND ...\n")
-        print("\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items()))
+        print("\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()))
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
         print(f"ckpt_tools: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}", file=sys.stderr)

@@ -229,7 +229,7 @@ def _expression(components: Sequence[str]) -> str:
 
 def _component(glob: str) -> str:
     pieces = []
-    for piece in re.findall(r"\*\*+|\*|\?|\[!?\]?[^\]]*\]|.", glob, re.DOTALL):
+    for piece in re.findall(r"\*\*+|\*|\?|\[(?:!.|[^!])[^\]]*\]|.", glob, re.DOTALL):
         if piece == "*":
             pieces.append("[^/]*")
         elif piece.startswith("**"):

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, RecipeError, nearest
 from .recipe_settings import WrongSetting, read_setting
@@ -22,7 +22,9 @@ from .surgery import OPERATIONS, Operation
 from .tensors import Tensors
 
 if TYPE_CHECKING:
-    from yaml import Node, SafeLoader
+    from yaml import SafeLoader
+
+    from .recipe_settings import Node
 
 SHIPPED = Path(__file__).with_name("recipes")
 _END = "...\n"  # with which PyYAML closes a scalar that stands alone
@@ -238,7 +240,7 @@ def _item(operation: Operation) -> object:
     return {operation.command: settings[operation.short] if [*settings] == [operation.short] else settings}
 
 
-def _plain(name: str, value: object) -> object:
+def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Tensors):
         raise RecipeError("an operation on an opened checkpoint has no recipe; give the checkpoint's path")
     if name in ("rules", "rename"):

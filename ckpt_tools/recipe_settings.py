@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .adaptation import parse_class_map
 from .labels import label_list
 from .renames import rename_rules
 
 if TYPE_CHECKING:
-    from yaml import Node
+    from yaml import MappingNode, ScalarNode, SequenceNode
+
+    Node: TypeAlias = ScalarNode | MappingNode | SequenceNode
 
 
 class WrongSetting(Exception):
@@ -35,7 +37,7 @@ def _string(node: Node, name: str) -> str:
     return node.value
 
 
-def _scalar(node: Node, name: str, tags: tuple[str, ...], what: str) -> object:
+def _scalar(node: Node, name: str, tags: tuple[str, ...], what: str) -> Any:
     import yaml
 
     if node.id != "scalar" or node.tag.rpartition(":")[2] not in tags:

@@ -91,12 +91,14 @@ def test_a_dry_run_writes_nothing_and_says_what_would_be_replaced(model, capsys)
     assert sorted(model.iterdir()) == before
 
 
+@pytest.mark.posix
 def test_links(model, capsys):
     assert convert.main(["model.ckpt", "x.ckpt", "--link"]) == 0
     assert Path("x.ckpt.data-00000-of-00001").samefile("model.ckpt.data-00000-of-00001")
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.posix
 def test_links_that_cannot_be_become_copies_and_it_is_said(model, capsys, monkeypatch):
     def no_links(*_):
         raise PermissionError(1, "Operation not permitted")

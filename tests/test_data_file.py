@@ -70,6 +70,7 @@ def test_every_odd_end(tmp_path, source, small_blocks, size):
     assert (tmp_path / "out").read_bytes() == source.read_bytes()[3 : 3 + size]
 
 
+@pytest.mark.posix
 def test_neighbours_are_copied_in_one_call(tmp_path, source, monkeypatch):
     calls = []
     real = os.copy_file_range
@@ -82,6 +83,7 @@ def test_neighbours_are_copied_in_one_call(tmp_path, source, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", [["copy_file_range"], ["copy_file_range", "sendfile"]])
+@pytest.mark.posix
 def test_without_the_fast_calls(tmp_path, source, monkeypatch, missing):
     for name in missing:
         monkeypatch.delattr(os, name)
@@ -96,6 +98,7 @@ def test_a_source_that_ends_early_is_damage(tmp_path, source, small_blocks):
 
 
 @pytest.mark.parametrize("size", [1 << 19, 80 << 20])
+@pytest.mark.posix
 def test_a_full_disk_is_the_systems_error(tmp_path, size):
     code = (
         "import resource, sys\n"

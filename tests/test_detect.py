@@ -115,6 +115,7 @@ def test_state_text() -> None:
             parse_state(wrong)
 
 
+@pytest.mark.posix
 def test_scope_of_a_source(v1: Path, tmp_path: Path) -> None:
     path = v1 / "model.ckpt-1234"
     whole = open_checkpoint(path).tensors

@@ -1,6 +1,7 @@
 """docs/surgery.md: every operation, flag and recipe is in it. (test_docs.py runs its commands.)"""
 
 import re
+from argparse import SUPPRESS
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ def test_every_shipped_recipe_is_described():
 
 
 def test_every_flag_is_named():
-    flags = {flag for action in make_parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    shown = [action for action in make_parser()._actions if action.help != SUPPRESS]
+    flags = {flag for action in shown for flag in action.option_strings if flag.startswith("--")}
     common = {"--help", "--json", "--debug", "--output", "--force", "--shards"}
     assert {flag for flag in flags - common if flag not in DOC} == set()
 

@@ -114,6 +114,7 @@ def test_slices_go_both_ways(GOLDEN: Path, tmp_path: Path) -> None:
             assert np.array_equal(again[name].load(), tensor.load())
 
 
+@pytest.mark.posix
 def test_a_shard_alone_does_not_pass_for_the_whole(GOLDEN: Path, tmp_path: Path) -> None:
     """A tensor that is split over two files, of which one is opened by itself."""
     import craft

@@ -131,6 +131,7 @@ def test_a_rename_copies_bytes_and_loads_nothing(GOLDEN: Path, tmp_path: Path) -
     assert (tmp_path / "m.data-00000-of-00001").read_bytes() == (GOLDEN / "tf115_v2_training" / data).read_bytes()
 
 
+@pytest.mark.posix
 def test_links(GOLDEN: Path, tmp_path: Path) -> None:
     source = open_checkpoint(GOLDEN / "tf115_v2_sharded").tensors
     v2.write(source, str(tmp_path / "src"))
@@ -146,6 +147,7 @@ def test_links(GOLDEN: Path, tmp_path: Path) -> None:
     assert np.array_equal(read["a/weights"].load(), source["a/weights"].load())
 
 
+@pytest.mark.posix
 def test_links_fall_back_to_copies(GOLDEN: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 

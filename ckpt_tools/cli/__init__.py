@@ -10,8 +10,9 @@ import io
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import CheckpointError, DamagedError, RecipeError
 
@@ -29,7 +30,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """Says of flags that it does not know what they are called here: slim's own, other spellings, slips of the pen."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):  # noqa: ANN201
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         words = list(sys.argv[1:] if args is None else args)
         flags = [word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]]
         unknown = [each for each in flags if each.startswith("--") and each not in self._option_string_actions]

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from ..adaptation import CLASS_MAP_HELP, read_class_map
 from ..errors import CheckpointError, RecipeError
@@ -25,7 +26,7 @@ from .progress import progress_line
 EXAMPLES = """\
   ckpt-edit model.ckpt-5000 -o model.ckpt --strip optimizer,ema,step
   ckpt-edit inception_v3.ckpt -o net.ckpt --drop AuxLogits --rename InceptionV3=net/InceptionV3 --dry-run
-  ckpt-edit inception_v3.ckpt -o five.ckpt --head 5 --format v2
+  ckpt-edit inception_v3.ckpt -o five.ckpt --num-classes 5 --format v2
   ckpt-edit model.ckpt-5000 -o mean.ckpt --average model.ckpt-4000 model.ckpt-3000
   ckpt-edit model.ckpt -o half.ckpt --recipe half-precision"""
 
@@ -61,21 +62,24 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_operations(group: argparse._ArgumentGroup) -> None:
-    def add(flag: str, metavar: str | tuple[str, ...] | None, help: str, **more: object) -> None:
-        group.add_argument(flag, action=Step, metavar=metavar, help=help, **more)
+    def add(flag: str, metavar: str | tuple[str, ...] | None, help: str, was: str = "", **more: Any) -> None:
+        """`was`: an earlier spelling, which still works and is not shown."""
+        made = group.add_argument(flag, action=Step, metavar=metavar, help=help, **more)
+        if was:
+            group.add_argument(was, action=Step, dest=made.dest, help=argparse.SUPPRESS, **more)
 
-    add("--rename", "OLD=NEW", "a scope, a name or re:EXPR with \\1; A=B,B=A swaps")
+    add("--rename", "OLD=NEW", "a scope, a name or re:EXPR with \\1; A=B,B=A swaps", was="--map")
     add("--keep", "PATTERN", "only these tensors")
     add("--drop", "PATTERN", "all but these tensors")
     add("--strip", "WHAT", "any of optimizer,ema,step")
     add("--ema-to-weights", None, "moving averages become the weights", nargs=0)
     add("--cast", "TYPE", "floating-point tensors in float16, bfloat16, float32, ...")
     add("--keep-statistics", None, "the cast before leaves batch-norm statistics alone", nargs=0)
-    add("--head", "N", "a classifier of N classes, all new without a map", type=int)
+    add("--num-classes", "N", "a head of N classes, all new without a map", was="--head", type=int)
     add("--class-map", "MAP", f"{CLASS_MAP_HELP}, or a file of it")
-    add("--labels-from", "FILE", "labels of the old classes, one a line")
-    add("--labels-to", "FILE", "labels of the new classes")
-    add("--head-in", "PATTERN", "scope of the head (or background), where it is not one of the usual")
+    add("--labels-of-source", "FILE", "labels of the old classes, one a line", was="--labels-from")
+    add("--labels", "FILE", "labels of the new classes", was="--labels-to")
+    add("--head-scope", "PATTERN", "scope of the head (or background), where it is not a usual one", was="--head-in")
     add("--head-init", "KIND", "new classes begin with zeros or normal", choices=("zeros", "normal"))
     add("--background", "CHANGE", "drop or add class 0 of 1001", choices=("drop", "add"))
     add("--input-channels", "N", "the first convolution for N channels", type=int)
@@ -143,7 +147,7 @@ def _write(
         )
 
 
-def operations_of(steps: Sequence[tuple[str, object]], settings: Sequence[str] = ()) -> tuple[Operation, ...]:
+def operations_of(steps: Sequence[tuple[str, Any]], settings: Sequence[str] = ()) -> tuple[Operation, ...]:
     """The operations that the flags mean, in their order.
 
     Raises RecipeError that says what is wrong with a flag or a recipe.
@@ -160,13 +164,13 @@ def operations_of(steps: Sequence[tuple[str, object]], settings: Sequence[str] =
     return tuple(operations)
 
 
-def _merged(steps: Sequence[tuple[str, object]]) -> list[tuple[str, dict[str, object]]]:
+def _merged(steps: Sequence[tuple[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """(operation, its fields): flags that say more of an operation are joined to it.
 
     Neighbouring --keep flags are one list of patterns, as every repeated option is; so are neighbouring --drop flags,
-    and the --head-in of one head.
+    and the --head-scope of one head.
     """
-    made: list[tuple[str, dict[str, object]]] = []
+    made: list[tuple[str, dict[str, Any]]] = []
     for flag, value in steps:
         last, fields = made[-1] if made else ("", {})
         if flag in ("keep", "drop") and last == flag:
@@ -175,13 +179,13 @@ def _merged(steps: Sequence[tuple[str, object]]) -> list[tuple[str, dict[str, ob
             if last != "cast":
                 raise RecipeError("--keep-statistics belongs behind --cast")
             fields["keep_statistics"] = True
-        elif flag == "head_in" and last == "background":
+        elif flag == "head_scope" and last == "background":
             fields["select"] = (*fields.get("select", ()), value)
-        elif flag in (*_HEAD, "head_in"):
+        elif flag in (*_HEAD, "head_scope"):
             head = next((found for command, found in made if command == "head"), None)
             if head is None:
                 made.append(("head", head := {}))
-            head |= {"select": (*head.get("select", ()), value)} if flag == "head_in" else _HEAD[flag](value)
+            head |= {"select": (*head.get("select", ()), value)} if flag == "head_scope" else _HEAD[flag](value)
         else:
             made.append((flag, _FIELDS[flag](value)))
     return made
@@ -210,10 +214,10 @@ _FIELDS = {
     "graft": lambda pair: {"source": pair[0], "select": (pair[1],)},
 }
 _HEAD = {
-    "head": lambda number: {"classes": number},
+    "num_classes": lambda number: {"classes": number},
     "class_map": lambda text: {"class_map": read_class_map(text)},
-    "labels_from": lambda path: {"labels_from": label_list(path)},
-    "labels_to": lambda path: {"labels_to": label_list(path)},
+    "labels_of_source": lambda path: {"labels_from": label_list(path)},
+    "labels": lambda path: {"labels_to": label_list(path)},
     "head_init": lambda kind: {"init": kind},
 }
 
@@ -225,7 +229,7 @@ def _format(args: argparse.Namespace, source: Checkpoint) -> str:
     return source.format if is_plain and source.format == "v1" else named
 
 
-def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict[str, object]:
+def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict[str, Any]:
     return {
         "source": source.path,
         "format": source.format,
@@ -237,7 +241,7 @@ def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict
     }
 
 
-def _spec(spec: Spec | None) -> dict[str, object] | None:
+def _spec(spec: Spec | None) -> dict[str, Any] | None:
     return None if spec is None else {"dtype": spec.dtype, "shape": list(spec.shape)}
 
 
@@ -273,7 +277,7 @@ def _show_losses(surgery: Surgery) -> None:
     say(f"{count(len(rows), 'tensor')} not cast whole: values became infinite (overflow) or 0 (underflow)")
 
 
-def _row(row: Row) -> dict[str, object]:
+def _row(row: Row) -> dict[str, Any]:
     """A row as people read it: the old name where it is another, the new spec where it is another."""
     return {
         "name": row.name,
@@ -285,7 +289,7 @@ def _row(row: Row) -> dict[str, object]:
     }
 
 
-def summary_rows(surgery: Surgery) -> list[dict[str, object]]:
+def summary_rows(surgery: Surgery) -> list[dict[str, Any]]:
     """Tensors, parameters and bytes before and after."""
     before, after = surgery.summary["before"], surgery.summary["after"]
     show = {"tensors": count, "parameters": count, "bytes": size}

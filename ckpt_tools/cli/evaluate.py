@@ -6,9 +6,13 @@ import argparse
 import shlex
 import shutil
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedError
 from ..report import render
+
+if TYPE_CHECKING:
+    from ..train.use.evaluation import Evaluation
 from . import DONE, parser, print_json, run, say
 
 THRESHOLDS = 20  # classes up to which the best thresholds are written out
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(made, command, argv)
 
 
-def text_of_many(evaluation: object) -> str:
+def text_of_many(evaluation: Evaluation) -> str:
     """The same where an image may have several labels: per class, the surest mistakes, average precision last."""
     figures = ["precision", "recall", "f1", "average_precision", "auc", "best_threshold"]
     seen = [row for row in evaluation.rows if row["images"]]
@@ -92,7 +96,7 @@ def text_of_many(evaluation: object) -> str:
     return "\n\n".join(parts)
 
 
-def text_of(evaluation: object, width: int) -> str:
+def text_of(evaluation: Evaluation, width: int) -> str:
     """What a person reads: per class, confusion, worst errors, accuracy last."""
     if evaluation.many:
         return text_of_many(evaluation)

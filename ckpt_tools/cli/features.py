@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedError
 from . import DONE, parser, print_json, run, say
+
+if TYPE_CHECKING:
+    from ..train.use.features import FeatureOptions
 
 EXAMPLES = """\
   ckpt-features --checkpoint inception_v3.ckpt --data photos --output features --plot
@@ -90,7 +94,7 @@ def estimate(args: argparse.Namespace) -> int:
     return DONE
 
 
-def options_of(args: argparse.Namespace) -> object:
+def options_of(args: argparse.Namespace) -> FeatureOptions:
     """The options, with the share of this machine of a cluster; TensorFlow is loaded."""
     from ..train.graph.cluster import read_cluster
     from ..train.graph.quiet import hush_tensorflow

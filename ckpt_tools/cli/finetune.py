@@ -101,7 +101,7 @@ def estimate(options: Options, as_json: bool) -> int:
     return DONE
 
 
-def closing_lines(result: object) -> list[str]:
+def closing_lines(result: Result) -> list[str]:
     """What a person reads last."""
     if result.stopped:
         text = f"stopped by {result.stopped} after step {result.step:,} of {result.total:,}; everything is saved"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from ..report import count, render, size
 from ..verification import Verification, verify
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(make_parser(), command, argv)
 
 
-def text(found: Verification, rows: Sequence[dict[str, object]]) -> str:
+def text(found: Verification, rows: Sequence[dict[str, Any]]) -> str:
     """The findings as a table with the files' last names, then one sentence on the whole."""
     rows = [{**row, "file": str(row["file"]).rpartition("/")[2]} for row in rows]
     summary = found.summary

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .checkpoint import Checkpoint
@@ -46,7 +47,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, names: str = "variable") 
     return open_source(os.fspath(source), names)
 
 
-def reader(format: str) -> object:
+def reader(format: str) -> ModuleType:
     """The module that reads `format`, imported now."""
     return import_module(f".{READERS[format]}", __name__)
 

@@ -54,5 +54,7 @@ def _unpack_member(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: st
     os.makedirs(os.path.dirname(target), exist_ok=True)
     if os.path.lexists(target):
         raise DamagedError(f"the archive has the member {member.name!r} twice")
-    with archive.extractfile(member) as source, open(target, "xb") as file:
+    content = archive.extractfile(member)
+    assert content is not None  # a regular file
+    with content as source, open(target, "xb") as file:
         shutil.copyfileobj(source, file, 1 << 20)

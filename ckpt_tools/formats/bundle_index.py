@@ -94,7 +94,8 @@ def spec_prefix(value: bytes) -> bytes | None:
 
 def parse_spec(value: bytes) -> Spec:
     """Type and shape of an entry."""
-    dtype, shape = 0, ()
+    dtype = 0
+    shape: tuple[int, ...] = ()
     for field, wire, content in fields(value):
         if field == 1:
             dtype = number(content, wire, "the element type")
@@ -125,7 +126,7 @@ def parse_entry(value: bytes, spec: Spec) -> Entry:
         raise DamagedError("its entry gives the type or the shape twice")
     if len(parts) == 1 and is_whole(parts[0]):
         parts = []  # TensorFlow reads the bytes of the entry itself then
-    return Entry(spec, *values.values(), tuple(parts))
+    return Entry(spec, values[3], values[4], values[5], values[6], tuple(parts))
 
 
 def _number(digits: bytes | None) -> int:

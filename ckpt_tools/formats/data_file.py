@@ -19,6 +19,7 @@ BLOCK = 32 << 20  # bytes asked of the kernel at once; also how often the disk a
 _CANNOT = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY}
 _SHARED = 4096  # bytes, the block size of the file systems that can share blocks
 _FICLONERANGE = 0x4020940D  # linux/fs.h
+_PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
 
 
 class DataFile:
@@ -34,7 +35,7 @@ class DataFile:
     """
 
     def __init__(self, path: str, expected: int = 0, progress: Callable[[int], object] | None = None) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _PLAIN, 0o666)
         self._expected = expected
         self._progress = progress
         self._sources: dict[str, int] = {}
@@ -78,7 +79,7 @@ class DataFile:
 
     def _source(self, path: str) -> int:
         if path not in self._sources:
-            self._sources[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._sources[path] = os.open(path, os.O_RDONLY | _PLAIN)
         return self._sources[path]
 
     def _allocate(self) -> None:
@@ -146,4 +147,5 @@ def _copy_some(source: int, out: int, offset: int, size: int) -> int:
         except OSError as error:
             if error.errno not in _CANNOT | {errno.ENOTSOCK}:
                 raise
-    return os.write(out, os.pread(source, min(size, 1 << 20), offset))
+    os.lseek(source, offset, os.SEEK_SET)
+    return os.write(out, os.read(source, min(size, 1 << 20)))

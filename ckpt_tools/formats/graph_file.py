@@ -121,7 +121,7 @@ def _function_bytes(function: Function) -> bytes:
     )
 
 
-def _for_inference(view: memoryview) -> memoryview:
+def _for_inference(view: bytes) -> bytes:
     """Of the graphs of a SavedModel the first that is not tagged for training; the first where all are."""
     graphs = [message(graph, wire, "a meta graph") for field, wire, graph in fields(view) if field == 2]
     for graph in graphs:
@@ -130,7 +130,7 @@ def _for_inference(view: memoryview) -> memoryview:
     return graphs[0]
 
 
-def _meta_graph(made: GraphFile, view: memoryview) -> GraphFile:
+def _meta_graph(made: GraphFile, view: bytes) -> GraphFile:
     collections: dict[str, Sequence[Bytes]] = {}
     signatures: dict[str, Signature] = {}
     version, tags = _meta_info(view)
@@ -148,7 +148,7 @@ def _meta_graph(made: GraphFile, view: memoryview) -> GraphFile:
     return made._replace(tensorflow=version, tags=tags, collections=collections, signatures=signatures)
 
 
-def _meta_info(view: memoryview) -> tuple[str, tuple[str, ...]]:
+def _meta_info(view: bytes) -> tuple[str, tuple[str, ...]]:
     """The release of TensorFlow that wrote a MetaGraph, and its tags."""
     version, tags = "", []
     for field, wire, content in fields(view):
@@ -161,7 +161,7 @@ def _meta_info(view: memoryview) -> tuple[str, tuple[str, ...]]:
     return version, tuple(tags)
 
 
-def _graph(made: GraphFile, view: memoryview) -> GraphFile:
+def _graph(made: GraphFile, view: bytes) -> GraphFile:
     nodes: list[Node] = []
     functions: dict[str, Function] = {}
     versions, producer = b"", 0
@@ -196,7 +196,8 @@ def _functions(library: Bytes) -> Iterator[Function]:
 def _function(data: Bytes) -> Function:
     nodes: list[Node] = []
     returned: dict[str, str] = {}
-    name, arguments = "", {2: [], 3: []}
+    name = ""
+    arguments: dict[int, list[str]] = {2: [], 3: []}
     for field, wire, content in fields(data):
         if field == 1:
             for inner, inner_wire, each in fields(message(content, wire, "the signature of a function")):

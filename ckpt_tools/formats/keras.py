@@ -23,6 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..dtypes import dtype_name
@@ -30,6 +31,7 @@ from ..errors import CheckpointError, DamagedError, NotACheckpointError, Unsuppo
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
 from .keras_names import MAX_CONFIG, Layer, layers_in, layers_of, variable_names
+from .mapped import keeps_open
 from .representable import check_names, check_types
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ def _read_h5(
     file_path: str, path: str, format: str, holds: tuple[object, ...], described: Mapping[str, list[Layer]]
 ) -> Checkpoint:
     file = h5py_library().File(file_path, "r")
+    keeps_open(file_path, file, lambda opened: opened.close())
     weights = file
     if _link(file, "model_weights") and "layer_names" not in file.attrs:
         weights = _child(file, "model_weights")
@@ -206,7 +209,7 @@ def _native(array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def h5py_library() -> object:
+def h5py_library() -> ModuleType:
     try:
         import h5py
     except ImportError:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import stat
-from weakref import WeakSet
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet, ref
 
 from ..errors import DamagedError, NotACheckpointError
 
 _OPEN: WeakSet[MappedFile] = WeakSet()
+_HELD: list[tuple[str, ref[Any], Callable[[Any], object]]] = []
 
 
 class MappedFile:
@@ -19,9 +23,12 @@ class MappedFile:
         self.path = path
         self._view: memoryview | None = None
         self._map: mmap.mmap | None = None
+        self._released = False
 
     def view(self) -> memoryview:
         """The whole file. Raises NotACheckpointError where there is none, or no regular file."""
+        if self._released:
+            raise NotACheckpointError("was closed so that it could be written over", path=self.path)
         if self._view is None:
             try:
                 if not stat.S_ISREG(os.stat(self.path).st_mode):
@@ -44,6 +51,18 @@ class MappedFile:
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
+    def release(self) -> None:
+        """Closes the map, unless somebody still looks at a slice of it."""
+        try:
+            if self._view is not None:
+                self._view.release()
+            if self._map is not None:
+                self._map.close()
+        except BufferError:
+            return
+        self._view = self._map = None
+        self._released = True
+
     def part(self, offset: int, size: int, what: str) -> memoryview:
         """Bytes `offset` to `offset + size`; DamagedError names `what` when they are not all there."""
         view = self.view()
@@ -59,3 +78,22 @@ def forget_pages() -> None:
     """Keeps the resident memory of a long copy flat: see `MappedFile.forget_pages`, here for every open file."""
     for file in list(_OPEN):
         file.forget_pages()
+
+
+def release(*paths: str) -> None:
+    """Closes the maps of these files, which Windows keeps from being replaced as long as they are open. Nothing can be
+    read from them afterwards."""
+    wanted = {os.path.realpath(path) for path in paths}
+    for path, reference, let_go in _HELD:
+        if (owner := reference()) is not None and os.path.realpath(path) in wanted:
+            let_go(owner)
+    gc.collect()  # slices that only a circle of references holds
+    for file in list(_OPEN):
+        if os.path.realpath(file.path) in wanted:
+            file.release()
+
+
+def keeps_open(path: str, owner: object, let_go: Callable[[Any], object]) -> None:
+    """Notes that `owner` keeps the file open, or slices of its map: `release` calls `let_go(owner)`."""
+    _HELD[:] = [held for held in _HELD if held[1]() is not None]
+    _HELD.append((path, ref(owner), let_go))

@@ -11,7 +11,7 @@ left out: they name the machine of whoever wrote the file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..dtypes import BY_NAME, BY_NUMBER
 from ..errors import DamagedError
@@ -105,7 +105,7 @@ class Node(NamedTuple):
         kept = tuple(entry for entry in self.attributes if attribute_of(entry)[0] != name)
         return self._replace(attributes=kept if value is None else (*kept, attribute(name, value)))
 
-    def _value(self, name: str, wanted: int, kind: int) -> int | Bytes | None:
+    def _value(self, name: str, wanted: int, kind: int) -> Any:
         """The value of one kind in an attribute: the last, as protobuf has it."""
         value = None
         for field, wire, content in fields(self.attribute(name) or b""):

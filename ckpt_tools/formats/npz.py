@@ -20,6 +20,7 @@ from ..errors import CheckpointError, DamagedError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors, pieces
 from .checkpoint import Checkpoint
 from .elements import as_bytes, byte_blocks
+from .mapped import keeps_open
 from .representable import check_names, check_types
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     others: list[str] = []
     with _damage_at(path):
         archive = zipfile.ZipFile(path)
+        keeps_open(path, archive, zipfile.ZipFile.close)
         for info in archive.infolist():
             if not info.filename.endswith(".npy"):
                 others.append(info.filename)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 
 from ..errors import OutputError, UnsupportedError, nearest
 from ..tensors import Tensor, Tensors
-from . import placing
+from . import locks, placing
 from . import provenance as origin
 from .checkpoint import Checkpoint
 from .mapped import forget_pages
@@ -137,7 +139,7 @@ def check_tensors(tensors: Mapping[str, Tensor], format: str) -> None:
         check(tensors)
 
 
-def _writer(format: str) -> object:
+def _writer(format: str) -> ModuleType:
     return import_module(f".{WRITERS[format]}", __package__)
 
 
@@ -181,11 +183,12 @@ def check_space(target: str, needed: int, what: str = "", freed: int = 0) -> Non
 
 def _free_bytes(folder: str) -> int | None:
     """None where the file system does not say: running out of space is noticed later then."""
+    import shutil
+
     try:
-        found = os.statvfs(folder)
+        return shutil.disk_usage(folder).free
     except (AttributeError, OSError):
         return None
-    return found.f_bavail * found.f_frsize
 
 
 def _finish(
@@ -225,21 +228,28 @@ def _partial_folder(target: str) -> Iterator[str]:
     parent, name = os.path.split(target)
     folder = os.path.join(parent, f".{name}.partial-{os.getpid()}")
     os.mkdir(folder)
-    lock = _lock(folder)
+    lock = locks.acquire(folder)
     try:
         yield folder
     finally:
         _remove_folder(folder)
         if lock is not None:
-            os.close(lock)
+            lock.release()
 
 
 def remove_abandoned(target: str) -> None:
     """Removes the hidden folders that killed runs left beside this target."""
     parent, name = os.path.split(target)
     for entry in os.listdir(parent or "."):
-        if entry.startswith(f".{name}.partial-") and _is_abandoned(os.path.join(parent, entry)):
-            _remove_folder(os.path.join(parent, entry))
+        if entry.startswith(f".{name}.partial-") and not entry.endswith(locks.ENDING):
+            _remove_abandoned(os.path.join(parent, entry))
+
+
+def _remove_abandoned(folder: str) -> None:
+    lock = locks.acquire(folder)
+    if lock is not None:
+        _remove_folder(folder)
+        lock.release()
 
 
 def _remove_folder(folder: str) -> None:
@@ -252,40 +262,28 @@ def _remove_folder(folder: str) -> None:
         return
 
 
-def _lock(folder: str) -> int | None:
-    """Marks the folder as in use for as long as this process lives, whatever number it has; None where it cannot."""
-    try:
-        import fcntl
-
-        descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _is_abandoned(folder: str) -> bool:
-    lock = _lock(folder)
-    if lock is not None:
-        os.close(lock)
-    return lock is not None
-
-
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Holds Ctrl-C back for the few milliseconds in which files are moved."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if hasattr(signal, "pthread_sigmask"):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    elif threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+    else:
+        heard: list[int] = []
+        handlers = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for late in heard:
+                signal.raise_signal(late)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickletools
 import struct
 from collections.abc import Callable
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import DamagedError, UnsupportedError
 
@@ -38,12 +38,12 @@ class Made:
 
     __slots__ = ("args", "items", "of", "state")
 
-    def __init__(self, of: object, args: object) -> None:
+    def __init__(self, of: Any, args: Any) -> None:
         self.of, self.args, self.state = of, args, None
-        self.items: dict[object, object] = {}
+        self.items: dict[Any, Any] = {}
 
 
-def read_pickle(file: BinaryIO) -> object:
+def read_pickle(file: BinaryIO) -> Any:
     """The value of the pickle that begins at the file's position; the position is behind it afterwards.
 
     Numbers, texts, None, tuples, lists and dicts are themselves; a set is a list. Raises DamagedError for bytes that
@@ -64,7 +64,7 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list = []
         self.below: list[list] = []
-        self.memo: dict[int, object] = {}
+        self.memo: dict[Any, Any] = {}
 
     def push(self, value: object) -> None:
         self.stack.append(value)
@@ -77,7 +77,7 @@ class _Machine:
         self.below.append(self.stack)
         self.stack = []
 
-    def make(self, of: object, args: object) -> None:
+    def make(self, of: Any, args: Any) -> None:
         is_dict = isinstance(of, Name) and of in _DICTS
         self.push({} if is_dict else Made(of, args))
         given = args[0] if is_dict and args else ()

@@ -17,12 +17,15 @@ whose data files are called `-of-0000M` is as valid as any, since a shard that n
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from ..errors import OutputError
 from .bundle_index import shard_path
+from .mapped import release
 from .proto import put_varint, varint
 from .sstable import Table, TableWriter, entries
 
@@ -42,11 +45,11 @@ def shards_beside(prefix: str) -> dict[str, tuple[int, int]]:
 
 def place_file(made: str, target: str, sidecar: str) -> None:
     """Puts a checkpoint of one file in its place. A V2 checkpoint of the same name, which would hide it, is removed."""
-    os.replace(sidecar, target + ".provenance.json")
-    os.replace(made, target)
+    replace(sidecar, target + ".provenance.json")
+    replace(made, target)
     sync_folder(target)
     if os.path.isfile(target + ".index"):
-        os.unlink(target + ".index")  # readers look for this first: with it goes the old checkpoint
+        unlink(target + ".index")  # readers look for this first: with it goes the old checkpoint
         _remove(shards_beside(target))
 
 
@@ -62,7 +65,7 @@ def place_bundle(made: str, prefix: str, sidecar: str) -> None:
         kept = _place_beside(made, prefix, names, sidecar)
     _remove([path for path in old if path not in kept])
     if os.path.isfile(prefix):  # a V1 file of this name: hidden by the index now, and stale
-        os.unlink(prefix)
+        unlink(prefix)
     sync_folder(prefix)
 
 
@@ -72,10 +75,10 @@ def _place_beside(made: str, prefix: str, names: Mapping[str, str], sidecar: str
         for now, then in names.items():
             if not os.path.exists(then):
                 moved.append(then)
-            os.replace(now, then)
-        os.replace(sidecar, prefix + ".provenance.json")
+            replace(now, then)
+        replace(sidecar, prefix + ".provenance.json")
         sync_folder(prefix)
-        os.replace(made + ".index", prefix + ".index")
+        replace(made + ".index", prefix + ".index")
     except OSError:
         _remove(moved)
         raise
@@ -93,10 +96,10 @@ def _place_over(made: str, prefix: str, names: Mapping[str, str], sidecar: str) 
     sync_file(made + ".passing")
     try:
         for now, then in passing.items():
-            os.replace(now, then)
-        os.replace(sidecar, prefix + ".provenance.json")
+            replace(now, then)
+        replace(sidecar, prefix + ".provenance.json")
         sync_folder(prefix)
-        os.replace(made + ".passing", prefix + ".index")
+        replace(made + ".passing", prefix + ".index")
     except OSError:
         _remove(passing.values())
         raise
@@ -104,10 +107,10 @@ def _place_over(made: str, prefix: str, names: Mapping[str, str], sidecar: str) 
     if not can_link:
         return set(passing.values())
     for now, then in names.items():
-        os.link(passing[now], now)
-        os.replace(now, then)
+        link(passing[now], now)
+        replace(now, then)
     sync_folder(prefix)
-    os.replace(made + ".index", prefix + ".index")
+    replace(made + ".index", prefix + ".index")
     sync_folder(prefix)
     _remove(passing.values())
     return set(names.values())
@@ -142,17 +145,50 @@ def _header_of(value: bytes, count: int) -> bytes:
 
 def _links_work(made: str) -> bool:
     try:
-        os.link(made + ".index", made + ".linked")
+        link(made + ".index", made + ".linked")
     except OSError:
         return False
-    os.unlink(made + ".linked")
+    unlink(made + ".linked")
     return True
+
+
+def link(path: str, new: str) -> None:
+    """Gives a file one more name. Raises OSError where the system has no hard links."""
+    if not hasattr(os, "link"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), path)
+    os.link(path, new)
+
+
+def replace(now: str, then: str) -> None:
+    """Renames a file, over another one or not. Raises OutputError where that one cannot go, as Windows has it with
+    open files."""
+    _with_closed(os.replace, now, then)
+
+
+def unlink(path: str) -> None:
+    """Removes a file. Raises OutputError where it cannot go."""
+    _with_closed(os.unlink, path)
+
+
+def _with_closed(change: Callable[..., None], *paths: str) -> None:
+    """Makes a change to files, once more without our own maps of them where it is not allowed with them."""
+    try:
+        return change(*paths)
+    except PermissionError:
+        if not os.path.lexists(paths[-1]):
+            raise
+    release(*paths)
+    try:
+        change(*paths)
+    except PermissionError as error:
+        fact = "cannot be replaced or removed: it is protected, or open in this or in another program"
+        raise OutputError(fact, path=paths[-1], advice="Write to another name.") from error
 
 
 def _remove(paths: Iterable[str]) -> None:
     for path in paths:
         if os.path.lexists(path):
-            os.unlink(path)
+            unlink(path)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -171,7 +207,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
         if into_place:
             sync_file(written)
-            os.replace(written, target)
+            replace(written, target)
     finally:
         if into_place:
             _remove([written])
@@ -179,7 +215,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 def sync_file(path: str) -> None:
     """Waits until the file's bytes are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows wants the right to write
     try:
         os.fsync(descriptor)
     finally:

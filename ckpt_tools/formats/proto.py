@@ -7,6 +7,7 @@ a slice of `data`, so that a memoryview is never copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from ..errors import DamagedError
 
@@ -28,7 +29,7 @@ def varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
     raise DamagedError("a variable-length number is cut off")
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+def fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
     """Field number, wire type and value of every field of a message, in the order of the file.
 
     >>> list(fields(bytes([0x08, 0x96, 0x01, 0x12, 0x01, 0x61])))
@@ -54,19 +55,19 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             raise DamagedError(f"a message has a field of unknown kind {wire}")
         if size > end - pos:
             raise DamagedError(f"a field of a message claims {size:,} bytes where {end - pos:,} are left")
-        value = data[pos : pos + size]
+        part = data[pos : pos + size]
         pos += size
-        yield number, wire, value if wire == LEN else int.from_bytes(value, "little")
+        yield number, wire, part if wire == LEN else int.from_bytes(part, "little")
 
 
-def message(value: int | bytes, wire: int, what: str) -> bytes:
+def message(value: Any, wire: int, what: str) -> bytes:
     """The bytes of a field that must be a message or a string."""
     if wire != LEN:
         raise DamagedError(f"{what} has the wrong wire type {wire}")
     return value
 
 
-def number(value: int | bytes, wire: int, what: str) -> int:
+def number(value: Any, wire: int, what: str) -> int:
     """The value of a field that must be a number."""
     if wire == LEN:
         raise DamagedError(f"{what} has the wrong wire type {wire}")

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from ..tensors import Tensor
 from .checkpoint import Checkpoint
@@ -17,7 +18,7 @@ _BLOCK = 4 << 20
 
 
 def sidecar(
-    tensors: Mapping[str, Tensor], format: str, files: Mapping[str, str], said: Mapping[str, object]
+    tensors: Mapping[str, Tensor], format: str, files: Mapping[str, str], said: Mapping[str, Any]
 ) -> dict[str, object]:
     """The content of the sidecar.
 

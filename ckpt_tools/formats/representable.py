@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ..errors import UnsupportedError
 from ..tensors import Tensor
@@ -43,7 +43,7 @@ def _commands(wrong: Collection[str], kinds: set[str]) -> str:
     return f"{drop}), cast them (ckpt-edit --cast float32" if kinds <= narrow else drop
 
 
-def _listed(texts: object) -> str:
-    texts = list(texts)
+def _listed(found: Iterable[str]) -> str:
+    texts = list(found)
     more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import CheckpointError, DamagedError, UnsupportedError
@@ -79,7 +79,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(tensors, "safetensors", path, (path,), metadata=metadata)
 
 
-def _tensor(file: MappedFile, start: int, entry: Mapping[str, object]) -> Tensor:
+def _tensor(file: MappedFile, start: int, entry: Mapping[str, Any]) -> Tensor:
     spec = Spec(_TO_TENSORFLOW[entry["dtype"]], tuple(entry["shape"]))
     begin, end = entry["data_offsets"]
 
@@ -124,7 +124,7 @@ def write(
 
 def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None) -> bytes:
     """Length, JSON without spaces, padded with spaces so that the values begin at a multiple of eight."""
-    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name, spec in specs.items():
         end = offset + math.prod(spec.shape) * BY_NAME[spec.dtype].width

@@ -63,7 +63,8 @@ class Table:
         _, pos = _handle(footer, 0, 40)
         index, _ = _handle(footer, pos, 40)
         contents = self.read(index, "the index block")
-        blocks, last = [], b""
+        blocks: list[Block] = []
+        last = b""
         for key, value in zip(*entries(contents), strict=True):
             handle, _ = _handle(value, 0, len(value))
             if blocks and key <= last:

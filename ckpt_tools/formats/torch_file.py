@@ -16,13 +16,13 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
-from .mapped import MappedFile
+from .mapped import MappedFile, keeps_open
 from .pickled import Made, Name, Persistent, read_pickle
 from .torch_names import named_tensors
 
@@ -104,14 +104,15 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(tensors, "torch" if zipped else "torch_legacy", path, (path,), weights.note)
 
 
-def is_tensor(value: object) -> bool:
+def is_tensor(value: Any) -> bool:
     """Whether torch would make a tensor, or a parameter, of this."""
     return isinstance(value, Made) and isinstance(value.of, Name) and value.of.name.startswith("_rebuild_")
 
 
-def _from_zip(path: str) -> tuple[object, str, _Bytes]:
+def _from_zip(path: str) -> tuple[Any, str, _Bytes]:
     """What data.pkl holds, the byte order ("<" or ">"), and where bytes come from."""
     archive, file = zipfile.ZipFile(path), MappedFile(path)
+    keeps_open(path, archive, zipfile.ZipFile.close)
     pickled = next(info for info in archive.infolist() if info.filename.split("/")[-1] == "data.pkl")
     if pickled.file_size > _LONGEST_PICKLE:
         raise UnsupportedError(f"its data.pkl has {pickled.file_size:,} bytes, more than any that holds names alone")
@@ -138,7 +139,7 @@ def _from_zip(path: str) -> tuple[object, str, _Bytes]:
     return read_pickle(io.BytesIO(archive.read(pickled))), ">" if order.strip() == b"big" else "<", part
 
 
-def _from_pickles(path: str) -> tuple[object, str, _Bytes]:
+def _from_pickles(path: str) -> tuple[Any, str, _Bytes]:
     """The same from a file of before 1.6: after five pickles comes each storage, its number of elements in front."""
     file = MappedFile(path)
     with open(path, "rb") as stream:
@@ -163,7 +164,7 @@ def _from_pickles(path: str) -> tuple[object, str, _Bytes]:
     return value, order, part
 
 
-def _storage_widths(value: object) -> Iterator[tuple[str, int]]:
+def _storage_widths(value: Any) -> Iterator[tuple[str, int]]:
     """Key and bytes of an element of every storage that the pickle speaks of."""
     seen, waiting = set(), [value]
     while waiting:
@@ -182,13 +183,13 @@ def _storage_widths(value: object) -> Iterator[tuple[str, int]]:
             waiting += (value.args, value.state, value.items)
 
 
-def _key(value: object) -> str:
+def _key(value: Any) -> str:
     if not isinstance(value, str):
         raise DamagedError("the key of a storage is no text")
     return value
 
 
-def _storage_type(of: object) -> str:
+def _storage_type(of: Any) -> str:
     name = of.name if isinstance(of, Name) else "storage"
     if name not in _STORAGES:
         raise UnsupportedError(f"TensorFlow has no type for torch's {name}")
@@ -221,7 +222,7 @@ def _view_of(made: Made) -> _View:
     return _checked(storage, dtype, offset, shape, strides)
 
 
-def _sides(value: object) -> tuple[int, ...]:
+def _sides(value: Any) -> tuple[int, ...]:
     """A shape or strides: a tuple, or a torch.Size of one."""
     value = value.args[0] if isinstance(value, Made) else value
     if not all(type(side) is int and side >= 0 for side in value):
@@ -229,9 +230,7 @@ def _sides(value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _checked(
-    storage: object, dtype: str | None, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
-) -> _View:
+def _checked(storage: Any, dtype: str | None, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> _View:
     kind, of, key, _location, count, *view = storage.what
     if kind != "storage" or type(offset) is not int or type(count) is not int or len(shape) != len(strides):
         raise DamagedError("its storage is described otherwise than PyTorch does")

@@ -9,7 +9,7 @@ a module                                               conv.weight
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import DamagedError
 from .pickled import Made, Name
@@ -27,7 +27,7 @@ class Named(NamedTuple):
     note: str
 
 
-def named_tensors(value: object, is_tensor: Callable[[object], bool]) -> Named:
+def named_tensors(value: Any, is_tensor: Callable[[object], bool]) -> Named:
     """Every tensor in `value` by its name.
 
     The weights of a training state have the names that they have in a file of weights alone; what lies beside them is
@@ -61,7 +61,7 @@ class _Walk:
         self.others: list[str] = []
         self.left = _MOST
 
-    def wrapper(self, value: object) -> str | None:
+    def wrapper(self, value: Any) -> str | None:
         """The key under which a training state has its weights."""
         if not isinstance(value, dict) or any(self.is_tensor(each) for each in value.values()):
             return None
@@ -69,13 +69,13 @@ class _Walk:
         others = [key for key, each in value.items() if isinstance(key, str) and self.holds_weights(each)]
         return known[0] if known else others[0] if len(others) == 1 else None
 
-    def holds_weights(self, value: object) -> bool:
+    def holds_weights(self, value: Any) -> bool:
         """Whether this is a state dict or a module."""
         if isinstance(value, Made):
             return _module_parts(value) is not None
         return isinstance(value, dict) and any(self.is_tensor(each) for each in value.values())
 
-    def tensors(self, value: object, prefix: str, between: str = "/", depth: int = 0) -> Iterator[tuple[str, Made]]:
+    def tensors(self, value: Any, prefix: str, between: str = "/", depth: int = 0) -> Iterator[tuple[str, Made]]:
         """The tensors in `value`, their names beginning with `prefix`, then `between`: a dot within a module."""
         self.left -= 1
         if depth > _DEEPEST or self.left < 0:
@@ -91,7 +91,7 @@ class _Walk:
             self.others.append(prefix.partition("/")[0])
 
 
-def _parts(value: object) -> Iterable[tuple[object, object]]:
+def _parts(value: Any) -> Iterable[tuple[object, object]]:
     """Key and value of everything directly in a container."""
     if isinstance(value, dict):
         return value.items()
@@ -103,7 +103,7 @@ def _parts(value: object) -> Iterable[tuple[object, object]]:
     return ()
 
 
-def _module_parts(value: object) -> dict[object, object] | None:
+def _module_parts(value: Any) -> dict[object, object] | None:
     """Parameters, buffers and modules of a module that was saved whole, or of TorchScript; None for anything else."""
     if not isinstance(value, Made) or not isinstance(value.state, dict):
         return None

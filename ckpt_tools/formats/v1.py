@@ -19,7 +19,7 @@ from . import slices, typed_values
 from .bundle_index import VERSIONS, check_version, dtype_of
 from .checkpoint import Checkpoint
 from .lazy import LazyTensors
-from .mapped import MappedFile
+from .mapped import MappedFile, keeps_open
 from .proto import fields, message, number, put_bytes, put_number, put_varint, raw, text
 from .sstable import FOOTER, Table, TableWriter, first_record, spans
 
@@ -82,12 +82,13 @@ class TableFile:
         self.path = path
         self.table = table or Table(path)
         self._block = lru_cache(maxsize=32)(self._read_block)
+        keeps_open(path, self, lambda file: file._block.cache_clear())
 
-    def _read_block(self, position: int) -> tuple[memoryview, dict[bytes, tuple[int, int]]]:
+    def _read_block(self, position: int) -> tuple[bytes, dict[bytes, tuple[int, int]]]:
         contents = memoryview(self.table.read(self.table.blocks[position].handle))
         return contents, {key: (start, end) for key, start, end in spans(contents)}
 
-    def record(self, key: bytes) -> memoryview | None:
+    def record(self, key: bytes) -> bytes | None:
         """The value under a key, in place; the checksum of its block has been checked."""
         position = self.table.position(key)
         if position is None:
@@ -106,7 +107,7 @@ class TableFile:
         return listing(record)
 
 
-def listing(record: memoryview) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ...]]]:
+def listing(record: bytes) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ...]]]:
     """SavedTensorSlices { 1 meta { 1 tensor*, 2 versions } }: what the record under '' lists."""
     for field, wire, value in fields(record):
         if field != 1:
@@ -118,7 +119,7 @@ def listing(record: memoryview) -> Iterator[tuple[str, Spec, tuple[slices.Extent
                 check_version(message(content, inner_wire, "the version"))
 
 
-def _tensor(data: memoryview) -> tuple[str, Spec, tuple[slices.Extents, ...]]:
+def _tensor(data: bytes) -> tuple[str, Spec, tuple[slices.Extents, ...]]:
     """SavedSliceMeta { 1 name, 2 shape, 3 type, 4 slice* }."""
     name, shape, dtype, parts = "", (), 0, []
     try:
@@ -213,7 +214,7 @@ def _place(parts: Sequence[Part], name: str) -> Iterator[None]:
         raise error.at(path=parts[0].file.path if parts else None, tensor=name) from None
 
 
-def _record(name: str, part: Part) -> memoryview:
+def _record(name: str, part: Part) -> bytes:
     record = part.file.record(slices.slice_key(raw(name), part.extents))
     if record is None:
         raise DamagedError("its values are listed, but they are not in the file")
@@ -241,7 +242,7 @@ def least_size(path: str) -> int | None:
         return None
 
 
-def _proto(record: memoryview) -> memoryview:
+def _proto(record: bytes) -> bytes:
     """The TensorProto in a record: SavedTensorSlices { 2 data: SavedSlice { 3 data: TensorProto } }."""
     for field, wire, data in fields(record):
         if field == 2:

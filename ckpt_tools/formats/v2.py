@@ -24,6 +24,7 @@ from .checksum import crc32c, mask
 from .data_file import DataFile
 from .lazy import LazyTensors
 from .object_graph import GRAPH_KEY
+from .placing import link
 from .proto import raw
 from .sstable import TableWriter
 
@@ -144,7 +145,7 @@ def _link(pieces: Sequence[Piece], path: str) -> dict[str, int]:
     try:
         for shard, source in enumerate(sources):
             target = shard_path(path, shard, count)
-            os.link(os.path.realpath(source), target)
+            link(os.path.realpath(source), target)
             made.append(target)
     except OSError as error:
         for target in made:

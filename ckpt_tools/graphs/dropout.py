@@ -107,7 +107,7 @@ def _data(graph: Graph) -> set[str]:
 def _is_large(graph: Graph, name: str) -> bool:
     """Whether a placeholder of unknown shape is more than a scalar: it comes to a convolution or a matrix product
     before it is put together with something else that is no constant."""
-    waiting, seen = [name], set()
+    waiting, seen = [name], set[str]()
     while waiting and len(seen) < _NEAR_BY:
         before = waiting.pop()
         for use in graph.uses.get(before, ()):

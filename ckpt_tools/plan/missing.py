@@ -148,7 +148,7 @@ def _net_name(scope: str) -> str:
 def _inception_2015(missing: Sequence[str], view: View) -> Cause | None:
     if not any(_2015.match(name.removeprefix("inception_v3/")) for name in view.unused):
         return None
-    renames = {}
+    renames: dict[str, str] = {}
     for old, new in rename_2015(view.source, view.wanted).items():
         renames |= _scope_rule(old, new, _suffix(view))
     reached = {new for new, _ in rename(view.unused, parse_renames(renames)).values()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..folding import Fold
 from ..renames import parse_renames
@@ -31,7 +31,7 @@ class Suggestion(NamedTuple):
         return {key: list(values) for key, values in lists.items() if values} | ({"fold": True} if self.fold else {})
 
 
-def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options: object) -> Suggestion:
+def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options: Any) -> Suggestion:
     """Looks for the renames first, then for what is left without a source or has another shape.
 
     The head is what is proposed to be trained, with everything else that is initialised afresh. `options` are the
@@ -62,8 +62,8 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     reasons = ("other number of classes", "other shape", "no source")
     unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]
     differ = (STATISTICS, *LAYERS_DIFFER)
-    lost = [name for conflict in plan.conflicts if conflict.cause in differ for name in conflict.names]
-    layers = layers_of(lost, net)
+    unlike = [name for conflict in plan.conflicts if conflict.cause in differ for name in conflict.names]
+    layers = layers_of(unlike, net)
     unfit += layers if 2 * len(layers) <= len(net) else []  # else it is a file that nothing should be taken from
     exclude = [*exclude, *(scope for scope in covering(unfit, net) if scope not in exclude)]
     trainable = _to_train(make_plan(source, variables, renames=renames, exclude=exclude, **options), net)

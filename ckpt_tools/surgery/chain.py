@@ -58,7 +58,7 @@ def operate(source: Tensors, operations: Sequence[Operation]) -> Surgery:
     Raises SelectionError that lists all problems of all operations: patterns that select nothing, names that
     collide, shapes that do not fit, a result without any tensor.
     """
-    tensors, edits, problems = source, [], []
+    tensors, edits, problems = source, list[Edit](), list[str]()
     for operation in operations:
         edit = operation.edit(tensors)
         edits.append(edit)

@@ -214,10 +214,11 @@ def _head(
     if not biases:
         usual = f"no head in the usual scopes ({', '.join(HEAD_SCOPES)})"
         where = f"no biases in {','.join(patterns)}" if patterns else usual
-        return [], 0, (f"{command}: {where}; `select` (--head-in) names the scope of the last layer",)
+        return [], 0, (f"{command}: {where}; `select` (--head-scope) names the scope of the last layer",)
     if len(set(biases.values())) > 1:
         sizes = ", ".join(f"{name} has {size}" for name, size in biases.items())
-        return [], 0, (f"{command}: heads with different numbers of classes ({sizes}); `select` (--head-in) names one",)
+        fact = f"heads with different numbers of classes ({sizes}); `select` (--head-scope) names one"
+        return [], 0, (f"{command}: {fact}",)
     old = next(iter(biases.values()))
     # Only layers that have biases: the hidden layers of an auxiliary head, whose batch norm takes their place,
     # may happen to be as wide as there are classes.

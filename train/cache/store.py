@@ -11,7 +11,6 @@ so a process that dies leaves whole rows, and the next one goes on. Every row th
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -27,6 +26,7 @@ import numpy as np
 from crc32c import crc32c
 
 from ...errors import OutputError, RecipeError
+from ...formats.locks import turn
 from ...formats.placing import write_text
 from ...report import size
 from ...tensors import Tensor
@@ -116,11 +116,11 @@ class TransferCache:
         sizes = [*(self._bytes(part) for part in self.parts), RECORD.itemsize]
         files = [path.open("ab", buffering=0) for path in names]
         try:
-            fcntl.flock(files[-1], fcntl.LOCK_EX)
-            rows = len(self._records())
-            for file, size in zip(files, sizes, strict=True):  # what a process that died had begun goes
-                file.truncate(rows * size)
-            yield lambda images, values: self._add(files, images, values)
+            with turn(names[-1]):
+                rows = len(self._records())
+                for file, size in zip(files, sizes, strict=True):  # what a process that died had begun goes
+                    file.truncate(rows * size)
+                yield lambda images, values: self._add(files, images, values)
         finally:
             for file in files:
                 file.close()

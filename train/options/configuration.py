@@ -28,9 +28,12 @@ def option(
     least: float | None = None,
     above: float | None = None,
     same_run: bool = False,
+    also: str = "",
 ) -> typing.Any:
-    """A field of an options class. `same_run`: another value continues a run instead of making it another run."""
+    """A field of an options class. `same_run`: another value continues a run instead of making it another run.
+    `also`: another spelling, which is not shown."""
     facts = {"help": help, "group": group, "metavar": metavar, "choices": tuple(choices), "same_run": same_run}
+    facts["also"] = also
     return field(default=default, metadata={**facts, "least": least, "above": above})
 
 
@@ -60,7 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type, only: Collection[
             how = {"action": "append", "metavar": facts["metavar"]}
         else:
             how = {"metavar": facts["metavar"] or ("{" + ",".join(facts["choices"]) + "}" if facts["choices"] else "N")}
-        groups[facts["group"]].add_argument(flag(found.name), default=argparse.SUPPRESS, help=text, **how)
+        group = groups[facts["group"]]
+        made = group.add_argument(flag(found.name), default=argparse.SUPPRESS, help=text, **how)
+        if facts["also"]:
+            hidden = {"dest": made.dest, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+            group.add_argument(flag(facts["also"]), **hidden, **how)
 
 
 def from_arguments(kind: type, args: argparse.Namespace) -> typing.Any:
@@ -93,10 +100,12 @@ def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, object]:
     if not isinstance(read, Mapping):
         raise RecipeError("must hold `option: value` lines", path=path)
     names = {found.name for found in dataclasses.fields(kind)}
+    others = {found.metadata["also"]: found.name for found in dataclasses.fields(kind) if found.metadata["also"]}
     hints = typing.get_type_hints(kind)
     values = {}
     for key, value in read.items():
         name = str(key).replace("-", "_")
+        name = others.get(name, name)
         if name not in names:
             known = here(name, list(map(flag, names)))
             hint = f"; it is {known.removeprefix('--').replace('-', '_')} here" if known.startswith("--") else ""

@@ -54,7 +54,7 @@ class Options(NetOptions):
         (), "scopes that are not restored but initialised afresh", group="source", metavar="PATTERN"
     )
     map: tuple[str, ...] = option(
-        (), "scope or name of the source and what the net calls it", group="source", metavar="OLD=NEW"
+        (), "scope or name of the source and what the net calls it", group="source", metavar="OLD=NEW", also="rename"
     )
     cast: bool = option(False, "convert other element types instead of stopping", group="source")
     class_map: str | None = option(

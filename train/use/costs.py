@@ -6,7 +6,6 @@ saving and the report are not part of the estimate.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -34,11 +33,12 @@ class Pace(NamedTuple):
 @dataclass(frozen=True)
 class Costs:
     """What was measured. `paces`: what is done with so many images; `disk`: bytes by what they are for; `memory`: the
-    most that this process had, in bytes; `gpu_memory`: the same on the first GPU, None without one."""
+    most that this process had, in bytes, None where the system does not say; `gpu_memory`: the same on the first GPU,
+    None without one."""
 
     paces: Mapping[str, Pace]
     disk: Mapping[str, int]
-    memory: int = field(default_factory=lambda: peak_memory())
+    memory: int | None = field(default_factory=lambda: peak_memory())
     gpu_memory: int | None = None
 
     @property
@@ -54,7 +54,7 @@ class Costs:
         ]
         found.append(f"{'in all':<15}{duration(self.seconds)}, besides starting, saving and the report")
         on_gpu = "" if self.gpu_memory is None else f", {size(self.gpu_memory)} of the GPU"
-        found.append(f"{'memory':<15}{size(self.memory)}{on_gpu}")
+        found.append(f"{'memory':<15}{'not told here' if self.memory is None else size(self.memory)}{on_gpu}")
         found += [f"{'disk':<15}{size(taken)} for {what}" for what, taken in self.disk.items() if taken]
         return found
 
@@ -81,8 +81,12 @@ def pace(batches: Iterable[int]) -> float:
     return images / (now - start) if images else everything / max(now - began, 1e-9)
 
 
-def peak_memory() -> int:
-    """Bytes that this process had at most. Kilobytes on Linux, bytes on macOS (getrusage(2) of each)."""
+def peak_memory() -> int | None:
+    """Bytes that this process had at most; None on Windows. getrusage(2) has kilobytes on Linux, bytes on macOS."""
+    try:
+        import resource
+    except ImportError:
+        return None
     found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found if sys.platform == "darwin" else found * 1024
 

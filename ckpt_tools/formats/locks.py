@@ -1,0 +1,80 @@
+"""Locks that end with the process that holds them, whatever ends it: `flock`, or a locked byte on Windows.
+
+There a locked byte can be read by nobody else, so it is that of a file of its own, `PATH.lock`. A process that waits
+has that file open, which keeps it from being removed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+ENDING = ".lock"
+_AGAIN = 0.05  # seconds between two tries
+
+
+class Lock(NamedTuple):
+    """A lock that is held; `made` is the file that was made for it."""
+
+    descriptor: int
+    made: str = ""
+
+    def release(self) -> None:
+        """Unlocks, and removes what was made."""
+        os.close(self.descriptor)
+        if self.made:
+            try:
+                os.unlink(self.made)
+            except OSError:
+                return  # another process waits for it
+
+
+def acquire(path: str | os.PathLike[str], *, wait: bool = False) -> Lock | None:
+    """Locks a file or a folder that is there. None where another process has it and nobody waits, and where the file
+    system or Python knows no locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return _acquire_byte(f"{os.fspath(path)}{ENDING}", wait)
+    try:
+        # Network file systems lock only what is open for writing; a folder cannot be.
+        descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return Lock(descriptor)
+
+
+def _acquire_byte(path: str, wait: bool) -> Lock | None:
+    try:
+        locking = __import__("msvcrt")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    except (ImportError, OSError):
+        return None
+    while True:
+        try:
+            locking.locking(descriptor, locking.LK_NBLCK, 1)
+            return Lock(descriptor, path)
+        except OSError:
+            if not wait:
+                os.close(descriptor)
+                return None
+        time.sleep(_AGAIN)
+
+
+@contextmanager
+def turn(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Waits until no other process has `path` locked, and locks it for the `with`."""
+    lock = acquire(path, wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()

@@ -1,0 +1,53 @@
+"""Options that had two names: one is shown, the other still works."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from ckpt_tools.cli import edit, finetune, plan
+from ckpt_tools.train.options.configuration import from_arguments, read_config
+from ckpt_tools.train.options.training import Options
+
+EDIT = {
+    "--head 5": "--num-classes 5",
+    "--head 5 --head-in out": "--num-classes 5 --head-scope out",
+    "--background add --head-in out": "--background add --head-scope out",
+    "--labels-from OLD --labels-to NEW": "--labels-of-source OLD --labels NEW",
+    "--map a=b": "--rename a=b",
+}
+
+
+@pytest.mark.parametrize(("before", "now"), EDIT.items())
+def test_edit_does_the_same_by_both(before: str, now: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "OLD").write_text("a\nb\n")
+    (tmp_path / "NEW").write_text("b\n")
+    made = [
+        edit.operations_of(edit.make_parser().parse_args(["m.npz", *words.split()]).steps) for words in (before, now)
+    ]
+    assert made[0] == made[1] != ()
+    assert edit.operations_of(edit.make_parser().parse_args(["m.npz", "--drop", "x"]).steps) != made[0]
+
+
+@pytest.mark.parametrize("command", [plan, finetune])
+def test_rename_is_map(command: object) -> None:
+    flags = ["--map", "a=b", "--rename", "c=d"]
+    args = command.make_parser().parse_args(["m.ckpt", *flags] if command is plan else flags)
+    assert args.map == ["a=b", "c=d"]
+
+
+def test_rename_is_map_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("rename: [a=b]\n")
+    assert read_config(tmp_path / "a.yaml", Options) == {"map": ("a=b",)}
+    args = argparse.Namespace(config=str(tmp_path / "a.yaml"), checkpoint="m", data="d", train_dir="r")
+    assert from_arguments(Options, args).map == ("a=b",)
+
+
+def test_what_was_is_not_shown() -> None:
+    shown = edit.make_parser().format_help()
+    assert "--num-classes N" in shown
+    words = set(shown.replace("[", " ").split())
+    assert not words & {"--head", "--head-in", "--labels-from", "--labels-to", "--map"}
+    assert "--map OLD=NEW" in plan.make_parser().format_help()
+    assert "--rename" not in plan.make_parser().format_help()
