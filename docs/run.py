@@ -48,6 +48,7 @@ def inputs() -> dict[str, Path]:
         "object": golden / "tf221_object",
         "torch": golden / "torch",
         "graph": golden / "tf221_graph",
+        "nets.py": ROOT / "docs" / "nets.py",
         "broken": shared / "corpus" / "broken" / "derived",
     }
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 import tf_slim
+from absl import flags
 from tensorflow.python.framework import tensor_shape
 
 from ckpt_tools.errors import PlanError, RecipeError
@@ -94,8 +95,9 @@ def net_of_function(
 
 @contextlib.contextmanager
 def _as_in_tensorflow_1() -> Iterator[None]:
-    """Shapes are made of Dimensions, whose `.value` files of TensorFlow 1 ask for, and slim's batch norm works."""
-    before = tensor_shape._TENSORSHAPE_V2_OVERRIDE
+    """Shapes are made of Dimensions, whose `.value` files of TensorFlow 1 ask for, and slim's batch norm works; flags
+    that a file defines are gone afterwards."""
+    before, defined = tensor_shape._TENSORSHAPE_V2_OVERRIDE, set(flags.FLAGS)
     tf.disable_v2_tensorshape()
     try:
         with legacy_layers.in_place(), warnings.catch_warnings():
@@ -103,6 +105,8 @@ def _as_in_tensorflow_1() -> Iterator[None]:
             yield
     finally:
         tensor_shape._TENSORSHAPE_V2_OVERRIDE = before
+        for name in set(flags.FLAGS) - defined:
+            delattr(flags.FLAGS, name)
 
 
 def _constant(code: Code, name: str, kind: type) -> object:

@@ -104,6 +104,7 @@ class TensorFlow1:
         self.tensorflow = compat.v1 = Names(
             "tensorflow",
             tf,
+            __version__="1.15.5",  # the last: files ask for it to choose between names
             compat=compat,
             contrib=contrib,
             examples=Missing("tensorflow.examples"),

@@ -41,7 +41,8 @@ class Place(NamedTuple):
 
     @property
     def shown(self) -> str:
-        return self.path or self.module
+        """What errors call it."""
+        return _short(self.path) if self.path else self.module
 
 
 def place_of(reference: str) -> Place:
@@ -67,6 +68,12 @@ def place_of(reference: str) -> Place:
         folder = folder.parent
     folders = dict.fromkeys((str(folder), beside, here))
     return Place(str(path.absolute()), ".".join(parts), function, tuple(folders))
+
+
+def _short(path: str) -> str:
+    """A path as people write it: relative where it lies in the current folder."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 
 
 class Code:
@@ -234,14 +241,14 @@ def definitions(tree: ast.Module) -> ast.Module:
 def told_of(error: BaseException, files: set[str], path: str) -> RecipeError:
     """An error of the user's code as one sentence, with the last line of that code that was reached."""
     if isinstance(error, SyntaxError) and error.filename:
-        return RecipeError(f"line {error.lineno}: {error.msg}", path=error.filename)
+        return RecipeError(f"line {error.lineno}: {error.msg}", path=_short(error.filename))
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
     what = said(error)
     if not frames:
         return RecipeError(what, path=path)
     last = frames[-1]
     where = "" if last.name == "<module>" else f", in {last.name}"
-    return RecipeError(f"line {last.lineno}{where}: {what}", path=last.filename)
+    return RecipeError(f"line {last.lineno}{where}: {what}", path=_short(last.filename))
 
 
 def said(error: BaseException) -> str:

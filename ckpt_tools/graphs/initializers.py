@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -64,5 +65,6 @@ def _number(graph: Graph, tensor: str) -> float | None:
         values = constant_value(node)
     except CheckpointError:
         return None
-    is_number = values.dtype.kind in "fiu" and values.size > 0
-    return float(values.flat[0]) if is_number and (values == values.flat[0]).all() else None
+    if values.dtype.kind not in "fiu" or not values.size or (values != values.flat[0]).any():
+        return None
+    return float(values.flat[0]) if math.isfinite(values.flat[0]) else None

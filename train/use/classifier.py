@@ -192,7 +192,7 @@ def open_classifier(
         raise RecipeError(f"--use {use}: this is no train directory of ckpt-finetune", path=source, advice=advice)
     if moving_averages:
         checkpoint = averaged(checkpoint)
-    reference = net if isinstance(net, Reference) else Reference(net)
+    reference = net if isinstance(net, Reference) else Reference(net, image_size=image_size)
     if run:
         found = _from_run(run, prefix, checkpoint)
         other = reference.net not in (None, found.net.name) or reference.graph or reference.chosen
