@@ -325,7 +325,7 @@ def test_a_net_of_the_registry_is_the_same_by_either_road(tmp_path: Path) -> Non
 
 def test_the_frozen_part_of_an_imported_net_is_found(GOLDEN: Path) -> None:
     """A new head on the features: they are what the cache would keep."""
-    from ckpt_tools.train.frozen_prefix import find_frontier
+    from ckpt_tools.train.graph.frozen_prefix import find_frontier
 
     file = read_graph(GOLDEN / "tf221_graph" / "model.ckpt.meta")
     with tf.Graph().as_default():

@@ -12,7 +12,7 @@ LAYERS = [
     {"dtypes", "tensors"},
     {"names", "kinds", "formats", "renames", "adaptation", "folding", "labels"},
     {"plan", "surgery", "layouts", "diff", "verification", "salvage", "overview", "graphs"},
-    {"recipe", "recipe_settings", "report", "explorer"},
+    {"recipe", "recipe_settings", "report", "explorer", "events"},
     {"cli"},
 ]
 ROOMS = ("options", "data", "plan", "graph", "cache", "use", "pages", "run")  # of train/; imports point to the left

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ..errors import UnsupportedError
 from ..report import render
 from . import DONE, parser, print_json, run, say
+from .events import Printer
 
 THRESHOLDS = 20  # classes up to which the best thresholds are written out
 EXAMPLES = """\
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = from_arguments(EvaluateOptions, args)
         try:
             hush_tensorflow()
-            evaluation = evaluate(options, say)
+            evaluation = evaluate(options, Printer())
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("ckpt_tools"):
                 raise

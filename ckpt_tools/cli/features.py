@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ..errors import UnsupportedError
 from . import DONE, parser, print_json, run, say
+from .events import Printer
 
 EXAMPLES = """\
   ckpt-features --checkpoint inception_v3.ckpt --data photos --output features --plot
@@ -78,14 +79,14 @@ def computed(args: argparse.Namespace) -> tuple:
     """Prefix and features."""
     from ..train.use.features import write_features
 
-    return write_features(options_of(args), say)
+    return write_features(options_of(args), Printer())
 
 
 def estimate(args: argparse.Namespace) -> int:
     """--dry-run: no files, what they would take."""
     from ..train.use.features import dry_run
 
-    found = dry_run(options_of(args), say)
+    found = dry_run(options_of(args), Printer())
     print_json(found.as_dict()) if args.json else print("\n".join(found.lines()))
     return DONE
 

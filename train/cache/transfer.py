@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ...errors import OutputError, TrainingError
+from ...events import Advanced, CacheFound, OnEvent
 from ...tensors import Tensors
 from ..data.examples import Examples, steps_per_epoch
 from ..data.pipeline import Unreadable, epoch_order, make_batches
@@ -22,7 +23,7 @@ from ..graph.batches import Pipeline, Table
 from ..graph.devices import FILLER, part_sizes
 from ..graph.frozen_prefix import Frontier, find_frontier
 from ..graph.native import CHECKED, compared
-from ..graph.progress import Progress, StopRequest
+from ..graph.progress import StopRequest, told
 from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name
 from ..options.training import FLOAT32
 from ..plan.job import Job
@@ -78,21 +79,14 @@ class Transfer:
         if self.table is not None:
             self.table.load(session, self.cache.maps()[0][rows_of(self.views)].astype(np.float32))
 
-    def line(self) -> str:
-        """What is printed of it before training."""
+    def found(self) -> CacheFound:
+        """What is told of it before training."""
         # The name scopes of slim's nets repeat the variable scope: InceptionV3/InceptionV3/Mixed_7c/...
         places = [re.sub(r"^(\w+)/\1/", r"\1/", part.name.rsplit(":", 1)[0]) for part in self.cache.parts]
-        others = f" and {len(places) - 1} more" if len(places) > 1 else ""
-        size, left = self.cache.row_bytes, self.frontier.work_left
         images = sum(len(view.names) for view in self.views)
         there = images - sum(len(view.missing) for view in self.views)
-        copies = f", {len(self.views) - 1} views of each training image" if self.views[0].number is not None else ""
-        return (
-            f"cache          {there:,} of {images:,} {'views' if copies else 'images'} are there; "
-            f"a step is left with {left:.2%} of the work\n"
-            f"               {size:,} bytes an image, {images * size / 1e6:,.1f} MB in all{copies}, "
-            f"at {places[0]}{others}"
-        )
+        views = 0 if self.views[0].number is None else len(self.views) - 1
+        return CacheFound(images, there, self.cache.row_bytes, self.frontier.work_left, tuple(places), views)
 
 
 def plan_transfer(job: Job, model: Model, planned: Tensors) -> Transfer | str:
@@ -197,8 +191,9 @@ def settled(
 
 
 def fill(
-    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest
-) -> Transfer:
+    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest,
+    on_event: OnEvent,
+) -> Transfer:  # fmt: skip
     """Computes the rows that are missing, in batches as large as those of training; equal images are computed once.
     Returns the transfer with all rows that there can be; on a request to stop, what is done stays in the cache.
     """
@@ -210,12 +205,12 @@ def fill(
         seen.update(first)
     if not seen:
         return transfer
-    progress = Progress("transfer values", total=len(seen), unit="image")
+    progress = told(on_event, "transfer values", total=len(seen), unit="image")
     with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
         for view, chosen in wanted:
             for names, rows in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
                 add(names, rows)
-                progress.step(len(names), count=len(names))
+                on_event(Advanced("transfer values", images=len(names), count=len(names)))
                 if stop.signal:
                     return transfer
     found = (view._replace(rows=transfer.cache.find(view.names)) for view in transfer.views)

@@ -40,12 +40,15 @@ class Examples:
     def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
         """The examples at these positions, in this order."""
         chosen = np.asarray(indices, np.int64)
-        return Examples(
+        taken = Examples(
             self.label_ids[chosen],
             tuple(self.names[i] for i in chosen),
             tuple(self.sizes[i] for i in chosen),
             lambda i: self.read(int(chosen[i])),
         )
+        if "digests" in vars(self):  # they are known: nothing is read for them again
+            vars(taken)["digests"] = tuple(self.digests[i] for i in chosen)
+        return taken
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
