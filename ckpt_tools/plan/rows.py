@@ -123,6 +123,12 @@ class Plan:
             lines.append(f"  => {conflict.advice}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: counts, what happens to each scope, conflicts."""
+        from .text import as_html
+
+        return as_html(self)
+
     def to_json(self) -> dict:
         """What plan.json holds: rows, conflicts and summary as `ckpt-plan --json` prints them, and the rest."""
         return {

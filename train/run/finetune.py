@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ... import html
 from ...errors import TrainingError
 from ...events import (
     Audited,
@@ -90,6 +92,18 @@ class Result:
     best: Mapping[str, float]
     freeze_audit: Mapping[str, object]
     stopped: str = ""
+
+    def _repr_html_(self) -> str:
+        """For notebooks: how it ended, and the report of the run."""
+        done = f"{self.step:,} of {self.total:,} steps" + (f", stopped by {self.stopped}" if self.stopped else "")
+        pairs = [(key.replace("_", " "), value) for key, value in self.validation.items()]
+        if self.best:
+            pairs.append(("best checkpoint", f"step {self.best['step']:,}: {Path(self.train_dir, 'best.ckpt')}"))
+        identical, changed = self.freeze_audit["identical"], len(self.freeze_audit["changed"])
+        pairs.append(("freeze audit", f"{identical:,} tensors are bit for bit as planned, {changed:,} changed"))
+        report = Path(self.train_dir, "report.html")
+        shown = html.folded("report", html.page(report.read_text(encoding="utf-8"))) if report.is_file() else ""
+        return html.title(self.train_dir, done) + html.facts(pairs) + shown
 
 
 def finetune(

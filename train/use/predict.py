@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ... import html
 from ...errors import DataError, OutputError, nearest
 from ...events import Finished, Noted, OnEvent, ignore
 from ...formats.placing import write_text
@@ -29,6 +30,8 @@ from ..data.pipeline import Unreadable
 from ..options.configuration import option
 from ..options.training import PRECISIONS
 from .classifier import Classifier, SourceOptions, choose_precision, logits_of, run_on, threshold_option
+
+SHOWN = 5  # labels of an image in a notebook's table
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,16 @@ class Predictions:
     precision: str
     labels: tuple[str, ...]
     many: bool = False
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a row an image."""
+        rows = [
+            {"file": row["file"], **{f"label {i + 1}": f"{guess['label']} ({guess['probability']:.3f})"
+                                     for i, guess in enumerate(row["predictions"][:SHOWN])}}
+            for row in self.rows
+        ]  # fmt: skip
+        most = max((len(row) - 1 for row in rows), default=0)
+        return html.title(self.source) + html.table(rows, ["file", *(f"label {i + 1}" for i in range(most))])
 
 
 def predict(
