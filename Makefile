@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test lint format docs wheel clean
 
 demo: $(READY)
 	$(BIN)/python examples/digits.py
@@ -19,6 +19,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A reference of the Python face and the library under it, from the docstrings: docs/api/index.html
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/python docs/reference.py
+
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
 
@@ -29,4 +34,4 @@ $(READY): setup.cfg pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info demo-output
+	rm -rf .venv build dist *.egg-info demo-output docs/api

@@ -301,6 +301,8 @@ def test_results_show_themselves_in_notebooks(trained, how, home):
     folder, data, result, _ = trained
     evaluation = ck.evaluate(train_dir=folder, data=data, device="cpu")
     plan = ck.make_plan(how["checkpoint"], net="tiny", num_classes=3)
+    assert repr(plan).startswith(f"<plan {plan.digest}: 14 variables, 12 restored")
+    assert repr(evaluation).startswith(f"<evaluation of {folder}/best.ckpt on 12 examples: accuracy ")
     assert "12 of 14 variables" in plan._repr_html_() and "--exclude Tiny/Logits" in plan._repr_html_()
     shown = ck.open_checkpoint(how["checkpoint"])._repr_html_()
     assert "Tiny/Conv_1/weights" in shown and "14 tensors" in shown

@@ -20,7 +20,7 @@ CELLS = 30  # classes up to which a confusion matrix is shown as a table
 HALF = 0.5  # threshold, unless another is given
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """What was found. `rows` are per class, `summary` is what --json prints; arrays are in the order of the images
     that could be decoded.
@@ -45,6 +45,10 @@ class Evaluation:
     def confidence(self) -> np.ndarray:
         """float64 [n]: the probability of the predicted class."""
         return self.probabilities[np.arange(len(self.predicted)), self.predicted]
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in self.summary.items() if isinstance(value, float))
+        return f"<evaluation of {self.summary['source']} on {self.summary['images']:,} examples: {figures}>"
 
     def _repr_html_(self) -> str:
         """For notebooks: figures of all, of each class, the confusion matrix, the surest errors."""
