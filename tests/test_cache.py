@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import signal
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,11 @@ from telling import lines_to
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import OutputError, RecipeError, TrainingError
+from ckpt_tools.events import Began
+from ckpt_tools.train.cache import lookup, store
 from ckpt_tools.train.cache import transfer as transfer_module
 from ckpt_tools.train.cache.store import Part, open_cache, parse_size
+from ckpt_tools.train.data import examples as examples_module
 from ckpt_tools.train.data.loading import load_data_set
 from ckpt_tools.train.data.pipeline import make_batches
 from ckpt_tools.train.data.preprocess import Preprocessing
@@ -390,3 +395,69 @@ def test_a_request_to_stop_ends_the_filling_and_the_next_run_goes_on(job, tmp_pa
     said = []
     assert finetune(Options(**options), lines_to(said)).step == 14
     assert caches(said) == ["8 of 60 images"]
+
+
+# --- the cache goes one way ---
+
+
+def test_photos_weights_and_records_are_read_once_on_a_first_run(job, tmp_path, monkeypatch):
+    """Photos, rows.index and frozen weights were read for every question that was asked: twice and more."""
+    photos, hashed, parsed, told = Counter(), [], [], []
+    read_bytes, digest_of, records = Path.read_bytes, lookup.digest_of, store.TransferCache.records
+
+    def counted_read(path):
+        photos[str(path)] += path.suffix == ".png"
+        return read_bytes(path)
+
+    def counted_records(self, start=0):
+        parsed.append(records(self, start))
+        return parsed[-1]
+
+    monkeypatch.setattr(Path, "read_bytes", counted_read)
+    monkeypatch.setattr(lookup, "digest_of", lambda tensors: hashed.append(1) or digest_of(tensors))
+    monkeypatch.setattr(store.TransferCache, "records", counted_records)
+
+    def before_training(event):
+        if isinstance(event, Began) and event.work == "training":
+            told.append((set(photos.values()), sum(photos.values()), len(hashed), sum(map(len, parsed))))
+
+    data = shutil.copytree(job["data"], tmp_path / "photos")
+    options = {**job, "data": str(data), "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
+    for name in ("first", "again", "one photo changed"):
+        for counted in (photos, hashed, parsed):
+            counted.clear()
+        if name == "one photo changed":
+            changed = data / "train" / "cat" / "0.png"
+            changed.write_bytes(changed.read_bytes() + b"\0")  # PNG allows what follows its end
+            photos.clear()
+        finetune(Options(**options, train_dir=str(tmp_path / name)), before_training)
+    assert told == [({1}, 60, 1, 60), ({1}, 60, 1, 60), ({1}, 60, 1, 61)]
+
+
+def test_what_is_kept_of_photos_has_a_limit_and_an_end(monkeypatch):
+    reads = []
+
+    def read(i):
+        reads.append(i)
+        return bytes([i]) * 10
+
+    found = examples_module.Examples(np.zeros(4, np.int32), tuple("abcd"), (10,) * 4, read)
+    monkeypatch.setattr(examples_module, "KEPT", 25)
+    assert found.digested(lambda digest: True) == tuple(examples_module.digest_of(bytes([i]) * 10) for i in range(4))
+    taken = found.take([3, 1, 0, 2], kept=True)
+    assert [taken.read(i)[0] for i in range(4)] == [3, 1, 0, 2]
+    assert reads == [0, 1, 2, 3, 3, 2]  # two fit
+    found.release()
+    assert taken.read(1)[0] == 1 and reads[-1] == 1
+    assert found.take([1]).digests == (found.digests[1],) and len(reads) == 7
+
+
+def test_rows_that_come_from_another_process_are_seen(cache):
+    known = store.Rows(cache)
+    assert known.find(["i1", "i4"]).tolist() == [0, -1]
+    with cache.adding() as add:
+        add(["i4"], rows([4]))
+    assert known.find(["i1", "i4"]).tolist() == [0, 3]
+    for file in cache.folder.iterdir():
+        file.unlink()
+    assert known.find(["i1", "i4"]).tolist() == [-1, -1]

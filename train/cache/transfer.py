@@ -27,7 +27,8 @@ from ..graph.progress import StopRequest, told
 from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name
 from ..options.training import FLOAT32
 from ..plan.job import Job
-from .store import Part, TransferCache, default_folder, digest_of, open_cache, parse_size
+from .lookup import lookup_of
+from .store import Part, TransferCache, default_folder, open_cache, parse_size
 
 
 class View(NamedTuple):
@@ -122,6 +123,8 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
     except (OutputError, OSError) as error:
         return str(error)
+    if problem:
+        release(views)
     return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, computed, cache, views)
 
 
@@ -129,7 +132,7 @@ def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequen
     """The cache of this frontier. Raises OutputError where it cannot be made."""
     facts = {
         "net": job.net.name,
-        "variables": digest_of({name: planned[name] for name in variables}),
+        "variables": lookup_of(job).weights(job.phase, planned, variables),
         "preprocessing": job.preprocessing.plain.as_dict(),
         **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),
     }
@@ -142,12 +145,18 @@ def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
 
     def view(examples: Examples, number: int | None) -> View:
         own = "" if number is None else f" {'/'.join(how.augment)} seed {job.options.seed} view {number}"
-        names = tuple(digest + own for digest in examples.digests)
-        return View(examples, number, names, cache.find(names))
+        names = tuple(digest + own for digest in examples.digested(lambda digest: digest + own not in rows))
+        return View(examples, number, names, rows.find(names))
 
-    how = job.preprocessing
+    how, rows = job.preprocessing, lookup_of(job).rows(cache)
     numbers = range(how.copies) if how.copies else [None]
     return (*(view(job.data.train, number) for number in numbers), view(job.data.validation, None))
+
+
+def release(views: Sequence[View]) -> None:
+    """Lets go of the photos that were kept to be computed."""
+    for view in views:
+        view.examples.release()
 
 
 def rows_of(views: Sequence[View]) -> np.ndarray:
@@ -206,15 +215,18 @@ def fill(
     if not seen:
         return transfer
     progress = told(on_event, "transfer values", total=len(seen), unit="image")
-    with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
-        for view, chosen in wanted:
-            for names, rows in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
-                add(names, rows)
-                on_event(Advanced("transfer values", images=len(names), count=len(names)))
-                if stop.signal:
-                    return transfer
-    found = (view._replace(rows=transfer.cache.find(view.names)) for view in transfer.views)
-    return replace(transfer, views=tuple(found))
+    try:
+        with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
+            for view, chosen in wanted:
+                for names, values in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
+                    add(names, values)
+                    on_event(Advanced("transfer values", images=len(names), count=len(names)))
+                    if stop.signal:
+                        return transfer
+    finally:
+        release(transfer.views)
+    rows = lookup_of(job).rows(transfer.cache)
+    return replace(transfer, views=tuple(view._replace(rows=rows.find(view.names)) for view in transfer.views))
 
 
 def rows_computed(
@@ -224,8 +236,9 @@ def rows_computed(
     """Names and values of the tensors, in float32, for the chosen examples of a view, a batch at a time."""
     if not chosen:
         return
+    photos = view.examples.take(chosen, kept=True)
     batches = make_batches(
-        view.examples.take(chosen), job.preprocessing, training=False, view=view.number, seed=job.options.seed,
+        photos, job.preprocessing, training=False, view=view.number, seed=job.options.seed,
         batch_size=job.options.batch_size, unreadable=unreadable,
     )  # fmt: skip
     pipeline = Pipeline(batches, model.inference_handle, model.device)

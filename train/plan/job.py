@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ...errors import RecipeError
 from ...events import PhaseStart, Planned
@@ -50,6 +51,7 @@ class Job:
     phases: tuple[Phase, ...]
     phase: int = 0
     frozen: Choice = Choice("float32", "")  # precision of what is frozen: in it transfer values are computed
+    looked_up: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what cache/ finds out once
 
     @property
     def frozen_in(self) -> str:
