@@ -3,6 +3,8 @@
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,17 @@ def test_a_line_that_does_not_parse_is_seen() -> None:
     assert (diff, good, bad) == ("diff", ["a.ckpt", "b.ckpt"], ["a.ckpt", "--tolerence", "1e-6", "b.ckpt"])
     assert parses("diff", good)
     assert not parses("diff", bad)
+
+
+def test_the_reference_has_every_public_name_with_its_options(tmp_path: Path) -> None:
+    """`make docs`, where pdoc is installed: the extra `docs`."""
+    pytest.importorskip("pdoc")
+    pytest.importorskip("tensorflow")
+    command = [sys.executable, str(ROOT / "docs" / "reference.py"), str(tmp_path / "api")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Warn" not in done.stderr, done.stderr
+    page = (tmp_path / "api" / "ckpt_tools.html").read_text(encoding="utf-8")
+    functions = [name for name in ckpt_tools.__all__ if name not in ("errors", "events")]
+    assert [name for name in functions if f'id="{name}"' not in page] == []
+    assert "train all that lies behind this end point of the net" in page  # help of --freeze-until
+    assert 'id="Planned"' in (tmp_path / "api" / "ckpt_tools" / "events.html").read_text(encoding="utf-8")
