@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint types coverage format wheel bench clean
+.PHONY: demo test lint types coverage format bench docs wheel clean
 
 demo: $(READY)
 	$(BIN)/python examples/digits.py
@@ -35,6 +35,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_open.py --checkpoint tests/golden/tf115_v1_inception_v3_thin/inception_v3.ckpt --variables 100000 --repeat 1
 	$(BIN)/python benchmarks/bench_surgery.py --folder build/bench --gigabytes 0.25 --rounds 2
 
+# A reference of the Python face and the library under it, from the docstrings: docs/api/index.html
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/python docs/reference.py
+
 wheel: $(READY)
 	$(BIN)/python -m build --wheel
 
@@ -45,4 +50,4 @@ $(READY): setup.cfg pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info demo-output
+	rm -rf .venv build dist *.egg-info demo-output docs/api

@@ -1,11 +1,16 @@
 """Runs the commands that a page shows and puts what they print under them: python docs/run.py docs/plan.md
 
-Only blocks marked `console` are run, in a temporary folder, in their order. `tests/test_docs.py` runs them again and
-compares. Blocks marked `shell-session` show runs whose figures differ from machine to machine; nothing runs those.
+Only blocks marked `console` are run, and those marked `pycon` in one Python session, in a temporary folder, in their
+order. `tests/test_docs.py` runs them again and compares. Blocks marked `shell-session` show runs whose figures differ
+from machine to machine; nothing runs those.
 """
 
 from __future__ import annotations
 
+import contextlib
+import doctest
+import io
+import json
 import os
 import re
 import subprocess
@@ -15,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def rerun(page: str, inputs: dict[str, Path]) -> str:
@@ -23,7 +29,9 @@ def rerun(page: str, inputs: dict[str, Path]) -> str:
         folder = Path(name)
         for link, target in inputs.items():
             (folder / link).symlink_to(target)
-        return BLOCK.sub(lambda block: f"```console\n{_run(block[1], folder)}```", page)
+        page = BLOCK.sub(lambda block: f"```console\n{_run(block[1], folder)}```", page)
+        shown = iter(_run_python(PYTHON.findall(page), folder))
+        return PYTHON.sub(lambda block: f"```pycon\n{next(shown)}```", page)
 
 
 def _run(block: str, folder: Path) -> str:
@@ -35,6 +43,38 @@ def _run(block: str, folder: Path) -> str:
         merged = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, check=False, **merged)
         shown += f"$ {command}\n{done.stdout}"
+    return shown
+
+
+def _run_python(blocks: list[str], folder: Path) -> list[str]:
+    """The blocks with what Python shows, run one after the other in a process of its own."""
+    if not blocks:
+        return []
+    command = [sys.executable, __file__, "--session"]
+    text = {"input": json.dumps(blocks), "text": True, "encoding": "utf-8"}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}  # transfer values, for this page alone
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True, **text)
+    return json.loads(done.stdout)
+
+
+def session(blocks: list[str]) -> list[str]:
+    """What an interactive Python shows for these blocks; of an error its last line, as doctest has it."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    shown = []
+    for block in blocks:
+        text = ""
+        for example in doctest.DocTestParser().get_examples(block):
+            lines = example.source.splitlines()
+            text += "".join(f"{'...' if i else '>>>'} {line}".rstrip() + "\n" for i, line in enumerate(lines))
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+                try:
+                    exec(compile(example.source, "page", "single"), names)
+                except Exception as error:
+                    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+                    print(f"Traceback (most recent call last):\n    ...\n{kind}: {error}")
+            text += printed.getvalue()
+        shown.append(text)
     return shown
 
 
@@ -54,6 +94,9 @@ def inputs() -> dict[str, Path]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--session"]:
+        print(json.dumps(session(json.load(sys.stdin))))
+        sys.exit()
     for argument in sys.argv[1:]:
         page = Path(argument)
         page.write_text(rerun(page.read_text(encoding="utf-8"), inputs()), encoding="utf-8")

@@ -4,16 +4,22 @@ import json
 import re
 import shutil
 import signal
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 import tiny_net
+from telling import lines_to
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import OutputError, RecipeError, TrainingError
+from ckpt_tools.events import Began
+from ckpt_tools.train.cache import lookup, store
 from ckpt_tools.train.cache import transfer as transfer_module
 from ckpt_tools.train.cache.store import Part, open_cache, parse_size
+from ckpt_tools.train.data import examples as examples_module
 from ckpt_tools.train.data.loading import load_data_set
 from ckpt_tools.train.data.pipeline import make_batches
 from ckpt_tools.train.data.preprocess import Preprocessing
@@ -159,8 +165,8 @@ TRAINABLE = {
 def test_the_same_weights_with_and_without_the_cache(job, tmp_path, case):
     said, options = [], {**job, **TRAINABLE[case], "cache_dir": str(tmp_path / "cache")}
     finetune(Options(**options, train_dir=str(tmp_path / "off"), cache="off"))
-    finetune(Options(**options, train_dir=str(tmp_path / "on"), cache="require"), said.append)
-    finetune(Options(**options, train_dir=str(tmp_path / "again"), cache="require"), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "on"), cache="require"), lines_to(said))
+    finetune(Options(**options, train_dir=str(tmp_path / "again"), cache="require"), lines_to(said))
     views = TRAINABLE[case].get("augment_copies", 1)
     count = f"{42 * views + 18} of {42 * views + 18} {'images' if views == 1 else 'views'} are there"
     assert [count in line for line in said if line.startswith("cache")] == [False, True]
@@ -181,9 +187,9 @@ def test_a_changed_photo_is_computed_again_and_only_it(job, tmp_path, monkeypatc
     tiny_net.write_photos(photos)
     options = {**job, "data": str(photos), "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
     said = []
-    finetune(Options(**options, train_dir=str(tmp_path / "first")), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "first")), lines_to(said))
     (photos / "train/cat/0.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\0")
-    finetune(Options(**options, train_dir=str(tmp_path / "second")), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "second")), lines_to(said))
     there = [line.splitlines()[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
     assert there == ["0 of 60 images are there; a step is left with 0.11% of the work", there[1]]
     assert there[1].startswith("59 of 60 images are there")
@@ -195,8 +201,8 @@ def test_another_backbone_is_computed_again(job, tmp_path):
     other = tiny_net.write_source(tmp_path / "other.ckpt", seed=5)
     said = []
     options = {**job, "cache_dir": str(tmp_path / "cache"), "trainable": ("Logits",)}
-    finetune(Options(**options, train_dir=str(tmp_path / "a")), said.append)
-    finetune(Options(**{**options, "checkpoint": other}, train_dir=str(tmp_path / "b")), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "a")), lines_to(said))
+    finetune(Options(**{**options, "checkpoint": other}, train_dir=str(tmp_path / "b")), lines_to(said))
     assert sum("0 of 60 images are there" in line for line in said) == 2
     assert len(list((tmp_path / "cache").glob("*/facts.json"))) == 2
 
@@ -234,7 +240,7 @@ def test_what_cannot_be_cached_is_said(job, tmp_path, options, why):
     assert str(caught.value) == f"--cache require: {why}"
     assert not (tmp_path / "run").exists()
     said = []
-    finetune(Options(**wanted, train_dir=str(tmp_path / "run")), said.append)
+    finetune(Options(**wanted, train_dir=str(tmp_path / "run")), lines_to(said))
     assert f"cache          none: {why}" in said
 
 
@@ -242,7 +248,7 @@ def test_half_precision_halves_the_rows_and_stays_near(job, tmp_path):
     options = {**job, "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
     said = []
     finetune(Options(**options, train_dir=str(tmp_path / "whole")))
-    finetune(Options(**options, train_dir=str(tmp_path / "half"), cache_dtype="float16"), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "half"), cache_dtype="float16"), lines_to(said))
     assert any("32 bytes an image" in line and "at Tiny/Logits/pool" in line for line in said)
     name = "Tiny/Logits/Conv2d_1c_1x1/weights"
     whole, half = (open_checkpoint(tmp_path / run / "model.ckpt-14").tensors[name].load() for run in ("whole", "half"))
@@ -283,16 +289,16 @@ def test_views_are_kept_by_photo_seed_and_steps(job, tmp_path):
     tiny_net.write_photos(photos)
     options = {**job, **VIEWS, "data": str(photos), "cache_dir": str(tmp_path / "cache"), "cache": "require"}
     said = []
-    finetune(Options(**options, train_dir=str(tmp_path / "a")), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "a")), lines_to(said))
     assert "3 views of each training image, at Tiny/Logits/pool" in "".join(said)
     (photos / "train/cat/0.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\0")
-    finetune(Options(**options, train_dir=str(tmp_path / "b")), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "b")), lines_to(said))
     (photos / "train/cat/aa.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\1")  # the others move on
-    finetune(Options(**options, train_dir=str(tmp_path / "c")), said.append)
-    finetune(Options(**{**options, "augment_copies": 4}, train_dir=str(tmp_path / "d")), said.append)
-    finetune(Options(**{**options, "augment": ("flip",)}, train_dir=str(tmp_path / "e")), said.append)
-    finetune(Options(**options, train_dir=str(tmp_path / "f"), seed=1), said.append)
-    finetune(Options(**options, train_dir=str(tmp_path / "g")), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "c")), lines_to(said))
+    finetune(Options(**{**options, "augment_copies": 4}, train_dir=str(tmp_path / "d")), lines_to(said))
+    finetune(Options(**{**options, "augment": ("flip",)}, train_dir=str(tmp_path / "e")), lines_to(said))
+    finetune(Options(**options, train_dir=str(tmp_path / "f"), seed=1), lines_to(said))
+    finetune(Options(**options, train_dir=str(tmp_path / "g")), lines_to(said))
     # 42 photos to train on (then 43), 18 to validate with, which are the same whatever the augmentation
     found = ["0 of 144", "141 of 144", "144 of 147", "147 of 190", "18 of 147", "18 of 147", "147 of 147"]
     assert caches(said) == [f"{each} views" for each in found]
@@ -322,7 +328,7 @@ def test_a_head_is_trained_without_the_net_as_with_it(job, tmp_path, case):
     for name in ("fills", "alone", "whole"):
         if name == "whole":
             shutil.rmtree(tmp_path / "cache/frontiers")
-        finetune(Options(**options, train_dir=str(tmp_path / name)), said.setdefault(name, []).append)
+        finetune(Options(**options, train_dir=str(tmp_path / name)), lines_to(said.setdefault(name, [])))
     restored = {name: next(line for line in lines if line.startswith("restored")) for name, lines in said.items()}
     assert restored["fills"] == restored["whole"]
     assert restored["alone"].endswith("variables, read back and compared with the plan; 12 are copied")
@@ -336,13 +342,13 @@ def test_a_head_is_trained_without_the_net_as_with_it(job, tmp_path, case):
 def test_another_head_finds_the_values_of_the_first(job, tmp_path):
     options = {**job, "cache_dir": str(tmp_path / "cache")}
     said = []
-    finetune(Options(**options, trainable=("Logits",), train_dir=str(tmp_path / "a")), said.append)
+    finetune(Options(**options, trainable=("Logits",), train_dir=str(tmp_path / "a")), lines_to(said))
     other = {"head_scope": "Mine", "head": "dense(8,relu)", "trainable": ("Mine",)}
-    finetune(Options(**{**options, **other, "exclude": ()}, train_dir=str(tmp_path / "b")), said.append)
+    finetune(Options(**{**options, **other, "exclude": ()}, train_dir=str(tmp_path / "b")), lines_to(said))
     assert caches(said) == ["0 of 60 images", "60 of 60 images"]
     assert "restored       4 variables, read back and compared with the plan; 12 are copied" in said
     said.clear()  # a backbone that moves is built, whatever is known
-    finetune(Options(**options, trainable=("Conv_3,Logits",), train_dir=str(tmp_path / "c")), said.append)
+    finetune(Options(**options, trainable=("Conv_3,Logits",), train_dir=str(tmp_path / "c")), lines_to(said))
     assert "restored       14 variables, read back and compared with the plan" in said
 
 
@@ -362,7 +368,7 @@ def test_a_note_that_is_damaged_or_of_another_net_does_no_harm(job, tmp_path):
     for name, text in (("b", "{"), ("c", json.dumps({**told, "variables": ["Other/weights"]})), ("d", "[]")):
         note.write_text(text)
         said = []
-        finetune(Options(**options, train_dir=str(tmp_path / name)), said.append)
+        finetune(Options(**options, train_dir=str(tmp_path / name)), lines_to(said))
         assert "restored       14 variables, read back and compared with the plan" in said
         assert differing(tmp_path / "a", tmp_path / name) == []
 
@@ -387,5 +393,71 @@ def test_a_request_to_stop_ends_the_filling_and_the_next_run_goes_on(job, tmp_pa
     assert finetune(Options(**options)).stopped == "SIGTERM"
     monkeypatch.undo()
     said = []
-    assert finetune(Options(**options), said.append).step == 14
+    assert finetune(Options(**options), lines_to(said)).step == 14
     assert caches(said) == ["8 of 60 images"]
+
+
+# --- the cache goes one way ---
+
+
+def test_photos_weights_and_records_are_read_once_on_a_first_run(job, tmp_path, monkeypatch):
+    """Photos, rows.index and frozen weights were read for every question that was asked: twice and more."""
+    photos, hashed, parsed, told = Counter(), [], [], []
+    read_bytes, digest_of, records = Path.read_bytes, lookup.digest_of, store.TransferCache.records
+
+    def counted_read(path):
+        photos[str(path)] += path.suffix == ".png"
+        return read_bytes(path)
+
+    def counted_records(self, start=0):
+        parsed.append(records(self, start))
+        return parsed[-1]
+
+    monkeypatch.setattr(Path, "read_bytes", counted_read)
+    monkeypatch.setattr(lookup, "digest_of", lambda tensors: hashed.append(1) or digest_of(tensors))
+    monkeypatch.setattr(store.TransferCache, "records", counted_records)
+
+    def before_training(event):
+        if isinstance(event, Began) and event.work == "training":
+            told.append((set(photos.values()), sum(photos.values()), len(hashed), sum(map(len, parsed))))
+
+    data = shutil.copytree(job["data"], tmp_path / "photos")
+    options = {**job, "data": str(data), "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
+    for name in ("first", "again", "one photo changed"):
+        for counted in (photos, hashed, parsed):
+            counted.clear()
+        if name == "one photo changed":
+            changed = data / "train" / "cat" / "0.png"
+            changed.write_bytes(changed.read_bytes() + b"\0")  # PNG allows what follows its end
+            photos.clear()
+        finetune(Options(**options, train_dir=str(tmp_path / name)), before_training)
+    assert told == [({1}, 60, 1, 60), ({1}, 60, 1, 60), ({1}, 60, 1, 61)]
+
+
+def test_what_is_kept_of_photos_has_a_limit_and_an_end(monkeypatch):
+    reads = []
+
+    def read(i):
+        reads.append(i)
+        return bytes([i]) * 10
+
+    found = examples_module.Examples(np.zeros(4, np.int32), tuple("abcd"), (10,) * 4, read)
+    monkeypatch.setattr(examples_module, "KEPT", 25)
+    assert found.digested(lambda digest: True) == tuple(examples_module.digest_of(bytes([i]) * 10) for i in range(4))
+    taken = found.take([3, 1, 0, 2], kept=True)
+    assert [taken.read(i)[0] for i in range(4)] == [3, 1, 0, 2]
+    assert reads == [0, 1, 2, 3, 3, 2]  # two fit
+    found.release()
+    assert taken.read(1)[0] == 1 and reads[-1] == 1
+    assert found.take([1]).digests == (found.digests[1],) and len(reads) == 7
+
+
+def test_rows_that_come_from_another_process_are_seen(cache):
+    known = store.Rows(cache)
+    assert known.find(["i1", "i4"]).tolist() == [0, -1]
+    with cache.adding() as add:
+        add(["i4"], rows([4]))
+    assert known.find(["i1", "i4"]).tolist() == [0, 3]
+    for file in cache.folder.iterdir():
+        file.unlink()
+    assert known.find(["i1", "i4"]).tolist() == [-1, -1]

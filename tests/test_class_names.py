@@ -10,6 +10,7 @@ tf = pytest.importorskip("tensorflow")
 
 import tiny_net  # noqa: E402
 from PIL import Image  # noqa: E402
+from telling import lines_to  # noqa: E402
 from test_data import jpeg, write_records  # noqa: E402
 
 from ckpt_tools.cli import evaluate as evaluate_command  # noqa: E402
@@ -126,7 +127,7 @@ def test_folders_of_numbers_are_the_classes_of_the_net(twelve, tmp_path):
         (tmp_path / str(number) / f"{i}.png").write_bytes(Path(file).read_bytes())
     lines = []
     options = EvaluateOptions(checkpoint=str(root / "tiny.ckpt"), data=str(tmp_path), split="all")
-    assert evaluate(options, lines.append).summary["accuracy"] == 1.0
+    assert evaluate(options, lines_to(lines)).summary["accuracy"] == 1.0
     assert any("the labels are numbers, and taken for the net's classes of these numbers" in line for line in lines)
 
 

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 import tiny_net
+from telling import at_step, lines_to
 
 from ckpt_tools import from_arrays, open_checkpoint
 from ckpt_tools.errors import RecipeError, TrainingError
@@ -18,7 +19,6 @@ from ckpt_tools.train.graph import cluster as cluster_module
 from ckpt_tools.train.graph.cluster import Cluster, after_all, own_shard, reachable, read_cluster, serve, wait_for
 from ckpt_tools.train.graph.restore import changed_tensors
 from ckpt_tools.train.options.training import Options
-from ckpt_tools.train.run import finetune as finetune_module
 from ckpt_tools.train.run.finetune import finetune
 from ckpt_tools.train.run.lead import finetune_as_task
 from ckpt_tools.train.run.run_directory import RunDirectory
@@ -84,7 +84,7 @@ def two_workers(job, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_workers")
     cluster, said = cluster_of("worker", "worker"), []
     with start(cluster, ("worker", 1), job, folder) as other:
-        finetune_as_task(cluster, Options(**job, train_dir=str(folder)), said.append)
+        finetune_as_task(cluster, Options(**job, train_dir=str(folder)), lines_to(said))
         written, _ = other.communicate(timeout=60)
     return folder, said, written.splitlines(), other.returncode
 
@@ -103,7 +103,7 @@ def test_the_comparison_can_fail():
     assert difference(from_arrays({"a": ones}), from_arrays({"a": ones * np.float32(1.0001)})) > TOLERANCE
 
 
-def test_a_worker_is_lost_and_nothing_with_it(job, two_workers, tmp_path, monkeypatch):
+def test_a_worker_is_lost_and_nothing_with_it(job, two_workers, tmp_path):
     # The command: one sentence, an exit code, and a checkpoint of the last whole step.
     cluster = cluster_of("chief", "worker")
     with start(cluster, ("worker", 0), job, tmp_path) as victim:
@@ -131,10 +131,8 @@ def test_a_worker_is_lost_and_nothing_with_it(job, two_workers, tmp_path, monkey
             processes[0].communicate()
             processes.append(start(cluster, ("worker", 1), job, tmp_path))
 
-    rate_at = finetune_module.rate_at
-    monkeypatch.setattr(finetune_module, "rate_at", rate_at)  # puts it back in the end
-    tiny_net.kill_at(7, replace)
-    result = finetune_as_task(cluster, Options(**job, train_dir=str(tmp_path), worker_timeout=120.0), said.append)
+    on_event = at_step(7, replace, lines_to(said))
+    result = finetune_as_task(cluster, Options(**job, train_dir=str(tmp_path), worker_timeout=120.0), on_event)
     written, _ = processes[1].communicate(timeout=60)
     assert result.step == STEPS
     assert [line for line in said if line.startswith("continuing")] == [
@@ -149,7 +147,7 @@ def test_a_worker_is_lost_and_nothing_with_it(job, two_workers, tmp_path, monkey
 def test_a_parameter_server_holds_the_variables(job, tmp_path):
     cluster, said = cluster_of("worker", "ps"), []
     with start(cluster, ("ps", 0), job, tmp_path) as server:
-        finetune_as_task(cluster, Options(**job, train_dir=str(tmp_path / "run")), said.append)
+        finetune_as_task(cluster, Options(**job, train_dir=str(tmp_path / "run")), lines_to(said))
         written, _ = server.communicate(timeout=60)
     finetune(Options(**job, train_dir=str(tmp_path / "one")))
     assert difference(tensors(tmp_path / "run"), tensors(tmp_path / "one")) < TOLERANCE
@@ -187,7 +185,7 @@ def test_who_serves_does_not_wait_for_a_leader_that_is_gone(monkeypatch):
     thread.start()
     said = []
     with pytest.raises(TrainingError, match=f"worker 0 ends: chief 0 at {address} cannot be reached"):
-        serve(cluster, tf.ConfigProto(), 60.0, said.append)
+        serve(cluster, tf.ConfigProto(), 60.0, lines_to(said))
     thread.join()
     assert said == [f"worker 0 serves chief 0 at {address}"]
 

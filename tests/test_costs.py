@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import tiny_net
+from telling import lines_to
 
 from ckpt_tools.cli import features as features_command
 from ckpt_tools.cli import finetune as finetune_command
@@ -46,7 +47,7 @@ def test_the_pace_leaves_out_the_first_batches(monkeypatch):
 
 def test_a_run_on_transfer_values(job, tmp_path):
     before, said = files(Path(job["data"]).parent), []
-    found = dry_run(Options(**job, dry_run=True), said.append)
+    found = dry_run(Options(**job, dry_run=True), lines_to(said))
     assert files(Path(job["data"]).parent) == before  # neither a cache nor a run
     assert any(line.startswith("net ") for line in said)
     assert {what: each.images for what, each in found.paces.items()} == {

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tiny_net
+from telling import lines_to
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError, TrainingError
@@ -35,7 +36,7 @@ def job(tmp_path_factory):
 def trained(job, folder, **options):
     """The variables after the run, its metrics, and what it said."""
     said = []
-    finetune(Options(**{**job, **options}, train_dir=str(folder)), said.append)
+    finetune(Options(**{**job, **options}, train_dir=str(folder)), lines_to(said))
     tensors = open_checkpoint(folder / f"model.ckpt-{options.get('steps', job['steps'])}").tensors
     rows = [line.split(",")[:5] for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
     return {name: tensors[name].load() for name in tensors}, np.array(rows, float), said

@@ -3,31 +3,57 @@
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import ckpt_tools
 from ckpt_tools.__main__ import COMMANDS
 from ckpt_tools.train.options.configuration import from_arguments, read_config
 from ckpt_tools.train.options.training import Options
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYTHON = ROOT / "docs" / "python.md"
 
 _spec = importlib.util.spec_from_file_location("docs_run", ROOT / "docs" / "run.py")
 docs_run = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(docs_run)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != PYTHON], ids=lambda page: page.name)
 def test_commands_print_what_the_page_shows(page: Path, SHARED: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert docs_run.rerun(text, docs_run.inputs()) == text
 
 
+def test_python_shows_what_its_page_shows() -> None:
+    """Needs nothing but what is installed."""
+    pytest.importorskip("tensorflow")
+    text = PYTHON.read_text(encoding="utf-8")
+    assert docs_run.rerun(text, {}) == text
+
+
 def test_the_comparison_can_fail() -> None:
     page = "```console\n$ echo one\ntwo\n```\n"
     assert docs_run.rerun(page, {}) == "```console\n$ echo one\none\n```\n"
+    page = "```pycon\n>>> a = 1\n>>> a + 1\n3\n>>> a / 0\n```\n"
+    error = "Traceback (most recent call last):\n    ...\nZeroDivisionError: division by zero\n"
+    assert docs_run.rerun(page, {}) == f"```pycon\n>>> a = 1\n>>> a + 1\n2\n>>> a / 0\n{error}```\n"
+
+
+def test_every_public_name_is_on_the_page_of_python() -> None:
+    text = PYTHON.read_text(encoding="utf-8")
+    public = [*(f"ck.{name}" for name in ckpt_tools.__all__), *(f"events.{name}" for name in typed_events())]
+    assert [name for name in public if not re.search(rf"\b{re.escape(name)}\b", text)] == []
+
+
+def typed_events() -> list[str]:
+    """The names of all events."""
+    found = vars(ckpt_tools.events).values()
+    return [kind.__name__ for kind in found if isinstance(kind, type) and issubclass(kind, ckpt_tools.events.Event)]
 
 
 def test_every_command_is_on_a_page_and_in_the_readme() -> None:
@@ -126,3 +152,17 @@ def test_a_line_that_does_not_parse_is_seen() -> None:
     assert (diff, good, bad) == ("diff", ["a.ckpt", "b.ckpt"], ["a.ckpt", "--tolerence", "1e-6", "b.ckpt"])
     assert parses("diff", good)
     assert not parses("diff", bad)
+
+
+def test_the_reference_has_every_public_name_with_its_options(tmp_path: Path) -> None:
+    """`make docs`, where pdoc is installed: the extra `docs`."""
+    pytest.importorskip("pdoc")
+    pytest.importorskip("tensorflow")
+    command = [sys.executable, str(ROOT / "docs" / "reference.py"), str(tmp_path / "api")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Warn" not in done.stderr, done.stderr
+    page = (tmp_path / "api" / "ckpt_tools.html").read_text(encoding="utf-8")
+    functions = [name for name in ckpt_tools.__all__ if name not in ("errors", "events")]
+    assert [name for name in functions if f'id="{name}"' not in page] == []
+    assert "train all that lies behind this end point of the net" in page  # help of --freeze-until
+    assert 'id="Planned"' in (tmp_path / "api" / "ckpt_tools" / "events.html").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import tiny_net  # noqa: E402
+from telling import lines_to  # noqa: E402
 
 from ckpt_tools import open_checkpoint, save_checkpoint  # noqa: E402
 from ckpt_tools.cli import evaluate as command  # noqa: E402
@@ -147,13 +148,13 @@ def test_statistics_that_were_never_updated_are_noticed(run, tmp_path):
     options = EvaluateOptions(
         checkpoint=str(tmp_path / "stale.ckpt"), data=data, labels=str(labels), batch_norm_gap=True
     )
-    evaluation = evaluate(options, lines.append)
+    evaluation = evaluate(options, lines_to(lines))
     assert any("moving statistics of 3 batch norms (Tiny/Conv_1/BatchNorm, ...) were never updated" in x for x in lines)
     gap = evaluation.summary["batch_norm_gap"]
     assert gap["stored"] == evaluation.summary["accuracy"]
     assert 0 <= gap["batch"] <= 1
     fine: list[str] = []
-    evaluate(EvaluateOptions(train_dir=str(folder)), fine.append)
+    evaluate(EvaluateOptions(train_dir=str(folder)), lines_to(fine))
     assert not any("never updated" in line for line in fine)
 
 
@@ -164,7 +165,7 @@ def test_a_broken_photo_is_named_and_left_out(run, tmp_path):
     broken.write_bytes(broken.read_bytes()[:60])
     lines: list[str] = []
     how = {"batch_norm_gap": True, "batch_size": 60}
-    summary = evaluate(EvaluateOptions(train_dir=str(folder), data=data, **how), lines.append).summary
+    summary = evaluate(EvaluateOptions(train_dir=str(folder), data=data, **how), lines_to(lines)).summary
     assert summary["images"] == summary["batch_norm_gap"]["images"] == 59
     assert list(summary["unreadable"]) == ["validation/dog/3.png"]
     assert any("could not be decoded and were left out: image validation/dog/3.png" in line for line in lines)
@@ -174,7 +175,7 @@ def test_a_net_with_a_background_class(tmp_path):
     data = tiny_net.write_photos(tmp_path / "photos")
     source = tiny_net.write_source(tmp_path / "four.ckpt", classes=4)
     lines: list[str] = []
-    evaluation = evaluate(EvaluateOptions(checkpoint=source, data=data), lines.append)
+    evaluation = evaluate(EvaluateOptions(checkpoint=source, data=data), lines_to(lines))
     assert sorted(set(evaluation.true.tolist())) == [1, 2, 3]
     assert any("background" in line for line in lines)
     other = tiny_net.write_source(tmp_path / "nine.ckpt", classes=9)

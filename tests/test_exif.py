@@ -11,6 +11,7 @@ tf = pytest.importorskip("tensorflow")
 
 import tiny_net  # noqa: E402
 from PIL import ExifTags, Image, ImageOps  # noqa: E402
+from telling import lines_to  # noqa: E402
 from test_data import write_records  # noqa: E402
 
 from ckpt_tools.errors import TrainingError  # noqa: E402
@@ -154,7 +155,7 @@ def test_it_is_part_of_what_a_run_is(home):
 def test_predict_says_it_and_obeys(home):
     lines = []
     files = [str(home / "photos" / "day" / f"{i}.jpg") for i in range(4)]
-    predict(PredictOptions(train_dir=str(home / "stored")), files, lines.append)
+    predict(PredictOptions(train_dir=str(home / "stored")), files, lines_to(lines))
     assert f"note           2 photos {HINT}" in lines
     found = predict(PredictOptions(train_dir=str(home / "turned"), top=1), files)
     wanted = chances(home, "turned", "upright")[:4].max(axis=1)
@@ -163,9 +164,8 @@ def test_predict_says_it_and_obeys(home):
 
 def test_an_export_says_that_images_are_to_be_turned(home, tmp_path):
     lines = []
-    made = export(
-        ExportOptions(train_dir=str(home / "turned"), output=str(tmp_path / "x"), format=("graphdef",)), lines.append
-    )
+    options = ExportOptions(train_dir=str(home / "turned"), output=str(tmp_path / "x"), format=("graphdef",))
+    made = export(options, lines_to(lines))
     assert made.rows[0]["largest_difference"] < 1e-5
     assert any("images are to be given turned upright" in line for line in lines)
     assert "turned upright" in json.loads((tmp_path / "x" / "export.json").read_text())["inputs"]["images"]

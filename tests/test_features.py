@@ -12,6 +12,7 @@ import pytest
 tf = pytest.importorskip("tensorflow")
 
 import tiny_net  # noqa: E402
+from telling import lines_to  # noqa: E402
 
 from ckpt_tools import open_checkpoint  # noqa: E402
 from ckpt_tools.cli import features as command  # noqa: E402
@@ -132,7 +133,7 @@ def test_a_broken_photo_has_no_row(home, tmp_path):
     broken.write_bytes(broken.read_bytes()[:70])
     lines: list[str] = []
     out = FeatureOptions(checkpoint=str(home / "tiny.ckpt"), data=data, output=str(tmp_path / "f"), batch_size=8)
-    _, features = write_features(out, lines.append)
+    _, features = write_features(out, lines_to(lines))
     assert features.values.shape == (59, 16)
     assert "train/dog/2.png" not in features.names
     assert 20 not in features.position  # cat: 14 photos, then 0, 1, 10, 11, 12, 13, 2 of dog

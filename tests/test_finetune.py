@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_net
+from telling import at_step, lines_to
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.cli.finetune import main
@@ -34,7 +35,7 @@ def head_run(job, tmp_path_factory):
     folder = tmp_path_factory.mktemp("head") / "run"
     said = []
     options = Options(**job, trainable=("Logits",), learning_rate=0.05, train_dir=str(folder))
-    return folder, finetune(options, said.append), said
+    return folder, finetune(options, lines_to(said)), said
 
 
 def tensors_of_tensorflow(prefix):
@@ -154,9 +155,9 @@ def test_a_head_in_its_own_scope_with_layers(job, tmp_path):
 # --- what is refused before anything is written ---
 
 
-def run_main(job, tmp_path, *argv):
+def run_main(job, tmp_path, *argv, on_event=None):
     options = ("--net", "tiny", "--checkpoint", job["checkpoint"], "--data", job["data"], "--device", "cpu")
-    return main([*options, "--train-dir", str(tmp_path / "run"), "--steps", "2", *argv])
+    return main([*options, "--train-dir", str(tmp_path / "run"), "--steps", "2", *argv], on_event=on_event)
 
 
 def test_a_misspelt_scope_stops_before_training(job, tmp_path, capsys):
@@ -311,25 +312,17 @@ def test_paths_of_python_are_options(job, tmp_path):
     how = {**job, **paths, "trainable": "Logits", "steps": "2", "train_dir": tmp_path / "run"}
     assert finetune(Options(**how)).step == 2
     said = []
-    assert finetune(Options(**{**how, "steps": 3}), said.append).step == 3
+    assert finetune(Options(**{**how, "steps": 3}), lines_to(said)).step == 3
     assert "continuing     after step 2 of 3" in said
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(job, tmp_path, monkeypatch, capsys):
-    rate_at = finetune_module.rate_at
-
-    def interrupted(options, base, step, *others):
-        if step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return rate_at(options, base, step, *others)
-
+def test_ctrl_c_saves_and_the_same_command_goes_on(job, tmp_path, capsys):
     argv = ("--exclude", "Logits", "--trainable", "Logits", "--steps", "9", "--cache", "off")
-    monkeypatch.setattr(finetune_module, "rate_at", interrupted)
-    assert run_main(job, tmp_path, *argv) == 130
+    interrupted = at_step(5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert run_main(job, tmp_path, *argv, on_event=interrupted) == 130
     text = "stopped by SIGINT after step 5 of 9; everything is saved\nThe same command goes on from there.\n"
     assert capsys.readouterr().out == text
     assert (tmp_path / "run/model.ckpt-5.index").exists()
-    monkeypatch.setattr(finetune_module, "rate_at", rate_at)
     assert run_main(job, tmp_path, *argv) == 0
     assert "continuing     after step 5 of 9" in capsys.readouterr().err
 

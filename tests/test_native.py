@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tiny_net
+from telling import lines_to
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError
@@ -34,7 +35,7 @@ def bfloat16_here(monkeypatch):
 def run(job, folder, **options):
     """What a run said, the record that it keeps, its variables."""
     said = []
-    finetune(Options(**{**job, **options}, train_dir=str(folder)), said.append)
+    finetune(Options(**{**job, **options}, train_dir=str(folder)), lines_to(said))
     record = json.loads((folder / "plan.json").read_text())["precision"]
     line = [line for line in said if line.startswith("precision")]
     return line, record, open_checkpoint(folder / "best.ckpt").tensors
@@ -139,7 +140,7 @@ def test_the_upper_part_of_a_net_is_fed_as_well(job, tmp_path, bfloat16_here):
 def test_features(job, tmp_path, bfloat16_here):
     def values(name, **options):
         said, source = [], {"checkpoint": job["checkpoint"], "net": "tiny", "data": job["data"], "device": "cpu"}
-        _, found = write_features(FeatureOptions(**source, output=str(tmp_path / name), **options), said.append)
+        _, found = write_features(FeatureOptions(**source, output=str(tmp_path / name), **options), lines_to(said))
         return [line for line in said if line.startswith("precision")], found
 
     line, lower = values("auto")
@@ -161,7 +162,7 @@ def test_predictions_and_evaluation(job, tmp_path, bfloat16_here):
     said = []
     source = {"checkpoint": tiny_net.write_source(tmp_path / "three.ckpt", classes=3), "net": "tiny", "device": "cpu"}
     lower, exact = (
-        predict(PredictOptions(**source, precision=each), [job["data"]], said.append) for each in ("auto", "float32")
+        predict(PredictOptions(**source, precision=each), [job["data"]], lines_to(said)) for each in ("auto", "float32")
     )
     assert (lower.precision, exact.precision) == ("bfloat16", "float32")
     assert [line.partition(",")[0] for line in said] == ["precision      bfloat16: native here"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_net
+from telling import lines_to
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.train.graph import precision
@@ -114,7 +115,7 @@ def build(options):
 def test_transfer_values_are_kept_and_fed_in_the_precision(job, tmp_path, kind):
     options = {**job, "precision": kind, "trainable": ("Conv_3,Logits",), "steps": 4}
     said = []
-    finetune(Options(**options, train_dir=str(tmp_path / "cached"), cache="require"), said.append)
+    finetune(Options(**options, train_dir=str(tmp_path / "cached"), cache="require"), lines_to(said))
     assert any(line.startswith("cache          training/") or "Conv_2" in line for line in said)
     finetune(Options(**options, train_dir=str(tmp_path / "plain"), cache="off"))
     assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "plain"), rel=1e-2)

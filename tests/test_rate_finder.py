@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import tiny_net
+from telling import lines_to
 
 from ckpt_tools.cli.finetune import main
 from ckpt_tools.errors import OutputError, TrainingError
@@ -105,7 +106,7 @@ def test_cached_values_give_the_same_losses(job, tmp_path):
     found, said = [], []
     for number, cache in enumerate(("require", "require", "off")):
         options = Options(**common, cache=cache, find_learning_rate=str(tmp_path / f"{number}.png"))
-        found.append(find_learning_rate(options, said.append))
+        found.append(find_learning_rate(options, lines_to(said)))
     assert found[0].losses == found[1].losses
     np.testing.assert_allclose(found[0].losses, found[2].losses, rtol=1e-4)
     there = [line.split(" are there")[0] for line in said if line.startswith("cache")]

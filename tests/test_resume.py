@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny_net
+from telling import lines_to
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.train.graph.restore import changed_tensors
@@ -73,7 +74,7 @@ def test_killed_and_continued_is_the_same_as_uninterrupted(job, tmp_path):
     assert RunDirectory(run).steps() == [4, 8]
     assert [row["step"] for row in RunDirectory(run).metrics()][-1] == "10"  # two more than were saved
     said = []
-    result = finetune(Options(**options, train_dir=str(run)), said.append)
+    result = finetune(Options(**options, train_dir=str(run)), lines_to(said))
     assert "continuing     after step 8 of 16" in said
     assert (result.step, result.stopped) == (16, "")
     finetune(Options(**options, train_dir=str(undisturbed)))
@@ -93,5 +94,5 @@ def test_no_half_written_checkpoint_is_continued_from(job, tmp_path):
     RunDirectory(run).written.announcing("model.ckpt-9")(str(run / "model.ckpt-6"))
     Path(run / "model.ckpt-9.data-00000-of-00001").write_bytes(b"cut short")  # its index was never written
     said = []
-    finetune(options, said.append)
+    finetune(options, lines_to(said))
     assert "continuing     after step 6 of 6" in said

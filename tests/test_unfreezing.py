@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tiny_net
+from telling import at_step, lines_to
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import PlanError, RecipeError, SelectionError, TrainingError
@@ -16,7 +17,6 @@ from ckpt_tools.train.graph.restore import changed_tensors
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.plan.job import make_job
 from ckpt_tools.train.plan.phases import ages, parse_phases, scopes_after
-from ckpt_tools.train.run import finetune as finetune_module
 from ckpt_tools.train.run.finetune import finetune
 from ckpt_tools.train.run.run_directory import RunDirectory
 
@@ -99,7 +99,7 @@ def test_unknown_end_points_and_the_last_one():
 
 def test_freeze_until_trains_what_it_says(job, tmp_path):
     said = []
-    finetune(Options(**job, freeze_until="Conv_2", train_dir=str(tmp_path / "run"), steps=2), said.append)
+    finetune(Options(**job, freeze_until="Conv_2", train_dir=str(tmp_path / "run"), steps=2), lines_to(said))
     assert "trainable are  Tiny/Conv_3, Tiny/Logits" in said
     finetune(Options(**job, trainable=("Conv_3,Logits",), train_dir=str(tmp_path / "same"), steps=2))
     assert differing(tmp_path / "run/model.ckpt-2", tmp_path / "same/model.ckpt-2") == []
@@ -131,7 +131,7 @@ def test_conflicts_of_a_later_phase_are_found_before_the_first(job, tmp_path):
 def test_a_run_of_three_phases(job, tmp_path):
     """What trains when, by the checkpoints between the phases; the cache moves; the folder says where it is."""
     run, said = tmp_path / "run", []
-    result = finetune(Options(**job, unfreeze=PHASES, train_dir=str(run), steps=20, keep=9), said.append)
+    result = finetune(Options(**job, unfreeze=PHASES, train_dir=str(run), steps=20, keep=9), lines_to(said))
     assert result.step == 20
     assert RunDirectory(run).steps() == [6, 15, 20]
     source = open_checkpoint(job["checkpoint"]).tensors
@@ -184,25 +184,12 @@ def test_stopped_in_any_phase_and_continued(job, tmp_path):
     options = {**job, **WITH_STATE, "unfreeze": PHASES, "steps": 18}
     finetune(Options(**options, train_dir=str(whole)))
     for moment in (4, 6, 11, 15):
-        with pytest.MonkeyPatch.context() as patch:
-            stop_at(patch, moment)
-            result = finetune(Options(**options, train_dir=str(parts)))
+        terminated = at_step(moment, lambda: os.kill(os.getpid(), 15))  # the loop ends after that step
+        result = finetune(Options(**options, train_dir=str(parts)), terminated)
         assert (result.step, result.stopped) == (moment, "SIGTERM")
     assert finetune(Options(**options, train_dir=str(parts))).step == 18
     assert differing(parts / "model.ckpt-18", whole / "model.ckpt-18") == []
     assert differing(parts / "best.ckpt", whole / "best.ckpt") == []
-
-
-def stop_at(patch, moment):
-    """SIGTERM to this process in the step before `moment`: the loop ends after it."""
-    rate_at = finetune_module.rate_at
-
-    def stopping(options, base, step, *others):
-        if step == moment - 1:
-            os.kill(os.getpid(), 15)
-        return rate_at(options, base, step, *others)
-
-    patch.setattr(finetune_module, "rate_at", stopping)
 
 
 def test_killed_behind_a_change_of_phase_and_continued(job, tmp_path):
@@ -219,7 +206,7 @@ def test_killed_behind_a_change_of_phase_and_continued(job, tmp_path):
     assert RunDirectory(killed).steps() == [6]
     options = {**job, "unfreeze": PHASES, "dropout": 0.3, "ema": 0.9, "steps": 10}
     said = []
-    finetune(Options(**options, train_dir=str(killed)), said.append)
+    finetune(Options(**options, train_dir=str(killed)), lines_to(said))
     assert any(line.startswith("continuing     after step 6 of 10") for line in said)
     finetune(Options(**options, train_dir=str(whole)))
     assert differing(killed / "model.ckpt-10", whole / "model.ckpt-10") == []

@@ -1,7 +1,7 @@
 """A net of 3,000 parameters in slim's manner, for tests: registered under the name `tiny` when this is imported.
 
 Run as a script, it is `ckpt-finetune` with that net known. KILL_AT=STEP in the environment makes the process kill
-itself with SIGKILL before that step: what a lost machine looks like to the files. With KILL_PID, another process.
+itself with SIGKILL after that step: what a lost machine looks like to the files. With KILL_PID, another process.
 KILL_BEFORE=N and KILL_IN=FOLDER kill it right before it changes a file there for the N-th time.
 """
 
@@ -117,30 +117,20 @@ def write_job(folder, **others):
     }
 
 
-def kill_at(step, kill):
-    """Calls `kill` when the learning rate of `step` is asked for."""
-    from ckpt_tools.train.run import finetune
-
-    rate_at = finetune.rate_at
-
-    def deadly(options, base, done, *others):
-        if done == step:
-            kill()
-        return rate_at(options, base, done, *others)
-
-    finetune.rate_at = deadly
-
-
 register()
 
 if __name__ == "__main__":
     from file_operations import kill_before
+    from telling import at_step
 
+    from ckpt_tools.cli.events import Printer
     from ckpt_tools.cli.finetune import main
+
+    on_event = Printer()
 
     if "KILL_IN" in os.environ:
         kill_before(int(os.environ["KILL_BEFORE"]), os.environ["KILL_IN"])
     if "KILL_AT" in os.environ:
         victim = int(os.environ.get("KILL_PID", os.getpid()))
-        kill_at(int(os.environ["KILL_AT"]), lambda: os.kill(victim, signal.SIGKILL))
-    sys.exit(main(sys.argv[1:]))
+        on_event = at_step(int(os.environ["KILL_AT"]), lambda: os.kill(victim, signal.SIGKILL), on_event)
+    sys.exit(main(sys.argv[1:], on_event=on_event))

@@ -14,6 +14,7 @@ from ..report import render
 if TYPE_CHECKING:
     from ..train.use.evaluation import Evaluation
 from . import DONE, parser, print_json, run, say
+from .events import Printer
 
 THRESHOLDS = 20  # classes up to which the best thresholds are written out
 EXAMPLES = """\
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = from_arguments(EvaluateOptions, args)
         try:
             hush_tensorflow()
-            evaluation = evaluate(options, say)
+            evaluation = evaluate(options, Printer())
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("ckpt_tools"):
                 raise

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..errors import UnsupportedError
 from ..report import render, size
 from . import DONE, parser, print_json, run, say
+from .events import Printer
 
 EXAMPLES = """\
   ckpt-export --train-dir run --output exported
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = from_arguments(ExportOptions, args)
         try:
             hush_tensorflow()
-            exported = export(options, say)
+            exported = export(options, Printer())
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("ckpt_tools"):
                 raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedError
 from . import DONE, parser, print_json, run, say
+from .events import Printer
 
 if TYPE_CHECKING:
     from ..train.use.features import FeatureOptions
@@ -82,14 +83,14 @@ def computed(args: argparse.Namespace) -> tuple:
     """Prefix and features."""
     from ..train.use.features import write_features
 
-    return write_features(options_of(args), say)
+    return write_features(options_of(args), Printer())
 
 
 def estimate(args: argparse.Namespace) -> int:
     """--dry-run: no files, what they would take."""
     from ..train.use.features import dry_run
 
-    found = dry_run(options_of(args), say)
+    found = dry_run(options_of(args), Printer())
     print_json(found.as_dict()) if args.json else print("\n".join(found.lines()))
     return DONE
 

@@ -9,10 +9,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..errors import PlanError, UnsupportedError
+from ..events import OnEvent
 from ..train.graph.quiet import hush_tensorflow
 from ..train.options.configuration import add_arguments, from_arguments
 from ..train.options.training import Options
 from . import DONE, FOUND, parser, print_json, run, say
+from .events import Printer, audit_line, figures
 
 if TYPE_CHECKING:
     from ..train.run.finetune import Result
@@ -37,19 +39,21 @@ def make_parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 1 for a plan with conflicts, 130 after Ctrl-C or SIGTERM."""
+def main(argv: Sequence[str] | None = None, *, on_event: OnEvent | None = None) -> int:
+    """The command; returns its exit code: 1 for a plan with conflicts, 130 after Ctrl-C or SIGTERM. What happens is
+    printed, or told to `on_event`."""
     made = make_parser()
+    on_event = on_event or Printer()
 
     def command(args: argparse.Namespace) -> int:
         try:
             hush_tensorflow()
             options = from_arguments(Options, args)
             if options.find_learning_rate:
-                return find_rate(options, args.json)
+                return find_rate(options, args.json, on_event)
             if options.dry_run:
-                return estimate(options, args.json)
-            result = train(options)
+                return estimate(options, args.json, on_event)
+            result = train(options, on_event)
         except PlanError as error:
             say(f"{made.prog}: {error}")
             return FOUND
@@ -61,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if result is None:  # this machine served another one
             return DONE
         if args.json:
-            print_json(asdict(result))
+            audited = result.freeze_audit
+            text = audit_line(audited["identical"], len(audited["changed"]))
+            print_json({**asdict(result), "freeze_audit": {**audited, "text": text}})
         else:
             print("\n".join(closing_lines(result)))
         return 130 if result.stopped else DONE
@@ -69,34 +75,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(made, command, argv)
 
 
-def train(options: Options) -> Result | None:
+def train(options: Options, on_event: OnEvent) -> Result | None:
     """Trains; on a machine of TF_CONFIG that serves another one, serves it and returns None."""
     from ..train.graph.cluster import read_cluster
     from ..train.run.finetune import finetune
     from ..train.run.lead import finetune_as_task
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
-    result = finetune_as_task(cluster, options, say) if cluster else finetune(options, say)
+    result = finetune_as_task(cluster, options, on_event) if cluster else finetune(options, on_event)
     if isinstance(result, str):
         say(f"{cluster.job} {cluster.index} ends: {result}")
         return None
     return result
 
 
-def find_rate(options: Options, as_json: bool) -> int:
+def find_rate(options: Options, as_json: bool, on_event: OnEvent) -> int:
     """--find-learning-rate: no run, a picture."""
     from ..train.run.rate_finder import find_learning_rate
 
-    found = find_learning_rate(options, say)
+    found = find_learning_rate(options, on_event)
     print_json(found._asdict()) if as_json else print(f"{found.suggestion:.2g}")
     return DONE
 
 
-def estimate(options: Options, as_json: bool) -> int:
+def estimate(options: Options, as_json: bool, on_event: OnEvent) -> int:
     """--dry-run: no run, what it would take."""
     from ..train.run.dry_run import dry_run
 
-    found = dry_run(options, say)
+    found = dry_run(options, on_event)
     print_json(found.as_dict()) if as_json else print("\n".join(found.lines()))
     return DONE
 
@@ -108,8 +114,6 @@ def closing_lines(result: Result) -> list[str]:
         return [text, "The same command goes on from there."]
     lines = [f"done           {result.step:,} steps, in {result.train_dir}"]
     if result.validation:
-        from ..train.run.run import figures
-
         best = figures(result.best, loss_first=False).rpartition(",")[0]
         lines.append(f"validation     {figures(result.validation, loss_first=False)}")
         lines.append(f"best           {best} at step {result.best['step']:,}: best.ckpt")

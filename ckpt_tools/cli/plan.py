@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DataError, OutputError, RecipeError, UnsupportedError
-from ..formats import open_checkpoint
+from ..formats import Checkpoint, open_checkpoint
 from ..formats.placing import write_text
 from ..labels import label_list
 from ..nets.from_graph import classes_in
@@ -78,13 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = open_checkpoint(args.source)
         options = replace(from_arguments(Options, args), checkpoint=args.source)
         specs = source.tensors.specs()
-        if options.reference.is_function:
-            load_tensorflow(options.net)
-        net = resolve(options.reference, specs, source.path)
-        options = for_net(options, net)
-        labels, net = labels_of(options, args.num_classes, net)
-        classes = args.num_classes or len(labels) or classes_of(net, specs)
-        options = replace(options, class_map=class_map_of(options, labels), labels_of_source=None)
+        options, net, classes = requested(options, source, args.num_classes)
         variables = variables_with_head(net, classes, make_head(options))
         phases = make_phases(options, net, variables)
         proposal = proposal_of(options, specs, variables, rules_of(options, net, classes)) if args.suggest else None
@@ -115,6 +109,26 @@ def load_tensorflow(function: str) -> None:
     except ModuleNotFoundError as error:
         fact = f"--net {function} needs {error.name}"
         raise UnsupportedError(fact, advice='pip install "ckpt-tools[train]"') from error
+
+
+class Requested(NamedTuple):
+    """What a plan is made of: the options with their class map written out, the net, and its number of classes."""
+
+    options: Options
+    net: Net
+    classes: int
+
+
+def requested(options: Options, source: Checkpoint, num_classes: int | None) -> Requested:
+    """Which net the options mean, for how many classes. Raises what is wrong with either."""
+    specs = source.tensors.specs()
+    if options.reference.is_function:
+        load_tensorflow(options.net)
+    net = resolve(options.reference, specs, source.path)
+    options = for_net(options, net)
+    labels, net = labels_of(options, num_classes, net)
+    classes = num_classes or len(labels) or classes_of(net, specs)
+    return Requested(replace(options, class_map=class_map_of(options, labels), labels_of_source=None), net, classes)
 
 
 def labels_of(options: Options, classes: int | None, net: Net) -> tuple[tuple[str, ...], Net]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..errors import UnsupportedError
 from ..report import render
 from . import DONE, FOUND, parser, print_json, run, say
+from .events import Printer
 
 EXAMPLES = """\
   ckpt-predict --train-dir run photo.jpg more_photos
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = from_arguments(PredictOptions, args)
         try:
             hush_tensorflow()
-            found = predict(options, args.images, say)
+            found = predict(options, args.images, Printer())
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("ckpt_tools"):
                 raise

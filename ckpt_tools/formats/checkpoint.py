@@ -23,3 +23,30 @@ class Checkpoint(NamedTuple):
     note: str = ""  # one sentence when another member was given, such as an .index file, or a part is missing
     holds: tuple[object, ...] = ()  # kept alive as long as the checkpoint: the folder of an unpacked archive
     metadata: Mapping[str, str] = MappingProxyType({})  # free text that a safetensors file carries
+
+    def _repr_html_(self) -> str:
+        """For notebooks: where it is from, totals by kind, and the tensors."""
+        from .. import html
+        from ..kinds import KINDS, kinds
+
+        specs = self.tensors.specs()
+        kind_of = {name: kind.kind for name, kind in kinds(specs).items()}
+        rows = [
+            {
+                "name": name,
+                "dtype": spec.dtype,
+                "shape": spec.shape,
+                "parameters": spec.parameters,
+                "kind": kind_of[name],
+            }
+            for name, spec in specs.items()
+        ]
+        totals = []
+        for kind in KINDS:
+            found = [row for row in rows if row["kind"] == kind]
+            count = sum(row["parameters"] for row in found)
+            totals += [{"kind": kind, "tensors": len(found), "parameters": count}] if found else []
+        said = f"{self.format}, {len(rows):,} tensors, {sum(row['parameters'] for row in rows):,} parameters"
+        listed = html.table(rows, ["name", "dtype", "shape", "parameters", "kind"])
+        parts = [html.title(self.path, said), html.table(totals, ["kind", "tensors", "parameters"])]
+        return "".join([*parts, html.folded("tensors", listed)])

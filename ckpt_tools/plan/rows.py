@@ -63,7 +63,7 @@ class Conflict(NamedTuple):
     advice: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Rows, conflicts and all that the trainer needs to execute exactly this.
 
@@ -125,6 +125,16 @@ class Plan:
                 lines.append(f"  and {len(concerned) - most} more")
             lines.append(f"  => {conflict.advice}")
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        counts = {key: count for key, count in self.summary.items() if count or key == "conflicts"}
+        return f"<plan {self.digest}: {', '.join(f'{count:,} {key}' for key, count in counts.items())}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: counts, what happens to each scope, conflicts."""
+        from .text import as_html
+
+        return as_html(self)
 
     def to_json(self) -> dict:
         """What plan.json holds: rows, conflicts and summary as `ckpt-plan --json` prints them, and the rest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .. import html
 from . import batch_norm
 from .rows import Plan, Row
 
@@ -32,6 +33,15 @@ def overview(plan: Plan) -> str:
         facts.append(("batch norm", batch_norm.summary(plan.batch_norm)))
     facts += [("note", note) for note in plan.notes]
     return "\n".join(f"{word:<13}{fact}" for word, fact in facts)
+
+
+def as_html(plan: Plan) -> str:
+    """The same for notebooks."""
+    pairs = [(line[:13].strip(), line[13:]) for line in overview(plan).splitlines()]
+    rows = scope_rows(plan)
+    conflicts = html.preformatted(plan.conflict_text()) if plan.conflicts else ""
+    parts = [html.facts([*pairs, ("plan", plan.digest)]), html.table(rows, list(rows[0])) if rows else "", conflicts]
+    return "".join(parts)
 
 
 def scope_rows(plan: Plan) -> list[dict[str, object]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from ...events import OnEvent
 from ...tensors import Tensors
 from ..data.pipeline import Unreadable, make_batches
 from ..graph.batches import Pipeline, Table
@@ -67,10 +68,10 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
 
 @contextmanager
 def trial(
-    job: Job, length: int, say: Callable[[str], None]
+    job: Job, length: int, on_event: OnEvent
 ) -> Iterator[tuple[Job, Graph, Transfer | str, tf.Session, Unreadable]]:
-    """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept; `say` is
-    told what the cache has."""
+    """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept;
+    `on_event` is told what the cache has."""
     options, placement = job.options, place(job.options)
     job = replace(job, frozen=choose_precision(job, placement))
     unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
@@ -83,10 +84,10 @@ def trial(
             assign(session, {name: variables[name] for name in variables if name in planned}, planned)
             session.run([variable.initializer for name, variable in variables.items() if name not in planned])
             if isinstance(transfer, Transfer):
-                say(transfer.line())
+                on_event(transfer.found())
                 transfer, job = settled(transfer, job, graph.model, session, planned, unreadable)
                 if options.precision == AUTO:
-                    say(job.frozen.line())
+                    on_event(job.frozen.chosen())
             yield job, graph, transfer, session, unreadable
 
 
@@ -109,11 +110,11 @@ def choose_precision(job: Job, placement: Placement, recorded: str | None = None
 
 def from_cache(
     transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest,
-    *, step: int = 0,
+    on_event: OnEvent, *, step: int = 0,
 ) -> tuple[Cached, Cached]:  # fmt: skip
     """Computes the transfer values that are not there yet; the batches of training (from `step` on) and of validation
     are made of them."""
-    transfer = fill(transfer, job, model, session, unreadable, stop)
+    transfer = fill(transfer, job, model, session, unreadable, stop, on_event)
     remember(job, model, transfer)
     transfer.send(session)
     how = {"batch_size": job.options.batch_size, "seed": job.options.seed}

@@ -66,37 +66,39 @@ class TransferCache:
 
     def find(self, images: Sequence[str]) -> np.ndarray:
         """Row of each image, by its digest, as int64 [images]; -1 for one that is not there or is damaged."""
-        records = self._records()
-        newest = {record: row for row, record in enumerate(records["image"].tolist())}
-        rows = np.array([newest.get(key(image), -1) for image in images], np.int64)
-        whole = self.whole(rows[rows >= 0], records)
-        rows[rows >= 0] = np.where(whole, rows[rows >= 0], -1)
-        return rows
+        return Rows(self).find(images)
 
-    def whole(self, rows: np.ndarray, records: np.ndarray) -> np.ndarray:
-        """For each row whether its values are what their checksum says."""
+    def checksums(self, rows: np.ndarray) -> np.ndarray:
+        """uint32: the checksum of the values of each row."""
         sums = np.zeros(len(rows), np.uint32)
-        for part in self.maps():
+        for part in self.maps() if len(rows) else ():
             sums[:] = [crc32c(part[row], int(before)) for row, before in zip(rows, sums, strict=True)]
-        return sums == records["crc32c"][rows]
+        return sums
 
     def maps(self) -> list[np.ndarray]:
         """The values, mapped: one array [rows, ...] for each part."""
-        rows = len(self._records())
+        rows = self.count()
         shapes = [(rows, *part.shape) for part in self.parts]
         if not rows:
             return [np.zeros(shape, self.dtype) for shape in shapes]
         return [np.memmap(self._path(i), self.dtype, "r", shape=shape) for i, shape in enumerate(shapes)]
 
-    def _records(self) -> np.ndarray:
-        """The records of all rows that were written to the end."""
+    def count(self) -> int:
+        """How many rows were written to the end, by the sizes of the files."""
         try:
-            data = (self.folder / "rows.index").read_bytes()
+            records = (self.folder / "rows.index").stat().st_size // RECORD.itemsize
         except FileNotFoundError:
+            return 0
+        return min(records, *(self._path(i).stat().st_size // self._bytes(part) for i, part in enumerate(self.parts)))
+
+    def records(self, start: int = 0) -> np.ndarray:
+        """The records of all rows from `start` on that were written to the end."""
+        count = self.count() - start
+        if count <= 0:
             return np.zeros(0, RECORD)
-        sizes = [self._path(i).stat().st_size // self._bytes(part) for i, part in enumerate(self.parts)]
-        count = min(len(data) // RECORD.itemsize, *sizes)
-        return np.frombuffer(data[: count * RECORD.itemsize], RECORD)
+        with (self.folder / "rows.index").open("rb") as file:
+            file.seek(start * RECORD.itemsize)
+            return np.frombuffer(file.read(count * RECORD.itemsize), RECORD)
 
     # --- writing ---
 
@@ -117,7 +119,7 @@ class TransferCache:
         files = [path.open("ab", buffering=0) for path in names]
         try:
             with turn(names[-1]):
-                rows = len(self._records())
+                rows = self.count()
                 for file, size in zip(files, sizes, strict=True):  # what a process that died had begun goes
                     file.truncate(rows * size)
                 yield lambda images, values: self._add(files, images, values)
@@ -140,7 +142,7 @@ class TransferCache:
 
     def check_space(self, images: int, limit: float) -> str:
         """Why `images` more rows cannot be kept, or an empty string."""
-        there = len(self._records()) * self.row_bytes
+        there = self.count() * self.row_bytes
         wanted = there + images * self.row_bytes
         if wanted > limit:
             return f"the transfer values would take {size(wanted)}, more than --cache-limit {size(int(limit))}"
@@ -149,6 +151,40 @@ class TransferCache:
         if images * self.row_bytes > free:
             return f"the transfer values would take {size(images * self.row_bytes)}, {size(free)} are free"
         return ""
+
+
+class Rows:
+    """The rows of a cache as one run sees them: rows.index is parsed once, and what is added to it later; the checksum
+    of a row is compared once."""
+
+    def __init__(self, cache: TransferCache) -> None:
+        self.cache = cache
+        self._newest: dict[bytes, int] = {}
+        self._sums = np.zeros(0, np.uint32)
+        self._whole: dict[int, bool] = {}
+
+    def __contains__(self, image: str) -> bool:
+        """Whether there is a row of the image, whole or not, by what has been parsed."""
+        return key(image) in self._newest
+
+    def update(self) -> None:
+        """Parses the records that have come since."""
+        first = len(self._sums)
+        if self.cache.count() < first:  # somebody has deleted the folder: what is known of it goes
+            self.__init__(self.cache)
+            first = 0
+        new = self.cache.records(first)
+        self._newest.update((record, first + i) for i, record in enumerate(new["image"].tolist()))
+        self._sums = np.concatenate([self._sums, new["crc32c"]])
+
+    def find(self, images: Sequence[str]) -> np.ndarray:
+        """Row of each image, by its digest, as int64 [images]; -1 for one that is not there or is damaged."""
+        self.update()
+        rows = np.array([self._newest.get(key(image), -1) for image in images], np.int64)
+        new = np.array([row for row in np.unique(rows) if row >= 0 and row not in self._whole], np.int64)
+        same = self.cache.checksums(new) == self._sums[new]
+        self._whole.update(zip(new.tolist(), same.tolist(), strict=True))
+        return np.array([row if row >= 0 and self._whole[row] else -1 for row in rows.tolist()], np.int64)
 
 
 def open_cache(

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ...errors import OutputError, TrainingError
+from ...events import Advanced, CacheFound, OnEvent
 from ...tensors import Tensors
 from ..data.examples import Examples, steps_per_epoch
 from ..data.pipeline import Unreadable, epoch_order, make_batches
@@ -22,11 +23,12 @@ from ..graph.batches import Pipeline, Table
 from ..graph.devices import FILLER, part_sizes
 from ..graph.frozen_prefix import Frontier, find_frontier
 from ..graph.native import CHECKED, compared
-from ..graph.progress import Progress, StopRequest
+from ..graph.progress import StopRequest, told
 from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name
 from ..options.training import FLOAT32
 from ..plan.job import Job
-from .store import Part, TransferCache, default_folder, digest_of, open_cache, parse_size
+from .lookup import lookup_of
+from .store import Part, TransferCache, default_folder, open_cache, parse_size
 
 
 class View(NamedTuple):
@@ -78,21 +80,14 @@ class Transfer:
         if self.table is not None:
             self.table.load(session, self.cache.maps()[0][rows_of(self.views)].astype(np.float32))
 
-    def line(self) -> str:
-        """What is printed of it before training."""
+    def found(self) -> CacheFound:
+        """What is told of it before training."""
         # The name scopes of slim's nets repeat the variable scope: InceptionV3/InceptionV3/Mixed_7c/...
         places = [re.sub(r"^(\w+)/\1/", r"\1/", part.name.rsplit(":", 1)[0]) for part in self.cache.parts]
-        others = f" and {len(places) - 1} more" if len(places) > 1 else ""
-        size, left = self.cache.row_bytes, self.frontier.work_left
         images = sum(len(view.names) for view in self.views)
         there = images - sum(len(view.missing) for view in self.views)
-        copies = f", {len(self.views) - 1} views of each training image" if self.views[0].number is not None else ""
-        return (
-            f"cache          {there:,} of {images:,} {'views' if copies else 'images'} are there; "
-            f"a step is left with {left:.2%} of the work\n"
-            f"               {size:,} bytes an image, {images * size / 1e6:,.1f} MB in all{copies}, "
-            f"at {places[0]}{others}"
-        )
+        views = 0 if self.views[0].number is None else len(self.views) - 1
+        return CacheFound(images, there, self.cache.row_bytes, self.frontier.work_left, tuple(places), views)
 
 
 def plan_transfer(job: Job, model: Model, planned: Tensors) -> Transfer | str:
@@ -128,6 +123,8 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
     except (OutputError, OSError) as error:
         return str(error)
+    if problem:
+        release(views)
     return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, computed, cache, views)
 
 
@@ -135,7 +132,7 @@ def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequen
     """The cache of this frontier. Raises OutputError where it cannot be made."""
     facts = {
         "net": job.net.identity,
-        "variables": digest_of({name: planned[name] for name in variables}),
+        "variables": lookup_of(job).weights(job.phase, planned, variables),
         "preprocessing": job.preprocessing.plain.as_dict(),
         **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),
     }
@@ -148,12 +145,18 @@ def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
 
     def view(examples: Examples, number: int | None) -> View:
         own = "" if number is None else f" {'/'.join(how.augment)} seed {job.options.seed} view {number}"
-        names = tuple(digest + own for digest in examples.digests)
-        return View(examples, number, names, cache.find(names))
+        names = tuple(digest + own for digest in examples.digested(lambda digest: digest + own not in rows))
+        return View(examples, number, names, rows.find(names))
 
-    how = job.preprocessing
+    how, rows = job.preprocessing, lookup_of(job).rows(cache)
     numbers = range(how.copies) if how.copies else [None]
     return (*(view(job.data.train, number) for number in numbers), view(job.data.validation, None))
+
+
+def release(views: Sequence[View]) -> None:
+    """Lets go of the photos that were kept to be computed."""
+    for view in views:
+        view.examples.release()
 
 
 def rows_of(views: Sequence[View]) -> np.ndarray:
@@ -197,8 +200,9 @@ def settled(
 
 
 def fill(
-    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest
-) -> Transfer:
+    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest,
+    on_event: OnEvent,
+) -> Transfer:  # fmt: skip
     """Computes the rows that are missing, in batches as large as those of training; equal images are computed once.
     Returns the transfer with all rows that there can be; on a request to stop, what is done stays in the cache.
     """
@@ -210,16 +214,19 @@ def fill(
         seen.update(first)
     if not seen:
         return transfer
-    progress = Progress("transfer values", total=len(seen), unit="image")
-    with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
-        for view, chosen in wanted:
-            for names, rows in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
-                add(names, rows)
-                progress.step(len(names), count=len(names))
-                if stop.signal:
-                    return transfer
-    found = (view._replace(rows=transfer.cache.find(view.names)) for view in transfer.views)
-    return replace(transfer, views=tuple(found))
+    progress = told(on_event, "transfer values", total=len(seen), unit="image")
+    try:
+        with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
+            for view, chosen in wanted:
+                for names, values in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
+                    add(names, values)
+                    on_event(Advanced("transfer values", images=len(names), count=len(names)))
+                    if stop.signal:
+                        return transfer
+    finally:
+        release(transfer.views)
+    rows = lookup_of(job).rows(transfer.cache)
+    return replace(transfer, views=tuple(view._replace(rows=rows.find(view.names)) for view in transfer.views))
 
 
 def rows_computed(
@@ -229,8 +236,9 @@ def rows_computed(
     """Names and values of the tensors, in float32, for the chosen examples of a view, a batch at a time."""
     if not chosen:
         return
+    photos = view.examples.take(chosen, kept=True)
     batches = make_batches(
-        view.examples.take(chosen), job.preprocessing, training=False, view=view.number, seed=job.options.seed,
+        photos, job.preprocessing, training=False, view=view.number, seed=job.options.seed,
         batch_size=job.options.batch_size, unreadable=unreadable,
     )  # fmt: skip
     pipeline = Pipeline(batches, model.inference_handle, model.device)

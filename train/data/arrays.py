@@ -41,11 +41,14 @@ def read_npz(path: Path, given: Names | None = None, *, many: bool = False) -> D
 
 
 def _data_set(path: Path, arrays: dict[str, np.ndarray], given: Names | None, many: bool) -> DataSet:
-    listed = dict(enumerate(_texts(arrays["label_names"]))) if "label_names" in arrays else {}
+    listed = dict(enumerate(texts(arrays["label_names"]))) if "label_names" in arrays else {}
     own = Names("label_names", told_apart(listed)) if listed else None
     named_by = next((key for key in NAMES if key in arrays), None)
     pairs = _pairs(arrays)
-    each = [(split, _values(arrays[values], values), _ids(arrays[ids], ids, many)) for split, values, ids in pairs]
+    each = [
+        (split, checked_values(arrays[values], values), label_values(arrays[ids], ids, many))
+        for split, values, ids in pairs
+    ]
     for _, values, ids in each:
         if len(values) != len(ids):
             raise DataError(f"{len(values):,} examples, {len(ids):,} labels")
@@ -53,13 +56,13 @@ def _data_set(path: Path, arrays: dict[str, np.ndarray], given: Names | None, ma
     labels, numbers = (several if many else numbered)(together, agreed(own, given))
     parts, start = {}, 0
     for split, values, ids in each:
-        names = _texts(arrays[named_by]) if named_by and not split else None
-        parts[split or "train"] = _examples(
+        names = texts(arrays[named_by]) if named_by and not split else None
+        parts[split or "train"] = array_examples(
             values, numbers[start : start + len(ids)], names, f"{split}:" if split else ""
         )
         start += len(ids)
     if "split" in arrays:
-        parts = _divided(parts["train"], _texts(arrays["split"]))
+        parts = _divided(parts["train"], texts(arrays["split"]))
     known = {"label_names", "split", "facts", "position", named_by, *(key for pair in pairs for key in pair)}
     unused = sorted(set(arrays) - known)
     notes = (f"not used: {named('array', unused)}",) if unused else ()
@@ -101,8 +104,11 @@ def _pairs(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str, str]]:
     return [("", values, ids)]
 
 
-def _ids(labels: np.ndarray, key: str, many: bool) -> list:
-    """One label each, an id or a name; with `many` a list of them each."""
+def label_values(labels: np.ndarray | Sequence, key: str, many: bool) -> list:
+    """One label each, an id or a name; with `many` a list of them each, which they may be already."""
+    if many and not isinstance(labels, np.ndarray) and all(isinstance(each, list | tuple | set) for each in labels):
+        return [list(each) for each in labels]
+    labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if not np.isin(labels, (0, 1)).all():
             raise DataError(f"{key} of shape {labels.shape} with values other than 0 and 1 are no labels")
@@ -110,14 +116,14 @@ def _ids(labels: np.ndarray, key: str, many: bool) -> list:
         return found if many else only_labels(found, [f"{key}: example {i}" for i in range(len(found))])
     labels = labels.ravel()
     if labels.dtype.kind in "US":
-        listed = _texts(labels)
+        listed = texts(labels)
         return [text.split(SEPARATOR) if text else [] for text in listed] if many else listed
     if labels.dtype.kind not in "iufb" or (labels != labels.astype(np.int64)).any():
         raise DataError(f"{key} of type {labels.dtype} are no labels", advice="Needed are whole numbers, or names.")
     return [[label] if many else label for label in labels.astype(np.int64).tolist()]
 
 
-def _texts(array: np.ndarray) -> list[str]:
+def texts(array: np.ndarray) -> list[str]:
     """Names as text, whether numpy has them as text or as bytes."""
     return [writable(v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else str(v)) for v in array.tolist()]
 
@@ -130,11 +136,14 @@ def array_images(path: Path) -> Examples:
     ]
     if not keys:
         raise DataError(f"holds {', '.join(sorted(arrays))}", path=path, advice="Needed are `images`.")
-    names = next((_texts(arrays[key]) for key in NAMES if key in arrays), None) if len(keys) == 1 else None
+    names = next((texts(arrays[key]) for key in NAMES if key in arrays), None) if len(keys) == 1 else None
     try:
         parts = [
-            _examples(
-                _values(arrays[key], key), np.zeros(len(arrays[key]), np.int32), names, f"{split}:" if split else ""
+            array_examples(
+                checked_values(arrays[key], key),
+                np.zeros(len(arrays[key]), np.int32),
+                names,
+                f"{split}:" if split else "",
             )
             for key, split in ((key, said_by(key).split) for key in keys)
         ]
@@ -149,14 +158,14 @@ def read_vectors(path: Path) -> Examples:
     values = arrays["features"]
     if path.suffix == ".npy" and path.with_suffix(".npz").is_file():
         arrays = _load(path.with_suffix(".npz"), without=("images", "features"))
-    names = next((_texts(arrays[key]) for key in NAMES if key in arrays), None)
+    names = next((texts(arrays[key]) for key in NAMES if key in arrays), None)
     try:
-        return _examples(_values(values, "features"), np.zeros(len(values), np.int32), names, "")
+        return array_examples(checked_values(values, "features"), np.zeros(len(values), np.int32), names, "")
     except DataError as error:
         raise error.at(path=path) from None
 
 
-def _values(array: np.ndarray, key: str) -> np.ndarray:
+def checked_values(array: np.ndarray, key: str) -> np.ndarray:
     """Images uint8 [n, h, w, 1 or 3], or vectors [n, d]: `features`, and all that is of two axes; those of a frontier
     may be maps of a single place, [n, 1, 1, d].
     """
@@ -186,7 +195,10 @@ def _load(path: Path, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
         raise DataError(f"not a readable {path.suffix} file: {error}", path=path) from None
 
 
-def _examples(values: np.ndarray, label_ids: np.ndarray, names: Sequence[str] | None, prefix: str) -> Examples:
+def array_examples(
+    values: np.ndarray, label_ids: np.ndarray, names: Sequence[str] | None, prefix: str
+) -> Examples:  # fmt: skip
+    """The rows of an array as examples, by their names or their numbers behind `prefix`."""
     if names is not None and len(names) != len(values):
         raise DataError(f"{len(values):,} examples, {len(names):,} names")
     shown = tuple(names) if names is not None else tuple(f"{prefix}{i}" for i in range(len(values)))

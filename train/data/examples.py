@@ -14,6 +14,7 @@ from ...errors import DataError
 
 IMBALANCE = 20  # the largest class has this many times the images of the smallest: worth a word
 SEPARATOR = "|"  # between several labels of an image in a text
+KEPT = 256_000_000  # bytes of photos that are held from their digest to their transfer values
 SHOWN = 5  # names listed in a message before "and N more"
 
 
@@ -37,15 +38,18 @@ class Examples:
             return self.label_ids.sum(axis=0, dtype=np.int64).tolist()
         return np.bincount(self.label_ids, minlength=classes).tolist()
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
-        """The examples at these positions, in this order."""
+    def take(self, indices: Sequence[int] | np.ndarray, *, kept: bool = False) -> Examples:
+        """The examples at these positions, in this order. `kept`: those that `digested` kept are not read again."""
         chosen = np.asarray(indices, np.int64)
-        return Examples(
+        taken = Examples(
             self.label_ids[chosen],
             tuple(self.names[i] for i in chosen),
             tuple(self.sizes[i] for i in chosen),
-            lambda i: self.read(int(chosen[i])),
+            (lambda i: self._again(int(chosen[i]))) if kept else (lambda i: self.read(int(chosen[i]))),
         )
+        if "digests" in vars(self):  # they are known: nothing is read for them again
+            vars(taken)["digests"] = tuple(self.digests[i] for i in chosen)
+        return taken
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
@@ -54,14 +58,47 @@ class Examples:
         A checksum would not do: of CIFAR-10's 60,000 images, all of one size, two are likely to share their CRC32C.
         """
 
-        def digest(example: bytes | np.ndarray) -> str:
-            shape = b"" if isinstance(example, bytes) else f"{example.dtype}{example.shape}".encode()
-            data = example if isinstance(example, bytes) else np.ascontiguousarray(example)
-            found = hashlib.blake2b(shape, digest_size=16)
-            found.update(data)
-            return found.hexdigest()
+        return self._digested(lambda digest: False)
 
-        return tuple(digest(self.read(i)) for i in range(len(self)))
+    def digested(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        """`digests`. If they are computed now, the bytes of the examples whose digest is `wanted` are kept in memory,
+        up to KEPT bytes, for those who `take` them with `kept`, until `release`: so a photo is read once."""
+        if "digests" not in vars(self):
+            vars(self)["digests"] = self._digested(wanted)
+        return self.digests
+
+    def release(self) -> None:
+        """Lets go of what `digested` kept."""
+        vars(self).pop("_kept", None)
+
+    def _digested(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
+        digests, kept, size = [], {}, 0
+        for i in range(len(self)):
+            example = self.first if i == 0 else self.read(i)
+            digests.append(digest_of(example))
+            if isinstance(example, bytes) and size + len(example) <= KEPT and wanted(digests[-1]):
+                kept[i] = example
+                size += len(example)
+        vars(self)["_kept"] = kept
+        return tuple(digests)
+
+    def _again(self, i: int) -> bytes | np.ndarray:
+        """The i-th example, from memory if it was kept."""
+        kept = vars(self).get("_kept", {})
+        return kept[i] if i in kept else self.read(i)
+
+    @cached_property
+    def first(self) -> bytes | np.ndarray:
+        """The first example, read once however often it is asked for: it tells what kind all of them are."""
+        return self.read(0)
+
+
+def digest_of(example: bytes | np.ndarray) -> str:
+    """32 hex digits of an example's bytes, and of the shape of an array."""
+    shape = b"" if isinstance(example, bytes) else f"{example.dtype}{example.shape}".encode()
+    found = hashlib.blake2b(shape, digest_size=16)
+    found.update(example if isinstance(example, bytes) else np.ascontiguousarray(example))
+    return found.hexdigest()
 
 
 EMPTY = Examples(np.zeros(0, np.int32), (), (), lambda i: b"")

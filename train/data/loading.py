@@ -80,9 +80,15 @@ def load_data_set(
         raise DataError("--label-column is for a CSV of images, and for CIFAR-100", path=root)
     if note := turned_note(data.turned, upright):
         data = replace(data, notes=(*data.notes, note))
+    return completed(data, many=many, fraction=validation_fraction, seed=seed, training=training)
+
+
+def completed(data: DataSet, *, many: bool, fraction: float, seed: int, training: bool) -> DataSet:
+    """The data set with validation examples and, where an example may have `many` labels, a vector of them each; raises
+    DataError for what cannot be trained on."""
     if many and not data.many:
         data = with_vectors(data)
-    data = with_validation(data, validation_fraction, seed)
+    data = with_validation(data, fraction, seed)
     return data if not training and len(data.validation) else checked(data)
 
 

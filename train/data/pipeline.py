@@ -265,7 +265,7 @@ def _is_turned(data: bytes) -> bool:
 def _begins_with_a_jpeg(examples: Examples) -> bool:
     """Whether the first example is one, so that the others may be too."""
     try:
-        return bool(ordinary_jpeg(examples.read(0)))
+        return bool(ordinary_jpeg(examples.first))
     except (ValueError, OSError, DataError):
         return False
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import RecipeError, TrainingError
+from ...events import OnEvent, Serving
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -172,7 +173,7 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
     return (host.strip("[]"), int(port)) if host and port.isdigit() else None
 
 
-def serve(cluster: Cluster, config: tf.ConfigProto, seconds: float, say: Callable[[str], None]) -> str:
+def serve(cluster: Cluster, config: tf.ConfigProto, seconds: float, on_event: OnEvent) -> str:
     """Serves the leader until it says that the run is over; returns what it says.
 
     Raises TrainingError when the leader does not come within so many seconds, or goes away without a word.
@@ -181,7 +182,7 @@ def serve(cluster: Cluster, config: tf.ConfigProto, seconds: float, say: Callabl
 
     leader, name = cluster.computing[0], f"{cluster.job} {cluster.index}"
     server = start_server(cluster, config)
-    say(f"{name} serves {cluster.shown([leader])}")
+    on_event(Serving(name, cluster.shown([leader])))
     with tf.Graph().as_default():
         messages = _messages(cluster.own)
         waiting, message = messages.size(), messages.dequeue()

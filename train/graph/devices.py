@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import RecipeError, TrainingError
+from ...events import Divided
 from ..options.training import Options
 from .cluster import Cluster
 
@@ -56,11 +57,10 @@ class Placement:
         servers = {"ps_tasks": self.parameter_servers, "ps_device": "/job:ps"}
         return tf.device(tf.train.replica_device_setter(worker_device=device, **servers))
 
-    def line(self, batch_size: int) -> str:
-        """What is printed of it, where there is more than one part."""
+    def divided(self, batch_size: int) -> Divided:
+        """What is told of it, where there is more than one part."""
         sizes = part_sizes(batch_size, len(self.parts))
-        shown = ", ".join(f"{shown_name(part)} {size}" for part, size in zip(self.parts, sizes, strict=True))
-        return f"parts          {len(self.parts)} of each batch of {batch_size} images: {shown}"
+        return Divided(batch_size, tuple(zip(map(shown_name, self.parts), sizes, strict=True)))
 
 
 ONE_DEVICE = Placement()

@@ -1,68 +1,23 @@
-"""Progress for people: a bar on a terminal, a line now and then elsewhere; and stopping when they ask for it."""
+"""How far a piece of work is, for whoever listens; and stopping it when somebody asks for that."""
 
 from __future__ import annotations
 
 import signal
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
-QUIET_SECONDS = 30.0  # between lines where stderr is no terminal
+from ...events import Began, Ended, OnEvent
 
 
-class Progress:
-    """A bar of `total` steps, `done` of them behind us; each step is `images` images.
-
-    with Progress("training", total=320, done=0) as progress:
-        progress.step(32, "loss 1.234")
-    """
-
-    def __init__(self, title: str, *, total: int, done: int = 0, unit: str = "step") -> None:
-        from tqdm import tqdm
-
-        self._title, self._total, self._first, self._done = title, total, done, done
-        self._unit = unit
-        self._terminal = sys.stderr.isatty()
-        self._started = self._shown = time.monotonic()
-        self._images = 0
-        self._bar = tqdm(
-            total=total, initial=done, desc=title, unit=unit, file=sys.stderr, disable=not self._terminal, leave=False
-        )
-
-    def step(self, images: int, text: str = "", count: int = 1) -> None:
-        """Notes that `count` more steps, of `images` images together, are done; `text` says how it goes."""
-        self._done += count
-        self._images += images
-        now = time.monotonic()
-        if self._terminal:
-            self._bar.set_postfix_str(f"{text}, {self.rate:.0f} images/s".lstrip(", "), refresh=False)
-            self._bar.update(count)
-        elif now - self._shown >= QUIET_SECONDS:
-            self._shown = now
-            left = (now - self._started) / max(1, self._done - self._first) * (self._total - self._done)
-            parts = [
-                f"{self._unit} {self._done:,} of {self._total:,}",
-                text,
-                f"{self.rate:.0f} images/s",
-                f"{left:.0f} s left",
-            ]
-            print(f"{self._title}: {', '.join(part for part in parts if part)}", file=sys.stderr)
-
-    @property
-    def rate(self) -> float:
-        """Images a second since the start."""
-        return self._images / max(1e-9, time.monotonic() - self._started)
-
-    def say(self, text: str) -> None:
-        """A line that stays, above the bar."""
-        self._bar.write(text, file=sys.stderr) if self._terminal else print(text, file=sys.stderr)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.close()
+@contextmanager
+def told(on_event: OnEvent, work: str, *, total: int, done: int = 0, unit: str = "step") -> Iterator[None]:
+    """Around the work, of which `done` of `total` units are behind us: tells that it begins, and that it is over."""
+    on_event(Began(work, total, done, unit))
+    try:
+        yield
+    finally:
+        on_event(Ended(work))
 
 
 class StopRequest:

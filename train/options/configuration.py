@@ -80,7 +80,7 @@ def from_arguments(kind: type, args: argparse.Namespace) -> typing.Any:
     values = read_config(args.config, kind) if args.config else {}
     for name, value in vars(args).items():
         if name in fields:
-            values[name] = _convert(flag(name), value, hints[name])
+            values[name] = convert(flag(name), value, hints[name])
     return kind(**values)
 
 
@@ -111,7 +111,7 @@ def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, object]:
             hint = f"; it is {known.removeprefix('--').replace('-', '_')} here" if known.startswith("--") else ""
             raise RecipeError(f"no option {key!r}{hint or nearest(name, names)}", path=path)
         try:
-            values[name] = _convert(repr(key), value, hints[name])
+            values[name] = convert(repr(key), value, hints[name])
         except RecipeError as error:
             raise error.at(path=path) from None
     return values
@@ -126,7 +126,7 @@ def coerce(options: object) -> None:
     problems, hints = [], typing.get_type_hints(type(options))
     for found in dataclasses.fields(options):
         try:
-            value = _convert(flag(found.name), getattr(options, found.name), hints[found.name])
+            value = convert(flag(found.name), getattr(options, found.name), hints[found.name])
             object.__setattr__(options, found.name, value)
         except RecipeError as error:
             problems.append(error.fact)
@@ -162,7 +162,7 @@ def _shown(value: object) -> str:
     return "not given" if value in (None, "") else str(value)
 
 
-def _convert(shown: str, value: object, hint: object) -> object:
+def convert(shown: str, value: object, hint: object) -> object:
     """`value`, of the command line, of YAML or of Python, as the type that the field has."""
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
     if hint == tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...errors import RecipeError
+from ...events import PrecisionChosen
 from .configuration import coerce, flag, option, problem_with
 from .net_options import NetOptions
 from .styles import style_problem
@@ -31,9 +32,9 @@ class Choice(NamedTuple):
     found: Mapping[str, float] = {}
     open: bool = False
 
-    def line(self) -> str:
-        """What is printed of it."""
-        return f"precision      {self.precision}: {self.why}"
+    def chosen(self) -> PrecisionChosen:
+        """What is told of it."""
+        return PrecisionChosen(self.precision, self.why, self.found)
 
     def as_dict(self) -> dict[str, object]:
         """What plan.json and other files say of it."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ...errors import RecipeError
+from ...events import PhaseStart, Planned
 from ...formats import Checkpoint, open_checkpoint
 from ...nets.from_graph import checkpoint_of
 from ...nets.head import Head, variables_with_head
@@ -13,11 +16,11 @@ from ...nets.net import Net
 from ...nets.resolving import absolute, resolve
 from ...nets.vectors import vectors_net
 from ...plan import Plan
-from ...plan.batch_norm import POLICIES
 from ...tensors import Tensors
 from ..data.arrays import holds_vectors
 from ..data.examples import DataSet, steps_per_epoch
 from ..data.loading import csv_path, data_set_of
+from ..data.memory import in_memory
 from ..data.preprocess import Preprocessing
 from ..options.configuration import flag
 from ..options.training import Choice, Options
@@ -50,6 +53,7 @@ class Job:
     phases: tuple[Phase, ...]
     phase: int = 0
     frozen: Choice = Choice("float32", "")  # precision of what is frozen: in it transfer values are computed
+    looked_up: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what cache/ finds out once
 
     @property
     def frozen_in(self) -> str:
@@ -120,15 +124,18 @@ def _statistic_of(name: str) -> str | None:
     return layer if last in ("moving_mean", "moving_variance") else None
 
 
-def make_job(options: Options) -> Job:
-    """Opens the source, finds the net, lists the data and makes the plan.
+def make_job(options: Options, data: DataSet | None = None) -> Job:
+    """Opens the source, finds the net, lists the data and makes the plan. `data` is a data set in memory, in place of
+    what lies at `options.data`.
 
     Without a checkpoint the net is trained from nothing: it must be named, and every variable is initialised. On data
     that are vectors it is a head in a scope of its own and nothing else.
     Raises the error of whichever of them fails, and PlanError with every conflict when the plan has any.
     """
     folder = () if options.find_learning_rate or options.dry_run else ("train_dir",)
-    on_vectors = holds_vectors(options.data)
+    if data is not None:
+        options = replace(options, data=data.path)
+    on_vectors = data.kind == "vectors" if data is not None else holds_vectors(options.data)
     options.require(*(() if options.net or options.graph or on_vectors else ("checkpoint",)), "data", *folder)
     options = for_vectors(options) if on_vectors else options
     # abspath, not Path.resolve: the folder in front of a link is the name that the user knows, and SRC:scope stays.
@@ -136,14 +143,15 @@ def make_job(options: Options) -> Job:
         options = replace(options, labels_csv=str(csv_path(options.labels_csv, options.data)))
     if options.graph and not options.checkpoint:
         options = replace(options, checkpoint=checkpoint_of(options.graph))
-    given = [name for name in ("checkpoint", "graph", "data", "labels", "labels_csv") if getattr(options, name)]
+    paths = ("checkpoint", "graph", *(("data",) if data is None else ()), "labels", "labels_csv")
+    given = [name for name in paths if getattr(options, name)]
     options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
     if options.reference.is_function:
         options = replace(options, net=absolute(options.net))
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
     net = None if on_vectors else resolve(options.reference, specs, source.path if options.checkpoint else "")
-    data = data_set_of(options)
+    data = data_set_of(options) if data is None else in_memory(data, options)
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None
     else:
@@ -170,45 +178,35 @@ def for_vectors(options: Options) -> Options:
     return replace(options, head_scope=options.head_scope or VECTORS_HEAD)
 
 
-def phase_lines(job: Job) -> list[str]:
-    """What --freeze-until means, and when --unfreeze lets what train."""
-    if job.options.freeze_until:
-        return [f"trainable are  {', '.join(job.phases[0].trainable)}"]
-    lines = []
-    for before, phase in zip([(), *(phase.trainable for phase in job.phases)], job.phases, strict=False):
+def phase_starts(job: Job) -> Iterator[PhaseStart]:
+    """When --unfreeze lets what train."""
+    before: tuple[str, ...] = ()
+    for phase in job.phases if job.options.unfreeze else ():
         step = phase.first_step(job.per_epoch)
-        added = ", ".join(pattern for pattern in phase.trainable if pattern not in before)
-        never = ", which the run does not reach" if step >= job.total > 0 else ""
-        lines.append(f"unfreezing     from step {step:,}: {added}{never}")
-    return lines if job.options.unfreeze else []
+        added = tuple(pattern for pattern in phase.trainable if pattern not in before)
+        yield PhaseStart(step, added, reached=not step >= job.total > 0)
+        before = phase.trainable
 
 
-def opening_lines(job: Job, device: str) -> list[str]:
-    """What is printed before the first step."""
-    facts, plan, data = job.plan.summary, job.plan, job.data
-    share = facts["trainable_parameters"] / max(1, facts["parameters"])
-    modes = list(plan.batch_norm.values())
-    norms = ", ".join(f"{modes.count(mode)} {mode}" for mode in POLICIES if mode in modes) or "none"
-    images = " ".join(f"{label} {n}" for label, n in zip(data.labels, data.train.counts(job.classes), strict=True))
-    counts = f"{len(data.train):,} to train on, {len(data.validation):,} to validate"
-    if job.preprocessing is None:
-        what, pixels = "vectors", ""
-    else:
-        what, pixels = "images", f", {job.preprocessing.image_size} x {job.preprocessing.image_size} pixels"
-    return [
-        f"net            {job.net.title}{pixels}",
-        f"classes        {job.classes}: {', '.join(data.labels)}",
-        *([f"source         {job.source.path} ({job.source.format})"] if job.source is not NO_SOURCE else []),
-        f"plan           {facts['restored']} restored, {facts['initialised']} initialised, "
-        f"{str(facts['carried']) + ' carried along, ' if 'carried' in facts else ''}"
-        f"{facts['unused']} unused tensors of the source",
-        f"trainable      {facts['trainable_parameters']:,} of {facts['parameters']:,} parameters "
-        f"({share:.2%}) in {facts['trainable_variables']} variables",
-        *phase_lines(job),
-        *([f"batch norm     {norms}"] if modes else []),
-        f"device         {device}",
-        f"{what:<14} {counts}; per class: {images}",
-        f"training       {job.total:,} steps of {job.options.batch_size} {what}, {job.options.optimizer}, "
-        f"learning rate {job.base_rate:g}",
-        *(f"note           {note}" for note in (*plan.notes, *data.notes)),
-    ]
+def planned_event(job: Job, device: str) -> Planned:
+    """What is told before the first step."""
+    data, options = job.data, job.options
+    return Planned(
+        plan=job.plan,
+        net=job.net.title,
+        labels=tuple(data.labels),
+        source="" if job.source is NO_SOURCE else job.source.path,
+        format=job.source.format,
+        image_size=job.preprocessing and job.preprocessing.image_size,
+        training=len(data.train),
+        validation=len(data.validation),
+        per_class=tuple(data.train.counts(job.classes)),
+        steps=job.total,
+        batch_size=options.batch_size,
+        optimizer=options.optimizer,
+        learning_rate=job.base_rate,
+        device=device,
+        behind=job.phases[0].trainable if options.freeze_until else (),
+        phases=tuple(phase_starts(job)),
+        notes=(*job.plan.notes, *data.notes),
+    )

@@ -6,28 +6,29 @@ costs.seconds, costs.disk    (27.4, {"transfer values": 11468800, "checkpoints":
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ...events import OnEvent, ignore
 from ..cache.feeding import trial
 from ..cache.transfer import Cached, Transfer, rows_computed
+from ..data.examples import DataSet
 from ..graph.towers import session_config
-from ..plan.job import make_job, opening_lines
+from ..plan.job import make_job, planned_event
 from ..use.costs import MEASURED, WARMING, Costs, Pace, gpu_memory, pace
 from .run import bytes_of_checkpoints
 
 
-def dry_run(options: object, say: Callable[[str], None] = lambda line: None) -> Costs:
-    """Measures a run of ckpt-finetune; `say` is given what the run would print before its first step.
+def dry_run(options: object, on_event: OnEvent = ignore, data: DataSet | None = None) -> Costs:
+    """Measures a run of ckpt-finetune; `on_event` is told what the run would tell before its first step.
 
     Raises what `finetune` would raise before its first step.
     """
-    job = make_job(options)
-    for line in opening_lines(job, session_config(options.device)[1]):
-        say(line)
-    with trial(job, job.total, say) as (job, graph, transfer, session, unreadable), unreadable.raised():
+    job = make_job(options, data)
+    on_event(planned_event(job, session_config(options.device)[1]))
+    with trial(job, job.total, on_event) as (job, graph, transfer, session, unreadable), unreadable.raised():
         measured = Measured(job, graph, transfer, session, unreadable)
         paces, variables = measured.paces(), graph.model.variables
     row_bytes = transfer.cache.row_bytes if isinstance(transfer, Transfer) else 0

@@ -8,25 +8,43 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ... import html
 from ...errors import PlanError, TrainingError
+from ...events import (
+    Audited,
+    AugmentationDrawn,
+    CacheUnused,
+    Continued,
+    Evaluated,
+    Event,
+    Finished,
+    ImagesLeftOut,
+    OnEvent,
+    PhaseBegan,
+    Restored,
+    Step,
+    ignore,
+)
 from ...formats.placing import write_text
 from ...graphs.text import conflict_text
 from ...tensors import Tensors
 from ..cache.feeding import Graph, build_graph, choose_precision, from_cache
 from ..cache.head_only import recall
 from ..cache.transfer import Transfer, settled
+from ..data.examples import DataSet
 from ..data.pipeline import Unreadable
 from ..graph.cluster import Cluster, machine_lost
 from ..graph.devices import Placement, place
-from ..graph.progress import Progress, StopRequest
+from ..graph.progress import StopRequest, told
 from ..graph.restore import assign, audit, planned_tensors
 from ..graph.tensorflow_paths import tensorflow_path
 from ..graph.towers import for_feeding, session_config
@@ -34,7 +52,7 @@ from ..options.training import AUTO, FLOAT32, Options
 from ..pages.augmentation_picture import draw_augmentation
 from ..pages.figures import check_picture
 from ..pages.report import write_report
-from ..plan.job import Job, make_job, opening_lines
+from ..plan.job import Job, make_job, planned_event
 from ..plan.schedule import rate_at
 from ..use.evaluation import Evaluation
 from ..use.recorded import MEAN_AVERAGE_PRECISION
@@ -45,7 +63,6 @@ from .run import (
     Run,
     bytes_of_checkpoints,
     evaluate,
-    figures,
     freeze_audit,
     last_good,
     save,
@@ -77,19 +94,32 @@ class Result:
     freeze_audit: Mapping[str, object]
     stopped: str = ""
 
+    def _repr_html_(self) -> str:
+        """For notebooks: how it ended, and the report of the run."""
+        done = f"{self.step:,} of {self.total:,} steps" + (f", stopped by {self.stopped}" if self.stopped else "")
+        pairs = [(key.replace("_", " "), value) for key, value in self.validation.items()]
+        if self.best:
+            pairs.append(("best checkpoint", f"step {self.best['step']:,}: {Path(self.train_dir, 'best.ckpt')}"))
+        identical, changed = self.freeze_audit["identical"], len(self.freeze_audit["changed"])
+        pairs.append(("freeze audit", f"{identical:,} tensors are bit for bit as planned, {changed:,} changed"))
+        report = Path(self.train_dir, "report.html")
+        shown = html.folded("report", html.page(report.read_text(encoding="utf-8"))) if report.is_file() else ""
+        return html.title(self.train_dir, done) + html.facts(pairs) + shown
+
 
 def finetune(
-    options: Options, say: Callable[[str], None] = lambda line: None, cluster: Cluster | None = None, target: str = ""
-) -> Result:
-    """Runs, or continues, what the options describe; `say` is given lines for people. With a cluster, `target` is this
-    task's server.
+    options: Options, on_event: OnEvent = ignore, *, data: DataSet | None = None, cluster: Cluster | None = None,
+    target: str = "",
+) -> Result:  # fmt: skip
+    """Runs, or continues, what the options describe; `on_event` is told what happens (`ckpt_tools.events`). `data` is a
+    data set in memory, in place of `options.data`. With a cluster, `target` is this task's server.
 
     Raises PlanError for a plan with conflicts and TrainingError for a folder that holds another run, both before
     anything is written; TrainingError when the loss is no longer a number.
     """
     # --- source, net, data, plan -------------------------------------------------------------------------------
     began = time.monotonic()
-    job = make_job(options)
+    job = make_job(options, data)
     head = job.head.place(job.net)
     graph = job.net.graph.digest if job.net.graph else ""
     directory, resumed = open_run(job.options, job.plans, job.data.labels, job.source, head=head, graph=graph)
@@ -102,25 +132,26 @@ def finetune(
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
     job = replace(job, frozen=choose_precision(job, placement, recorded))
     config, device = session_config(options.device, placement.cpus)
-    for line in opening_lines(job, device):
-        say(line)
+    on_event(planned_event(job, device))
     if len(placement.parts) > 1:
-        say(placement.line(options.batch_size))
+        on_event(placement.divided(options.batch_size))
     if options.show_augmentation:
         check_picture(options.show_augmentation, options.data)
         how = {"batch_size": options.batch_size, "seed": options.seed}
         count = draw_augmentation(job.data.train, job.preprocessing, options.show_augmentation, **how)
-        say(f"picture        {count} images before and after augmentation: {options.show_augmentation}")
+        on_event(AugmentationDrawn(count, options.show_augmentation))
 
     # --- one phase of --unfreeze after the other; nearly always there is one ------------------------------------
     seconds = {"preparation": time.monotonic() - began}
     with StopRequest() as stop:
         while True:
-            result = train_phase(job, directory, resumed, Place(placement, config, cluster, target), stop, seconds, say)
+            where = Place(placement, config, cluster, target)
+            result = train_phase(job, directory, resumed, where, stop, seconds, on_event)
             if result.step < job.until or job.until >= job.total:
+                on_event(Finished(result))
                 return result
             job, resumed = job.at_step(result.step), result.step
-            say(f"unfreezing     {', '.join(job.phases[job.phase].trainable)} train from here on")
+            on_event(PhaseBegan(job.phases[job.phase].trainable))
 
 
 def check_graph(job: Job) -> None:
@@ -138,26 +169,26 @@ def check_graph(job: Job) -> None:
 
 def train_phase(
     job: Job, directory: RunDirectory, resumed: int | None, where: Place, stop: StopRequest, seconds: dict[str, float],
-    say: Callable[[str], None],
+    on_event: OnEvent,
 ) -> Result:  # fmt: skip
     """Trains by one plan, from the checkpoint of the step `resumed` (None: from the source) to the phase's end."""
     # --- graph, restore and audit, transfer values -------------------------------------------------------------
-    with opened(job, directory, resumed, where, seconds, say) as (run, graph, transfer):
+    with opened(job, directory, resumed, where, seconds, on_event) as (run, graph, transfer):
         job, batches = run.job, (graph.training, graph.validation)
         if isinstance(transfer, Transfer):
             batches = batches_of_values(run, transfer, stop)
         whole = stop.signal or graph.known or not recall(job, where.placement)
         if whole:
-            trained = train_and_save(run, *batches, where.cluster, stop, say)
+            trained = train_and_save(run, *batches, where.cluster, stop)
     if not whole:  # all that reaches the head is there: the net in front of it can go
-        with opened(job, directory, resumed, where, seconds, lambda line: None, run.planned) as (run, _, transfer):
-            trained = train_and_save(run, *batches_of_values(run, transfer, stop), where.cluster, stop, say)
+        with opened(job, directory, resumed, where, seconds, on_event, run.planned) as (run, _, transfer):
+            trained = train_and_save(run, *batches_of_values(run, transfer, stop), where.cluster, stop)
 
     # --- freeze audit and result -------------------------------------------------------------------------------
     began = time.monotonic()
     audited = freeze_audit(run)
     run.spent("freeze audit", began)
-    say(audited["text"])
+    on_event(Audited(audited["identical"], tuple(audited["changed"])))
     result = Result(
         str(directory.path),
         run.step,
@@ -184,11 +215,12 @@ class Trained(NamedTuple):
 @contextmanager
 def opened(
     job: Job, directory: RunDirectory, resumed: int | None, where: Place, seconds: dict[str, float],
-    say: Callable[[str], None], planned: Tensors | None = None,
+    on_event: OnEvent, planned: Tensors | None = None,
 ) -> Iterator[tuple[Run, Graph, Transfer | str]]:  # fmt: skip
     """A session in which every variable has its value, and what is cached of its graph. `planned` are the values of a
     graph with more of the net in it, whose initializers this one may lack."""
     began, options, first = time.monotonic(), job.options, planned is None
+    tell = on_event if first else ignore
     with tf.Graph().as_default(), tf.device(where.placement.home):
         unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
         graph = build_graph(job, where.placement, unreadable, step=resumed or 0, length=job.total)
@@ -197,14 +229,17 @@ def opened(
         transfer = graph.transfer(job, planned)
         config = for_feeding(where.config) if isinstance(transfer, Transfer) else where.config
         with tf.Session(where.target, config=config) as session:
-            run = Run(job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds)
-            say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
+            run = Run(
+                job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds,
+                on_event=on_event,
+            )  # fmt: skip
+            tell(CacheUnused(transfer) if isinstance(transfer, str) else transfer.found())
             if first:
                 directory.check_room(sum(bytes_of_checkpoints(job, graph.model.variables)), anew=resumed is None)
-            say(restore(run, resumed))
+            tell(restore(run, resumed))
             transfer, run.job = settled(transfer, job, graph.model, session, planned, unreadable)
             if isinstance(transfer, Transfer) and options.precision == AUTO:
-                say(run.job.frozen.line())
+                tell(run.job.frozen.chosen())
             anew = resumed is None and first
             net = job.net.graph.data if job.net.graph else b""
             directory.begin(job.plan, options, job.data.labels, facts(run.job), anew=anew, graph=net)
@@ -215,28 +250,27 @@ def opened(
 def batches_of_values(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[Batches, Batches]:
     """Training and validation batches of transfer values, computed as far as they are not there."""
     began = time.monotonic()
-    found = from_cache(transfer, run.job, run.model, run.session, run.unreadable, stop, step=run.step)
+    found = from_cache(transfer, run.job, run.model, run.session, run.unreadable, stop, run.on_event, step=run.step)
     run.spent("transfer values", began)
     return found
 
 
 def train_and_save(
-    run: Run, training: Batches, validation: Batches, cluster: Cluster | None, stop: StopRequest,
-    say: Callable[[str], None],
-) -> Trained:  # fmt: skip
+    run: Run, training: Batches, validation: Batches, cluster: Cluster | None, stop: StopRequest
+) -> Trained:
     """Trains to the phase's end or a request to stop, and saves."""
     job = run.job
     with machine_lost(cluster, lambda: save_what_is_whole(run)):
-        now = train(run, training, validation, stop, say)
+        now = train(run, training, validation, stop)
     save(run)
     if note := run.unreadable.note():
-        say(note)
+        run.on_event(ImagesLeftOut(dict(run.unreadable.reasons), note, training=True))
     over = run.step == job.until < job.total
     return Trained(now, over, None if stop.signal or over else evaluate_for_report(run, validation))
 
 
-def restore(run: Run, resumed: int | None) -> str:
-    """Gives every variable its value: by the plan, or from the run's own checkpoint. Returns a sentence on it."""
+def restore(run: Run, resumed: int | None) -> Event:
+    """Gives every variable its value: by the plan, or from the run's own checkpoint. Returns what is told of it."""
     everything = run.model.variables
     net = {name: variable for name, variable in everything.items() if name in run.planned}
     others = {name: variable for name, variable in everything.items() if name not in run.planned}
@@ -244,9 +278,7 @@ def restore(run: Run, resumed: int | None) -> str:
     if resumed is None:
         assign(run.session, net, run.planned)
         run.session.run(start_others)  # slots and global_step: constants; moving averages: the variables themselves
-        compared = f"{audit(run.session, net, run.planned)} variables, read back and compared with the plan"
-        copied = f"; {len(run.planned) - len(net)} are copied" if len(net) < len(run.planned) else ""
-        return f"restored       {compared}{copied}"
+        return Restored(audit(run.session, net, run.planned), copied=len(run.planned) - len(net))
     saved_path = run.directory.prefix(resumed)
     saved = read_tensors(saved_path)
     missing = [name for name in net if name not in saved]
@@ -259,15 +291,10 @@ def restore(run: Run, resumed: int | None) -> str:
     audit(run.session, known, saved)
     run.step, run.frozen, run.best = resumed, saved, run.directory.best_record()
     run.directory.forget_after(resumed)
-    new = [name for name in others if name not in saved]
-    shown = ", ".join(new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
-    started = f"; started afresh, since the checkpoint has none: {shown}" if new else ""
-    return f"continuing     after step {resumed:,} of {run.job.total:,}{started}"
+    return Continued(resumed, run.job.total, tuple(name for name in others if name not in saved))
 
 
-def train(
-    run: Run, training: Batches, validation: Batches, stop: StopRequest, say: Callable[[str], None]
-) -> dict[str, float]:
+def train(run: Run, training: Batches, validation: Batches, stop: StopRequest) -> dict[str, float]:
     """The loop: one step after the other until the last one or a request to stop. Returns the last evaluation."""
     job, options, model = run.job, run.job.options, run.model
     feeds = [model.step.learning_rate, *training.tensors]
@@ -280,7 +307,7 @@ def train(
     events = tf.summary.FileWriter(tensorflow_path(run.directory.path), graph=graph, filename_suffix=suffix)
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
-    with Progress("training", total=job.total, done=run.step) as progress, run.unreadable.raised():
+    with told(run.on_event, "training", total=job.total, done=run.step), run.unreadable.raised():
         while run.step < job.until and not stop.signal and not run.patience_is_over:
             rate = rate_at(options, job.base_rate, run.step, job.total, job.per_epoch)
             _, loss, accuracy, norms = one_step(rate, *next(batches))
@@ -291,13 +318,12 @@ def train(
             run.step += 1
             measured.append((loss, accuracy))
             losses.append(loss)
-            progress.step(options.batch_size, f"loss {loss:.4f}")
 
             evaluates = run.step % (options.eval_steps or job.per_epoch) == 0 or run.step == job.until
             if evaluates:
                 evaluated = evaluate(run, validation)
-                progress.say(f"step {run.step:,}: loss {np.mean(losses):.4f}, {figures(evaluated)}")
-                losses = []  # what is said is the mean since the last line; a batch of few images says little
+                run.on_event(Evaluated(run.step, float(np.mean(losses)), evaluated))
+                losses = []  # what is told is the mean since the last line; a batch of few images says little
             if evaluates or run.step % options.log_steps == 0:
                 log(run, events, rate, measured, evaluated if evaluates else {}, time.monotonic() - started)
                 measured = []
@@ -305,6 +331,7 @@ def train(
             if due or (options.save_steps and run.step % options.save_steps == 0 and run.step < job.until):
                 save(run)
                 saved_at = time.monotonic()
+            run.on_event(Step(run.step, job.total, float(loss), float(accuracy), rate, options.batch_size))
         if not evaluated and not stop.signal:
             evaluated = evaluate(run, validation)
     events.close()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ...errors import TrainingError
+from ...events import ClusterReady, MachineLost, OnEvent
 from ..graph.cluster import Cluster, MachineLostError, machine_lost, serve, start_server, tell, wait_for
 from ..graph.devices import place
 from ..graph.towers import session_config
@@ -15,7 +15,7 @@ from .finetune import Result, finetune
 from .written import read_list
 
 
-def finetune_as_task(cluster: Cluster, options: Options, say: Callable[[str], None]) -> Result | str:
+def finetune_as_task(cluster: Cluster, options: Options, on_event: OnEvent) -> Result | str:
     """What the task of this process has to do. The leader's result; what the leader said last to the others.
 
     Raises TrainingError naming the machines that cannot be reached, MachineLostError for one that went away and did
@@ -23,7 +23,7 @@ def finetune_as_task(cluster: Cluster, options: Options, say: Callable[[str], No
     """
     config, _ = session_config(options.device, place(options, cluster).cpus)
     if not cluster.leads:
-        return serve(cluster, config, options.start_timeout, say)
+        return serve(cluster, config, options.start_timeout, on_event)
     server = start_server(cluster, config)
     said = "it failed"
     try:
@@ -31,8 +31,8 @@ def finetune_as_task(cluster: Cluster, options: Options, say: Callable[[str], No
         if missing:
             fact = f"cannot be reached after {options.start_timeout:g} s: {cluster.shown(missing)}"
             raise TrainingError(fact, advice="Start the same command there, with its own TF_CONFIG.")
-        say(f"cluster        {len(cluster.names)} machines: {cluster.shown(cluster.names)}")
-        result = _lead(cluster, options, say, server.target)
+        on_event(ClusterReady(len(cluster.names), cluster.shown(cluster.names)))
+        result = _lead(cluster, options, on_event, server.target)
         said = "the run was stopped" if result.stopped else "the run is done"
     except MachineLostError as error:
         said = f"the run stopped: {error.fact}"
@@ -42,7 +42,7 @@ def finetune_as_task(cluster: Cluster, options: Options, say: Callable[[str], No
     return result
 
 
-def _lead(cluster: Cluster, options: Options, say: Callable[[str], None], target: str) -> Result:
+def _lead(cluster: Cluster, options: Options, on_event: OnEvent, target: str) -> Result:
     """Trains; after the loss of a machine that comes back in time, goes on from what was saved."""
     folder = Path(options.train_dir)
     before = read_list(folder).run
@@ -50,11 +50,11 @@ def _lead(cluster: Cluster, options: Options, say: Callable[[str], None], target
         try:
             # Lost before the first step or after the last one:
             with machine_lost(cluster, lambda: "nothing was trained since the last checkpoint"):
-                return finetune(options, say, cluster, target)
+                return finetune(options, on_event, cluster=cluster, target=target)
         except MachineLostError as error:
             if not options.worker_timeout:
                 raise
-            say(f"{error.fact}; waiting {options.worker_timeout:g} s for it to come back")
+            on_event(MachineLost(error.fact, options.worker_timeout))
             if wait_for(cluster, cluster.others, options.worker_timeout):
                 raise
             if read_list(folder).run != before:  # --fresh has begun: what is there now is this run

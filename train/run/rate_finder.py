@@ -10,15 +10,17 @@ smoothed, an end when it has grown to four times its least. Nothing is saved but
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ...errors import OutputError, TrainingError
+from ...events import OnEvent, RateFound, RateTried, ignore
 from ...formats.placing import write_text
-from ..graph.progress import Progress, StopRequest
+from ..data.examples import DataSet
+from ..graph.progress import StopRequest, told
 from ..options.training import Options
 from ..pages.figures import check_picture, new_figure, write_png
 from ..plan.job import Job, make_job
@@ -43,7 +45,7 @@ class Found(NamedTuple):
     files: tuple[str, ...]
 
 
-def find_learning_rate(options: Options, say: Callable[[str], None] = lambda line: None) -> Found:
+def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataSet | None = None) -> Found:
     """Trains from the source for up to STEPS steps with rising rates and writes `options.find_learning_rate`, a PNG
     file, and a CSV file beside it.
 
@@ -59,8 +61,8 @@ def find_learning_rate(options: Options, say: Callable[[str], None] = lambda lin
         fact = "exists, and --find-learning-rate did not write it"
         raise OutputError(fact, path=table, advice="Choose another name for the picture.")
     new_figure(1, 1)  # matplotlib is missed before the steps, not after them
-    job = make_job(options)
-    losses = tuple(_losses(job, say))
+    job = make_job(options, data)
+    losses = tuple(_losses(job, on_event))
     rates, smoothed = rate_ramp()[: len(losses)], smooth(losses)
     found = Found(rates, losses, smoothed, suggest(rates, smoothed), (str(picture), str(picture.with_suffix(".csv"))))
     try:
@@ -69,7 +71,7 @@ def find_learning_rate(options: Options, say: Callable[[str], None] = lambda lin
         write_text(table, "\n".join([COLUMNS, *map(",".join, rows)]) + "\n")
     except OSError as error:
         raise OutputError(f"cannot be written ({error.strerror})", path=error.filename or picture) from error
-    say(f"learning rate  {found.suggestion:.2g}: the loss falls steepest there; {' and '.join(found.files)}")
+    on_event(RateFound(found.suggestion, found.files))
     return found
 
 
@@ -110,21 +112,21 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
     raise TrainingError("the loss falls at no learning rate", advice="Look at the data, or at what is trainable.")
 
 
-def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
+def _losses(job: Job, on_event: OnEvent) -> Iterator[float]:
     """The loss of each step with the rates of the ramp, until it diverges."""
     from ..cache.feeding import from_cache, trial
     from ..cache.transfer import Transfer
 
-    with trial(job, STEPS, say) as (job, graph, transfer, session, unreadable), StopRequest() as stop:
+    with trial(job, STEPS, on_event) as (job, graph, transfer, session, unreadable), StopRequest() as stop:
         model, batches = graph.model, graph.training
         if isinstance(transfer, Transfer):
-            batches, _ = from_cache(transfer, job, model, session, unreadable, stop)
+            batches, _ = from_cache(transfer, job, model, session, unreadable, stop, on_event)
             if stop.signal:
                 raise KeyboardInterrupt
         feeds = [model.step.learning_rate, *batches.tensors]
         one_step = session.make_callable([model.step.train, model.step.loss], feed_list=feeds)
         values, losses = batches.start(session), []
-        with Progress("learning rates", total=STEPS) as progress, unreadable.raised():
+        with told(on_event, "learning rates", total=STEPS), unreadable.raised():
             for rate in rate_ramp():
                 loss = float(one_step(rate, *next(values))[1])
                 if stop.signal:
@@ -133,7 +135,7 @@ def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
                     return
                 losses.append(loss)
                 yield loss
-                progress.step(job.options.batch_size, f"rate {rate:.1e}, loss {loss:.4f}")
+                on_event(RateTried(rate, loss, job.options.batch_size))
                 means = smooth(losses)
                 if means[-1] > DIVERGED * min(means):
                     return

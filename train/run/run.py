@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ...errors import TrainingError
+from ...events import OnEvent, Saved, ignore
 from ...formats.output import needed_bytes
 from ...nets.graph import build_net
 from ...tensors import Spec, Tensor, Tensors, from_arrays
@@ -43,6 +44,7 @@ class Run:
     gradient_norms: np.ndarray | None = None  # of the last good step, by trained variable
     unreadable: Unreadable = field(default_factory=Unreadable)
     seconds: dict[str, float] = field(default_factory=dict)
+    on_event: OnEvent = ignore
 
     def spent(self, what: str, since: float) -> None:
         """Adds the seconds since `since` to what result.json says of the time."""
@@ -93,18 +95,6 @@ def _until_the_end(run: Run, batches: Batches) -> Iterator[list[np.ndarray]]:
 
 def _score(found: Mapping[str, float]) -> tuple[float, float]:
     return found.get(MEAN_AVERAGE_PRECISION, found["validation_accuracy"]), -found["validation_loss"]
-
-
-def figures(found: Mapping[str, float], loss_first: bool = True) -> str:
-    """An evaluation in words: what it is judged by, and the loss."""
-    if not found:
-        return "no validation images"
-    if MEAN_AVERAGE_PRECISION in found:
-        score = f"mean average precision {found[MEAN_AVERAGE_PRECISION]:.3f}"
-    else:
-        score = f"accuracy {found['validation_accuracy']:.3f}"
-    loss = f"loss {found['validation_loss']:.4f}"
-    return f"validation {loss}, {score}" if loss_first else f"{score}, {loss}"
 
 
 def last_good(run: Run) -> str:
@@ -170,11 +160,13 @@ def save(run: Run) -> None:
     meta = meta_graph(job) if job.net.graph else b""
     prefix = run.directory.save(run.step, tensors, provenance, meta)
     run.frozen = read_tensors(prefix)  # from here on frozen tensors are copied as bytes
+    run.on_event(Saved(run.step, prefix))
     if run.better is not None:
         moved = {name: tensor for name, tensor in run.better.items() if name in movable or name not in run.planned}
         tensors = {**{name: run.frozen[name] for name in run.better}, **moved}
         run.directory.save_best(Tensors(tensors), provenance, run.best, meta)
         run.better = None
+        run.on_event(Saved(run.best["step"], run.directory.best, best=True))
     run.spent("saving", began)
 
 
@@ -198,5 +190,4 @@ def freeze_audit(run: Run) -> dict[str, object]:
     if wrong:
         raise TrainingError(f"frozen tensors differ from the source: {', '.join(wrong[:5])}", path=run.directory.path)
     same = len(run.planned) - len(changed)
-    text = f"freeze audit   {same} of {len(run.planned)} tensors are bit for bit as planned; {len(changed)} changed"
-    return {"identical": same, "changed": changed, "movable": sorted(movable), "text": text}
+    return {"identical": same, "changed": changed, "movable": sorted(movable)}

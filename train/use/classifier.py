@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import DataError, RecipeError, TrainingError, UnsupportedError
+from ...events import Advanced, OnEvent, ignore
 from ...formats import Checkpoint, open_checkpoint
 from ...kinds import kinds
 from ...labels import read_labels
@@ -22,7 +23,7 @@ from ...tensors import Spec, Tensors
 from ..data.examples import DataSet, Examples, steps_per_epoch
 from ..data.labelling import Names
 from ..data.preprocess import Preprocessing, from_dict
-from ..graph.progress import Progress
+from ..graph.progress import told
 from ..options.configuration import coerce, option, problem_with, read_config
 from ..options.net_options import NetOptions
 from ..options.styles import style_problem
@@ -290,11 +291,12 @@ def run_on(
     device: str = "auto",
     unreadable: Unreadable | None = None,
     precision: str = "float32",
+    on_event: OnEvent = ignore,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Runs a graph on the examples, in order; yields what `make(images)` wants, and "index", for each batch.
 
     `make` builds the graph on `images` [batch, s, s, 3] of the type `precision`; what is yielded is never less than
-    float32. Images are decoded while the net works on those before them. A bar on stderr shows images a second.
+    float32. Images are decoded while the net works on those before them. `on_event` is told how far it is.
     """
     import tensorflow.compat.v1 as tf
 
@@ -317,7 +319,7 @@ def run_on(
         session = tf.Session(config=session_config(device)[0])
     # Not as default session and graph: these would be the caller's, too, between two batches.
     steps = steps_per_epoch(len(examples), batch_size)
-    with closing(session), Progress(title, total=steps, unit="batch") as bar:
+    with closing(session), told(on_event, title, total=steps, unit="batch"):
         with graph.as_default():
             restore(session, classifier, wanted.variables)
             session.run(iterator.initializer)
@@ -329,7 +331,7 @@ def run_on(
             except tf.errors.OutOfRangeError:  # images that could not be decoded made it shorter
                 return
             yield got
-            bar.step(len(got["index"]))
+            on_event(Advanced(title, images=len(got["index"])))
 
 
 def _not_less(tensor: tf.Tensor) -> tf.Tensor:
@@ -340,8 +342,9 @@ def _not_less(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def choose_precision(
-    classifier: Classifier, examples: Examples, make: Callable[[tf.Tensor], Wanted], precision: str, device: str
-) -> Choice:
+    classifier: Classifier, examples: Examples, make: Callable[[tf.Tensor], Wanted], precision: str, device: str,
+    on_event: OnEvent = ignore,
+) -> Choice:  # fmt: skip
     """What --precision means for these examples; for auto a few of them are computed both ways."""
     import numpy as np
 
@@ -360,7 +363,7 @@ def choose_precision(
     few, both = examples.take(np.linspace(0, len(examples) - 1, CHECKED).astype(int)), []
     try:
         for each in (FLOAT32, choice.precision):
-            how = {"device": device, "precision": each, "unreadable": Unreadable(limit=1.0)}
+            how = {"device": device, "precision": each, "unreadable": Unreadable(limit=1.0), "on_event": on_event}
             (found,) = run_on(classifier, few, make, title="comparing", **how)
             both.append([values for name, values in found.items() if name != "index"])
     except DataError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...errors import RecipeError
 from ..data.examples import DataSet
 from ..data.loading import data_set_of
+from ..data.memory import in_memory, was_in_memory
 from ..options.configuration import option
 from .classifier import Classifier, SourceOptions
 
@@ -38,13 +39,21 @@ class DataOptions(SourceOptions):
         return problems
 
 
-def data_of(classifier: Classifier, options: DataOptions | None = None) -> DataSet:
-    """The data set that the options name; that of the run by default, which is read and split as the run did.
+def data_of(classifier: Classifier, options: DataOptions | None = None, given: DataSet | None = None) -> DataSet:
+    """The data set that the options name; that of the run by default, which is read and split as the run did. One that
+    is `given` is in memory already.
 
     Raises DataError for one that does not suit, RecipeError where none is named.
     """
     run = classifier.options
+    if given is not None:
+        data = in_memory(given, run, training=False)
+        classifier.check_takes(data)
+        return data
     path = options.data if options else ""
+    if not path and was_in_memory(run.data):
+        fact = "the run was trained on arrays in memory"
+        raise RecipeError(fact, path=classifier.path, advice="Give --data; in Python, data=.")
     if not path and not run.data:
         fact = "--data must be given: no run of ckpt-finetune says what this was trained on"
         raise RecipeError(fact, path=classifier.path)

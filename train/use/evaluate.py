@@ -6,13 +6,14 @@ evaluation.summary["accuracy"]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import DataError, RecipeError
+from ...events import ExamplesFound, Finished, GapMeasured, ImagesLeftOut, Noted, OnEvent, Opened, ignore
 from ..data.examples import DataSet, Examples
 from ..data.labels_csv import Images
 from ..data.loading import load_data_set
@@ -59,8 +60,8 @@ class EvaluateOptions(DataOptions):
         return problems
 
 
-def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line: None) -> Evaluation:
-    """Runs the net on the images of the data set; `say` is given lines for people.
+def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: DataSet | None = None) -> Evaluation:
+    """Runs the net on the images of the data set, or of `data`, which is in memory; `on_event` is told what happens.
 
     Raises DataError where the data's classes are not the net's.
     """
@@ -68,26 +69,27 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     classifier = options.open(labels=options.labels, threshold=options.threshold)
     if options.batch_norm_gap and not classifier.plan.batch_norm:
         raise RecipeError(f"--batch-norm-gap is pointless: {classifier.net.title} has no batch norm")
-    data = data_of(classifier, options)
+    data = data_of(classifier, options, data)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)
-    say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
-    say(f"{classifier.takes:<14} {len(examples):,} ({options.split}) of {options.data or classifier.options.data}")
+    on_event(Opened(classifier.net.title, classifier.path, classifier.classes))
+    place = options.data or classifier.options.data
+    on_event(ExamplesFound(classifier.takes, len(examples), options.split, place))
     for line in filter(None, (*classifier.notes, *data.notes, note, stale_batch_norm(classifier))):
-        say(f"note           {line}")
+        on_event(Noted(line))
 
     # --- logits of all of them ---
     make = lambda images: logits_of(classifier, images)  # noqa: E731
-    choice = choose_precision(classifier, examples, make, options.precision, options.device)
+    choice = choose_precision(classifier, examples, make, options.precision, options.device, on_event)
     if choice.precision != FLOAT32 or choice.found:
-        say(choice.line())
+        on_event(choice.chosen())
     unreadable = Unreadable()
-    how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
+    how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable, "on_event": on_event}
     parts = list(run_on(classifier, examples, make, title="evaluating", precision=choice.precision, **how))
     logits = np.concatenate([part["logits"] for part in parts])
     examples = examples.take(np.concatenate([part["index"] for part in parts]))
     if unreadable.reasons:
-        say(f"note           {unreadable.note()}")
+        on_event(ImagesLeftOut(dict(unreadable.reasons), unreadable.note()))
 
     # --- figures ---
     true = true_classes(classes, examples.label_ids, classifier.classes)
@@ -100,8 +102,11 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     made.summary["unreadable"] = dict(unreadable.reasons)
     made.summary["precision"] = choice.precision
     if options.batch_norm_gap:
-        made.summary["batch_norm_gap"] = gap = batch_norm_gap(classifier, examples, logits, made.true, options)
-        say(f"batch norm     {gap['text']}")
+        made.summary["batch_norm_gap"] = gap = batch_norm_gap(
+            classifier, examples, logits, made.true, options, on_event
+        )
+        on_event(GapMeasured(**gap))
+    on_event(Finished(made))
     return made
 
 
@@ -143,12 +148,14 @@ def stale_batch_norm(classifier: Classifier) -> str:
 
 
 def batch_norm_gap(
-    classifier: Classifier, examples: Examples, logits: np.ndarray, true: np.ndarray, options: EvaluateOptions
-) -> Mapping[str, object]:
+    classifier: Classifier, examples: Examples, logits: np.ndarray, true: np.ndarray, options: EvaluateOptions,
+    on_event: OnEvent,
+) -> Mapping[str, object]:  # fmt: skip
     """Accuracy of up to four batches of images, drawn at random, with stored and with batch statistics."""
     order = np.random.default_rng(0).permutation(len(true))[: 4 * options.batch_size]
     chosen = examples.take(order)
-    how = {"title": "batch statistics", "batch_size": options.batch_size, "device": options.device}
+    how = {"batch_size": options.batch_size, "device": options.device, "on_event": on_event}
+    how["title"] = "batch statistics"
     parts = run_on(classifier, chosen, lambda images: logits_of(classifier, images, training_batch_norm=True), **how)
     stored = accuracy(true[order], logits[order])
     batch = accuracy(true[order], np.concatenate([part["logits"] for part in parts]))

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ... import html
 from ..data.examples import Examples, label_text
 from . import metrics
 
+CELLS = 30  # classes up to which a confusion matrix is shown as a table
 HALF = 0.5  # threshold, unless another is given
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """What was found. `rows` are per class, `summary` is what --json prints; arrays are in the order of the images
     that could be decoded.
@@ -43,6 +45,26 @@ class Evaluation:
     def confidence(self) -> np.ndarray:
         """float64 [n]: the probability of the predicted class."""
         return self.probabilities[np.arange(len(self.predicted)), self.predicted]
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in self.summary.items() if isinstance(value, float))
+        return f"<evaluation of {self.summary['source']} on {self.summary['images']:,} examples: {figures}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: figures of all, of each class, the confusion matrix, the surest errors."""
+        figures = [(key.replace("_", " "), value) for key, value in self.summary.items() if isinstance(value, float)]
+        said = f"{self.summary['images']:,} examples, {len(self.labels):,} classes, from {self.summary['source']}"
+        columns = list(self.rows[0]) if self.rows else []
+        parts = [html.title(str(self.summary["net"]), said), html.facts(figures), html.table(self.rows, columns)]
+        if not self.many and len(self.labels) <= CELLS:
+            rows = [
+                {"true": label, **dict(zip(self.labels, map(int, counts), strict=True))}
+                for label, counts in zip(self.labels, self.confusion, strict=True)
+            ]
+            parts.append(html.folded("confusion: predicted classes across", html.table(rows, ["true", *self.labels])))
+        if worst := self.summary["worst"]:
+            parts.append(html.folded("surest errors", html.table(worst, list(worst[0]))))
+        return "".join(parts)
 
 
 def summarise(

@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError, OutputError, TrainingError, nearest
+from ...events import Finished, Noted, OnEvent, Opened, ignore
 from ...formats.placing import write_text
 from ..data.examples import Examples, named
 from ..options.configuration import option
@@ -85,7 +86,7 @@ class Exported:
     images: int
 
 
-def export(options: ExportOptions, say: Callable[[str], None] = lambda line: None) -> Exported:
+def export(options: ExportOptions, on_event: OnEvent = ignore) -> Exported:
     """Writes the folder; nothing is there until every format has been read back and has agreed.
 
     Raises OutputError when the folder exists (without `force`) or cannot be written, and TrainingError for a format
@@ -97,15 +98,12 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
     target = Path(options.output)
     _check_target(target, options.force)
     images = _images(options, classifier)
-    say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
-    for note in classifier.notes:
-        say(f"note           {note}")
-
-    if classifier.upright:
-        say(f"note           images are to be given {TURNED}")
+    on_event(Opened(classifier.net.title, classifier.path, classifier.classes))
+    for note in (*classifier.notes, *([f"images are to be given {TURNED}"] if classifier.upright else [])):
+        on_event(Noted(note))
 
     # --- write, read back, compare ---
-    expected = _expected(classifier, images)
+    expected = _expected(classifier, images, on_event)
     with _made_beside(target) as folder:
         rows = _written(classifier, options, folder, images, expected)
         exported = Exported(
@@ -113,6 +111,7 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
             classifier.path, classifier.net.name, classifier.labels, len(images),
         )  # fmt: skip
         _describe(folder, classifier, rows, len(images), options.precision)
+    on_event(Finished(exported))
     return exported
 
 
@@ -143,14 +142,14 @@ def _written(
     return rows
 
 
-def _expected(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
+def _expected(classifier: Classifier, images: Sequence[bytes], on_event: OnEvent) -> np.ndarray:
     """All probabilities of the images, float64 [images, classes], by the way that ckpt-predict goes."""
     sizes = tuple(len(image) for image in images)
     names = tuple(f"image {i}" for i in range(len(images)))
     examples = Examples(np.zeros(len(images), np.int32), names, sizes, lambda i: images[i])
     parts = run_on(
         classifier, examples, lambda batch: logits_of(classifier, batch), title="comparing",
-        batch_size=_BATCH, device="cpu",
+        batch_size=_BATCH, device="cpu", on_event=on_event,
     )  # fmt: skip
     return classifier.probabilities(np.concatenate([part["logits"] for part in parts]))
 

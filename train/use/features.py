@@ -14,13 +14,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ...errors import DataError, RecipeError, nearest
+from ...events import ExamplesFound, Finished, ImagesLeftOut, Noted, OnEvent, Opened, ignore
 from ...names import select
 from ...plan import make_plan
 from ..data.examples import DataSet, Examples
@@ -92,19 +93,22 @@ def share_of_machine(options: FeatureOptions, cluster: Cluster | None) -> Featur
     return replace(options, shard=share[0], shards=share[1])
 
 
-def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda line: None) -> tuple[str, Features]:
-    """Computes the values and writes the files; returns their prefix and what they hold.
+def write_features(
+    options: FeatureOptions, on_event: OnEvent = ignore, *, data: DataSet | None = None
+) -> tuple[str, Features]:
+    """Computes the values of the images that the options name, or of `data`, and writes the files; returns their prefix
+    and what they hold.
 
     Raises DataError for an end point that the net does not have, OutputError where the files cannot be written.
     """
-    work = work_of(options, say)
+    work = work_of(options, on_event, data)
     classifier, examples = work.classifier, work.examples
     prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)
     check_outputs(prefix, work.data.path, options.checkpoint, classifier.path)
     unreadable = Unreadable()
-    values, kept, layer = computed(classifier, work.share, options, prefix, unreadable, work.precision)
+    values, kept, layer = computed(classifier, work.share, options, prefix, unreadable, work.precision, on_event)
     if unreadable.reasons:
-        say(f"note           {unreadable.note()}")
+        on_event(ImagesLeftOut(dict(unreadable.reasons), unreadable.note()))
     facts = {
         "net": classifier.net.name,
         "source": classifier.path,
@@ -129,6 +133,7 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
         turned(examples) if classifier.upright else examples,
     )
     write_companions(features, prefix)
+    on_event(Finished(features))
     return prefix, features
 
 
@@ -144,29 +149,31 @@ class Work(NamedTuple):
     precision: str
 
 
-def work_of(options: FeatureOptions, say: Callable[[str], None]) -> Work:
+def work_of(options: FeatureOptions, on_event: OnEvent, data: DataSet | None = None) -> Work:
     """Opens net and data; raises as `write_features` does."""
     classifier = options.open(head=False)
     classifier.must_take_images()
-    data = data_of(classifier, options)
+    data = data_of(classifier, options, data)
     examples, split = chosen(data, options.split)
     position = np.arange(options.shard, len(examples), options.shards)
-    say(f"net            {classifier.net.title} from {classifier.path}")
-    say(f"images         {len(position):,} of {len(examples):,}, {classifier.preprocessing.image_size} pixels")
+    on_event(Opened(classifier.net.title, classifier.path))
+    size = classifier.preprocessing.image_size
+    on_event(ExamplesFound("images", len(position), options.split, data.path, len(examples), size))
     for note in (*classifier.notes, *data.notes):
-        say(f"note           {note}")
+        on_event(Noted(note))
     share = examples.take(position)
-    choice = precision_of(classifier, share, options)
-    say(choice.line())
+    choice = precision_of(classifier, share, options, on_event)
+    on_event(choice.chosen())
     return Work(classifier, data, examples, split, position, share, choice.precision)
 
 
-def dry_run(options: FeatureOptions, say: Callable[[str], None] = lambda line: None) -> Costs:
+def dry_run(options: FeatureOptions, on_event: OnEvent = ignore) -> Costs:
     """What the work will take, from a few batches of it; nothing is written. Raises as `write_features` does."""
-    work, shapes = work_of(options, say), []
+    work, shapes = work_of(options, on_event), []
     few = work.share.take(np.arange(min(len(work.share), (WARMING + MEASURED) * options.batch_size)))
     make = lambda images: layer_of(work.classifier, images, options)[0]  # noqa: E731
     how = {"batch_size": options.batch_size, "device": options.device, "precision": work.precision}
+    how["on_event"] = on_event
 
     def batches() -> Iterator[int]:
         for part in run_on(work.classifier, few, make, title="transfer values", **how):
@@ -186,17 +193,17 @@ def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
     return data.split(split), each
 
 
-def precision_of(classifier: Classifier, examples: Examples, options: FeatureOptions) -> Choice:
+def precision_of(classifier: Classifier, examples: Examples, options: FeatureOptions, on_event: OnEvent) -> Choice:
     """In what the values are computed. Machines that share the images compute alike, whatever is native to each."""
     if options.shards > 1 and options.precision == AUTO:
         return Choice(FLOAT32, "the same for every part; --precision gives another")
     make = lambda images: layer_of(classifier, images, options)[0]  # noqa: E731
-    return choose_precision(classifier, examples, make, options.precision, options.device)
+    return choose_precision(classifier, examples, make, options.precision, options.device, on_event)
 
 
 def computed(
     classifier: Classifier, examples: Examples, options: FeatureOptions, prefix: str, unreadable: Unreadable,
-    precision: str,
+    precision: str, on_event: OnEvent,
 ) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
     """Writes PREFIX.npy. Returns the values, the numbers of the examples that have a row, and the layer."""
     layers, kept = [], []
@@ -207,7 +214,7 @@ def computed(
         return wanted
 
     how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
-    how["precision"] = precision
+    how |= {"precision": precision, "on_event": on_event}
 
     def blocks() -> Iterator[np.ndarray]:
         for part in run_on(classifier, examples, make, title="transfer values", **how):

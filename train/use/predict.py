@@ -10,13 +10,15 @@ import csv
 import glob
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from ... import html
 from ...errors import DataError, OutputError, nearest
+from ...events import Finished, Noted, OnEvent, ignore
 from ...formats.placing import write_text
 from ...labels import writable
 from ..data.arrays import holds_vectors, read_vectors
@@ -28,6 +30,8 @@ from ..data.pipeline import Unreadable
 from ..options.configuration import option
 from ..options.training import PRECISIONS
 from .classifier import Classifier, SourceOptions, choose_precision, logits_of, run_on, threshold_option
+
+SHOWN = 5  # labels of an image in a notebook's table
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,25 @@ class Predictions:
     labels: tuple[str, ...]
     many: bool = False
 
+    def _repr_html_(self) -> str:
+        """For notebooks: a row an image."""
+        rows = [
+            {"file": row["file"], **{f"label {i + 1}": f"{guess['label']} ({guess['probability']:.3f})"
+                                     for i, guess in enumerate(row["predictions"][:SHOWN])}}
+            for row in self.rows
+        ]  # fmt: skip
+        most = max((len(row) - 1 for row in rows), default=0)
+        return html.title(self.source) + html.table(rows, ["file", *(f"label {i + 1}" for i in range(most))])
+
 
 def predict(
     options: PredictOptions,
     images: Sequence[str | os.PathLike] | str | os.PathLike,
-    say: Callable[[str], None] = lambda line: None,
+    on_event: OnEvent = ignore,
 ) -> Predictions:
     """Runs the net on image files, folders of them, glob patterns, and the images of records, .npz files and published
     data sets; one on vectors, on what ckpt-features wrote.
-    `say` is given lines for people.
+    `on_event` is told what happens.
 
     Raises DataError where there is no image at all, or not what the net takes.
     """
@@ -92,11 +106,11 @@ def predict(
         examples, note = images_in(images, classifier.upright)
     unreadable, rows = Unreadable(limit=1.0), []
     for line in filter(None, (*classifier.notes, note)):
-        say(f"note           {line}")
+        on_event(Noted(line))
     make = lambda images: logits_of(classifier, images)  # noqa: E731
-    choice = choose_precision(classifier, examples, make, options.precision, options.device)
+    choice = choose_precision(classifier, examples, make, options.precision, options.device, on_event)
     if choice.found:
-        say(choice.line())
+        on_event(choice.chosen())
     parts = run_on(
         classifier,
         examples,
@@ -106,6 +120,7 @@ def predict(
         batch_size=min(options.batch_size, len(examples)),
         device=options.device,
         unreadable=unreadable,
+        on_event=on_event,
     )
     for part in parts:
         for number, chances in zip(part["index"], classifier.probabilities(part["logits"]), strict=True):
@@ -116,9 +131,11 @@ def predict(
             if options.all_probabilities:
                 row["probabilities"] = chances.tolist()
             rows.append(row)
-    return Predictions(
+    found = Predictions(
         rows, dict(unreadable.reasons), classifier.path, choice.precision, classifier.labels, classifier.many
     )
+    on_event(Finished(found))
+    return found
 
 
 def images_in(given: Sequence[str], upright: bool = False) -> tuple[Examples, str]:

@@ -1,0 +1,56 @@
+"""Keyword arguments as options: the names, types, checks and help texts are those of the commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ..errors import nearest
+from ..train.options.configuration import flag
+from ..train.options.slim_flags import here
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def options_from(kind: type, given: Mapping[str, object], function: str) -> Any:
+    """The options object of a call. Raises TypeError for a name that is no option, saying which one is meant, and
+    RecipeError for values, as the command does."""
+    names = [found.name for found in dataclasses.fields(kind)]
+    for name in given:
+        if name not in names:
+            known = here(name, list(map(flag, names)))
+            meant = known.removeprefix("--").replace("-", "_") if known.startswith("--") else ""
+            hint = f"; it is {meant} here" if meant else nearest(name, names)
+            raise TypeError(f"{function}() has no option {name!r}{hint}")
+    return kind(**given)
+
+
+def takes(kind: type, leave_out: typing.Collection[str] = ()) -> Callable[[Function], Function]:
+    """Shows the options of a class as keyword arguments of a function that takes `**options`: to help(), to editors and
+    in the reference. `leave_out` are options that the function does not take, or takes in its own way."""
+
+    def shown(function: Function) -> Function:
+        own = inspect.signature(function)
+        hints = typing.get_type_hints(kind)
+        fixed = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {each.name for each in fixed} | set(leave_out)
+        fields = [found for found in dataclasses.fields(kind) if found.name not in taken]
+        options = [
+            inspect.Parameter(found.name, inspect.Parameter.KEYWORD_ONLY, default=found.default,
+                              annotation=_loosely(hints[found.name]))
+            for found in fields
+        ]  # fmt: skip
+        lines = [f"- `{found.name}`: {found.metadata['help']}" for found in fields]
+        function.__signature__ = own.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nOptions:\n\n" + "\n".join(lines)
+        return function
+
+    return shown
+
+
+def _loosely(hint: Any) -> Any:
+    """The type that a caller may give: one pattern for a tuple of them."""
+    return str | tuple[str, ...] if hint == tuple[str, ...] else hint

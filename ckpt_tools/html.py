@@ -1,0 +1,60 @@
+"""HTML for notebooks, of which `_repr_html_` of a plan, a checkpoint, an evaluation or a result is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from .report import cell
+
+SHOWN = 60  # rows of a table; a notebook scrolls badly
+
+
+def title(text: str, more: str = "") -> str:
+    """A heading, and what is said in a smaller voice behind it."""
+    soft = f' <span style="opacity:.65">{escape(more)}</span>' if more else ""
+    return f"<div><b>{escape(text)}</b>{soft}</div>"
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> str:
+    """Words and what they are, a line each.
+
+    >>> facts([("plan", "caa60cc4")])
+    '<table><tr><td style="text-align:left"><b>plan</b></td><td style="text-align:left">caa60cc4</td></tr></table>'
+    """
+    left = 'style="text-align:left"'
+    lines = [
+        f"<tr><td {left}><b>{escape(word)}</b></td><td {left}>{escape(cell(value))}</td></tr>" for word, value in pairs
+    ]
+    return f"<table>{''.join(lines)}</table>"
+
+
+def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], most: int = SHOWN) -> str:
+    """The rows, up to `most` of them, numbers to the right as `report.render` has them."""
+    head = "".join(f'<th style="text-align:left">{escape(column)}</th>' for column in columns)
+    lines = []
+    for row in rows[:most]:
+        cells = []
+        for column in columns:
+            value = row.get(column)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            cells.append(f'<td style="text-align:{"right" if number else "left"}">{escape(cell(value))}</td>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    more = f"<div>and {len(rows) - most:,} more</div>" if len(rows) > most else ""
+    return f"<table><tr>{head}</tr>{''.join(lines)}</table>{more}"
+
+
+def preformatted(text: str) -> str:
+    """Text as it is, with its line ends."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def folded(summary: str, inside: str) -> str:
+    """What is opened by a click."""
+    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+
+
+def page(text: str, height: int = 600) -> str:
+    """A whole HTML page, within the notebook's."""
+    frame = "width:100%;border:1px solid #8884"
+    return f'<iframe srcdoc="{escape(text)}" style="{frame};height:{height}px" sandbox></iframe>'

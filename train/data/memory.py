@@ -1,0 +1,199 @@
+"""Data sets that are in memory: arrays, lists of images or of files, a tf.data.Dataset.
+
+data = data_set(images, labels, ["cat", "dog"])                 uint8 [n, h, w, 3], and ids or names
+data = data_set(train, labels, validation=(others, their_labels))
+data = data_set(tf.data.Dataset.from_tensor_slices((images, labels)))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError, RecipeError
+from ...labels import writable
+from ..options.configuration import flag
+from ..options.training import Options
+from .arrays import array_examples, checked_values, label_values, texts
+from .examples import DataSet, Examples, in_splits
+from .labelling import Names, numbered, several
+from .loading import completed
+from .splits import split_of
+
+LIMIT = 4_000_000_000  # bytes that are taken of a tf.data.Dataset: it is kept in memory as a whole
+MEMORY = "memory-"  # how the path of such a data set begins; a digest of what is in it follows
+ABOUT_FILES = ("labels", "labels_csv", "label_column")  # options that say how files are read
+
+
+def data_set(
+    images: Any,
+    labels: Any = None,
+    label_names: Sequence[str] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    split: Sequence[str] | None = None,
+    validation: Any = None,
+    test: Any = None,
+    limit: int = LIMIT,
+) -> DataSet:
+    """A data set of what is in memory, for `finetune`, `evaluate` and `features`.
+
+    `images`: uint8 [n, height, width, 1 or 3] or [n, height, width]; a list of such images, of any sizes; a list of
+    paths of image files; float [n, d] for vectors; or a tf.data.Dataset of (image, label) pairs or of dictionaries with
+    "image" and "label", batched or not, which is read as a whole, up to `limit` bytes.
+    `labels`: an id or a name for each; of several labels an image a matrix [n, classes] of 0 and 1, or a list of lists.
+    `label_names`: what the classes are called, in the order of their ids. `names`: of the examples; their numbers, or
+    the paths of files, by default. `split`: "train", "validation" or "test" for each example. `validation` and `test`:
+    (images, labels), or a tf.data.Dataset. Without validation examples a share is set aside
+    (`validation_fraction`).
+
+    Raises DataError for what does not fit.
+    """
+    given = {"train": (images, labels), "validation": validation, "test": test}
+    pairs = {word: _pair(pair, limit, word) for word, pair in given.items() if pair is not None}
+    many = any(_several(ids) for _, ids in pairs.values())
+    found = {word: label_values(ids, "labels", many) for word, (_, ids) in pairs.items()}
+    for word, (values, _) in pairs.items():
+        if len(values) != len(found[word]):
+            raise DataError(f"{len(values):,} {word} examples, {len(found[word]):,} labels")
+    own = Names("label_names", dict(enumerate(map(str, label_names)))) if label_names is not None else None
+    together = [label for ids in found.values() for label in ids]
+    classes, numbers = (several if many else numbered)(together, own)
+    parts, start = {}, 0
+    for word, (values, _) in pairs.items():
+        end = start + len(values)
+        prefix = f"{word}:" if len(pairs) > 1 else ""
+        called = names if word == "train" else None
+        parts[word] = _examples(values, numbers[start:end], called, prefix)
+        start = end
+    if split is not None:
+        parts = _divided(parts, split)
+    kind = "vectors" if isinstance(images, np.ndarray) and images.ndim == 2 else "memory"
+    return in_splits(classes, parts, kind, MEMORY + _digest(parts, classes))
+
+
+def in_memory(data: DataSet, options: Options, *, training: bool = True) -> DataSet:
+    """The data set as the options want it: with validation examples, and a vector of labels each where these may be
+    many. Raises RecipeError for options that are about files, DataError for what cannot be trained on."""
+    wrong = [flag(name) for name in ABOUT_FILES if getattr(options, name)] if training else []
+    if wrong:
+        advice = "Name the classes with label_names."
+        raise RecipeError(f"{' and '.join(wrong)}: not for data that are in memory", advice=advice)
+    many = options.labels_per_image == "many"
+    if data.many and not many:
+        raise DataError("images have several labels, or none", advice="--labels-per-image many takes all of them.")
+    return completed(
+        data, many=many, fraction=options.validation_fraction, seed=options.seed, training=training
+    )  # fmt: skip
+
+
+def was_in_memory(path: str) -> bool:
+    """Whether the `data` of a run was in memory."""
+    return path.startswith(MEMORY)
+
+
+# --- what can be given -----------------------------------------------------------------------------------------------
+
+
+def _pair(given: Any, limit: int, word: str) -> tuple[Any, Any]:
+    """Images and labels, a sequence of each."""
+    values, labels = (given, None) if _is_dataset(given) else given
+    if _is_dataset(values):
+        if labels is not None:
+            raise DataError("a tf.data.Dataset has its labels itself", advice="Leave out `labels`.")
+        return _read_all(values, limit)
+    if labels is None:
+        raise DataError(f"no labels for the {word} examples", advice="data_set(images, labels) takes both.")
+    return values, labels
+
+
+def _is_dataset(given: object) -> bool:
+    """Whether it is a tf.data.Dataset, which is found out without importing TensorFlow."""
+    return any(kind.__name__ == "DatasetV2" for kind in type(given).__mro__)
+
+
+def _read_all(dataset: Any, limit: int) -> tuple[list[np.ndarray], list]:
+    """Every image and its label. Raises DataError for a dataset without end, or of more than `limit` bytes."""
+    if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+        raise DataError("the tf.data.Dataset has no end", advice="Take repeat() away: a run repeats it itself.")
+    images, labels, size = [], [], 0
+    for image, label in _elements(dataset):
+        size += image.nbytes
+        if size > limit:
+            fact = f"the tf.data.Dataset has more than {limit:,} bytes, and is kept in memory"
+            raise DataError(fact, advice="Write it to TFRecords or image files, or raise `limit`.")
+        images.append(image)
+        labels.append(label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else label)
+    return images, labels
+
+
+def _elements(dataset: Any) -> Iterator[tuple[np.ndarray, Any]]:
+    for element in dataset.as_numpy_iterator():
+        if isinstance(element, dict) and {"image", "label"} <= element.keys():
+            image, label = element["image"], element["label"]
+        elif isinstance(element, tuple) and len(element) == 2:
+            image, label = element
+        else:
+            advice = 'Map it to (image, label), or to {"image": ..., "label": ...}.'
+            raise DataError("an element of the tf.data.Dataset is no pair of image and label", advice=advice)
+        batched = np.ndim(image) == 4 or (np.ndim(image) == 3 and np.ndim(label) == 1 and len(image) == len(label))
+        yield from zip(image, label, strict=True) if batched else [(np.asarray(image), label)]
+
+
+def _several(labels: Any) -> bool:
+    """Whether an example may have several labels: rows of a matrix that are not all of one 1, or lists."""
+    if isinstance(labels, np.ndarray) or all(isinstance(each, np.ndarray) for each in labels):
+        matrix = np.asarray(labels)
+        return matrix.ndim == 2 and matrix.shape[1] > 1 and bool((matrix.sum(axis=1) != 1).any())
+    return any(isinstance(each, list | tuple | set) for each in labels)
+
+
+def _examples(values: Any, label_ids: np.ndarray, names: Sequence[str] | None, prefix: str) -> Examples:
+    """Examples of an array, of images of any sizes, or of files."""
+    listed = isinstance(values, list | tuple)
+    if listed and values and all(isinstance(value, str | os.PathLike) for value in values):
+        return _files([Path(value) for value in values], label_ids, names)
+    shapes = {np.shape(value) for value in values} if listed else set()
+    if len(shapes) > 1:  # images of several sizes
+        images = [checked_values(np.asarray(value)[None], "images")[0] for value in values]
+        shown = texts(np.asarray(names)) if names is not None else [f"{prefix}{i}" for i in range(len(images))]
+        return Examples(label_ids, tuple(shown), tuple(image.nbytes for image in images), lambda i: images[i])
+    array = checked_values(np.asarray(values), "images")
+    return array_examples(array, label_ids, None if names is None else texts(np.asarray(names)), prefix)
+
+
+def _files(paths: Sequence[Path], label_ids: np.ndarray, names: Sequence[str] | None) -> Examples:
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise DataError(f"no such file{more}", path=missing[0])
+    shown = tuple(map(str, names)) if names is not None else tuple(writable(str(path)) for path in paths)
+    return Examples(label_ids, shown, tuple(p.stat().st_size for p in paths), lambda i: paths[i].read_bytes())
+
+
+def _divided(parts: dict[str, Examples], split: Sequence[str]) -> dict[str, Examples]:
+    if len(parts) > 1:
+        raise DataError("`split` and `validation` or `test` exclude each other")
+    examples, said = parts["train"], np.array([split_of(str(word)) or "" for word in split])
+    if len(said) != len(examples):
+        raise DataError(f"{len(examples):,} examples, {len(said):,} words in split")
+    if not said.all():
+        strange = sorted({str(word) for word in split if split_of(str(word)) is None})
+        raise DataError(f"split says {', '.join(strange[:5])}", advice="It can say train, validation or test.")
+    return {word: examples.take(np.flatnonzero(said == word)) for word in ("train", "validation", "test")
+            if (said == word).any()}  # fmt: skip
+
+
+def _digest(parts: dict[str, Examples], labels: Sequence[str]) -> str:
+    """Eight hex digits that change with any example, its label, or the names of the classes: so that a run is continued
+    with the data that it was begun with."""
+    found = hashlib.sha256(repr(tuple(labels)).encode())
+    for word, examples in parts.items():
+        found.update(f"{word} {examples.digests}".encode())
+        found.update(np.ascontiguousarray(examples.label_ids).tobytes())
+    return found.hexdigest()[:8]
