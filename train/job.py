@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields, replace
 
 from ..errors import RecipeError
 from ..formats import Checkpoint, open_checkpoint
+from ..formats.storage import absolute
 from ..nets.head import Head, variables_with_head
 from ..nets.registry import Net, find_net
 from ..nets.vectors import vectors_net
@@ -130,9 +130,9 @@ def make_job(options: Options) -> Job:
     on_vectors = holds_vectors(options.data)
     options.require(*(() if options.net or on_vectors else ("checkpoint",)), "data", *folder)
     options = for_vectors(options) if on_vectors else options
-    # abspath, not Path.resolve: the folder in front of a link is the name that the user knows, and SRC:scope stays.
+    # No links are followed: the folder in front of one is the name that the user knows, and SRC:scope stays.
     given = [name for name in ("checkpoint", "data") if getattr(options, name)]
-    options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
+    options = replace(options, **{name: absolute(getattr(options, name)) for name in given})
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
     net = None if on_vectors else find_net(options.net, specs, source.path)

@@ -23,9 +23,9 @@ from ..errors import CheckpointError, DamagedError, NotACheckpointError, Unsuppo
 from ..tensors import Spec, Tensor, Tensors
 from . import typed_values
 from .checkpoint import Checkpoint
-from .mapped import MappedFile
 from .proto import LEN, fields, message, number, text
 from .slices import parse_shape
+from .storage import mapped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +97,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = os.fspath(path)
     try:
-        view = MappedFile(path).view()
+        view = mapped(path).view()
         saved_model = _is_saved_model(view)
         nodes = list(_saved_model_nodes(view) if saved_model else _nodes(view))
         constants = [node for node in nodes if node.op == "Const"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 from weakref import WeakSet
 
 from ..errors import DamagedError, NotACheckpointError
+from ..tensors import BLOCK
 
 _OPEN: WeakSet[MappedFile] = WeakSet()
 
@@ -44,15 +46,23 @@ class MappedFile:
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
-    def part(self, offset: int, size: int, what: str) -> memoryview:
-        """Bytes `offset` to `offset + size`; DamagedError names `what` when they are not all there."""
-        view = self.view()
-        if offset < 0 or size < 0 or offset + size > len(view):
+    def check(self, offset: int, size: int, what: str) -> None:
+        """Raises DamagedError, naming `what`, when bytes `offset` to `offset + size` are not all there."""
+        if offset < 0 or size < 0 or offset + size > len(self):
             raise DamagedError(
-                f"{what} should lie in bytes {offset:,} to {offset + size:,}, but the file has {len(view):,} bytes",
+                f"{what} should lie in bytes {offset:,} to {offset + size:,}, but the file has {len(self):,} bytes",
                 path=self.path,
             )
-        return view[offset : offset + size]
+
+    def part(self, offset: int, size: int, what: str) -> memoryview:
+        """Bytes `offset` to `offset + size`. Raises what `check` raises."""
+        self.check(offset, size, what)
+        return self.view()[offset : offset + size]
+
+    def blocks(self, offset: int, size: int, what: str) -> Iterator[memoryview]:
+        """What `part` gives, in pieces of BLOCK bytes."""
+        whole = self.part(offset, size, what)
+        return (whole[start : start + BLOCK] for start in range(0, size, BLOCK))
 
 
 def forget_pages() -> None:

@@ -21,6 +21,7 @@ from ..tensors import Spec, Tensor, Tensors, pieces
 from .checkpoint import Checkpoint
 from .elements import as_bytes, byte_blocks
 from .representable import check_names, check_types
+from .storage import openable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     wrong: list[str] = []
     others: list[str] = []
     with _damage_at(path):
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(openable(path))
         for info in archive.infolist():
             if not info.filename.endswith(".npy"):
                 others.append(info.filename)
