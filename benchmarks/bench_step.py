@@ -45,7 +45,7 @@ with graph.as_default():
         built = build_net(net, tf.cast(x, options.precision), **how)
     wanted = {row.name for row in plan.rows if row.trainable}
     variables = [v for v in tf.trainable_variables() if v.op.name in wanted]
-    loss = tf.reduce_mean(image_losses(built.logits, y, options)) + weight_penalty(options, variables)
+    loss = tf.reduce_mean(image_losses(built.logits, y)) + weight_penalty(options, variables)
     scale = make_loss_scale(options.precision)
     with compiled(options.xla):
         found = tf.gradients(loss if scale is None else loss * scale.value, variables)

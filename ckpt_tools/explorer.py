@@ -99,7 +99,7 @@ def write_page(page: str, path: str) -> int:
         write_text(target, page)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
-    return len(page.encode())
+    return len(page.encode(errors="backslashreplace"))
 
 
 def histogram(values: np.ndarray, low: float, high: float) -> list[int]:

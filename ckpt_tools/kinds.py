@@ -4,7 +4,7 @@ A name alone does not tell: `net/weights/Adam` is a slot because `net/weights` i
 `moments/mean/ExponentialMovingAverage` is no average of a weight but the statistic that batch norm needs. So every
 rule looks at the other names of the file too. Where the rules come from: slot_creator.py, moving_averages.py and the
 optimizers of TensorFlow 1, `.OPTIMIZER_SLOT` of object-based checkpoints, the optimizers of Keras 2 and 3, and the
-names that BERT, tensor2tensor, Mesh TensorFlow, tensorpack and Sonnet give.
+names that BERT, tensor2tensor, Mesh TensorFlow, tensorpack and Sonnet give; PyTorch's state dicts.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ _SETTINGS = _words(  # in an optimizer's scope only
 )
 _OPTIMIZERS = _words("adam adamw adamax nadam adagrad adadelta adafactor rmsprop ftrl sgd lamb lars lion")
 _SLOT_SCOPES = ("m", "v", "vhat", "momentum", "velocity", "accumulator", "rms")
-_AVERAGE_SCOPES = ("ExponentialMovingAverage", "MovingAverage", "EMA", "ema", "moving_average", "shadow")
+_AVERAGE_SCOPES = (
+    *("ExponentialMovingAverage", "MovingAverage", "EMA", "ema", "moving_average", "shadow"),
+    *("state_dict_ema", "model_ema", "ema_state_dict"),  # of PyTorch's training scripts
+)
 _KERAS_LISTS = ("_variables", "variables", "vars")
 _TELLING = (*(f"/{word}/" for word in _SLOT_SCOPES), *(f"{word}/" for word in _AVERAGE_SCOPES), "ptimizer", "ptimiser")
 _JOINED = ("_momentum", "_velocity", "_accumulator", "_average_gradient")
@@ -146,6 +149,8 @@ class _Kinds:
         """Which rule looks at the names with this last component."""
         stem = _stem(leaf)
         plain = stem.lstrip("_").lower()
+        if leaf.rpartition(".")[2] in _STATISTICS:  # PyTorch: layer1.0.bn1.running_mean
+            return lambda *_: _STATISTIC
         for words, word, rule in (
             (_STATISTICS, stem, lambda *_: _STATISTIC),
             (_AVERAGES, stem, self._average),
@@ -180,6 +185,8 @@ class _Kinds:
                 owner = self._owner("/".join(components[:position] + after), spec.shape)
                 if owner:
                     return Kind("average", owner)
+        if len(components) > 3 and components[-3] == "state" and components[-2].isdigit() and _is_optimizer(path):
+            return Kind("slot", None, components[-1])  # PyTorch numbers the variables: optimizer/state/0/exp_avg
         if len(components) > 2 and components[-1].isdigit() and components[-2] in _KERAS_LISTS and _is_optimizer(path):
             return _STEP if not spec.shape and spec.dtype.startswith("int") else Kind("slot")
         return None

@@ -95,7 +95,7 @@ def verify(source: str | os.PathLike[str], *, threads: int | None = None) -> Ver
         damage += [error for path in checkpoint.files for error in damaged.unlisted_blocks(path)]
     problems = check_tensors(checkpoint.tensors, threads or min(8, os.cpu_count() or 1))
     whole_files, notes = _data_files(checkpoint, problems) if checkpoint.format == "v2" else ([], [])
-    if checkpoint.format not in ("v1", "v2", "npz", "keras"):
+    if checkpoint.format not in ("v1", "v2", "npz", "keras", "torch"):
         notes.append(f"files of the format {checkpoint.format} have no checksums: only the structure was checked")
     return Verification(
         path=checkpoint.path,

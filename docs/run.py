@@ -46,6 +46,8 @@ def inputs() -> dict[str, Path]:
         "training": golden / "tf115_v2_training",
         "partitioned": golden / "tf115_v2_partitioned",
         "object": golden / "tf221_object",
+        "torch": golden / "torch",
+        "graph": golden / "tf221_graph",
         "broken": shared / "corpus" / "broken" / "derived",
     }
 

@@ -1,1 +1,1 @@
-"""What is known of the nets that tf_slim ships, and how they are built."""
+"""What is known of the nets of slim's family, and how they are built."""

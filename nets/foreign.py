@@ -1,4 +1,4 @@
-"""Names of nets from elsewhere: Keras, torchvision, Inception as of 2015, slim's nets that tf_slim no longer ships."""
+"""Names of nets from elsewhere: Keras, torchvision, Inception as of 2015, slim's nets that are not here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOKED_AT = 10_000  # names; no net of these families has more
 _RESNET_DEPTH = {6: 50, 23: 101, 36: 152}
 _KERAS_INCEPTION_V3_CONVOLUTIONS = 94
 _TORCH_VGG_DEPTH = {10: "AlexNet", 18: "VGG-11", 28: "VGG-16", 34: "VGG-19"}  # by the last convolution's number
-_OTHER_SLIM = r"(?:^|/)(InceptionV4|InceptionResnetV2|MobilenetV1|MobilenetV2|MobilenetV3)/"
+_OTHER_SLIM = r"(?:^|/)(MobilenetV3)/"
 
 
 def looks_like(names: Iterable[str]) -> str | None:
@@ -32,6 +32,11 @@ def _inception_2015(text: str) -> str | None:
 def _other_slim(text: str) -> str | None:
     found = re.search(_OTHER_SLIM, text, re.M)
     return f"slim {found[1]}, which is not one of the nets here" if found else None
+
+
+def _landmark(text: str) -> str | None:
+    """Nets that one name gives away."""
+    return next((phrase for pattern, phrase in _LANDMARKS.items() if re.search(pattern, text, re.M)), None)
 
 
 def _keras_vgg(text: str) -> str | None:
@@ -69,7 +74,8 @@ def _torch_inception(text: str) -> str | None:
 
 def _torch_sequential(text: str) -> str | None:
     title = _TORCH_VGG_DEPTH.get(_highest(r"\bfeatures\.(\d+)\.weight\b", text))
-    return f"torch names, looks like {title}" if title and re.search(r"\bclassifier\.6\.weight\b", text) else None
+    headed = re.search(r"\b(classifier\.6|pre_logits\.fc2)\.weight\b", text)
+    return f"torch names, looks like {title}" if title and headed else None
 
 
 def _highest(pattern: str, text: str) -> int:
@@ -77,9 +83,17 @@ def _highest(pattern: str, text: str) -> int:
     return max(map(int, re.findall(pattern, text)), default=-1)
 
 
+_LANDMARKS = {
+    r"\bblock35_10_conv/": "Keras names, looks like InceptionResNetV2",
+    r"\bconv_dw_13/": "Keras names, looks like MobileNet",
+    r"\bblock_16_project/": "Keras names, looks like MobileNetV2",
+    r"\bfeatures\.21\.branch2_3a\.conv\.weight\b": "torch names, looks like InceptionV4",
+    r"\brepeat_1\.19\.conv2d\.weight\b": "torch names, looks like InceptionResNetV2",
+}
 _FAMILIES: tuple[Callable[[str], str | None], ...] = (
     _inception_2015,
     _other_slim,
+    _landmark,
     _keras_vgg,
     _keras_resnet,
     _keras_inception,

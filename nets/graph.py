@@ -80,7 +80,9 @@ def build_net(
         given=features,
     )
     if features is not None:  # slim wants to see some
-        images = tf.placeholder(tf.float32, [None, net.image_size, net.image_size, 3], name="not_built")
+        images = tf.placeholder(
+            tf.float32, [None, net.image_size, net.image_size, net.input_channels], name="not_built"
+        )
     if own_place and head.layers:
         place = inside(net.head_scope)
         layers.before_head = lambda features: _hidden_layers(features, place, head, layers)
@@ -147,7 +149,7 @@ def _activation(name: str) -> Callable | None:
 
 
 def _create_auxiliary_variables(net: Net, num_classes: int) -> None:
-    """The variables of an auxiliary head that is not built, initialised as slim does."""
+    """The variables of an auxiliary head that is not built, initialised as InceptionV3's are."""
     initializers = {
         "weights": tf.truncated_normal_initializer(stddev=0.01),
         "moving_variance": tf.ones_initializer(),
@@ -168,15 +170,17 @@ def _call_slim(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     module_name, _, function = net.builder.rpartition(".")
     module = importlib.import_module(module_name)
-    # One arg_scope serves all ResNets, one all VGGs; the others have one each.
-    family = next(f for f in (function, "resnet", "vgg") if hasattr(module, f"{f}_arg_scope"))
+    # One arg_scope serves all ResNets, one all VGGs, one all widths of a MobileNet; the others have one each.
+    words = function.split("_")
+    families = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    family = next(name for name in families if hasattr(module, f"{name}_arg_scope"))
     arg_scope = getattr(module, f"{family}_arg_scope")
     # Without a head, the last layer is passed over: any number of classes will do. Our layers know what trains.
     options: dict[str, object] = {"num_classes": num_classes or 1, "is_training": True}
     if family == "resnet":
         options |= {"global_pool": True}
     else:
-        options |= {"dropout_keep_prob": dropout_keep_prob, "spatial_squeeze": True}
+        options |= {"dropout_keep_prob": dropout_keep_prob}
     if net.auxiliary:
         options |= {"create_aux_logits": aux}
     try:

@@ -138,8 +138,9 @@ def head_variables(net: Net, num_classes: int, head: Head) -> tuple[Variable, ..
     if head.scope:
         add(f"{place}/{LAST_LAYER}/weights", (width, num_classes), 1)
         add(f"{place}/{LAST_LAYER}/biases", (num_classes,), 0)
-    else:  # slim's last layers are convolutions
-        add(f"{net.head_layer}/weights", (1, 1, width, num_classes), 3)
+    else:
+        shape = net.head_weights.shape  # of a convolution's kernel, or of a matrix
+        add(f"{net.head_layer}/weights", (*shape[:-2], width, num_classes), len(shape) - 1)
         add(f"{net.head_layer}/biases", (num_classes,), 0)
     return tuple(found)
 

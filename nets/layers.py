@@ -29,7 +29,8 @@ from tf_slim.ops import variables as slim_variables
 # Where slim's nets look: some import the package as `layers`, others its module `layers`.
 _PACKAGE = importlib.import_module("tf_slim.layers")
 _MODULE = importlib.import_module("tf_slim.layers.layers")
-_SLIM = {name: getattr(_MODULE, name) for name in ("avg_pool2d", "batch_norm", "conv2d", "dropout")}
+_REPLACED = ("avg_pool2d", "batch_norm", "conv2d", "dropout", "fully_connected", "separable_conv2d")
+_SLIM = {name: getattr(_MODULE, name) for name in _REPLACED}
 _AUXILIARY_MAP = (17, 17)  # Mixed_6e of a 299 pixel image; the auxiliary head's kernels fit no other size
 
 
@@ -39,7 +40,7 @@ class Layers:
 
     `trains_batch_norm` gets the scope of a batch norm ("InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/BatchNorm").
     `batch_norm_decay` wins over the arg_scope's. `dropout_seed` is an integer tensor of shape [2]; without it, nothing
-    is dropped. `head_layer` is the scope of the convolution that makes the logits: `before_head` maps the features
+    is dropped. `head_layer` is the scope of the layer that makes the logits: `before_head` maps the features
     that reach it, and without `has_head` it is left out, so that the net returns its features. `features` is their
     tensor, of shape [batch, 1, 1, channels], once it is built; `given` takes its place.
     """
@@ -122,20 +123,49 @@ class Layers:
     ) -> tf.Tensor:
         """Slim's `conv2d`; knows the last layer, and never fails for a map smaller than its kernel."""
         if inside(kwargs.get("scope")) == self.head_layer:
-            if self.given is not None:
-                inputs = self.given
-            if inputs.shape[1:3] != (1, 1):  # a larger image makes a fully convolutional net answer at several places
-                inputs = tf.reduce_mean(inputs, [1, 2], keepdims=True, name="global_pool")
-            self.features = inputs = tf.cast(inputs, tf.float32)  # a head computes in full precision
+            inputs = self._at_head(inputs)
             if not self.has_head:
                 return inputs
-            if self.before_head:
-                inputs = self.before_head(inputs)
         if kwargs.get("padding") == "VALID":
             inputs = _padded(inputs, kernel_size)
         if self.given is not None and self.features is None:
             return _never_run(inputs, num_outputs, kernel_size, *args, **kwargs)
         return _SLIM["conv2d"](inputs, num_outputs, kernel_size, *args, **kwargs)
+
+    def separable_conv2d(
+        self,
+        inputs: tf.Tensor,
+        num_outputs: int | None,
+        kernel_size: object,
+        depth_multiplier: int = 1,
+        *args: object,
+        **kwargs: object,
+    ) -> tf.Tensor:
+        """Slim's `separable_conv2d`; without `num_outputs` it is a depthwise convolution."""
+        if self.given is not None:
+            channels = num_outputs or inputs.shape[-1] * depth_multiplier
+            return _never_run(inputs, channels, kernel_size, *args, **kwargs)
+        return _SLIM["separable_conv2d"](inputs, num_outputs, kernel_size, depth_multiplier, *args, **kwargs)
+
+    def fully_connected(self, inputs: tf.Tensor, num_outputs: int, *args: object, **kwargs: object) -> tf.Tensor:
+        """Slim's `fully_connected`; knows the last layer."""
+        if inside(kwargs.get("scope")) == self.head_layer:
+            features = self._at_head(tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]]))
+            if not self.has_head:
+                return features
+            inputs = tf.squeeze(features, [1, 2])
+        elif self.given is not None:
+            return tf.placeholder(inputs.dtype, [None, num_outputs], name="not_built")
+        return _SLIM["fully_connected"](inputs, num_outputs, *args, **kwargs)
+
+    def _at_head(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What the last layer reads, [batch, 1, 1, channels]: the features, and behind them `before_head`."""
+        if self.given is not None:
+            inputs = self.given
+        if inputs.shape[1:3] != (1, 1):  # a larger image makes a fully convolutional net answer at several places
+            inputs = tf.reduce_mean(inputs, [1, 2], keepdims=True, name="global_pool")
+        self.features = inputs = tf.cast(inputs, tf.float32)  # a head computes in full precision
+        return self.before_head(inputs) if self.before_head and self.has_head else inputs
 
     def avg_pool2d(self, inputs: tf.Tensor, kernel_size: object, *args: object, **kwargs: object) -> tf.Tensor:
         """Slim's `avg_pool2d`; before a classifier it is the mean of the whole map, whatever the map's size."""

@@ -40,7 +40,7 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
     `landmark` is a variable, relative to `scope`, that a checkpoint of this net has and few others have.
     `builder` is the function's full name ("tf_slim.nets.vgg.vgg_16"). `image_size` is slim's default side in pixels.
     `classes` are those of the published file, and `class_offset` is what slim calls labels_offset: 1 where that file
-    has no class for the background, so that ImageNet's label 1 is its class 0.
+    has no class for the background, so that ImageNet's label 1 is its class 0. `input_channels` are those of an image.
     """
 
     name: str
@@ -55,6 +55,11 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
     classes: int
     class_offset: int
     auxiliary: tuple[str, ...] = ()
+    input_channels: int = 3
+
+    def for_grey_images(self) -> Net | None:
+        """The same net with one input channel; None where its first layer is separable, which cannot be adapted."""
+        return None if self.table[0].name.endswith("/depthwise_weights") else self._replace(input_channels=1)
 
     @property
     def head_scope(self) -> str:
@@ -62,23 +67,36 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
 
     @property
     def head_layer(self) -> str:
-        """Scope of the convolution that makes the logits."""
+        """Scope of the layer that makes the logits."""
         return f"{self.scope}/{self.last_layer}"
 
     @property
     def end_points(self) -> tuple[str, ...]:
         """Names of slim's end points on the way from the image to the classes, in this order."""
-        return _table(self.name)[1]
+        return tuple(_table(self.name)[1])
+
+    def variables_until(self, end_point: str) -> int:
+        """How many of the table's variables lie on the way to this end point: so many of the first ones."""
+        return _table(self.name)[1][end_point]
 
     @property
     def table(self) -> tuple[TableRow, ...]:
-        """Every variable, in the order in which slim creates them."""
-        return _table(self.name)[0]
+        """Every variable, in the order in which slim creates them: the first is the kernel that sees the image."""
+        first, *others = _table(self.name)[0]
+        if self.input_channels == 3:
+            return _table(self.name)[0]
+        height, width, _, channels = first.shape
+        return (first._replace(shape=(height, width, self.input_channels, channels)), *others)
 
     @property
     def feature_channels(self) -> int:
         """Number of features of one image that reach the last layer."""
-        return next(row.shape[-2] for row in self.table if row.name == f"{self.head_layer}/weights")
+        return self.head_weights.shape[-2]
+
+    @property
+    def head_weights(self) -> TableRow:
+        """The weights of the last layer: [1, 1, features, classes], or [features, classes] of a dense layer."""
+        return next(row for row in self.table if row.name == f"{self.head_layer}/weights")
 
     def role(self, row: TableRow) -> str:
         """ "head", "auxiliary", "statistic" or "backbone"."""
@@ -109,14 +127,15 @@ def table_text(name: str) -> str:
 
 
 @functools.cache
-def _table(name: str) -> tuple[tuple[TableRow, ...], tuple[str, ...]]:
-    """The rows and the end points in a net's table."""
-    rows, end_points = [], []
+def _table(name: str) -> tuple[tuple[TableRow, ...], dict[str, int]]:
+    """The rows of a net's table, and its end points with the number of rows before each."""
+    rows: list[TableRow] = []
+    end_points: dict[str, int] = {}
     for line in table_text(name).splitlines():
         kind, *words = line.split()
         if kind in ("trainable", "statistic"):
             shape = tuple(-1 if word == CLASS_AXIS else int(word) for word in words[1].split("x"))
             rows.append(TableRow(words[0], shape, kind == "trainable"))
         elif kind == "end_point":
-            end_points.append(words[0])
-    return tuple(rows), tuple(end_points)
+            end_points[words[0]] = len(rows)
+    return tuple(rows), end_points

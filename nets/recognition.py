@@ -12,6 +12,7 @@ from .net import Net, TableRow
 
 _WHOLE = 0.9  # share of a backbone's variables that must be there for a net to count as whole
 _PART = 0.3  # share that is worth naming, under the net's own scope only
+_FEW = 10  # variables, such as conv1/weights and fc3/biases: many nets have these names
 _AVERAGE = "/ExponentialMovingAverage"
 
 
@@ -56,7 +57,8 @@ class _Match(NamedTuple):
 
     @property
     def other_widths(self) -> bool:
-        return self.named >= _WHOLE * self.wanted and not self.whole
+        telling = self.own_scope or self.wanted > _FEW
+        return telling and self.named >= _WHOLE * self.wanted and not self.whole
 
     @property
     def own_scope(self) -> bool:

@@ -1,4 +1,4 @@
-"""The nets that tf_slim ships, and which of them a checkpoint holds. Nothing here imports TensorFlow.
+"""The nets of slim's family, and which of them a checkpoint holds. Nothing here imports TensorFlow.
 
 >>> net = get_net("inception_v3")
 >>> net.scope, net.image_size, net.classes, net.head_layer
@@ -22,12 +22,13 @@ from .vectors import vectors_net_called
 
 def _inception(version: int, image_size: int, first: str, last: str, auxiliary: tuple[str, ...] = ()) -> Net:
     name, scope = f"inception_v{version}", f"InceptionV{version}"
+    shipped = version < 4
     return Net(
         name=name,
         title=f"slim {scope}",
         scope=scope,
         landmark=first,
-        builder=f"tf_slim.nets.inception.{name}",
+        builder=f"tf_slim.nets.inception.{name}" if shipped else f"ckpt_tools.nets.{name}.{name}",
         image_size=image_size,
         preprocessing="inception",
         head="Logits",
@@ -53,6 +54,53 @@ def _resnet(version: int, depth: int) -> Net:
         last_layer="logits",
         classes=1000 if from_caffe else 1001,
         class_offset=1 if from_caffe else 0,
+    )
+
+
+def _inception_resnet_v2() -> Net:
+    return _inception(4, 299, "Repeat/block35_1/Conv2d_1x1/weights", "Logits", ("AuxLogits",))._replace(
+        name="inception_resnet_v2",
+        title="slim InceptionResnetV2",
+        scope="InceptionResnetV2",
+        builder="ckpt_tools.nets.inception_resnet_v2.inception_resnet_v2",
+    )
+
+
+def _mobilenet(version: int, percent: int = 100) -> Net:
+    """`percent` of the channels; the published files of all widths have one scope. Sizes from 96 to 224 pixels were
+    published, and the weights do not depend on them."""
+    full = percent == 100
+    first = "Conv2d_1_depthwise" if version == 1 else "expanded_conv/depthwise"
+    name = f"mobilenet_v{version}" + ("" if full else f"_{percent:03}")
+    return Net(
+        name=name,
+        title=f"slim MobilenetV{version}" + ("" if full else f" {percent / 100:g}"),
+        scope=f"MobilenetV{version}",
+        landmark=f"{first}/depthwise_weights",
+        builder=f"ckpt_tools.nets.mobilenet_v{version}.{name}",
+        image_size=224,
+        preprocessing="inception",
+        head="Logits",
+        last_layer="Logits/Conv2d_1c_1x1",
+        classes=1001,
+        class_offset=0,
+    )
+
+
+def _for_small_images(name: str, title: str, image_size: int, last: str) -> Net:
+    """Never published: 10 classes are those of CIFAR-10 and of MNIST."""
+    return Net(
+        name=name,
+        title=f"slim {title}",
+        scope=title,
+        landmark="fc3/weights",
+        builder=f"ckpt_tools.nets.cifarnet.{name}",
+        image_size=image_size,
+        preprocessing=name,
+        head=last,
+        last_layer=last,
+        classes=10,
+        class_offset=0,
     )
 
 
@@ -88,6 +136,8 @@ NETS: dict[str, Net] = {
         _inception(1, 224, "Conv2d_1a_7x7/weights", "Conv2d_0c_1x1"),
         _inception(2, 224, "Conv2d_1a_7x7/depthwise_weights", "Conv2d_1c_1x1"),
         _inception(3, 299, "Conv2d_1a_3x3/weights", "Conv2d_1c_1x1", ("AuxLogits",)),
+        _inception(4, 299, "Mixed_3a/Branch_1/Conv2d_0a_3x3/weights", "Logits", ("AuxLogits",)),
+        _inception_resnet_v2(),
         *(_resnet(version, depth) for version in (1, 2) for depth in (50, 101, 152, 200)),
         _small_resnet(),
         _fully_connected("vgg_a", "slim VGG-11", "vgg", "conv1/conv1_1/weights"),
@@ -95,6 +145,10 @@ NETS: dict[str, Net] = {
         _fully_connected("vgg_19", "slim VGG-19", "vgg", "conv1/conv1_1/weights"),
         _fully_connected("alexnet_v2", "slim AlexNet v2", "alexnet", "conv1/weights"),
         _fully_connected("overfeat", "slim OverFeat", "overfeat", "conv1/weights", 231),
+        *(_mobilenet(1, percent) for percent in (100, 75, 50, 25)),
+        *(_mobilenet(2, percent) for percent in (100, 140, 130, 75, 50, 35)),
+        _for_small_images("cifarnet", "CifarNet", 32, "logits"),
+        _for_small_images("lenet", "LeNet", 28, "fc4"),
     )
 }
 
@@ -128,7 +182,7 @@ def _advice(found: Recognised) -> str:
     if "2015" in found.phrase:
         return "Give --net inception_v3; ckpt-plan SRC --net inception_v3 --suggest proposes the names to --map."
     if "names, looks like" in found.phrase:
-        return "The nets here have slim's names: rename its tensors with a recipe of ckpt-edit, then give --net."
+        return "The nets here have slim's names and axes: ckpt-convert SRC DST --layout slim gives it them."
     return f"The nets here are {', '.join(NETS)}; ckpt-inspect, ckpt-edit and ckpt-convert take any checkpoint."
 
 

@@ -1,4 +1,4 @@
-"""With the cache and without it, slim's own nets give the same: the head alone, upper layers, a ResNet block."""
+"""With the cache and without it, slim's nets give the same: the head alone, upper layers, a ResNet block."""
 
 import numpy as np
 import pytest
@@ -20,6 +20,10 @@ CASES = {
     "InceptionV3, the head alone": ("inception_v3", 80, "Logits", "Logits"),
     "InceptionV3, Mixed_7c and the head": ("inception_v3", 112, "Mixed_7c,Logits", "Logits"),
     "ResNet-50, block4 and the head": ("resnet_v1_50", 64, "block4,logits", "logits"),
+    "MobileNet, the last convolutions and the head": ("mobilenet_v1_025", 64, "Conv2d_13_*,Logits", "Logits"),
+    "MobileNetV2, the head alone": ("mobilenet_v2_035", 64, "Logits", "Logits"),
+    "CifarNet, fc4 and the head": ("cifarnet", 32, "fc4,logits", "logits"),
+    "LeNet, the head alone": ("lenet", 28, "fc4", "fc4"),
 }
 
 
@@ -28,7 +32,9 @@ def write_random(net, path):
     random, arrays = np.random.default_rng(3), {}
     for row in get_net(net).table:
         shape, last = row.shape_for(5), row.name.rpartition("/")[2]
-        if last == "weights":
+        if last == "depthwise_weights":
+            values = random.normal(0.0, np.sqrt(2 / 9), shape)
+        elif last == "weights":
             values = random.normal(0.0, np.sqrt(2 / np.prod(shape[:-1])), shape)
         else:
             values = random.uniform(0.5, 1.0, shape) if last in ("gamma", "moving_variance") else np.zeros(shape)
@@ -66,7 +72,9 @@ def losses(run):
     return [float(row["loss"]) for row in RunDirectory(run).metrics()]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case.startswith("MobileNetV2") else ()) for case in CASES]
+)
 def test_the_same_with_and_without_the_cache(sources, tmp_path, case):
     net, size, trainable, head = CASES[case]
     options = {

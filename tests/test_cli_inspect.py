@@ -367,3 +367,8 @@ def test_object_based_names_and_stored_keys(capsys, monkeypatch, GOLDEN):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "ckpt-1: object-based V2 checkpoint, 9 tensors, 29 parameters, 104 bytes"
     assert "Variable          int64          []              1      8  step" in lines  # its key is step/.ATTRIBUTES/...
+
+
+def test_options_about_tensors_are_not_for_a_graph(GOLDEN, capsys):
+    assert main([str(GOLDEN / "tf221_graph" / "model.ckpt"), "--graph", "--stats", "--fail-on", "nan"]) == 2
+    assert "--stats and --fail-on: of tensors, not of a graph. Leave out --graph." in capsys.readouterr().err

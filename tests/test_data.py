@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ def test_labels_that_disagree_are_told_from_both_sides(tmp_path):
     with pytest.raises(DataError, match="only in the labels file: c; only as folders: b"):
         load_data_set(tmp_path)
     (tmp_path / "labels.txt").write_text("a\na\n")
-    with pytest.raises(DataError, match="has the label 'a' twice"):
+    with pytest.raises(DataError, match=r"only in the labels file: a \(0\), a \(1\); only as folders: a, b"):
         load_data_set(tmp_path)
 
 
@@ -175,16 +176,20 @@ def test_digests_tell_images_of_one_size_and_checksum_apart():
     assert first == same
 
 
-def write_records(file, examples):
-    """As TensorFlow writes them; TensorFlow itself is the judge in the test that follows."""
+def write_records(file, examples, texts=()):
+    """As TensorFlow writes them; `texts` are the names of the ids, for image/class/text."""
     tf = pytest.importorskip("tensorflow")
     with tf.io.TFRecordWriter(str(file)) as writer:
         for data, label in examples:
+            ids = label if isinstance(label, list) else [label]
             feature = {
                 "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[data])),
                 "image/format": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"jpg"])),
-                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=ids)),
             }
+            if texts:
+                names = [texts[i].encode() for i in ids]
+                feature["image/class/text"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=names))
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
@@ -213,6 +218,181 @@ def test_a_damaged_record_is_found(tmp_path, where):
     file.write_bytes(data[:-100])
     with pytest.raises(DataError, match="x_train.tfrecord"):
         load_data_set(tmp_path)
+
+
+def test_records_under_any_name(tmp_path):
+    """Whether a file holds records is told by what is in it; without a word for a split all are to train on."""
+    write_records(tmp_path / "mydata.tfrecord", [(jpeg(i), i % 2) for i in range(10)])
+    data = load_data_set(tmp_path)
+    assert (data.kind, len(data.train), len(data.validation)) == ("tfrecord", 8, 2)
+    wanted = sorted(data.split("all").digests)
+    (tmp_path / "mydata.tfrecord").rename(tmp_path / "birds")
+    assert sorted(load_data_set(tmp_path).split("all").digests) == wanted
+    assert sorted(load_data_set(tmp_path / "birds").split("all").digests) == wanted
+    write_records(tmp_path / "birds-train", [(jpeg(10), 0), (jpeg(11), 1)])
+    write_records(tmp_path / "birds_Testing.bin", [(jpeg(12), 1)])
+    data = load_data_set(tmp_path)
+    assert (len(data.train), len(data.validation)) == (2, 1)
+    assert "left out, their names say no split: file birds" in data.notes
+
+
+def test_records_in_folders_of_splits(tmp_path):
+    for folder, count in (("Train", 4), ("valid", 2)):
+        (tmp_path / folder).mkdir()
+        write_records(tmp_path / folder / "part.tfrec", [(jpeg(i), i % 2) for i in range(count)])
+    data = load_data_set(tmp_path)
+    assert (len(data.train), len(data.validation)) == (4, 2)
+    assert data.train.names[0] == "Train/part.tfrec:0"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_compressed_records(tmp_path, pack):
+    """As TensorFlow compresses them, or as somebody did afterwards; the images are read from them in any order."""
+    write_records(tmp_path / "x_train.tfrecord", [(jpeg(i), i % 2) for i in range(6)])
+    write_records(tmp_path / "x_test.tfrecord", [(jpeg(9), 1)])
+    plain = load_data_set(tmp_path)
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for file, name in (("x_train.tfrecord", "x_train.tfrecord"), ("x_test.tfrecord", "x_test.gz")):
+        (packed / name).write_bytes(pack((tmp_path / file).read_bytes()))
+    data = load_data_set(packed)
+    assert (data.train.digests, data.train.names) == (plain.train.digests, plain.train.names)
+    assert data.validation.read(0) == jpeg(9)
+    assert data.train.label_ids.tolist() == [0, 1] * 3
+    (packed / "x_test.gz").write_bytes((packed / "x_test.gz").read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"x_test.gz: (is cut short|cannot be unpacked)"):
+        load_data_set(packed)
+
+
+def test_a_missing_shard_is_said(tmp_path):
+    for i in (0, 2):
+        write_records(tmp_path / f"flowers_train_{i:05}-of-00003.tfrecord", [(jpeg(i), 0), (jpeg(i + 5), 1)])
+    notes = load_data_set(tmp_path).notes
+    assert "2 of 3 shards are here, without file flowers_train_00001-of-00003.tfrecord" in notes
+
+
+def test_names_of_classes_that_disagree(tmp_path):
+    write_records(tmp_path / "x_train", [(jpeg(i), i % 2) for i in range(6)])
+    (tmp_path / "labels.txt").write_text("ant\nbee\n")
+    given = tmp_path / "given.txt"
+    given.write_text("0:ant\n1:bee\n")
+    assert load_data_set(tmp_path, labels_file=given).labels == ("ant", "bee")
+    given.write_text("bee\nant\n")
+    with pytest.raises(DataError, match=r"labels.txt and .*given.txt disagree: class 0 is ant and bee; class 1 is bee"):
+        load_data_set(tmp_path, labels_file=given)
+    given.write_text("ant\n")
+    with pytest.raises(DataError, match=r"labels.txt names 2 classes and .*given.txt 1\. Correct one of them"):
+        load_data_set(tmp_path, labels_file=given)
+    (tmp_path / "labels.txt").rename(tmp_path / "label.txt")
+    assert load_data_set(tmp_path).labels == ("ant", "bee")
+    (tmp_path / "labels.txt").write_text("bee\nant\n")
+    with pytest.raises(DataError, match="labels.txt and label.txt disagree"):
+        load_data_set(tmp_path)
+    (tmp_path / "labels.txt").write_text("1:bee\n2:ant\n")
+    (tmp_path / "label.txt").unlink()
+    with pytest.raises(DataError, match="label 0 has no name in labels.txt"):
+        load_data_set(tmp_path)
+
+
+def test_names_of_classes_in_the_records_themselves(tmp_path):
+    """image/class/text, with ids or alone; a file beside the records may say it in other words, not otherwise."""
+    write_records(tmp_path / "x_train", [(jpeg(i), i % 2 + 1) for i in range(6)], texts=["", "rose", "daisy"])
+    assert load_data_set(tmp_path).labels == ("rose", "daisy")
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'rose' } item { id: 2 name: 'daisy' }")
+    assert load_data_set(tmp_path).labels == ("rose", "daisy")
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'Rosa' } item { id: 2 name: 'Bellis' }")
+    data = load_data_set(tmp_path)
+    assert data.labels == ("Rosa", "Bellis")
+    assert data.notes[0] == "label_map.pbtxt names the classes, not image/class/text: Rosa, not rose"
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'daisy' } item { id: 2 name: 'rose' }")
+    with pytest.raises(DataError, match="image/class/text and label_map.pbtxt disagree: class 1 is rose and daisy"):
+        load_data_set(tmp_path)
+
+
+def test_records_without_ids(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    with tf.io.TFRecordWriter(str(tmp_path / "x_train")) as writer:
+        for i in range(6):
+            values = {"image/encoded": jpeg(i), "image/class/text": (b"rose", b"daisy")[i % 2]}
+            feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    data = load_data_set(tmp_path)
+    assert (data.labels, sorted(data.split("all").label_ids.tolist())) == (("daisy", "rose"), [0, 0, 0, 1, 1, 1])
+    (tmp_path / "labels.txt").write_text("0:rose\n1:daisy\n")
+    assert load_data_set(tmp_path).labels == ("rose", "daisy")
+    (tmp_path / "labels.txt").write_text("0:rose\n1:tulip\n")
+    with pytest.raises(DataError, match="label 'daisy' has no name in labels.txt"):
+        load_data_set(tmp_path)
+
+
+def test_names_of_a_published_data_set_are_not_overridden(tmp_path):
+    root = cifar_python(tmp_path / "c")
+    (tmp_path / "swapped.txt").write_text("\n".join(sorted(name.decode() for name in CLASSES)))
+    (tmp_path / "other.txt").write_text("\n".join(reversed([name.decode() for name in CLASSES])))
+    assert load_data_set(root, labels_file=tmp_path / "swapped.txt").labels[9] == "truck"
+    with pytest.raises(DataError, match=r"batches.meta and .*other.txt disagree: class 0 is airplane and truck"):
+        load_data_set(root, labels_file=tmp_path / "other.txt")
+
+
+def test_names_in_an_npz_are_not_overridden(tmp_path):
+    images = np.zeros((4, 4, 4), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0, 1], label_names=["no", "yes"])
+    (tmp_path / "labels.txt").write_text("yes\nno\n")
+    with pytest.raises(DataError, match=r"x.npz: label_names and .*labels.txt disagree: class 0 is no and yes"):
+        load_data_set(tmp_path / "x.npz", labels_file=tmp_path / "labels.txt")
+    np.savez(tmp_path / "y.npz", images=images, labels=["no", "yes", "no", "yes"], label_names=["yes", "no"])
+    data = load_data_set(tmp_path / "y.npz")
+    assert (data.labels, data.split("all").label_ids.tolist()) == (("yes", "no"), [1, 0, 0, 1])  # the last two validate
+    np.savez(tmp_path / "z.npz", images=images, labels=["10", "9", "10", "9"])
+    assert load_data_set(tmp_path / "z.npz").labels == ("9", "10")
+
+
+def test_several_labels_of_one_image_are_not_read_as_one(tmp_path):
+    write_records(tmp_path / "x_train", [(jpeg(0), 3), (jpeg(1), [3, 7]), (jpeg(2), [7])])
+    several = r"x_train:1 has 2 labels \(3, 7\). --labels-per-image many takes all of them."
+    with pytest.raises(DataError, match=several):
+        load_data_set(tmp_path)
+    write_records(tmp_path / "x_train", [(jpeg(0), [0, 1, 1]), (jpeg(1), [0, 0, 1])])
+    with pytest.raises(DataError, match=r"x_train:0 has 2 labels \(1, 2\)"):
+        load_data_set(tmp_path)
+    write_records(tmp_path / "x_train", [(jpeg(i), [0, 1, 0] if i % 2 else [0, 0, 1]) for i in range(10)])
+    data = load_data_set(tmp_path)  # vectors of 0 and 1 that say one class each
+    assert data.labels == ("1", "2")
+    assert data.split("all").counts(2) == [5, 5]
+    images = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=[[0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    with pytest.raises(DataError, match="x.npz: labels: example 1 has 2 labels .0, 1.. --labels-per-image many"):
+        load_data_set(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", images=images, labels=[[0, 1, 0], [0, 1, 0], [0, 0, 1]])
+    assert load_data_set(tmp_path / "x.npz", training=False).labels == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "valid", "test"], ["Training", "val", "holdout"], [b"train", b"dev", b"test"]]
+)
+def test_an_npz_splits_by_the_words_that_people_use(tmp_path, words):
+    images = np.zeros((9, 4, 4), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(9) % 2, split=np.repeat(words, [4, 3, 2]))
+    data = load_data_set(tmp_path / "x.npz")
+    assert (len(data.train), len(data.validation), len(data.test)) == (4, 3, 2)
+    np.savez(tmp_path / "y.npz", images=images, labels=np.arange(9) % 2, split=["train"] * 8 + ["fold 2"])
+    with pytest.raises(DataError, match="split says fold 2. It can say train, validation or test."):
+        load_data_set(tmp_path / "y.npz")
+
+
+def test_an_npz_with_arrays_for_each_split(tmp_path):
+    """As MedMNIST is published; an array that nothing is made of is named."""
+    images, labels = np.zeros((4, 28, 28), np.uint8), np.array([[0], [1], [0], [1]])
+    arrays = {f"{word}_images": images[:n] for word, n in (("train", 4), ("val", 3), ("test", 2))}
+    arrays |= {f"{word}_labels": labels[:n] for word, n in (("train", 4), ("val", 3), ("test", 2))}
+    np.savez(tmp_path / "m.npz", **arrays, weights=np.zeros(4))
+    data = load_data_set(tmp_path / "m.npz")
+    assert (len(data.train), len(data.validation), len(data.test)) == (4, 3, 2)
+    assert data.notes == ("not used: array weights",)
+    del arrays["val_labels"]
+    np.savez(tmp_path / "n.npz", **arrays)
+    with pytest.raises(DataError, match="val_images has no labels"):
+        load_data_set(tmp_path / "n.npz")
 
 
 CLASSES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]

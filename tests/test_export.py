@@ -70,6 +70,21 @@ def test_the_saved_model_takes_files_and_gives_labels(home, made, expected):
         np.testing.assert_allclose(found["all_probabilities"][i], [chances[label] for label in LABELS], atol=1e-5)
 
 
+def test_a_net_with_a_dense_last_layer_and_preprocessing_of_its_own(home, tmp_path):
+    from test_cache_nets import write_random
+
+    source = write_random("cifarnet", tmp_path / "cifarnet.ckpt")
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+    common = {"checkpoint": source, "labels": str(tmp_path / "labels.txt")}
+    export(ExportOptions(**common, output=str(tmp_path / "out"), check=(str(home / "photos"),)))
+    serve = tf.saved_model.load(str(tmp_path / "out/saved_model")).signatures["serving_default"]
+    found = serve(images=tf.constant(photos(home)))["all_probabilities"]
+    rows = predict(PredictOptions(**common), [str(home / "photos")]).rows
+    for chances, row in zip(found, rows, strict=True):
+        wanted = {guess["label"]: guess["probability"] for guess in row["predictions"]}
+        np.testing.assert_allclose([chances["abcde".index(label)] for label in wanted], [*wanted.values()], atol=1e-5)
+
+
 def test_the_saved_model_takes_pixels_too(home, made, expected):
     loaded = tf.saved_model.load(str(made / "saved_model"))
     image = tf.io.decode_jpeg(photos(home)[0], dct_method="INTEGER_ACCURATE")

@@ -14,7 +14,9 @@ from ckpt_tools.nets.net import table_text  # noqa: E402
 from ckpt_tools.nets.registry import NETS, get_net  # noqa: E402
 
 SHIPPED = [name for name in NETS if name != "tiny"]  # tiny_net.py adds that one, for other tests
-SLOW = [name for name in NETS if name.endswith(("_101", "_152", "_200"))]
+LARGE = ("_101", "_152", "_200", "inception_v4", "inception_resnet_v2")
+WIDTHS = ("mobilenet_v1_075", "mobilenet_v1_050", "mobilenet_v2_130", "mobilenet_v2_075", "mobilenet_v2_050")
+SLOW = [name for name in NETS if name.endswith(LARGE) or name in WIDTHS]
 
 
 @pytest.fixture(autouse=True)
@@ -75,17 +77,22 @@ def test_with_features_given_the_head_alone_is_built(name):
     given = tf.placeholder(tf.float32, [None, 1, 1, net.feature_channels])
     built = build_net(net, None, num_classes=5, features=given)
     assert built.logits.shape.as_list() == [None, 5]
-    separable = "InceptionV2/Conv2d_1a_7x7/"  # the one layer of all nets that is no conv2d of slim's
-    variables = {n: s for n, s in shapes(built.variables).items() if not n.startswith(separable)}
-    assert variables == {v.name: v.spec.shape for v in net.variables(5) if v.role == "head"}
+    assert shapes(built.variables) == {v.name: v.spec.shape for v in net.variables(5) if v.role == "head"}
     values = np.random.default_rng(0).normal(size=(3, 1, 1, net.feature_channels)).astype(np.float32)
     with tf.Session() as session:
         session.run([variable.initializer for variable in built.variables])
         logits, weights, biases = session.run([built.logits, *built.variables[-2:]], {given: values})
-    np.testing.assert_allclose(logits, values[:, 0, 0] @ weights[0, 0] + biases, rtol=1e-4, atol=1e-5)
+    expected = values[:, 0, 0] @ weights.reshape(weights.shape[-2:]) + biases
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "size"), [("inception_v1", 96), ("vgg_a", 64), ("vgg_a", 288)])
+OTHER_SIZES = [("inception_v1", 96), ("vgg_a", 64), ("vgg_a", 288), ("mobilenet_v1_025", 97), ("mobilenet_v2_035", 160)]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [*OTHER_SIZES, *(pytest.param(f"inception_{n}", 96, marks=pytest.mark.slow) for n in ("v4", "resnet_v2"))],
+)
 def test_images_of_another_size(name, size):
     images = placeholder(size)
     net = get_net(name)
@@ -100,11 +107,33 @@ def test_too_small_images_are_said():
         build_net(get_net("inception_v3"), placeholder(32), num_classes=5)
 
 
+@pytest.mark.parametrize(("name", "side"), [("cifarnet", 32), ("lenet", 28)])
+def test_nets_whose_dense_layer_reads_the_map_take_one_size(name, side):
+    with pytest.raises(UnsupportedError, match=f"images of 64 x 64 pixels do not fit.*takes {side} x {side} pixels"):
+        build_net(get_net(name), placeholder(64), num_classes=5)
+
+
+def test_lenet_takes_grey_images_and_colours_of_the_same_brightness():
+    net, grey = get_net("lenet"), photos(2, 28)[..., :1]
+    images = placeholder(28)
+    built = build_net(net, images, num_classes=5)
+    with tf.Session() as session:
+        randomise(session, built.variables)
+        from_grey = session.run(built.logits, {images: np.repeat(grey, 3, axis=3)})
+        with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+            one = tf.placeholder(tf.float32, [None, 28, 28, 1])
+            alone = session.run(build_net(net, one, num_classes=5).logits, {one: grey})
+        red = session.run(built.logits, {images: grey * [1, 0, 0]})
+    np.testing.assert_allclose(from_grey, alone, atol=1e-5)
+    assert np.abs(red - alone).max() > 0.01
+
+
 def test_slims_layers_are_put_back_even_after_an_error():
     import importlib
 
     module = importlib.import_module("tf_slim.layers.layers")
-    before = {name: getattr(module, name) for name in ("avg_pool2d", "batch_norm", "conv2d", "dropout")}
+    names = ("avg_pool2d", "batch_norm", "conv2d", "dropout", "fully_connected", "separable_conv2d")
+    before = {name: getattr(module, name) for name in names}
     with pytest.raises(UnsupportedError):
         build_net(get_net("inception_v3"), placeholder(32), num_classes=5)
     assert {name: getattr(module, name) for name in before} == before
@@ -217,7 +246,16 @@ def test_auxiliary_head_is_built_when_asked_at_any_size():
 
 
 @pytest.mark.parametrize(
-    ("name", "scope"), [("inception_v1", None), ("resnet_v1_14", None), ("alexnet_v2", None), ("alexnet_v2", "Logits")]
+    ("name", "scope"),
+    [
+        ("inception_v1", None),
+        ("resnet_v1_14", None),
+        ("alexnet_v2", None),
+        ("alexnet_v2", "Logits"),
+        ("mobilenet_v1_025", None),
+        ("cifarnet", None),
+        ("cifarnet", "Logits"),
+    ],
 )
 def test_heads_have_the_variables_that_the_plan_is_told(name, scope):
     net, head = get_net(name), Head(parse_layers("dense(16, relu)|dropout(0.5)|dense(8,linear)"), scope)
@@ -227,17 +265,23 @@ def test_heads_have_the_variables_that_the_plan_is_told(name, scope):
     assert shapes(built.variables) == wanted
 
 
-def test_a_head_computes_what_it_says():
-    images = placeholder(96)
-    head = Head(parse_layers("dense(16,relu)"), "Mine")
-    built = build_net(get_net("resnet_v1_14"), images, num_classes=4, head=head)
+@pytest.mark.parametrize(
+    ("name", "size", "scope", "dense", "last"),
+    [
+        ("resnet_v1_14", 96, "Mine", "Mine/dense_1", "Mine/fc"),
+        ("cifarnet", 32, None, "CifarNet/logits/dense_1", "CifarNet/logits"),
+        ("lenet", 28, "Mine", "Mine/dense_1", "Mine/fc"),
+    ],
+)
+def test_a_head_computes_what_it_says(name, size, scope, dense, last):
+    images = placeholder(size)
+    head = Head(parse_layers("dense(16,relu)"), scope)
+    built = build_net(get_net(name), images, num_classes=4, head=head)
     by_name = {variable.op.name: variable for variable in built.variables}
     with tf.Session() as session:
         randomise(session, built.variables)
-        features, logits = session.run([built.features, built.logits], {images: photos(2, 96)})
-        w1, b1, w2, b2 = (
-            by_name[f"Mine/{name}"].eval() for name in ("dense_1/weights", "dense_1/biases", "fc/weights", "fc/biases")
-        )
+        features, logits = session.run([built.features, built.logits], {images: photos(2, size)})
+        w1, b1, w2, b2 = (by_name[f"{each}/{kind}"].eval() for each in (dense, last) for kind in ("weights", "biases"))
     np.testing.assert_allclose(logits, np.maximum(features @ w1 + b1, 0) @ w2 + b2, rtol=1e-4, atol=1e-4)
 
 
@@ -271,18 +315,23 @@ def test_a_net_without_batch_norm_equals_slims_own(size, squeezed):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_lower_precision_keeps_variables_and_head_in_float32(dtype):
-    images = placeholder(64)
-    net = get_net("resnet_v1_14")
+@pytest.mark.parametrize(
+    ("name", "size", "deep"),
+    [("resnet_v1_14", 64, "resnet_v1_14/block4"), ("mobilenet_v1_025", 96, "Conv2d_13_depthwise"),
+     ("cifarnet", 32, "fc4")],
+)  # fmt: skip
+def test_lower_precision_keeps_variables_and_head_in_float32(dtype, name, size, deep):
+    images = placeholder(size)
+    net = get_net(name)
     built = build_net(net, tf.cast(images, dtype), num_classes=4)
     assert {variable.dtype.base_dtype for variable in built.variables} == {tf.float32}
     assert shapes(built.variables) == {variable.name: variable.spec.shape for variable in net.variables(4)}
-    assert built.end_points["resnet_v1_14/block4"].dtype == tf.as_dtype(dtype)
+    assert built.end_points[deep].dtype == tf.as_dtype(dtype)
     assert built.logits.dtype == tf.float32
     with tf.variable_scope(tf.get_variable_scope(), reuse=True):
         full = build_net(net, images, num_classes=4)
     with tf.Session() as session:
         randomise(session, built.variables)
-        low, high = session.run([built.logits, full.logits], {images: photos(2, 64)})
+        low, high = session.run([built.logits, full.logits], {images: photos(2, size)})
     assert np.abs(low - high).max() < 0.05 * np.abs(high).max()
     assert (low != high).any()

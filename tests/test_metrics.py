@@ -55,6 +55,62 @@ def test_cross_entropy_and_softmax():
     assert metrics.cross_entropy(np.array([1]), np.array([[1000.0, 0.0]])) == pytest.approx(1000.0)
 
 
+KHOT = RANDOM.random((150, 6)) < np.array([0.5, 0.3, 0.1, 0.05, 0.9, 0.0])  # the last label is nobody's
+SCORES = np.round(RANDOM.normal(size=(150, 6)) + KHOT, 1)  # many are equal
+
+
+def test_figures_of_several_labels_are_those_of_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    for i in range(5):
+        own = metrics.average_precision(KHOT[:, i], SCORES[:, i])
+        assert own == pytest.approx(sklearn.average_precision_score(KHOT[:, i], SCORES[:, i]))
+        assert metrics.roc_auc(KHOT[:, i], SCORES[:, i]) == pytest.approx(
+            sklearn.roc_auc_score(KHOT[:, i], SCORES[:, i])
+        )
+    expected = sklearn.average_precision_score(KHOT[:, :5], SCORES[:, :5], average="macro")
+    assert metrics.mean_average_precision(KHOT, SCORES) == pytest.approx(expected)
+    assert metrics.average_precision(KHOT[:, 5], SCORES[:, 5]) is None
+    assert metrics.roc_auc(KHOT[:, 5], SCORES[:, 5]) is None
+    assert metrics.roc_auc(np.ones(3, bool), np.arange(3)) is None
+    assert metrics.mean_average_precision(KHOT[:, 5:], SCORES[:, 5:]) == 0.0
+
+
+def test_rows_of_several_labels_are_those_of_scikit_learn():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    predicted = SCORES >= 0.5
+    confusion = metrics.confusion_of_each(KHOT, predicted)
+    np.testing.assert_array_equal(confusion, sklearn.multilabel_confusion_matrix(KHOT, predicted))
+    rows = metrics.per_label(confusion, LABELS, KHOT, SCORES, np.full(6, 0.5))
+    theirs = sklearn.precision_recall_fscore_support(KHOT, predicted, zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "images"), theirs, strict=True):
+        np.testing.assert_allclose([row[name] or 0 for row in rows], values)
+    assert rows[5]["best_threshold"] is None
+
+
+def test_the_best_threshold_is_the_best_of_all():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    for i in range(5):
+        threshold, f1 = metrics.best_threshold(KHOT[:, i], SCORES[:, i])
+        every = [sklearn.f1_score(KHOT[:, i], SCORES[:, i] >= t) for t in np.unique(SCORES[:, i])]
+        assert f1 == pytest.approx(max(every))
+        assert sklearn.f1_score(KHOT[:, i], SCORES[:, i] >= threshold) == pytest.approx(f1)
+
+
+def test_binary_cross_entropy_and_sigmoid():
+    sklearn = pytest.importorskip("sklearn.metrics")
+    probabilities = metrics.sigmoid(SCORES)
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-SCORES)))
+    expected = np.mean([sklearn.log_loss(KHOT[:, i], probabilities[:, i], labels=[0, 1]) for i in range(6)])
+    assert metrics.binary_cross_entropy(KHOT, SCORES) == pytest.approx(expected)
+    assert metrics.binary_cross_entropy(np.array([[1]]), np.array([[-1000.0]])) == 1000.0
+    assert metrics.sigmoid(np.array([-1000.0, 1000.0])).tolist() == [0.0, 1.0]
+
+
+def test_accuracy():
+    assert metrics.accuracy(np.array([0, 1]), np.array([[2.0, 1.0], [3.0, 1.0]])) == 0.5
+    assert metrics.accuracy(np.array([[1, 0], [1, 1]]), np.array([[2.0, -1.0], [3.0, -1.0]])) == 0.75
+
+
 def test_confused_pairs_come_most_frequent_first():
     confusion = np.array([[5, 2, 0], [7, 1, 0], [0, 0, 9]])
     assert metrics.confused_pairs(confusion, ["a", "b", "c"]) == [

@@ -120,7 +120,7 @@ def test_every_option_decides_the_plan_or_does_not(files):
         "weight_decay", "weight_decay_for", "label_smoothing", "class_weights", "ema", "early_stop",
         "batch_norm_decay", "precision", "xla", "seed", "find_learning_rate", "train_dir", "resume", "fresh", "keep",
         "save_steps", "eval_steps", "log_steps", "cache", "cache_dir", "cache_limit", "cache_dtype", "device",
-        "devices", "accumulate", "start_timeout", "worker_timeout",
+        "devices", "accumulate", "start_timeout", "worker_timeout", "exif_orientation",
     }  # fmt: skip
     with pytest.raises(RecipeError, match="no option 'lables'; did you mean labels"):
         (files / "config.yaml").write_text("lables: x\n")

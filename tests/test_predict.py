@@ -1,5 +1,6 @@
 """ckpt-predict on a tiny net."""
 
+import csv
 import json
 
 import numpy as np
@@ -105,3 +106,57 @@ def test_labels_that_do_not_fit(home, tmp_path):
         PredictOptions(train_dir="a", top=0, batch_size=0)
     numbered = predict(PredictOptions(checkpoint=str(home / "tiny.ckpt")), [str(home / "photos" / "a.png")])
     assert {guess["label"] for guess in numbered.rows[0]["predictions"]} == {"0", "1", "2"}
+
+
+def test_records_arrays_and_published_data_sets(home, tmp_path, capsys):
+    """The same photos in every kind of file give the same labels; nothing is asked of the labels in them."""
+    from test_data import write_records
+    from test_published import write_idx
+
+    files = sorted((home / "photos").rglob("*.*"))
+    files = [file for file in files if file.suffix in (".png", ".jpg")]
+    wanted = [row["predictions"] for row in predict(options(home), list(map(str, files))).rows]
+    write_records(tmp_path / "some.tfrecord", [(file.read_bytes(), [1, 2, 3]) for file in files])
+    found = predict(options(home), [str(tmp_path / "some.tfrecord")])
+    assert [row["file"] for row in found.rows] == [f"some.tfrecord:{i}" for i in range(3)]
+    assert [row["predictions"] for row in found.rows] == wanted
+    (tmp_path / "records").mkdir()
+    (tmp_path / "some.tfrecord").rename(tmp_path / "records" / "unlabelled")
+    assert [row["predictions"] for row in predict(options(home), [str(tmp_path / "records")]).rows] == wanted
+    pixels = np.stack([np.asarray(Image.open(file).convert("RGB").resize((32, 32))) for file in files])
+    np.savez(tmp_path / "x.npz", images=pixels, names=["one", "two", "three"])
+    assert [row["file"] for row in predict(options(home), [str(tmp_path / "x.npz")]).rows] == ["one", "two", "three"]
+    both = predict(options(home), [str(files[0]), str(tmp_path / "x.npz")])
+    assert [row["file"] for row in both.rows] == [
+        str(files[0]),
+        *(f"{tmp_path}/x.npz:{n}" for n in ("one", "two", "three")),
+    ]
+    assert both.rows[0]["predictions"] == wanted[0]
+    write_idx(tmp_path / "mnist")
+    assert len(predict(options(home), [str(tmp_path / "mnist")]).rows) == 40
+    np.savez(tmp_path / "y.npz", pictures=pixels)
+    with pytest.raises(DataError, match="y.npz: holds pictures. Needed are `images`."):
+        predict(options(home), [str(tmp_path / "y.npz")])
+
+
+def test_a_csv_with_all_probabilities(home, tmp_path, capsys):
+    flags = ["--checkpoint", str(home / "tiny.ckpt"), "--labels", str(home / "labels.txt"), str(home / "photos")]
+    out = tmp_path / "predictions.csv"
+    assert command.main([*flags, "--output", str(out), "--all-probabilities", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "label", "probability", "ant", "bee", "cow"]
+    for row, told in zip(rows, shown["rows"], strict=True):
+        values = [float(row[name]) for name in ("ant", "bee", "cow")]
+        assert sum(values) == pytest.approx(1, abs=1e-5)
+        assert values == pytest.approx(told["probabilities"], abs=1e-6)
+        assert (row["label"], float(row["probability"])) == (told["predictions"][0]["label"], max(values))
+    assert shown["summary"]["labels"] == ["ant", "bee", "cow"]
+    assert command.main([*flags, "--output", str(out)]) == 0
+    assert out.read_text().splitlines()[0] == "file,label,probability"
+    assert command.main([*flags, "--output", str(tmp_path / "no" / "p.csv")]) == 2
+    assert "p.csv: is in no folder that exists" in capsys.readouterr().err
+    assert command.main([*flags, "--output", str(home / "labels.txt")]) == 2
+    assert "labels.txt: exists and is no CSV of predictions" in capsys.readouterr().err
+    assert (home / "labels.txt").read_text().startswith("0:ant")

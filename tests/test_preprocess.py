@@ -58,12 +58,37 @@ def test_vgg_keeps_the_shape_of_things_and_subtracts_the_means(photo):
     np.testing.assert_array_equal(bgr, got[..., ::-1])
 
 
-@pytest.mark.parametrize("style", ["inception", "vgg"])
+def test_cifarnet_takes_brightness_and_contrast_away(photo):
+    got = ran(photo, Preprocessing("cifarnet", 32))
+    whole = bilinear(photo.astype(float), 32, 32)
+    np.testing.assert_allclose(got, (whole - whole.mean()) / whole.std(), atol=1e-4)
+    flat = ran(np.full((32, 32, 3), 7, np.uint8), Preprocessing("cifarnet", 32))
+    np.testing.assert_array_equal(flat, np.zeros((32, 32, 3)))
+
+
+def test_lenet_is_the_whole_image_from_minus_one_to_one(photo):
+    got = ran(photo, Preprocessing("lenet", 28))
+    np.testing.assert_allclose(got, (bilinear(photo.astype(float), 28, 28) - 128) / 128, atol=1e-4)
+
+
+def test_slims_own_training_moves_cifar_images_and_leaves_mnist_as_it_is(photo):
+    image = photo[:32, :32]
+    plain, moved = (Preprocessing("cifarnet", 32, augment=augment) for augment in ((), ("slim",)))
+    seen = [ran(image, moved, [1, n]) for n in range(4)]
+    assert all(abs(each - ran(image, plain)).max() > 0.1 for each in seen)
+    how = Preprocessing("lenet", 32, augment=("slim",))
+    np.testing.assert_array_equal(ran(image, how, [1, 2]), ran(image, how))
+
+
+@pytest.mark.parametrize("style", ["inception", "vgg", "cifarnet", "lenet"])
 def test_a_picture_of_the_input_is_the_image_again(photo, style):
     how = Preprocessing(style, 32, central_fraction=1.0, channels="bgr")
     square = photo[:40, :40]
     got = as_picture(ran(square, how), how).astype(int)
-    if style == "inception":
+    if style == "cifarnet":  # in the full range of brightness
+        expected = bilinear(square.astype(float), 32, 32)
+        expected = (expected - expected.min()) * 255 / (expected.max() - expected.min())
+    elif style in ("inception", "lenet"):
         expected = bilinear(square.astype(float), 32, 32)
     else:
         expected = bilinear(square.astype(float), 37, 37)[2:34, 2:34]
@@ -72,7 +97,7 @@ def test_a_picture_of_the_input_is_the_image_again(photo, style):
 
 def test_tiny_and_narrow_images_fit(photo):
     for image in (photo[:1, :1], photo[:3, :50], photo[:40, :2]):
-        for style in ("inception", "vgg"):
+        for style in ("inception", "vgg", "cifarnet", "lenet"):
             for augment in ((), ("slim",), ("crop", "rotation")):
                 how = Preprocessing(style, 24, augment=augment)
                 assert ran(image, how, [1, 2]).shape == (24, 24, 3)
@@ -118,7 +143,7 @@ def test_descriptions_go_through_json():
     [
         (lambda: Preprocessing("incepton", 299), "did you mean inception"),
         (lambda: Preprocessing("vgg", 0), "out of range"),
-        (lambda: Preprocessing("vgg", 9, channels="gbr"), "rgb or bgr"),
+        (lambda: Preprocessing("vgg", 9, channels="gbr"), "rgb, bgr or grey"),
         (lambda: Preprocessing("vgg", 9, augment=("flipp",)), "did you mean flip"),
         (lambda: parse_steps(["rotation(200)"]), "up to 180"),
         (lambda: parse_steps(["rotation(1.2.3)"]), "not a number"),

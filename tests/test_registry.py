@@ -24,11 +24,13 @@ def renamed(specs, old, new):
     return {name.replace(old, new, 1): spec for name, spec in specs.items()}
 
 
-def test_all_nets_of_tf_slim_are_there():
+def test_all_nets_of_slims_family_are_there():
     assert [name for name in NETS if name != "tiny"] == [  # tiny_net.py adds that one, for other tests
         "inception_v1",
         "inception_v2",
         "inception_v3",
+        "inception_v4",
+        "inception_resnet_v2",
         *(f"resnet_v{version}_{depth}" for version in (1, 2) for depth in (50, 101, 152, 200)),
         "resnet_v1_14",  # ours
         "vgg_a",
@@ -36,6 +38,10 @@ def test_all_nets_of_tf_slim_are_there():
         "vgg_19",
         "alexnet_v2",
         "overfeat",
+        *(f"mobilenet_v1{width}" for width in ("", "_075", "_050", "_025")),
+        *(f"mobilenet_v2{width}" for width in ("", "_140", "_130", "_075", "_050", "_035")),
+        "cifarnet",
+        "lenet",
     ]
 
 
@@ -50,6 +56,12 @@ def test_published_facts():
     assert facts["resnet_v2_101"] == (224, "inception", 1001, 0, "resnet_v2_101/logits")
     assert facts["vgg_16"] == (224, "vgg", 1000, 1, "vgg_16/fc8")
     assert facts["overfeat"] == (231, "vgg", 1000, 1, "overfeat/fc8")
+    assert facts["inception_v4"] == (299, "inception", 1001, 0, "InceptionV4/Logits")
+    assert facts["inception_resnet_v2"] == (299, "inception", 1001, 0, "InceptionResnetV2/Logits")
+    assert facts["mobilenet_v1_025"] == (224, "inception", 1001, 0, "MobilenetV1/Logits")
+    assert facts["mobilenet_v2_140"] == (224, "inception", 1001, 0, "MobilenetV2/Logits")
+    assert facts["cifarnet"] == (32, "cifarnet", 10, 0, "CifarNet/logits")
+    assert facts["lenet"] == (28, "lenet", 10, 0, "LeNet/fc4")
 
 
 # Parameters that can be trained, 1000 classes: the figures of the papers and of torchvision's and Keras' pages, where
@@ -61,6 +73,53 @@ def test_published_facts():
 def test_parameters_are_those_of_the_literature(name, parameters):
     trainable = [variable for variable in get_net(name).variables(1000) if variable.trainable]
     assert sum(variable.spec.parameters for variable in trainable) == parameters
+
+
+# The same for nets of which Keras' pages give the statistics of batch norm as well; timm's inception_v4 has 42,679,816
+# without the statistics and with 31,584 gammas that slim's has not.
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("inception_resnet_v2", 55_873_736),
+        ("mobilenet_v1", 4_253_864),
+        ("mobilenet_v2", 3_538_984),
+        ("inception_v4", 42_679_816 + 31_584),
+    ],
+)
+def test_parameters_are_those_of_other_libraries(name, parameters):
+    variables = [variable for variable in get_net(name).variables(1000) if variable.role != "auxiliary"]
+    assert sum(variable.spec.parameters for variable in variables) == parameters
+
+
+# Names and shapes as people have printed them from the published files (tf.train.list_variables, NewCheckpointReader).
+@pytest.mark.parametrize(
+    ("net", "name", "shape"),
+    [
+        ("inception_v4", "InceptionV4/Mixed_7d/Branch_2/Conv2d_0e_3x1/weights", (3, 1, 512, 256)),
+        ("inception_v4", "InceptionV4/AuxLogits/Conv2d_2a/BatchNorm/moving_mean", (768,)),
+        ("inception_v4", "InceptionV4/AuxLogits/Aux_logits/weights", (768, 1001)),
+        ("inception_v4", "InceptionV4/Logits/Logits/weights", (1536, 1001)),
+        ("inception_resnet_v2", "InceptionResnetV2/Repeat_1/block17_20/Conv2d_1x1/weights", (1, 1, 384, 1088)),
+        ("inception_resnet_v2", "InceptionResnetV2/AuxLogits/Logits/biases", (1001,)),
+        ("inception_resnet_v2", "InceptionResnetV2/Repeat_2/block8_9/Conv2d_1x1/biases", (2080,)),
+        ("mobilenet_v1_025", "MobilenetV1/Conv2d_13_pointwise/BatchNorm/moving_mean", (256,)),
+        ("mobilenet_v1", "MobilenetV1/Conv2d_1_depthwise/depthwise_weights", (3, 3, 32, 1)),
+        ("mobilenet_v2", "MobilenetV2/expanded_conv_16/project/weights", (1, 1, 960, 320)),
+        ("mobilenet_v2_035", "MobilenetV2/Conv_1/weights", (1, 1, 112, 1280)),
+        ("mobilenet_v2_140", "MobilenetV2/Logits/Conv2d_1c_1x1/weights", (1, 1, 1792, 1001)),
+    ],
+)
+def test_names_and_shapes_of_published_files(net, name, shape):
+    assert {variable.name: variable.spec.shape for variable in get_net(net).variables(1001)}[name] == shape
+
+
+def test_an_end_point_says_which_variables_lie_before_it():
+    net = get_net("mobilenet_v2")
+    behind = net.table[net.variables_until("layer_15/expansion_output") :]
+    assert behind[0].name == "MobilenetV2/expanded_conv_13/depthwise/depthwise_weights"
+    net = get_net("inception_resnet_v2")
+    assert net.table[net.variables_until("PreAuxLogits")].name.startswith("InceptionResnetV2/Mixed_7a/")
+    assert net.variables_until("Predictions") == len(net.table)
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=list(NETS))
@@ -192,9 +251,16 @@ def test_a_few_equal_names_are_not_a_net():
 
 
 def test_another_net_under_the_same_layer_names_is_not_taken():
-    specs = {"InceptionV4/Conv2d_1a_3x3/weights": Spec("float32", (3, 3, 3, 32))}
+    specs = {"MobilenetV3/Conv/weights": Spec("float32", (3, 3, 3, 16))}
     found = recognise(specs)
-    assert found.net is None and str(found) == "slim InceptionV4, which is not one of the nets here"
+    assert found.net is None and str(found) == "slim MobilenetV3, which is not one of the nets here"
+
+
+def test_layers_that_many_nets_have_are_not_a_net_with_other_widths():
+    specs = {f"net/{layer}/{kind}": Spec("float32", (7,)) for layer in ("conv1", "conv2", "fc3", "fc4")
+             for kind in ("weights", "biases")}  # fmt: skip
+    assert recognise(specs) is None
+    assert str(recognise(renamed(specs, "net/", "LeNet/"))).startswith("slim LeNet with layers of other widths")
 
 
 @pytest.mark.parametrize(
@@ -240,9 +306,7 @@ def test_neither_tensorflow_nor_numpy_is_imported():
 
 
 FOREIGN = {
-    "InceptionV4": (["InceptionV4/Conv2d_1a_3x3/weights", "InceptionV4/Logits/Logits/weights"], "slim InceptionV4"),
-    "InceptionResnetV2": (["InceptionResnetV2/Conv2d_1a_3x3/weights"], "slim InceptionResnetV2"),
-    "MobilenetV1": (["MobilenetV1/Conv2d_0/weights"], "slim MobilenetV1"),
+    "MobilenetV3": (["MobilenetV3/Conv/weights"], "slim MobilenetV3"),
     "Keras": (["block5_conv3/kernel", "block1_conv1/kernel"], "Keras names, looks like VGG-16"),
     "2015": (["mixed_17x17x768e/branch1x1/Conv/weights"], "2015 Inception names, looks like InceptionV3"),
 }
@@ -273,7 +337,7 @@ def test_advice_names_no_net_that_is_not_here():
     assert {f"InceptionV{n}" for n in range(9) if NET.fullmatch(f"InceptionV{n}")} <= scopes
     depths = {f"resnet_v{v}_{d}" for v in range(4) for d in range(300) if NET.fullmatch(f"resnet_v{v}_{d}")}
     assert depths == {scope for scope in scopes if scope.startswith("resnet")}
-    plan = make_plan({"InceptionV4/Mixed_5b/weights": Spec("float32", (3,))}, get_net("inception_v3").variables(5))
+    plan = make_plan({"MobilenetV3/Conv/weights": Spec("float32", (3,))}, get_net("inception_v3").variables(5))
     assert plan.conflicts[0].advice == (
-        "The checkpoint is InceptionV4, which is not one of the nets here: give a checkpoint of InceptionV3."
+        "The checkpoint is MobilenetV3, which is not one of the nets here: give a checkpoint of InceptionV3."
     )

@@ -72,6 +72,10 @@ def test_only_one_option_says_what_trains():
         ("resnet_v1_50", "block3", ["block4", "logits"]),
         ("resnet_v1_50", "resnet_v1_50/block4/unit_2/bottleneck_v1", ["block4/unit_3", "logits"]),
         ("vgg_16", "pool5", ["fc6", "fc7", "fc8"]),
+        ("mobilenet_v2", "layer_18", ["Conv_1", "Logits"]),
+        ("mobilenet_v2", "layer_17/expansion_output",
+         ["expanded_conv_15/depthwise", "expanded_conv_15/project", "expanded_conv_16", "Conv_1", "Logits"]),
+        ("inception_resnet_v2", "PreAuxLogits", ["Mixed_7a", "Repeat_2", "Block8", "Conv2d_7b_1x1", "Logits"]),
     ],
 )  # fmt: skip
 def test_what_lies_behind_an_end_point(net, end_point, scopes):

@@ -61,9 +61,9 @@ def test_objective_is_what_the_formula_says():
     labels = np.array([0, 2], np.int32)
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     with tf.Graph().as_default(), tf.Session() as session:
-        plain = session.run(image_losses(tf.constant(logits), tf.constant(labels), Options()))
-        smooth = session.run(image_losses(tf.constant(logits), tf.constant(labels), Options(label_smoothing=0.3)))
-        weighted = session.run(image_losses(tf.constant(logits), tf.constant(labels), Options(), [2.0, 1.0, 0.5]))
+        plain = session.run(image_losses(tf.constant(logits), tf.constant(labels)))
+        smooth = session.run(image_losses(tf.constant(logits), tf.constant(labels), 0.3))
+        weighted = session.run(image_losses(tf.constant(logits), tf.constant(labels), 0.0, [2.0, 1.0, 0.5]))
     np.testing.assert_allclose(plain, -log_softmax[[0, 1], labels], rtol=1e-6)
     targets = np.full((2, 3), 0.1) + 0.7 * np.eye(3)[labels]
     np.testing.assert_allclose(smooth, -(targets * log_softmax).sum(1), rtol=1e-6)

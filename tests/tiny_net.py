@@ -57,10 +57,11 @@ def register() -> None:
     rows.append((f"{SCOPE}/Logits/Conv2d_1c_1x1/weights", (1, 1, 16, -1), True))
     rows.append((f"{SCOPE}/Logits/Conv2d_1c_1x1/biases", (-1,), True))
     table = tuple(net_module.TableRow(*row) for row in rows)
+    end_points = {name: 4 * (i + 1) for i, name in enumerate(BLOCKS)} | {"Logits": len(rows)}
     tables = net_module._table
 
     def with_tiny(name):
-        return (table, (*BLOCKS, "Logits")) if name == "tiny" else tables(name)
+        return (table, end_points) if name == "tiny" else tables(name)
 
     net_module._table = with_tiny
     registry.NETS["tiny"] = net_module.Net(

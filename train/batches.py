@@ -64,11 +64,13 @@ class Table:
         return tf.gather(self._table, rows)
 
 
-def fed_features(channels: int, table: Table | None = None) -> dict[str, tf.Tensor]:
+def fed_features(
+    channels: int, label_shape: tuple[int, ...] = (), table: Table | None = None
+) -> dict[str, tf.Tensor]:  # fmt: skip
     """A batch ("features", "label", "index") that is fed: what reaches the head, in place of images. With a table it is
     the rows ("rows") that are fed in place of the features."""
     batch = {
-        "label": tf.placeholder(tf.int32, [None], name="labels"),
+        "label": tf.placeholder(tf.int32, [None, *label_shape], name="labels"),
         "index": tf.placeholder(tf.int64, [None], name="index"),
     }
     if table is None:

@@ -49,6 +49,7 @@ class TransferCache:
     folder: Path
     parts: tuple[Part, ...]
     dtype: str = "float32"
+    facts: str = "{}"  # what the values depend on, as facts.json has it
 
     @property
     def row_bytes(self) -> int:
@@ -105,7 +106,12 @@ class TransferCache:
 
         Another process that adds at the same time waits for its turn.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / "facts.json").exists():
+                write_text(self.folder / "facts.json", self.facts)
+        except OSError as error:
+            raise OutputError(f"transfer values cannot be kept here ({error.strerror})", path=self.folder) from error
         names = [*(self._path(i) for i in range(len(self.parts))), self.folder / "rows.index"]
         sizes = [*(self._bytes(part) for part in self.parts), RECORD.itemsize]
         files = [path.open("ab", buffering=0) for path in names]
@@ -148,18 +154,15 @@ class TransferCache:
 def open_cache(
     folder: str | os.PathLike[str], facts: Mapping[str, object], parts: Sequence[Part], dtype: str
 ) -> TransferCache:
-    """The cache for these facts, made when it is not there. Raises OutputError where it cannot be."""
+    """The cache for these facts; its folder is made when the first row is added. Raises OutputError where it cannot."""
     whole = {**facts, "parts": [[part.name, list(part.shape)] for part in parts], "dtype": dtype, "version": 1}
     text = json.dumps(whole, indent=1, sort_keys=True)
-    cache = TransferCache(Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:20], tuple(parts), dtype)
-    facts_file = cache.folder / "facts.json"
-    if not facts_file.exists():
-        try:
-            cache.folder.mkdir(parents=True, exist_ok=True)
-            write_text(facts_file, text + "\n")
-        except OSError as error:
-            raise OutputError(f"transfer values cannot be kept here ({error.strerror})", path=folder) from error
-    return cache
+    own = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:20]
+    there = next(parent for parent in (own, *own.absolute().parents) if os.path.lexists(parent))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "not writable" if there.is_dir() else f"{there} is no folder"
+        raise OutputError(f"transfer values cannot be kept here ({why})", path=folder)
+    return TransferCache(own, tuple(parts), dtype, text + "\n")
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

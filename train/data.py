@@ -1,33 +1,32 @@
 """Finds out what lies at a path and reads it as a data set.
 
-load_data_set("photos")      photos/cat/1.jpg ...: class folders, split here by a seed
-                             photos/train/cat/1.jpg, photos/validation/... or photos/test/...
-                             slim TFRecords, CIFAR-10 batches as published (folder or .tar.gz), .npz, .npy
+load_data_set("photos")      photos/cat/1.jpg ...: class folders, split here by a seed or by folders around them
+                             photos/1.jpg ... and photos/labels.csv, or another CSV
+                             TFRecords, .npz, .npy; CIFAR-10, CIFAR-100 and MNIST as they are published
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError, nearest
-from ..labels import read_labels
-from .arrays import is_cifar10, read_cifar10, read_npz
-from .examples import EMPTY, DataSet, Examples, checked, divide, named
-from .records import find_records, read_records
+from ..labels import read_labels, writable
+from .arrays import array_images, read_npz
+from .cifar import find_cifar, read_cifar
+from .examples import DataSet, Examples, checked, divide
+from .folders import has_classes, read_folder, subfolders, unwrapped
+from .labelling import Names, agreed
+from .labels_csv import find_tables, names_of, read_tables
+from .mnist import find_idx, read_idx
+from .options import Options
+from .records import find_records, read_records, record_images
 
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val"),
-    "test": ("test", "testing"),
-}
-PHOTO_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-HEADERS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-TOO_MANY = 0.05  # of the photos may be unreadable before a run stops
-LFS = b"version https://git-lfs"
+LABEL_FILES = ("labels.txt", "label.txt")
 
 
 def load_data_set(
@@ -36,12 +35,21 @@ def load_data_set(
     validation_fraction: float = 0.2,
     seed: int = 0,
     labels_file: str | os.PathLike | None = None,
+    labels_per_image: str = "one",
+    labels_csv: str | os.PathLike | None = None,
+    label_column: Sequence[str] = (),
+    upright: bool = False,
     training: bool = True,
 ) -> DataSet:
     """Reads names and labels, not the images, of the data set at `path`.
 
-    The order of the classes is that of `labels_file` or of a `labels.txt` in the folder, else the sorted names of
-    the folders. `validation_fraction` and `seed` are used where the data set brings no validation examples.
+    The order of the classes is that of `labels_file` or of a `labels.txt` in the folder, else that of the names of
+    the folders; where two of them say something, they must agree. `validation_fraction` and `seed` are used where the
+    data set brings no validation examples.
+    `labels_csv` is a CSV of the images in a folder; one in the folder is found where this has no class folders.
+    `label_column` are its columns with labels, where others could be. With `labels_per_image` "many" an example may
+    have several labels, or none; else that is an error.
+    `upright` says that photos will be turned as their EXIF data say; where they are not, a note says so.
     Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree. Without `training`
     it is enough that there are images.
     """
@@ -49,116 +57,121 @@ def load_data_set(
     if not root.exists():
         siblings = sorted(p.name for p in root.parent.iterdir()) if root.parent.is_dir() else []
         raise DataError(f"no such file or folder{nearest(root.name, siblings)}", path=root)
-    names = read_labels(labels_file or root / "labels.txt") if labels_file or (root / "labels.txt").is_file() else None
+    many = labels_per_image == "many"
+    given = Names(str(labels_file), read_labels(labels_file)) if labels_file else None
     if root.suffix in (".npz", ".npy"):
-        data = read_npz(root, names)
-    elif is_cifar10(root):
-        data = read_cifar10(root)
-    elif root.is_file():
-        raise DataError("not a data set", path=root, advice="Give a folder, an .npz file or CIFAR-10's .tar.gz.")
+        data = read_npz(root, given, many=many)
+    elif cifar := find_cifar(root):
+        data = read_cifar(root, cifar, given, label_column)
+    elif idx := find_idx(root):
+        data = read_idx(root, idx, labels_beside(root), given)
     elif records := find_records(root):
-        data = read_records(root, records, names)
+        data = read_records(root, records, labels_beside(root), given, many=many)
+        if root.is_dir() and has_classes(root):
+            data = replace(data, notes=("the records are taken, not the class folders beside them", *data.notes))
+    elif root.is_file():
+        advice = "Give a folder, an .npz file, TFRecords, CIFAR's .tar.gz or an IDX file of MNIST's."
+        raise DataError("not a data set", path=root, advice=advice)
     else:
-        data = read_folder(root, names)
+        data = read_photos(root, agreed(labels_beside(root), given), labels_csv, label_column, many)
+    if labels_csv and data.kind != "csv":
+        raise DataError("--labels-csv is for a folder of images", path=root)
+    if label_column and data.kind not in ("csv", "cifar10", "cifar100"):
+        raise DataError("--label-column is for a CSV of images, and for CIFAR-100", path=root)
+    if note := turned_note(data.turned, upright):
+        data = replace(data, notes=(*data.notes, note))
+    if many and not data.many:
+        data = with_vectors(data)
     data = with_validation(data, validation_fraction, seed)
     return data if not training and len(data.validation) else checked(data)
+
+
+def data_set_of(options: Options, *, training: bool = True) -> DataSet:
+    """The data set that the options of a run name, read as they say."""
+    return load_data_set(
+        options.data,
+        validation_fraction=options.validation_fraction,
+        seed=options.seed,
+        labels_file=options.labels,
+        labels_per_image=options.labels_per_image,
+        labels_csv=options.labels_csv,
+        label_column=options.label_column,
+        upright=options.exif_orientation,
+        training=training,
+    )
+
+
+def images_of(path: Path) -> Examples | None:
+    """The images of a data set that is no folder of photos, whatever their labels are; None for other paths."""
+    if path.suffix in (".npz", ".npy"):
+        return array_images(path)
+    if cifar := find_cifar(path):
+        return read_cifar(path, cifar).split("all")
+    if idx := find_idx(path):
+        return read_idx(path, idx).split("all")
+    records = find_records(path)
+    return record_images(path, records) if records else None
+
+
+def turned_note(count: int, upright: bool) -> str:
+    """What is said of so many photos that are not upright by their EXIF data; nothing of none."""
+    said = "which is obeyed" if upright else "which is ignored, as slim ignores it; --exif-orientation obeys it"
+    return f"{count:,} photos are turned by their EXIF orientation, {said}" if count else ""
+
+
+def read_photos(
+    root: Path, called: Names | None, labels_csv: str | os.PathLike | None, columns: Sequence[str], many: bool
+) -> DataSet:
+    """The photos in a folder, by a CSV that was given; else by class folders; else by a CSV in the folder."""
+    if labels_csv:
+        tables = {"": csv_path(labels_csv, root)}
+    else:
+        inside = subfolders(root)
+        tables = find_tables(root) or (find_tables(inside[0]) if len(inside) == 1 else {})
+    if tables and (labels_csv or columns or not has_classes(unwrapped(root))):
+        data = read_tables(root, tables, called, many=many, columns=columns)
+        found = f"the labels are those of {', '.join(names_of(tables))}"
+        return data if labels_csv else replace(data, notes=(found, *data.notes))
+    data = read_folder(root, called and called.of)
+    beside = f"the class folders are taken; --labels-csv would take {', '.join(names_of(tables))}"
+    return replace(data, notes=(*data.notes, beside)) if tables else data
+
+
+def csv_path(given: str | os.PathLike, root: str | os.PathLike) -> Path:
+    """The CSV that was named, from where the user is or from the folder of the data."""
+    return Path(given) if Path(given).is_file() else Path(root, given)
+
+
+def labels_beside(root: Path) -> Names | None:
+    """The labels file in a folder, or beside a file. Raises DataError where there are two that disagree."""
+    folder = root if root.is_dir() else root.parent
+    files = [folder / name for name in LABEL_FILES] + sorted(folder.glob("*label*.pbtxt"))
+    found = None
+    for file in files:
+        if file.is_file():
+            found = agreed(found, Names(writable(file.name), read_labels(file)))
+    return found
+
+
+def with_vectors(data: DataSet) -> DataSet:
+    """The same with a vector of 0 and 1 for each example, which has one label."""
+
+    def vectors(part: Examples | None) -> Examples | None:
+        return (
+            None if part is None else replace(part, label_ids=np.eye(len(data.labels), dtype=np.uint8)[part.label_ids])
+        )
+
+    parts = {split: vectors(getattr(data, split)) for split in ("train", "validation", "test")}
+    return replace(data, **parts)
 
 
 def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
     """Fills in the validation examples: the test examples where there are no others, else a seeded split."""
     if len(data.validation):
         return data
-    kept = {"labels": data.labels, "kind": data.kind, "path": data.path, "photos": data.photos}
     if data.test is not None:
-        notes = (*data.notes, "no validation examples of its own: the test examples are used for validation")
-        return DataSet(train=data.train, validation=data.test, test=None, notes=notes, **kept)
+        note = "no validation examples of its own: the test examples are used for validation"
+        return replace(data, validation=data.test, test=None, notes=(*data.notes, note))
     train, validation = divide(data.train, fraction, seed)
     note = f"{len(validation):,} of {len(data.train):,} examples were set aside for validation (seed {seed})"
-    return DataSet(train=train, validation=validation, test=None, notes=(*data.notes, note), **kept)
-
-
-def read_folder(root: Path, names: dict[int, str] | None) -> DataSet:
-    """A folder of class folders, with or without the folders of the splits above them."""
-    splits = {
-        split: next((root / word for word in words if (root / word).is_dir()), None) for split, words in SPLITS.items()
-    }
-    if splits["train"] is None:
-        splits = {"train": root, "validation": None, "test": None}
-    classes = class_folders(splits["train"])
-    if not classes:
-        loose = sum(is_image(entry) for entry in splits["train"].iterdir() if entry.is_file())
-        fact = f"{loose:,} images lie in no class folder" if loose else "no class folders with images"
-        raise DataError(fact, path=splits["train"], advice="Put the images of each class in a folder of its own.")
-    labels = ordered_labels(classes, names)
-    left_out: list[str] = []
-    broken: list[str] = []
-    found = {}
-    for split, folder in splits.items():
-        if folder is None:
-            continue
-        strangers = sorted(set(class_folders(folder)) - set(labels))
-        if strangers:
-            raise DataError(f"no training images for {named('class', strangers)}", path=folder)
-        found[split] = list_images(root, folder, labels, left_out, broken)
-    total = sum(map(len, found.values()))
-    if len(broken) > TOO_MANY * (total + len(broken)):
-        raise DataError(f"too many files are not the images that their names say: {named('file', broken)}", path=root)
-    notes = [f"left out, not an image: {named('file', files)}" for files in (broken, left_out) if files]
-    return DataSet(
-        labels, found["train"], found.get("validation", EMPTY), found.get("test"), "folder", str(root), tuple(notes)
-    )
-
-
-def class_folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
-
-
-def ordered_labels(folders: Sequence[str], names: dict[int, str] | None) -> tuple[str, ...]:
-    """The classes in the order of the labels file, which must name the same ones as the folders."""
-    if names is None:
-        return tuple(folders)
-    listed = [names[i] for i in sorted(names)]
-    missing, extra = sorted(set(listed) - set(folders)), sorted(set(folders) - set(listed))
-    if missing or extra:
-        sides = [f"only in the labels file: {', '.join(missing)}"] if missing else []
-        sides += [f"only as folders: {', '.join(extra)}"] if extra else []
-        raise DataError(f"the labels file and the class folders disagree; {'; '.join(sides)}")
-    return tuple(listed)
-
-
-def list_images(root: Path, folder: Path, labels: Sequence[str], left_out: list[str], broken: list[str]) -> Examples:
-    """Every image below the class folders. Other files are added to `left_out`, or to `broken` if they are named
-    like photos.
-    """
-    files: list[Path] = []
-    ids: list[int] = []
-    for number, label in enumerate(labels):
-        for where, folders, entries in os.walk(folder / label):
-            folders.sort()
-            for entry in sorted(entries):
-                file = Path(where, entry)
-                if entry.startswith(".") or entry in ("Thumbs.db", "desktop.ini"):
-                    continue
-                if is_image(file):
-                    files.append(file)
-                    ids.append(number)
-                else:
-                    (broken if file.suffix.lower() in PHOTO_SUFFIXES else left_out).append(str(file.relative_to(root)))
-    return Examples(
-        np.array(ids, np.int32),
-        tuple(str(file.relative_to(root)) for file in files),
-        tuple(file.stat().st_size for file in files),
-        lambda i: files[i].read_bytes(),
-    )
-
-
-def is_image(file: Path) -> bool:
-    """Looks at the first bytes only: a photo that is cut short is found when it is decoded."""
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(24)
-    except OSError:
-        return False
-    if head.startswith(LFS):
-        raise DataError("a Git LFS pointer, not the image itself", path=file, advice="Run `git lfs pull`.")
-    return head.startswith(HEADERS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return replace(data, train=train, validation=validation, notes=(*data.notes, note))

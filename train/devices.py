@@ -167,6 +167,14 @@ def split_batch(batch: Mapping[str, tf.Tensor], parts: int) -> list[dict[str, tf
     return made
 
 
+def no_filler(labels: tf.Tensor) -> tf.Tensor:
+    """float32 [batch]: 1 for each image, 0 for one that only fills a part."""
+    import tensorflow.compat.v1 as tf
+
+    one = labels if labels.shape.rank == 1 else labels[:, 0]
+    return tf.cast(tf.not_equal(one, FILLER), tf.float32)
+
+
 # --- putting gradients together ------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,8 @@ evaluation.summary["accuracy"]
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,30 +17,31 @@ import numpy as np
 
 from ..errors import DataError, OutputError, RecipeError
 from ..formats.placing import write_text
-from . import metrics
+from .class_names import class_of_label, true_classes
 from .configuration import option
 from .data import load_data_set
-from .examples import DataSet, Examples
-from .inference import Classifier, SourceOptions, choose_precision, class_of_label, data_of, logits_of, run_on
+from .evaluation import Evaluation, summarise
+from .examples import DataSet, Examples, label_text
+from .inference import Classifier, choose_precision, logits_of, run_on, threshold_option
+from .labelled_images import DataOptions, data_of
+from .labels_csv import Images
+from .metrics import accuracy
 from .options import FLOAT32, PRECISIONS
-from .pipeline import Unreadable, decode
+from .pipeline import Unreadable, decode, turned
 
 SPLITS = ("validation", "train", "test", "all")
 GAP = 0.2  # accuracy that batch statistics win over stored ones before the stored ones are called wrong
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(SourceOptions):
+class EvaluateOptions(DataOptions):
     """What `ckpt-evaluate` was asked to do. `None` means: as the run did, or as the net's authors did."""
 
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
 
-    data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
     split: str = option("validation", "which of its images", group="data", choices=SPLITS)
-    validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
-    seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
-
     batch_size: int = option(32, "images a step", group="run", least=1)
+    threshold: tuple[str, ...] = threshold_option()
     top: int = option(5, "also count a class among this many first ones as right", group="run", least=1)
     worst: int = option(9, "errors that are listed, the most confident first", group="run", least=0)
     batch_norm_gap: bool = option(False, "compare with batch norm on batch statistics, on four batches", group="run")
@@ -49,31 +52,15 @@ class EvaluateOptions(SourceOptions):
     )  # fmt: skip
     report: bool = option(False, "write the run's report.html afresh, with these figures", group="run")
     output: str = option("", "write evaluation.json, predictions.csv and pictures here", group="run", metavar="DIR")
+    all_probabilities: bool = option(False, "a column for each class in predictions.csv", group="run")
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if self.checkpoint and not self.data:
-            problems.append("--data must be given")
         if self.report and not self.train_dir:
             problems.append("--report needs --train-dir: it is the report of a run")
+        if self.all_probabilities and not self.output:
+            problems.append("--all-probabilities needs --output: they are written to its predictions.csv")
         return problems
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What was found. `rows` are per class, `summary` is what --json prints; arrays are in the order of the images
-    that could be decoded.
-    """
-
-    labels: tuple[str, ...]
-    rows: list[dict[str, object]]
-    summary: dict[str, object]
-    confusion: np.ndarray  # int64 [classes, classes], true classes down
-    examples: Examples
-    true: np.ndarray  # int64 [n]
-    predicted: np.ndarray  # int64 [n]
-    confidence: np.ndarray  # float64 [n], probability of the predicted class
-    features: np.ndarray | None = None  # float32 [n, channels], what reached the head
 
 
 def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line: None) -> Evaluation:
@@ -82,15 +69,15 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
     Raises DataError where the data's classes are not the net's.
     """
     # --- net and images ---
-    classifier = options.open(labels=options.labels)
+    classifier = options.open(labels=options.labels, threshold=options.threshold)
     if options.batch_norm_gap and not classifier.plan.batch_norm:
         raise RecipeError(f"--batch-norm-gap is pointless: {classifier.net.title} has no batch norm")
-    data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
+    data = data_of(classifier, options)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
     say(f"{classifier.takes:<14} {len(examples):,} ({options.split}) of {options.data or classifier.options.data}")
-    for line in filter(None, (note, stale_batch_norm(classifier))):
+    for line in filter(None, (*classifier.notes, *data.notes, note, stale_batch_norm(classifier))):
         say(f"note           {line}")
 
     # --- logits of all of them ---
@@ -107,10 +94,12 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None] = lambda line:
         say(f"note           {unreadable.note()}")
 
     # --- figures ---
-    true = np.asarray(classes)[examples.label_ids]
+    true = true_classes(classes, examples.label_ids, classifier.classes)
     origin = {"source": classifier.path, "net": classifier.net.name}
     shown = photos_of(data, examples)
-    made = summarise(origin, classifier.labels, shown, true, logits, top=options.top, worst=options.worst)
+    shown = turned(shown) if classifier.upright else shown
+    how = {"top": options.top, "worst": options.worst, "thresholds": classifier.thresholds}
+    made = summarise(origin, classifier.labels, shown, true, logits, **how)
     made = replace(made, features=np.concatenate([part["features"] for part in parts]))
     made.summary["unreadable"] = dict(unreadable.reasons)
     made.summary["precision"] = choice.precision
@@ -129,59 +118,16 @@ def photos_of(data: DataSet, examples: Examples) -> Examples:
     if place is None:
         return examples
     try:
-        photos = load_data_set(place).split("all")
+        photos = load_data_set(place, labels_per_image="many", training=False).split("all")
     except (DataError, OSError):
-        return examples
+        if not place.is_dir():
+            return examples
+        images = Images(place)  # what their labels are is not asked for
+        photos = images.examples(range(len(images.files)), np.zeros(len(images.files), np.int32))
     number = {name: i for i, name in enumerate(photos.names)}
     if not all(name in number for name in examples.names):
         return examples
     return photos.take([number[name] for name in examples.names])
-
-
-def summarise(
-    origin: Mapping[str, object],
-    labels: Sequence[str],
-    examples: Examples,
-    true: np.ndarray,
-    logits: np.ndarray,
-    *,
-    top: int = 5,
-    worst: int = 9,
-) -> Evaluation:
-    """All figures from logits float32 [n, classes] and the true classes int [n] of the examples.
-
-    `origin` is what the summary says of the net and its checkpoint.
-    """
-    probabilities = metrics.softmax(logits)
-    predicted = probabilities.argmax(axis=1)
-    confidence = probabilities[np.arange(len(predicted)), predicted]
-    confusion = metrics.confusion_matrix(true, predicted, len(labels))
-    rows = metrics.per_class(confusion, labels)
-    wrong = np.flatnonzero(predicted != true)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:worst]
-    errors = [
-        {
-            "file": examples.names[i],
-            "true": labels[true[i]],
-            "predicted": labels[predicted[i]],
-            "probability": float(confidence[i]),
-        }
-        for i in wrong
-    ]
-    summary: dict[str, object] = {
-        **origin,
-        "images": len(true),
-        "classes": len(labels),
-        "accuracy": float((predicted == true).mean()),
-        "loss": metrics.cross_entropy(true, logits),
-        **{f"macro_{figure}": metrics.macro(rows, figure) for figure in ("precision", "recall", "f1")},
-        "labels": list(labels),
-        "confusion": confusion.tolist(),
-        "worst": errors,
-    }
-    if 1 < top < len(labels):
-        summary[f"top_{top}_accuracy"] = metrics.top_k_accuracy(true, logits, top)
-    return Evaluation(tuple(labels), rows, summary, confusion, examples, true, predicted, confidence)
 
 
 def stale_batch_norm(classifier: Classifier) -> str:
@@ -208,43 +154,54 @@ def batch_norm_gap(
     chosen = examples.take(order)
     how = {"title": "batch statistics", "batch_size": options.batch_size, "device": options.device}
     parts = run_on(classifier, chosen, lambda images: logits_of(classifier, images, training_batch_norm=True), **how)
-    guesses = np.concatenate([part["logits"].argmax(axis=1) for part in parts])
-    stored = float((logits[order].argmax(axis=1) == true[order]).mean())
-    batch = float((guesses == true[order]).mean())
+    stored = accuracy(true[order], logits[order])
+    batch = accuracy(true[order], np.concatenate([part["logits"] for part in parts]))
     text = f"accuracy on {len(order):,} images {stored:.3f} with stored statistics, {batch:.3f} with those of the batch"
     if batch - stored > GAP:
         text += "; the stored moving statistics look wrong"
     return {"images": len(order), "stored": stored, "batch": batch, "text": text}
 
 
-def write_evaluation(evaluation: Evaluation, folder: str) -> list[str]:
-    """Writes evaluation.json, predictions.csv, confusion.png, and worst.png where there are photos; returns paths."""
-    import csv
-    import io
-
-    from .figures import draw_confusion, write_png
+def write_evaluation(evaluation: Evaluation, folder: str, *, all_probabilities: bool = False) -> list[str]:
+    """Writes evaluation.json, predictions.csv, confusion.png (where an image may have several labels
+    precision_recall.png), and worst.png where there are photos; returns paths.
+    """
+    from .figures import draw_confusion, draw_precision_recall, write_png
 
     root = Path(folder)
     try:
         root.mkdir(parents=True, exist_ok=True)
         record = {"rows": evaluation.rows, "summary": evaluation.summary}
         write_text(root / "evaluation.json", json.dumps(record, indent=1) + "\n")
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["file", "true", "predicted", "probability"])
-        for name, true, guess, sure in zip(
-            evaluation.examples.names, evaluation.true, evaluation.predicted, evaluation.confidence, strict=True
-        ):
-            writer.writerow([name, evaluation.labels[true], evaluation.labels[guess], f"{sure:.6f}"])
-        write_text(root / "predictions.csv", table.getvalue())
-        write_png(draw_confusion(evaluation.confusion, evaluation.labels), root / "confusion.png")
-        names = ["evaluation.json", "predictions.csv", "confusion.png"]
+        write_predictions(evaluation, root / "predictions.csv", all_probabilities=all_probabilities)
+        if evaluation.many:
+            figure = draw_precision_recall(evaluation.true, evaluation.probabilities, evaluation.labels)
+        else:
+            figure = draw_confusion(evaluation.confusion, evaluation.labels)
+        names = ["evaluation.json", "predictions.csv", "precision_recall.png" if evaluation.many else "confusion.png"]
+        write_png(figure, root / names[-1])
         if pictures := worst_pictures(evaluation):
             write_png(draw_worst(evaluation, pictures), root / "worst.png")
             names.append("worst.png")
     except OSError as error:
         raise OutputError(f"cannot write here ({error.strerror})", path=root) from error
     return [str(root / name) for name in names]
+
+
+def write_predictions(evaluation: Evaluation, path: Path, *, all_probabilities: bool) -> None:
+    """One row an image: file, true, predicted, probability of what was predicted; with `all_probabilities` those of all
+    classes, in a column each. Several labels of an image stand in one cell, and `probability` is left out.
+    """
+    labels, many, table = evaluation.labels, evaluation.many, io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    columns = ["file", "true", "predicted", *([] if many else ["probability"])]
+    writer.writerow([*columns, *(labels if all_probabilities else ())])
+    for i, name in enumerate(evaluation.examples.names):
+        true, predicted = (label_text(found[i], labels) for found in (evaluation.true, evaluation.predicted))
+        chances = [] if many else [evaluation.probabilities[i, evaluation.predicted[i]]]
+        chances += evaluation.probabilities[i].tolist() if all_probabilities else []
+        writer.writerow([name, true, predicted, *(f"{chance:.6f}" for chance in chances)])
+    write_text(path, table.getvalue())
 
 
 def worst_pictures(evaluation: Evaluation) -> list[np.ndarray]:
@@ -260,9 +217,24 @@ def draw_worst(evaluation: Evaluation, pictures: Sequence[np.ndarray]) -> object
 
     titles = []
     for error in evaluation.summary["worst"]:
-        guess = f"predicted {short(error['predicted'])} ({error['probability']:.1%})"
-        titles.append(f"true {short(error['true'])}\n{guess}\n{short_path(error['file'])}")
+        if evaluation.many:
+            lines = [short(mistake(error)), f"labels {short(error['true'])}"]
+        else:
+            lines = [
+                f"true {short(error['true'])}",
+                f"predicted {short(error['predicted'])} ({error['probability']:.1%})",
+            ]
+        titles.append("\n".join([*lines, short_path(error["file"])]))
     return draw_photos(pictures, titles)
+
+
+def mistake(error: Mapping[str, object]) -> str:
+    """What was wrong about one label of an image, in words.
+
+    >>> mistake({"label": "hat", "present": True, "probability": 0.02})
+    'hat missed (2.0%)'
+    """
+    return f"{error['label']} {'missed' if error['present'] else 'predicted'} ({error['probability']:.1%})"
 
 
 def short_path(path: str, most: int = 34) -> str:

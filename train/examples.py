@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import DataError
 
 IMBALANCE = 20  # the largest class has this many times the images of the smallest: worth a word
+SEPARATOR = "|"  # between several labels of an image in a text
 SHOWN = 5  # names listed in a message before "and N more"
 
 
@@ -22,7 +23,7 @@ class Examples:
     a float vector. `names` are unique within a data set: a file's path below its folder, or `file:number`.
     """
 
-    label_ids: np.ndarray  # int32 [n], position in the data set's labels
+    label_ids: np.ndarray  # int32 [n], position in the data set's labels; of several, uint8 [n, classes] of 0 and 1
     names: tuple[str, ...]
     sizes: tuple[int, ...]  # bytes
     read: Callable[[int], bytes | np.ndarray]
@@ -32,6 +33,8 @@ class Examples:
 
     def counts(self, classes: int) -> list[int]:
         """How many examples each class has."""
+        if self.label_ids.ndim == 2:
+            return self.label_ids.sum(axis=0, dtype=np.int64).tolist()
         return np.bincount(self.label_ids, minlength=classes).tolist()
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
@@ -72,10 +75,16 @@ class DataSet:
     train: Examples
     validation: Examples
     test: Examples | None
-    kind: str  # "folder", "tfrecord", "cifar10", "npz", "vectors"
+    kind: str  # "folder", "csv", "tfrecord", "cifar10", "cifar100", "mnist", "npz", "vectors"
     path: str
     notes: tuple[str, ...] = ()  # what the user should know: files left out, a seeded split, an imbalance
     photos: str = ""  # of vectors: the data set that they were computed from, where that is known
+    turned: int = 0  # photos that are not upright by their EXIF data
+
+    @property
+    def many(self) -> bool:
+        """Whether an example may have several labels."""
+        return self.train.label_ids.ndim == 2
 
     def split(self, name: str) -> Examples:
         """The examples of "train", "validation", "test" or "all"."""
@@ -87,6 +96,18 @@ class DataSet:
         if found is None:
             raise DataError("the data set has no test split", path=self.path, advice="Use validation, or all.")
         return found
+
+
+def in_splits(
+    labels: Iterable[str], parts: Mapping[str, Examples], kind: str, path: object, notes: Sequence[str] = (),
+    *, photos: str = "", turned: int = 0,
+) -> DataSet:  # fmt: skip
+    """The data set of these parts: training, validation and test examples by the names of their splits."""
+    some = next(iter(parts.values()), EMPTY)
+    none = some.take([])  # of as many labels as the others
+    train, validation = parts.get("train", none), parts.get("validation", none)
+    kept = {"notes": tuple(notes), "photos": photos, "turned": turned}
+    return DataSet(tuple(labels), train, validation, parts.get("test"), kind, str(path), **kept)
 
 
 def join(parts: Sequence[Examples]) -> Examples:
@@ -111,13 +132,14 @@ def divide(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Ex
     """Training and validation examples: of each class, the given fraction goes to validation.
 
     Which ones is decided by a hash of seed and name, so that a photo that is added later moves only a few others.
-    A class with a single example keeps it for training.
+    A class with a single example keeps it for training. An example with several labels counts for the rarest of them.
     """
     if not 0 < fraction < 1:
         raise DataError(f"a validation fraction of {fraction:g} leaves one side empty", advice="Choose one like 0.2.")
     validation: list[int] = []
-    for label in np.unique(examples.label_ids):
-        members = np.flatnonzero(examples.label_ids == label)
+    strata = rarest(examples.label_ids)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
         ranked = sorted(members, key=lambda i: hashlib.sha1(f"{seed}/{examples.names[i]}".encode()).digest())
         count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
         validation.extend(ranked[:count])
@@ -126,10 +148,46 @@ def divide(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Ex
     return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
 
 
+def rarest(label_ids: np.ndarray) -> np.ndarray:
+    """The class of each example, int [n]; of several the one with the fewest examples, -1 without any.
+
+    >>> rarest(np.array([[1, 0, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]])).tolist()
+    [2, 1, 0, -1]
+    """
+    if label_ids.ndim == 1:
+        return label_ids
+    order = np.argsort(label_ids.sum(axis=0, dtype=np.int64), kind="stable")
+    chosen = order[label_ids[:, order].argmax(axis=1)]
+    return np.where(label_ids.any(axis=1), chosen, -1)
+
+
+def one_colour(label_ids: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """For pictures that give each example one colour: its class, int [n], and what the classes are called. Examples
+    with several labels, or none, are classes of their own.
+    """
+    if label_ids.ndim == 1:
+        return label_ids, tuple(labels)
+    counts = label_ids.sum(axis=1)
+    others = np.where(counts > 1, len(labels), len(labels) + 1)
+    return np.where(counts == 1, label_ids.argmax(axis=1), others), (*labels, "several labels", "no label")
+
+
+def label_text(label: np.ndarray, labels: Sequence[str]) -> str:
+    """The label of an example, or all of them, in words.
+
+    >>> label_text(np.array([1, 0, 1]), ["cat", "dog", "hat"]), label_text(np.int32(1), ["cat", "dog"])
+    ('cat|hat', 'dog')
+    """
+    return labels[label] if label.ndim == 0 else SEPARATOR.join(labels[i] for i in np.flatnonzero(label))
+
+
 def checked(data: DataSet) -> DataSet:
     """The data set with notes on what is odd about it; raises DataError, once, for all that makes it useless."""
     counts = data.train.counts(len(data.labels))
     empty = [name for name, count in zip(data.labels, counts, strict=True) if not count]
+    if not len(data.train) and len(data.validation):
+        fact = f"no training images, only {len(data.validation):,} for validation"
+        raise DataError(fact, path=data.path, advice="ckpt-evaluate takes these; training needs others.")
     if not len(data.train):
         raise DataError(
             "no images found", path=data.path, advice="Put the images of each class in a folder of its own."
@@ -147,6 +205,9 @@ def checked(data: DataSet) -> DataSet:
             f"{len(data.train)} images leave nothing to validate with", path=data.path, advice="Add images."
         )
     notes = []
+    if data.many:
+        each = data.train.label_ids.sum(axis=1)
+        notes.append(f"an image has {each.mean():.2f} labels on average, {(each == 0).sum():,} have none")
     unseen = [name for name, n in zip(data.labels, data.validation.counts(len(data.labels)), strict=True) if not n]
     if unseen:
         notes.append(f"no validation images for {named('class', unseen)}; their accuracy is not measured")

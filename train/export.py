@@ -21,14 +21,15 @@ from ..errors import DataError, OutputError, TrainingError, nearest
 from ..formats.placing import write_text
 from .configuration import option
 from .examples import Examples, named
-from .inference import Classifier, SourceOptions, data_of, logits_of, run_on
-from .metrics import softmax
+from .inference import Classifier, SourceOptions, logits_of, run_on, threshold_option
+from .labelled_images import data_of
 from .options import FLOAT32, PRECISIONS
 from .predict import find_images
 
 FORMATS = ("saved_model", "graphdef", "tflite")
 _CHECKED = 8  # images compared when none are named
 _BATCH = 16  # images run at a time
+TURNED = "turned upright: TensorFlow's decoder does not read EXIF data"
 ROUNDED = 0.02  # what a probability may differ by where the net computes in less than float32
 
 
@@ -43,7 +44,10 @@ class ExportOptions(SourceOptions):
         ("saved_model",), f"{', '.join(FORMATS)}, or several with commas (default: saved_model)", group="output",
         metavar="FORMAT",
     )  # fmt: skip
-    top: int = option(5, "labels given for an image, the likeliest first", group="output", least=1)
+    top: int = option(
+        5, "labels given for an image, the likeliest first; all where a net predicts several", group="output", least=1
+    )
+    threshold: tuple[str, ...] = threshold_option()
     check: tuple[str, ...] = option(
         (), "images to compare on; by default some of the run's own, or made-up ones", group="output", metavar="IMAGE"
     )
@@ -88,12 +92,17 @@ def export(options: ExportOptions, say: Callable[[str], None] = lambda line: Non
     whose probabilities differ from the net's by more than rounding.
     """
     # --- net and images to compare on ---
-    classifier = options.open(labels=options.labels)
+    classifier = options.open(labels=options.labels, threshold=options.threshold)
     classifier.must_take_images()
     target = Path(options.output)
     _check_target(target, options.force)
     images = _images(options, classifier)
     say(f"net            {classifier.net.title}, {classifier.classes:,} classes, from {classifier.path}")
+    for note in classifier.notes:
+        say(f"note           {note}")
+
+    if classifier.upright:
+        say(f"note           images are to be given {TURNED}")
 
     # --- write, read back, compare ---
     expected = _expected(classifier, images)
@@ -143,20 +152,20 @@ def _expected(classifier: Classifier, images: Sequence[bytes]) -> np.ndarray:
         classifier, examples, lambda batch: logits_of(classifier, batch), title="comparing",
         batch_size=_BATCH, device="cpu",
     )  # fmt: skip
-    return softmax(np.concatenate([part["logits"] for part in parts]))
+    return classifier.probabilities(np.concatenate([part["logits"] for part in parts]))
 
 
 def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
     """Image files to compare on: those named, some of the run's validation images, or made-up ones."""
     if options.check:
-        return [_as_file(file, Path(file).read_bytes()) for file in find_images(options.check)]
+        return [_as_file(file, Path(file).read_bytes(), classifier.upright) for file in find_images(options.check)]
     if classifier.options.data and Path(classifier.options.data).exists():
         examples = data_of(classifier).validation
         spread = np.linspace(0, len(examples) - 1, min(_CHECKED, len(examples))).astype(int)
         files = []
         for i in spread:
             with suppress(DataError):
-                files.append(_as_file(examples.names[i], examples.read(int(i))))
+                files.append(_as_file(examples.names[i], examples.read(int(i)), classifier.upright))
         if files:
             return files
     return [_made_up(seed) for seed in range(_CHECKED)]
@@ -171,17 +180,18 @@ def _made_up(seed: int) -> bytes:
     return _encoded(blots.resize((int(random.integers(60, 400)), int(random.integers(60, 400))), Image.BICUBIC), "JPEG")
 
 
-def _as_file(name: str, example: bytes | np.ndarray) -> bytes:
-    """An image as JPEG or PNG, which an export can decode. Raises DataError for one that cannot be decoded."""
+def _as_file(name: str, example: bytes | np.ndarray, upright: bool) -> bytes:
+    """An image as JPEG or PNG, which an export can decode, turned where the net sees photos turned. Raises DataError
+    for one that cannot be decoded."""
     from PIL import Image
 
     from .pipeline import decode
 
     try:
-        pixels = decode(example)
+        pixels = decode(example, upright=upright)
     except (ValueError, OSError) as error:
         raise DataError(f"cannot be decoded: {error}", path=name) from None
-    if isinstance(example, bytes) and example.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+    if isinstance(example, bytes) and not upright and example.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         return example
     return _encoded(Image.fromarray(pixels), "PNG")
 
@@ -205,8 +215,9 @@ def _describe(
         "classes": classifier.classes,
         "preprocessing": classifier.preprocessing.as_dict(),
         "precision": precision,
+        **({"labels_per_image": "many", "thresholds": list(classifier.thresholds)} if classifier.many else {}),
         "inputs": {
-            "images": "string [batch]: JPEG or PNG files",
+            "images": "string [batch]: JPEG or PNG files" + (f", {TURNED}" if classifier.upright else ""),
             "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cut and resized",
         },
         "formats": rows,

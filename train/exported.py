@@ -7,6 +7,10 @@ All come from one graph, whose tensors have these names:
     labels             string [batch, top]: the likeliest classes first
     probabilities      float32 [batch, top]: theirs
     all_probabilities  float32 [batch, classes]: in the order of the classes
+
+Of a net that predicts several labels an image, `labels` are all classes, and there is
+
+    above_threshold    bool [batch, classes]: whether the class in `labels` is predicted
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ import tensorflow.compat.v1 as tf
 from .inference import Classifier, logits_of, restore
 from .preprocess import fit, scale
 from .quiet import stderr_held
+from .tensorflow_paths import tensorflow_path
 
 INPUT, PIXELS = "images", "pixels"
+ABOVE = "above_threshold"
 OUTPUTS = ("labels", "probabilities", "all_probabilities")
 
 
@@ -38,6 +44,11 @@ class Form(NamedTuple):
     write: Callable[[tf.Session, Classifier, Path, str], None]
     run: Callable[[Path, Sequence[bytes], np.ndarray], np.ndarray]
     tolerance: float
+
+
+def outputs_of(classifier: Classifier) -> tuple[str, ...]:
+    """Names of the tensors that an export gives."""
+    return (*OUTPUTS, ABOVE) if classifier.many else OUTPUTS
 
 
 def build_serving_graph(classifier: Classifier, top: int, precision: str) -> None:
@@ -54,9 +65,12 @@ def build_serving_graph(classifier: Classifier, top: int, precision: str) -> Non
     made = tf.map_fn(decoded, images, fn_output_signature=tf.float32)
     pixels = tf.placeholder_with_default(made, [None, how.image_size, how.image_size, 3], name=PIXELS)
     logits = logits_of(classifier, tf.cast(scale(pixels / 255.0, how), precision)).tensors["logits"]
-    chances = tf.nn.softmax(logits, name="all_probabilities")
-    probabilities, classes = tf.math.top_k(chances, k=min(top, classifier.classes))
+    chances = (tf.nn.sigmoid if classifier.many else tf.nn.softmax)(logits, name="all_probabilities")
+    count = classifier.classes if classifier.many else min(top, classifier.classes)
+    probabilities, classes = tf.math.top_k(chances, k=count)
     tf.identity(probabilities, name="probabilities")
+    if classifier.many:
+        tf.greater_equal(probabilities, tf.gather(tf.constant(classifier.thresholds), classes), name=ABOVE)
     tf.gather(tf.constant(classifier.labels), classes, name="labels")
 
 
@@ -77,8 +91,8 @@ def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, p
     which nothing here depends on, is left out.
     """
     graph = session.graph
-    tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, PIXELS, *OUTPUTS)}
-    outputs = {name: tensors[name] for name in OUTPUTS}
+    tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, PIXELS, *outputs_of(classifier))}
+    outputs = {name: tensors[name] for name in outputs_of(classifier)}
     signature = tf.saved_model.predict_signature_def
     with graph.as_default():
         kept = [variable for variable in tf.global_variables() if variable.op.name in classifier.tensors]
@@ -88,7 +102,7 @@ def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, p
             graph.clear_collection(collection)  # what training needs; a loader would miss the values of some
         for variable in kept:
             tf.add_to_collection(tf.GraphKeys.GLOBAL_VARIABLES, variable)
-        builder = tf.saved_model.Builder(str(path))
+        builder = tf.saved_model.Builder(tensorflow_path(path))
         builder.add_meta_graph_and_variables(
             session,
             [tf.saved_model.SERVING],
@@ -101,14 +115,14 @@ def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, p
         builder.save()
 
 
-def frozen(session: tf.Session) -> tf.GraphDef:
+def frozen(session: tf.Session, classifier: Classifier) -> tf.GraphDef:
     """The graph with constants in the place of its variables."""
     definition = session.graph.as_graph_def()
-    return tf.graph_util.convert_variables_to_constants(session, definition, list(OUTPUTS))
+    return tf.graph_util.convert_variables_to_constants(session, definition, list(outputs_of(classifier)))
 
 
 def write_graphdef(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
-    path.write_bytes(frozen(session).SerializeToString(deterministic=True))
+    path.write_bytes(frozen(session, classifier).SerializeToString(deterministic=True))
 
 
 def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
@@ -116,7 +130,7 @@ def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precis
     the weights in that, and computes in it where the device does."""
     side = classifier.preprocessing.image_size
     with serving_session(classifier, 1, "float32") as in_float32:
-        definition = frozen(in_float32)
+        definition = frozen(in_float32, classifier)
     with tf.Graph().as_default() as graph:
         pixels = tf.placeholder(tf.float32, [1, side, side, 3], name=PIXELS)
         mapped = {f"{PIXELS}:0": pixels}
@@ -132,7 +146,9 @@ def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precis
 def run_saved_model(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
     """As another program would: loaded by TensorFlow 1's loader, which is also that of TensorFlow Serving."""
     with tf.Graph().as_default(), tf.Session() as session:
-        signature = tf.saved_model.load(session, [tf.saved_model.SERVING], str(path)).signature_def["serving_default"]
+        signature = tf.saved_model.load(session, [tf.saved_model.SERVING], tensorflow_path(path)).signature_def[
+            "serving_default"
+        ]
         feed = {signature.inputs[INPUT].name: list(images)}
         return session.run(signature.outputs["all_probabilities"].name, feed)
 
@@ -146,7 +162,7 @@ def run_graphdef(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.
 
 def run_tflite(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
     with stderr_held():  # it says which delegate it takes
-        interpreter = _interpreter()(str(path))
+        interpreter = _interpreter()(tensorflow_path(path))
         interpreter.allocate_tensors()
     (fed,), (chances,) = interpreter.get_input_details(), interpreter.get_output_details()
     found = []
@@ -168,7 +184,7 @@ def _interpreter() -> Callable:
 
 
 FORMS = {
-    "saved_model": Form("saved_model", write_saved_model, run_saved_model, 1e-5),
-    "graphdef": Form("model.pb", write_graphdef, run_graphdef, 1e-5),
+    "saved_model": Form("saved_model", write_saved_model, run_saved_model, 5e-5),
+    "graphdef": Form("model.pb", write_graphdef, run_graphdef, 5e-5),
     "tflite": Form("model.tflite", write_tflite, run_tflite, 1e-4),  # other kernels, other order of sums
 }

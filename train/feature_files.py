@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError, OutputError, RecipeError
 from ..formats.placing import write_text
-from .examples import Examples
+from .examples import Examples, label_text
 
 ENDINGS = (".npy", ".npz", ".tsv", ".json")
 
@@ -22,7 +22,7 @@ class Features:
     """Transfer values with what they belong to, in the order of the rows."""
 
     values: np.ndarray  # [images, ...], usually memory-mapped
-    label_ids: np.ndarray  # int32 [images]
+    label_ids: np.ndarray  # int32 [images]; of several labels an image uint8 [images, classes] of 0 and 1
     labels: tuple[str, ...]
     names: tuple[str, ...]
     split: tuple[str, ...]  # "train", "validation" or "test" for each row
@@ -92,7 +92,7 @@ def write_companions(features: Features, prefix: str) -> None:
     """Writes the .npz, .tsv and .json beside PREFIX.npy."""
     lines = ["label\tname\tsplit"]
     for number, name, split in zip(features.label_ids, features.names, features.split, strict=True):
-        lines.append(f"{features.labels[number]}\t{name}\t{split}")
+        lines.append(f"{label_text(number, features.labels)}\t{name}\t{split}")
     record = {**features.facts, "shape": list(features.values.shape), "type": str(features.values.dtype)}
     whole = Path(f"{prefix}.npz")
     writing = whole.with_name(whole.name + ".writing")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,12 +25,14 @@ from ..names import select
 from ..plan import make_plan
 from .cluster import Cluster, own_shard
 from .configuration import option
+from .costs import MEASURED, WARMING, Costs, Pace, gpu_memory, pace
 from .examples import DataSet, Examples
 from .feature_files import Features, check_outputs, shard_prefix, write_companions, write_values
-from .inference import Classifier, SourceOptions, Wanted, choose_precision, data_of, run_on
+from .inference import Classifier, Wanted, choose_precision, run_on
+from .labelled_images import DataOptions, data_of
 from .native import Choice
 from .options import AUTO, FLOAT32, PRECISIONS
-from .pipeline import Unreadable
+from .pipeline import Unreadable, turned
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -40,7 +42,7 @@ POOLS = ("mean", "max", "none")
 
 
 @dataclass(frozen=True)
-class FeatureOptions(SourceOptions):
+class FeatureOptions(DataOptions):
     """What `ckpt-features` was asked to do."""
 
     end_point: str | None = option(
@@ -53,17 +55,14 @@ class FeatureOptions(SourceOptions):
         "mean", "what is kept of a map of an end point: its mean, max, or all", group="source", choices=POOLS
     )
 
-    data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
     split: str = option("all", "which of its images", group="data", choices=SPLITS)
-    validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
-    seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
-
     output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
     type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))
     shards: int = option(1, "number of machines that share the work", group="run", least=1)
     shard: int = option(0, "which of them this is, from 0", group="run", least=0)
     batch_size: int = option(32, "images a step", group="run", least=1)
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    dry_run: bool = option(False, "measure a few batches and say what the work will take", group="run")
     precision: str = option(
         "auto", "of the net; auto takes what is native here if the values are nearly the same", group="run",
         choices=PRECISIONS,
@@ -71,9 +70,7 @@ class FeatureOptions(SourceOptions):
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if self.checkpoint and not self.data:
-            problems.append("--data must be given")
-        if not self.output:
+        if not self.output and not self.dry_run:
             problems.append("--output must be given")
         if self.end_point and self.trainable:
             problems.append("--end-point and --trainable exclude each other")
@@ -101,21 +98,12 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
 
     Raises DataError for an end point that the net does not have, OutputError where the files cannot be written.
     """
-    classifier = options.open(head=False)
-    classifier.must_take_images()
-    data = data_of(classifier, options.data, validation_fraction=options.validation_fraction, seed=options.seed)
-    examples, split = chosen(data, options.split)
-    position = np.arange(options.shard, len(examples), options.shards)
+    work = work_of(options, say)
+    classifier, examples = work.classifier, work.examples
     prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)
-    check_outputs(prefix, data.path, options.checkpoint, classifier.path)
-    say(f"net            {classifier.net.title} from {classifier.path}")
-    say(f"images         {len(position):,} of {len(examples):,}, {classifier.preprocessing.image_size} pixels")
-
+    check_outputs(prefix, work.data.path, options.checkpoint, classifier.path)
     unreadable = Unreadable()
-    part = examples.take(position)
-    choice = precision_of(classifier, part, options)
-    say(choice.line())
-    values, kept, layer = computed(classifier, part, options, prefix, unreadable, choice.precision)
+    values, kept, layer = computed(classifier, work.share, options, prefix, unreadable, work.precision)
     if unreadable.reasons:
         say(f"note           {unreadable.note()}")
     facts = {
@@ -124,25 +112,72 @@ def write_features(options: FeatureOptions, say: Callable[[str], None] = lambda 
         "layer": layer,
         "pool": options.pool,
         "type": options.type,
-        "precision": choice.precision,
+        "precision": work.precision,
         "preprocessing": classifier.preprocessing.as_dict(),
-        "data": data.path,
+        "data": work.data.path,
         "images": len(examples),
         "shards": options.shards,
     }
-    position = position[kept]
+    position = work.position[kept]
     features = Features(
         values,
         examples.label_ids[position],
-        data.labels,
+        work.data.labels,
         tuple(examples.names[i] for i in position),
-        tuple(split[i] for i in position),
+        tuple(work.split[i] for i in position),
         position,
         facts,
-        examples,
+        turned(examples) if classifier.upright else examples,
     )
     write_companions(features, prefix)
     return prefix, features
+
+
+class Work(NamedTuple):
+    """What is to be computed: the `share` of the examples, which are at `position` among them, in a precision."""
+
+    classifier: Classifier
+    data: DataSet
+    examples: Examples
+    split: list[str]  # of each example
+    position: np.ndarray
+    share: Examples
+    precision: str
+
+
+def work_of(options: FeatureOptions, say: Callable[[str], None]) -> Work:
+    """Opens net and data; raises as `write_features` does."""
+    classifier = options.open(head=False)
+    classifier.must_take_images()
+    data = data_of(classifier, options)
+    examples, split = chosen(data, options.split)
+    position = np.arange(options.shard, len(examples), options.shards)
+    say(f"net            {classifier.net.title} from {classifier.path}")
+    say(f"images         {len(position):,} of {len(examples):,}, {classifier.preprocessing.image_size} pixels")
+    for note in (*classifier.notes, *data.notes):
+        say(f"note           {note}")
+    share = examples.take(position)
+    choice = precision_of(classifier, share, options)
+    say(choice.line())
+    return Work(classifier, data, examples, split, position, share, choice.precision)
+
+
+def dry_run(options: FeatureOptions, say: Callable[[str], None] = lambda line: None) -> Costs:
+    """What the work will take, from a few batches of it; nothing is written. Raises as `write_features` does."""
+    work, shapes = work_of(options, say), []
+    few = work.share.take(np.arange(min(len(work.share), (WARMING + MEASURED) * options.batch_size)))
+    make = lambda images: layer_of(work.classifier, images, options)[0]  # noqa: E731
+    how = {"batch_size": options.batch_size, "device": options.device, "precision": work.precision}
+
+    def batches() -> Iterator[int]:
+        for part in run_on(work.classifier, few, make, title="transfer values", **how):
+            shapes.append(part["values"].shape)
+            yield len(part["index"])
+
+    found = Pace(len(work.share), pace(batches()))
+    row = np.prod(shapes[0][1:], dtype=np.int64) * np.dtype(options.type).itemsize
+    files = {".npy and .npz": 2 * int(row) * len(work.share)}
+    return Costs({"transfer values": found}, files, gpu_memory=gpu_memory(options.device))
 
 
 def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,17 +11,18 @@ import tensorflow.compat.v1 as tf
 
 from ..tensors import Tensors
 from .batches import Pipeline, Table
-from .devices import Placement
+from .devices import Placement, place
 from .head_only import Known, recall, remember
 from .job import Job
-from .model import Model, build_model
+from .model import Model, build_model, for_feeding, session_config
 from .native import Choice, candidate
 from .objective import class_weights
-from .options import FLOAT32
+from .options import AUTO, FLOAT32
 from .pipeline import Unreadable, make_batches
 from .progress import StopRequest
+from .restore import assign, planned_tensors
 from .schedule import batch_norm_decay
-from .transfer import Cached, Transfer, fill, plan_transfer
+from .transfer import Cached, Transfer, fill, plan_transfer, settled
 
 
 class Graph(NamedTuple):
@@ -41,7 +44,9 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     """Builds all of it in the current graph, for training from `step` on. The moving statistics of batch norms suit a
     run of `length` steps."""
     options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length), precision=job.trained_in)
-    weights = class_weights(options.class_weights, job.data.labels, job.data.train.counts(job.classes))
+    train = job.data.train
+    images = len(train) if job.data.many else None
+    weights = class_weights(options.class_weights, job.data.labels, train.counts(job.classes), images)
     common = {"num_classes": job.classes, "head": job.head, "class_weights": weights, "placement": placement}
     known = recall(job, placement)
     if known:
@@ -50,7 +55,7 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
         return Graph(model, None, None, known, table)
     how = {"batch_size": options.batch_size, "unreadable": unreadable}
     training = make_batches(
-        job.data.train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
+        train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
     )  # fmt: skip
     validation = make_batches(job.data.validation, job.preprocessing, training=False, **how)
     frozen_in = "" if job.frozen_in == job.trained_in or options.cache == "off" else job.frozen_in
@@ -58,6 +63,31 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     device = placement.batches
     pipelines = Pipeline(training, model.training_handle, device), Pipeline(validation, model.inference_handle, device)
     return Graph(model, *pipelines, None)
+
+
+@contextmanager
+def trial(
+    job: Job, length: int, say: Callable[[str], None]
+) -> Iterator[tuple[Job, Graph, Transfer | str, tf.Session, Unreadable]]:
+    """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept; `say` is
+    told what the cache has."""
+    options, placement = job.options, place(job.options)
+    job = replace(job, frozen=choose_precision(job, placement))
+    unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
+    with tf.Graph().as_default(), tf.device(placement.home):
+        graph = build_graph(job, placement, unreadable, length=length)
+        starts, variables = graph.model.initializers, graph.model.variables
+        planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
+        config, transfer = session_config(options.device, placement.cpus)[0], graph.transfer(job, planned)
+        with tf.Session(config=for_feeding(config) if isinstance(transfer, Transfer) else config) as session:
+            assign(session, {name: variables[name] for name in variables if name in planned}, planned)
+            session.run([variable.initializer for name, variable in variables.items() if name not in planned])
+            if isinstance(transfer, Transfer):
+                say(transfer.line())
+                transfer, job = settled(transfer, job, graph.model, session, planned, unreadable)
+                if options.precision == AUTO:
+                    say(job.frozen.line())
+            yield job, graph, transfer, session, unreadable
 
 
 def choose_precision(job: Job, placement: Placement, recorded: str | None = None) -> Choice:

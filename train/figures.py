@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import OutputError, UnsupportedError
+from . import metrics
+from .fonts import use_fonts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
+CURVES = 10  # labels whose curves are drawn
 NUMBERED = 30  # classes up to which the cells of a confusion matrix carry their numbers
 
 
@@ -28,8 +32,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def write_png(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the picture; the file says nothing of when or by which version, so that equal pictures are equal files."""
-    figure.savefig(path, format="png", metadata={"Software": None})
+    """Writes the picture; the file says nothing of when or by which version, so that equal pictures are equal files.
+    Text in other scripts gets fonts that have them; `fonts.without_font` says what is missing."""
+    use_fonts(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        figure.savefig(path, format="png", metadata={"Software": None})
 
 
 def check_picture(path: str | os.PathLike, data: str = "") -> None:
@@ -62,6 +70,28 @@ def draw_confusion(confusion: np.ndarray, labels: Sequence[str]) -> Figure:
             colour = "white" if share[i, j] > 0.55 else "black"
             axes.text(j, i, f"{confusion[i, j]:,}", ha="center", va="center", color=colour, fontsize=8)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    return figure
+
+
+def draw_precision_recall(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> Figure:
+    """Precision over recall of each label, bool and float [n, labels]: of the CURVES that most images have."""
+    figure = new_figure(7.6, 5.6)
+    axes = figure.add_subplot()
+    counts = true.sum(axis=0)
+    chosen = [i for i in np.argsort(-counts, kind="stable")[:CURVES] if counts[i]]
+    for i in chosen:
+        precision, recall, _ = metrics.precision_recall(true[:, i], probabilities[:, i])
+        mean = metrics.average_precision(true[:, i], probabilities[:, i])
+        until = int(np.searchsorted(recall, recall[-1])) + 1  # below, only precision gets worse
+        line = [0, *recall[:until]], [precision[0], *precision[:until]]
+        axes.step(*line, where="pre", linewidth=1.4, label=f"{short(labels[i])} ({mean:.2f})")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("recall: share of the images with the label that were found")
+    axes.set_ylabel("precision: share of the predicted that have it")
+    title = "precision over recall (average precision)"
+    axes.set_title(title if len(chosen) == len(labels) else f"{title}, {len(chosen)} of {len(labels)} labels")
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     return figure
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from .batches import Pipeline
-from .evaluate import Evaluation, photos_of, summarise
+from .evaluate import photos_of
+from .evaluation import Evaluation, summarise
+from .pipeline import turned
 
 if TYPE_CHECKING:
     from .job import Job
@@ -43,6 +45,7 @@ def final_evaluation(
     kept = examples.take(np.concatenate(index) if reads else validation.there)
     origin = {"source": source, "net": job.net.name}
     true, shown = kept.label_ids.astype(np.int64), photos_of(job.data, kept)
+    shown = turned(shown) if job.preprocessing and job.preprocessing.upright else shown
     made = summarise(origin, job.data.labels, shown, true, np.concatenate(logits))
     return replace(made, features=np.concatenate(values))
 

@@ -23,7 +23,7 @@ from .augmentation_picture import draw_augmentation
 from .cluster import Cluster, machine_lost
 from .continuing import open_run
 from .devices import Placement, place
-from .evaluate import Evaluation
+from .evaluation import Evaluation
 from .feeding import Graph, build_graph, choose_precision, from_cache
 from .figures import check_picture
 from .final_evaluation import final_evaluation
@@ -35,9 +35,20 @@ from .pipeline import Unreadable
 from .progress import Progress, StopRequest
 from .report import write_report
 from .restore import assign, audit, planned_tensors
-from .run import Batches, Run, checkpoint_bytes, evaluate, freeze_audit, last_good, save, save_what_is_whole
-from .run_directory import RunDirectory, read_tensors, run_digest
+from .run import (
+    Batches,
+    Run,
+    bytes_of_checkpoints,
+    evaluate,
+    figures,
+    freeze_audit,
+    last_good,
+    save,
+    save_what_is_whole,
+)
+from .run_directory import MEAN_AVERAGE_PRECISION, RunDirectory, read_tensors, run_digest
 from .schedule import rate_at
+from .tensorflow_paths import tensorflow_path
 from .transfer import Transfer, settled
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
@@ -79,6 +90,8 @@ def finetune(
     job = make_job(options)
     head = job.head.place(job.net)
     directory, resumed = open_run(job.options, job.plans, job.data.labels, job.source, head=head)
+    if job.data.many:
+        directory = replace(directory, columns=(*directory.columns, MEAN_AVERAGE_PRECISION))
     job = job.at_step(resumed or 0)
     placement = place(options, cluster)
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
@@ -169,7 +182,7 @@ def opened(
             run = Run(job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds)
             say(f"cache          none: {transfer}" if isinstance(transfer, str) else transfer.line())
             if first:
-                directory.check_room(checkpoint_bytes(run), anew=resumed is None)
+                directory.check_room(sum(bytes_of_checkpoints(job, graph.model.variables)), anew=resumed is None)
             say(restore(run, resumed))
             transfer, run.job = settled(transfer, job, graph.model, session, planned, unreadable)
             if isinstance(transfer, Transfer) and options.precision == AUTO:
@@ -245,7 +258,7 @@ def train(
     evaluated, measured, losses, saved_at, started = {}, [], [], time.monotonic(), time.monotonic()
     before = sum(run.seconds.values())  # evaluating and saving count their own time
     graph, suffix = model.graph if run.step == 0 else None, run.directory.written.event_suffix
-    events = tf.summary.FileWriter(str(run.directory.path), graph=graph, filename_suffix=suffix)
+    events = tf.summary.FileWriter(tensorflow_path(run.directory.path), graph=graph, filename_suffix=suffix)
     if run.step:
         events.add_session_log(tf.SessionLog(status=tf.SessionLog.START), run.step + 1)  # TensorBoard drops later ones
     with Progress("training", total=job.total, done=run.step) as progress, run.unreadable.raised():
@@ -333,10 +346,3 @@ def write_result(run: Run, result: Result) -> None:
     """result.json: how the run ended, for reports and scripts."""
     record = {**result.__dict__, "seconds": run.seconds}
     write_text(run.directory.path / "result.json", json.dumps(record, indent=1) + "\n")
-
-
-def figures(found: Mapping[str, float]) -> str:
-    """An evaluation in words."""
-    if not found:
-        return "no validation images"
-    return f"validation loss {found['validation_loss']:.4f}, accuracy {found['validation_accuracy']:.3f}"

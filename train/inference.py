@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
@@ -17,11 +17,13 @@ from ..labels import read_labels
 from ..nets.registry import Net, find_net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
+from .class_names import names_for, thresholds_of
 from .configuration import coerce, option, problem_with, read_config
-from .data import load_data_set
 from .examples import DataSet, Examples, steps_per_epoch
-from .options import Options
-from .preprocess import Preprocessing, from_dict
+from .labelling import Names
+from .metrics import sigmoid, softmax
+from .options import LABELS_PER_IMAGE, Options
+from .preprocess import STYLES, Preprocessing, from_dict
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
     from .native import Choice
     from .pipeline import Unreadable
+
+
+def threshold_option() -> Any:
+    """The option of every command that tells labels."""
+    help = "probability from which on a label is predicted where images have several, of all or of one; 0.5 by default"
+    return option((), help, group="run", metavar="NUMBER|LABEL=NUMBER")
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,14 @@ class SourceOptions:
     checkpoint: str = option("", "take this checkpoint of a slim net", group="source", metavar="SRC")
     net: str | None = option(None, "name of the net; read off the checkpoint when left out", group="source")
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
-    preprocessing: str | None = option(None, "inception or vgg", group="source", choices=("inception", "vgg"))
+    preprocessing: str | None = option(
+        None, "how pixels are scaled; the net's own by default", group="source", choices=STYLES
+    )
+    exif_orientation: bool = option(False, "turn photos as EXIF data say, if the run did not", group="source")
+    labels_per_image: str | None = option(
+        None, "many: the checkpoint's net predicts each class by itself; a run knows", group="source",
+        choices=LABELS_PER_IMAGE,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         coerce(self)
@@ -54,17 +69,20 @@ class SourceOptions:
         found = [problem for each in fields(self) if (problem := problem_with(each, getattr(self, each.name)))]
         if bool(self.train_dir) == bool(self.checkpoint):
             found.append("--train-dir or --checkpoint must be given, not both")
+        if self.train_dir and self.labels_per_image:
+            found.append("--labels-per-image is for --checkpoint: a run knows it")
         if not re.fullmatch(r"best|last|\d+", self.use):
             found.append(f"--use {self.use}: must be best, last or a step")
         elif self.checkpoint and self.use != "best":
             found.append(f"--use {self.use} chooses a checkpoint of --train-dir; --checkpoint names one itself")
         return found
 
-    def open(self, *, labels: str | None = None, head: bool = True) -> Classifier:
+    def open(self, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()) -> Classifier:
         """The classifier that these options mean: see `open_classifier`, also for the errors raised."""
         return open_classifier(
             self.train_dir or self.checkpoint, net=self.net, labels=labels, image_size=self.image_size,
             preprocessing=self.preprocessing, use=self.use, head=head, moving_averages=self.moving_averages,
+            labels_per_image=self.labels_per_image, threshold=threshold, upright=self.exif_orientation,
         )  # fmt: skip
 
 
@@ -83,10 +101,26 @@ class Classifier:
     path: str
     options: Options  # how the net was built: head, batch norm
     plan: Plan
+    notes: tuple[str, ...] = ()  # what the user should know of the names
+    thresholds: tuple[float, ...] | None = None  # of each class, where an image may have several
 
     @property
     def classes(self) -> int:
         return len(self.labels)
+
+    @property
+    def many(self) -> bool:
+        """Whether an image may have several of the classes, each of which is predicted by itself."""
+        return self.options.labels_per_image == "many"
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """float64 [n, classes] of logits [n, classes]: of one class an image, or of each by itself."""
+        return sigmoid(logits) if self.many else softmax(logits)
+
+    @property
+    def upright(self) -> bool:
+        """Whether photos are turned as their EXIF data say."""
+        return self.preprocessing is not None and self.preprocessing.upright
 
     @property
     def takes(self) -> str:
@@ -129,6 +163,9 @@ def open_classifier(
     use: str = "best",
     head: bool = True,
     moving_averages: bool = False,
+    labels_per_image: str | None = None,
+    threshold: Sequence[str] = (),
+    upright: bool = False,
 ) -> Classifier:
     """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
 
@@ -150,21 +187,24 @@ def open_classifier(
     found = _from_run(run, prefix, checkpoint) if run else _from_checkpoint(checkpoint, net, head)
     if run and net is not None and (net != found.net.name or run == Path(source)):
         raise RecipeError(f"--net {net} is pointless: the run says that it is {found.net.name}", path=source)
-    names = found.labels
     if labels is not None:
-        listed = read_labels(labels)
-        names = tuple(listed[i] for i in sorted(listed))
-        if len(names) != found.classes:
-            raise DataError(f"{len(names):,} labels, but the net has {found.classes:,} classes", path=labels)
+        names, notes = names_for(found, Names(labels, read_labels(labels)))
+        found = replace(found, labels=names, named=True, notes=notes)
     how = found.preprocessing
     if how is None and (image_size or preprocessing):
         fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
         raise RecipeError(fact, path=source)
     if how is not None:
         how = Preprocessing(
-            preprocessing or how.style, image_size or how.image_size, how.central_fraction, how.channels
+            preprocessing or how.style,
+            image_size or how.image_size,
+            how.central_fraction,
+            how.channels,
+            upright=upright or how.upright,
         )
-    return replace(found, labels=names, named=found.named or labels is not None, preprocessing=how)
+    options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
+    found = replace(found, preprocessing=how, options=options)
+    return replace(found, thresholds=thresholds_of(found, threshold))
 
 
 def _find_run(source: str, use: str) -> tuple[Path | None, str]:
@@ -202,6 +242,7 @@ def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
         record = json.loads((run / "plan.json").read_text(encoding="utf-8"))
         how = from_dict(record["preprocessing"]) if record["preprocessing"] else None
         net, labels = get_net(record["net"]), tuple(record["labels"])
+        net = net.for_grey_images() if how and how.channels == "grey" else net
     except (ValueError, KeyError) as error:
         raise TrainingError(f"not the record of a run ({error})", path=run / "plan.json") from None
     options = Options(**read_config(run / "config.yaml", Options))
@@ -215,64 +256,32 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Cl
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
     net = find_net(name, specs, source)
-    classes = found.classes if found and found.net == net else _classes(net, specs)
+    known = found is not None and found.net == net
+    scope = found.scope if known else net.scope
+    classes = found.classes if known else _classes(net, specs)
     classes = classes if head else None
     if classes is None and head:
         raise TrainingError(f"no last layer {net.head_layer}, so it classifies nothing", path=source)
+    net = _as_wide(net, specs, scope)
     variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
-    scope = found.scope if found and found.net == net else net.scope
     renames = {scope: net.scope} if scope and scope != net.scope else {}
     plan = make_plan(specs, variables, renames=renames).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
-    how = Preprocessing(net.preprocessing, net.image_size)
+    how = Preprocessing(net.preprocessing, net.image_size, channels="rgb" if net.input_channels == 3 else "grey")
     return Classifier(net, tensors, tuple(map(str, range(classes or 0))), False, how, checkpoint.path, Options(), plan)
+
+
+def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
+    """The net for grey images where the first layer that lies under this scope takes one channel."""
+    first = net.table[0].name if net.table else ""
+    spec = specs.get(f"{scope}{first.removeprefix(net.scope)}")
+    grey = net.for_grey_images() if spec and len(spec.shape) == 4 and spec.shape[2] == 1 else None
+    return grey or net
 
 
 def _classes(net: Net, specs: Mapping[str, Spec]) -> int | None:
     spec = specs.get(f"{net.head_layer}/weights")
     return spec.shape[-1] if spec else None
-
-
-def data_of(classifier: Classifier, path: str = "", *, validation_fraction: float = 0.2, seed: int = 0) -> DataSet:
-    """The data set at `path`; that of the run by default, which is read and split as the run did.
-
-    Raises DataError for one that does not suit, RecipeError where none is named.
-    """
-    run = classifier.options
-    if not path and not run.data:
-        fact = "--data must be given: no run of ckpt-finetune says what this was trained on"
-        raise RecipeError(fact, path=classifier.path)
-    own = run.data and (not path or Path(path).resolve() == Path(run.data).resolve())
-    data = load_data_set(
-        path or run.data,
-        validation_fraction=run.validation_fraction if own else validation_fraction,
-        seed=run.seed if own else seed,
-        labels_file=run.labels if own else None,
-        training=False,
-    )
-    classifier.check_takes(data)
-    return data
-
-
-def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[int], str]:
-    """For each label of a data set the class that the net has for it, and a note for people.
-
-    By name where the net's classes have names; else by order, where a net with one class more than the data has its
-    background class first, as slim's ImageNet nets.
-    """
-    if classifier.named:
-        missing = [label for label in labels if label not in classifier.labels]
-        if missing and len(missing) < len(labels):
-            raise DataError(f"the net has no class {', '.join(missing[:5])}", advice="Its classes are in labels.txt.")
-        if not missing:
-            return [classifier.labels.index(label) for label in labels], ""
-    if len(labels) == classifier.classes:
-        note = "none of the labels is known by name: classes are compared by their order" if classifier.named else ""
-        return list(range(len(labels))), note
-    if len(labels) == classifier.classes - 1 and not classifier.named:
-        return list(range(1, classifier.classes)), "the net's class 0 is taken for slim's background class"
-    fact = f"the data has {len(labels):,} classes, the net {classifier.classes:,}"
-    raise DataError(fact, advice="Give --labels, a file that names the net's classes in order.")
 
 
 class Wanted(NamedTuple):
@@ -379,11 +388,12 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
     from .model import Variables, build_tower
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
+    several = [classifier.classes] if classifier.many else []
     head = make_head(classifier.options)
     head = replace(head, layers=tuple(layer for layer in head.layers if not isinstance(layer, Dropout)))
     tower = build_tower(
         classifier.net,
-        {"image": images, "label": tf.zeros(tf.shape(images)[:1], tf.int32)},
+        {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)},
         replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
         replace(classifier.options, precision=images.dtype.name, xla=False, aux=False),  # whatever it was trained in
         num_classes=classifier.classes,

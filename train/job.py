@@ -15,11 +15,11 @@ from ..plan.batch_norm import POLICIES
 from ..tensors import Tensors
 from .arrays import holds_vectors
 from .configuration import flag
-from .data import load_data_set
+from .data import csv_path, data_set_of
 from .examples import DataSet, steps_per_epoch
 from .native import Choice
 from .options import Options
-from .planning import class_map_of, make_head, make_phases, plans_of
+from .planning import class_map_of, for_grey_images, make_head, make_phases, plans_of
 from .preprocess import Preprocessing
 from .schedule import base_rate, total_steps
 from .unfreezing import Phase
@@ -28,7 +28,7 @@ NO_SOURCE = Checkpoint(Tensors(), "no checkpoint", "none")
 VECTORS_HEAD = "Logits"  # scope of the small net that is trained on vectors
 ABOUT_IMAGES = (
     "net", "image_size", "preprocessing", "augment", "augment_copies", "show_augmentation", "freeze_until", "aux", "bn",
-    "adapt_input", "fold", "precision",
+    "adapt_input", "fold", "precision", "exif_orientation",
 )  # fmt: skip
 
 
@@ -126,24 +126,27 @@ def make_job(options: Options) -> Job:
     that are vectors it is a head in a scope of its own and nothing else.
     Raises the error of whichever of them fails, and PlanError with every conflict when the plan has any.
     """
-    folder = () if options.find_learning_rate else ("train_dir",)
+    folder = () if options.find_learning_rate or options.dry_run else ("train_dir",)
     on_vectors = holds_vectors(options.data)
     options.require(*(() if options.net or on_vectors else ("checkpoint",)), "data", *folder)
     options = for_vectors(options) if on_vectors else options
     # No links are followed: the folder in front of one is the name that the user knows, and SRC:scope stays.
-    given = [name for name in ("checkpoint", "data") if getattr(options, name)]
+    if options.labels_csv:
+        options = replace(options, labels_csv=str(csv_path(options.labels_csv, options.data)))
+    given = [name for name in ("checkpoint", "data", "labels", "labels_csv") if getattr(options, name)]
     options = replace(options, **{name: absolute(getattr(options, name)) for name in given})
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     specs = source.tensors.specs()
     net = None if on_vectors else find_net(options.net, specs, source.path)
-    data = load_data_set(
-        options.data, validation_fraction=options.validation_fraction, seed=options.seed, labels_file=options.labels
-    )
+    data = data_set_of(options)
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None
     else:
         style, size = options.preprocessing or net.preprocessing, options.image_size or net.image_size
-        preprocessing = Preprocessing(style, size, augment=options.augment, copies=options.augment_copies)
+        net, data = for_grey_images(net, data) if options.adapt_input else (net, data)
+        channels = "rgb" if net.input_channels == 3 else "grey"
+        augmentation = {"augment": options.augment, "copies": options.augment_copies}
+        preprocessing = Preprocessing(style, size, channels=channels, upright=options.exif_orientation, **augmentation)
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))

@@ -28,6 +28,13 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int) -> n
     return np.bincount(true.astype(np.int64) * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
+def accuracy(true: np.ndarray, logits: np.ndarray) -> float:
+    """Share of images whose likeliest class is the true one; where these may be several, [n, classes] of 0 and 1, the
+    share of all answers of whether an image has a class that are right.
+    """
+    return float(((logits > 0) == true.astype(bool) if true.ndim == 2 else logits.argmax(axis=1) == true).mean())
+
+
 def top_k_accuracy(true: np.ndarray, scores: np.ndarray, k: int) -> float:
     """Share of rows of `scores` [n, classes] whose true class is among the k highest; of equal scores the lower
     class comes first.
@@ -44,15 +51,84 @@ def cross_entropy(true: np.ndarray, logits: np.ndarray) -> float:
     return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(true)), true]).mean())
 
 
+def precision_recall(true: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision and recall of one label where it is predicted for all images from a threshold on, and the thresholds:
+    the different scores, highest first. All empty where no image has the label.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered, hits = scores[order], np.cumsum(true[order].astype(np.int64))
+    if not len(hits) or not hits[-1]:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    last = np.flatnonzero(np.append(np.diff(ordered) != 0, True))  # images that score alike count together
+    return hits[last] / (last + 1), hits[last] / hits[-1], ordered[last]
+
+
+def average_precision(true: np.ndarray, scores: np.ndarray) -> float | None:
+    """The mean precision over the steps of recall of one label, as scikit-learn's `average_precision_score`. None where
+    no image has the label.
+
+    >>> average_precision(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.7])), average_precision(np.zeros(2), np.ones(2))
+    (0.8333333333333333, None)
+    """
+    precision, recall, _ = precision_recall(true, scores)
+    return float((np.diff(recall, prepend=0) * precision).sum()) if len(recall) else None
+
+
+def roc_auc(true: np.ndarray, scores: np.ndarray) -> float | None:
+    """The area under the ROC curve of one label: how likely an image with it scores higher than one without, equal
+    scores counting half. None where all images have it, or none.
+    """
+    with_it, without = scores[true.astype(bool)], np.sort(scores[~true.astype(bool)])
+    if not len(with_it) or not len(without):
+        return None
+    below, not_above = (np.searchsorted(without, with_it, side).astype(np.int64) for side in ("left", "right"))
+    return float((below + not_above).sum() / (2 * len(with_it) * len(without)))
+
+
+def mean_average_precision(true: np.ndarray, scores: np.ndarray) -> float:
+    """The mean over the labels that some image has; `true` and `scores` are [n, labels]. 0 where no image has any."""
+    each = [average_precision(true[:, i], scores[:, i]) for i in range(true.shape[1])]
+    found = [value for value in each if value is not None]
+    return float(np.mean(found)) if found else 0.0
+
+
+def best_threshold(true: np.ndarray, scores: np.ndarray) -> tuple[float, float] | None:
+    """The threshold of one label that gives the highest F1, and that F1: halfway between the scores that it divides.
+    None where no image has the label.
+
+    >>> best_threshold(np.array([1, 1, 0, 0]), np.array([0.9, 0.6, 0.4, 0.1]))
+    (0.5, 1.0)
+    """
+    precision, recall, thresholds = precision_recall(true, scores)
+    if not len(recall):
+        return None
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    place = int(np.argmax(f1))
+    below = thresholds[place + 1] if place + 1 < len(thresholds) else 0.0
+    return float((thresholds[place] + below) / 2), float(f1[place])
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float64 of logits, each by itself."""
+    return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
+
+
+def binary_cross_entropy(true: np.ndarray, logits: np.ndarray) -> float:
+    """Mean over images and labels of the negative log probability of what is true, in nats."""
+    logits = logits.astype(np.float64)
+    return float((np.logaddexp(0, logits) - true * logits).mean())
+
+
+def ratio(part: int, whole: int) -> float | None:
+    """A part of a whole, None where there is nothing to divide by."""
+    return float(part / whole) if whole else None
+
+
 def per_class(confusion: np.ndarray, labels: Sequence[str]) -> list[dict[str, object]]:
     """One row a class: label, images (support), correct, precision, recall, f1; None where there is nothing to
     divide by.
     """
     right, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-
-    def ratio(part: int, whole: int) -> float | None:
-        return float(part / whole) if whole else None
-
     return [
         {
             "label": label,
@@ -64,6 +140,49 @@ def per_class(confusion: np.ndarray, labels: Sequence[str]) -> list[dict[str, ob
         }
         for i, label in enumerate(labels)
     ]
+
+
+def confusion_of_each(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """int64 [classes, 2, 2] of bool [n, classes]: for each class [[true negatives, false positives], [false negatives,
+    true positives]], as scikit-learn's `multilabel_confusion_matrix`.
+    """
+    hits, found, there = (each.sum(axis=0, dtype=np.int64) for each in (true & predicted, predicted, true))
+    return np.stack([len(true) - found - there + hits, found - hits, there - hits, hits], axis=-1).reshape(-1, 2, 2)
+
+
+def per_label(
+    confusion: np.ndarray, labels: Sequence[str], true: np.ndarray, scores: np.ndarray, thresholds: np.ndarray
+) -> list[dict[str, object]]:
+    """One row a class where an image may have several: images with it, for how many it was predicted, of these how many
+    rightly, and figures; the threshold that would give the highest F1 on these images.
+    """
+    rows = []
+    for i, label in enumerate(labels):
+        (_, wrong), (missed, right) = confusion[i].tolist()
+        best = best_threshold(true[:, i], scores[:, i])
+        rows.append(
+            {
+                "label": label,
+                "images": missed + right,
+                "predicted": wrong + right,
+                "correct": right,
+                "precision": ratio(right, wrong + right),
+                "recall": ratio(right, missed + right),
+                "f1": ratio(2 * right, missed + right + wrong + right),
+                "average_precision": average_precision(true[:, i], scores[:, i]),
+                "auc": roc_auc(true[:, i], scores[:, i]),
+                "threshold": float(thresholds[i]),
+                "best_threshold": best and best[0],
+                "best_f1": best and best[1],
+            }
+        )
+    return rows
+
+
+def mean_of(rows: Sequence[dict[str, object]], figure: str) -> float | None:
+    """The mean of a figure over the classes that have it."""
+    values = [row[figure] for row in rows if row[figure] is not None]
+    return float(np.mean(values)) if values else None
 
 
 def macro(rows: Sequence[dict[str, object]], figure: str) -> float | None:

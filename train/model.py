@@ -21,8 +21,8 @@ from ..nets.net import Net
 from ..plan import Plan
 from .batches import Table, fed_features, read_batch
 from .cluster import after_all
-from .devices import FILLER, ONE_DEVICE, Placement, add_gradients, split_batch, sum_over_devices
-from .objective import image_losses
+from .devices import ONE_DEVICE, Placement, add_gradients, no_filler, split_batch, sum_over_devices
+from .objective import image_losses, rightness
 from .options import Options
 from .precision import compiled, make_loss_scale, unscaled
 from .unfreezing import ages, parse_phases
@@ -33,7 +33,8 @@ TRAINING, INFERENCE, EXTRACTION = "training", "inference", "extraction"
 
 
 class Tower(NamedTuple):
-    """The net on a batch: images float32 [batch, height, width, 3], logits float32 [batch, classes], others [batch].
+    """The net on a batch: images float32 [batch, height, width, 3], logits float32 [batch, classes], others [batch];
+    labels int32 [batch], or of images that may have several [batch, classes] of 0 and 1.
 
     Where the head alone is built, `images` are the features that are fed, [batch, 1, 1, channels], or found in a table
     by the `rows` that are fed.
@@ -43,7 +44,7 @@ class Tower(NamedTuple):
     labels: tf.Tensor
     logits: tf.Tensor
     losses: tf.Tensor  # cross-entropy of each image
-    correct: tf.Tensor  # bool
+    correct: tf.Tensor  # float32, see `rightness`
     end_points: Mapping[str, tf.Tensor]
     features: tf.Tensor  # [batch, channels]: the transfer values, what reaches the head
     auxiliary_logits: tf.Tensor | None  # [batch, classes], with --aux
@@ -105,8 +106,8 @@ def build_tower(
             aux=options.aux,
             head=head,
         )  # fmt: skip
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=built.logits)
-        correct = tf.equal(tf.argmax(built.logits, axis=1, output_type=tf.int32), batch["label"])
+        losses = image_losses(built.logits, batch["label"])
+        correct = rightness(built.logits, batch["label"])
     return Tower(
         batch["image"] if given is None else given, batch["label"], built.logits, losses, correct, built.end_points,
         built.features, built.auxiliary_logits, batch.get("rows"),
@@ -135,7 +136,7 @@ def build_training(
     """
     learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
     parts = split_batch(batch, len(placement.parts))
-    count = tf.add_n([tf.reduce_sum(tf.cast(tf.not_equal(part["label"], FILLER), tf.float32)) for part in parts])
+    count = tf.add_n([tf.reduce_sum(no_filler(part["label"])) for part in parts])
     towers: list[Tower] = []
     losses: list[tf.Tensor] = []
     totals: dict[str, list[tf.Tensor | None]] = {}
@@ -168,7 +169,7 @@ def build_training(
     with tf.control_dependencies(updates):
         factors = rate_factors(options, net, list(ever))
         update = apply_gradients(gradients, options, factors, learning_rate, step, ages=ever, scale=scale)
-    correct = tf.add_n([tf.reduce_sum(tf.cast(tower.correct, tf.float32)) for tower in towers])
+    correct = tf.add_n([tf.reduce_sum(tower.correct) for tower in towers])
     found = {"loss": tf.add_n(losses), "accuracy": correct / count, "gradient_norms": update.gradient_norms}
     return tuple(towers), Step(
         update.operation, learning_rate=learning_rate, global_step=step, trained=tuple(trained), begun=begun, **found
@@ -179,10 +180,11 @@ def objective(tower: Tower, options: Options, class_weights: Sequence[float] | N
     """What a step minimises, for each image: float32 [batch], 0 for a FILLER. The auxiliary head counts 0.4, as in
     slim's script."""
     labels = tf.maximum(tower.labels, 0)
-    losses = image_losses(tower.logits, labels, options, class_weights)
+    losses = image_losses(tower.logits, labels, options.label_smoothing, class_weights)
     if tower.auxiliary_logits is not None:
-        losses += AUXILIARY_WEIGHT * image_losses(tower.auxiliary_logits, labels, options, class_weights)
-    return losses * tf.cast(tf.not_equal(tower.labels, FILLER), tf.float32)
+        auxiliary = image_losses(tower.auxiliary_logits, labels, options.label_smoothing, class_weights)
+        losses += AUXILIARY_WEIGHT * auxiliary
+    return losses * no_filler(tower.labels)
 
 
 def ever_trained(options: Options, trained: Sequence[tf.Variable]) -> dict[str, int]:
@@ -289,7 +291,10 @@ def build_model(
     is built. `frozen_in` is the precision of an extraction tower, where there is to be one."""
 
     def read() -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
-        return read_batch(like, placement.batches) if features is None else (None, fed_features(features, table))
+        if features is None:
+            return read_batch(like, placement.batches)
+        several = (num_classes,) if options.labels_per_image == "many" else ()
+        return None, fed_features(features, several, table)
 
     variables, global_step = Variables(), tf.train.get_or_create_global_step()
     common = {"num_classes": num_classes, "head": head, "variables": variables, "step": global_step}

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from ..errors import RecipeError
 from .configuration import coerce, flag, option, problem_with
+from .preprocess import STYLES
 
 AUTO, FLOAT32 = "auto", "float32"
+LABELS_PER_IMAGE = ("one", "many")
 PRECISIONS = (AUTO, FLOAT32, "bfloat16", "float16")
 OPTIMIZERS = ("adam", "momentum", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("constant", "exponential", "step", "cosine", "one-cycle")
@@ -42,7 +44,9 @@ class Options:
     labels_of_source: str | None = option(
         None, "names of the source's classes: classes of the same name are kept", group="source", metavar="FILE"
     )
-    adapt_input: bool = option(False, "adapt a first layer that has other input channels", group="source")
+    adapt_input: bool = option(
+        False, "adapt a first layer that has other input channels; to grey images by one channel", group="source"
+    )
     fold: bool = option(
         False, "fold scales and biases that the net has no variable for into weights and moving means", group="source"
     )
@@ -51,13 +55,27 @@ class Options:
     labels: str | None = option(
         None, "file with the names of the classes, in their order", group="data", metavar="FILE"
     )
+    labels_csv: str | None = option(
+        None, "CSV of the images in --data and their labels; one in the folder is found", group="data", metavar="FILE"
+    )
+    label_column: tuple[str, ...] = option(
+        (),
+        "which labels, where there are several: a column of the CSV; fine or coarse of CIFAR-100",
+        group="data",
+        metavar="NAME",
+    )
+    labels_per_image: str = option(
+        "one", "many: an image may have several labels, or none; sigmoid instead of softmax", group="data",
+        choices=LABELS_PER_IMAGE,
+    )  # fmt: skip
     validation_fraction: float = option(
         0.2, "share of the images set aside where the data has no validation images", group="data", above=0.0
     )
     image_size: int | None = option(None, "height and width in pixels; the net's own by default", group="data", least=1)
     preprocessing: str | None = option(
-        None, "how pixels are scaled; the net's own by default", group="data", choices=("inception", "vgg")
+        None, "how pixels are scaled; the net's own by default", group="data", choices=STYLES
     )
+    exif_orientation: bool = option(False, "turn photos as their camera's EXIF data say", group="data")
     augment: tuple[str, ...] = option(
         (), "random changes of the training images, such as flip or crop", group="data", metavar="STEP"
     )
@@ -146,6 +164,7 @@ class Options:
         "", "try rising rates instead of training, draw the loss, suggest a rate", group="run", metavar="FILE.png",
         same_run=True,
     )  # fmt: skip
+    dry_run: bool = option(False, "measure a few batches and say what the run will take", group="run", same_run=True)
     train_dir: str = option("", "folder of the run", group="run", metavar="DIR", same_run=True)
     resume: bool = option(False, "go on although plan or options have changed", group="run", same_run=True)
     fresh: bool = option(False, "delete the run that is there and start again", group="run", same_run=True)

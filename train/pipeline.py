@@ -18,6 +18,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 TOO_MANY = 0.05  # share of the examples that may be undecodable before the run stops
 MOST_PIXELS = 178_956_970  # of a photo, as Pillow has it
 ENDLESS = 1 << 40
+LOOKED_AT = 16  # images that tell whether all are grey
 _NUMBERS = ("int64", "int32", "int64")  # position of the example, its label, what its bytes give to random changes
 
 
@@ -76,17 +78,21 @@ class Unreadable:
             raise
 
 
-def decode(example: bytes | np.ndarray) -> np.ndarray:
+def decode(example: bytes | np.ndarray, *, upright: bool = False) -> np.ndarray:
     """An image file's bytes, or pixels uint8 [h, w, 1 or 3], as uint8 [h, w, 3] red, green, blue.
 
     The first frame of an animation; transparency is dropped; the orientation in a camera's EXIF data is ignored, as
-    slim ignores it. Raises ValueError or OSError saying what is wrong with the bytes.
+    slim ignores it, unless `upright` is asked for. Raises ValueError or OSError saying what is wrong with the bytes.
     """
     if isinstance(example, np.ndarray):
         return np.repeat(example, 3, axis=2) if example.shape[2] == 1 else example
     Image = _pillow()  # noqa: N806
     try:
         with Image.open(io.BytesIO(example)) as image:
+            if upright:
+                from PIL import ImageOps
+
+                ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I;16"):
                 return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
@@ -108,6 +114,28 @@ def _pillow() -> ModuleType:
         raise UnsupportedError("decoding images needs Pillow", advice='pip install "ckpt-tools[train]"') from None
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return Image
+
+
+def turned(examples: Examples) -> Examples:
+    """The same photos as pixels, turned as their EXIF orientation says: to be looked at."""
+    return replace(examples, read=lambda i: decode(examples.read(i), upright=True))
+
+
+def are_grey(examples: Examples) -> bool:
+    """Whether images have one channel, judged by LOOKED_AT of them; one that cannot be read says nothing."""
+    found = []
+    for i in np.unique(np.linspace(0, len(examples) - 1, min(LOOKED_AT, len(examples))).astype(int)):
+        try:
+            example = examples.read(int(i))
+            found.append(example.shape[2] == 1 if isinstance(example, np.ndarray) else _is_grey_file(example))
+        except (ValueError, OSError, DataError):
+            continue
+    return bool(found) and all(found)
+
+
+def _is_grey_file(data: bytes) -> bool:
+    with _pillow().open(io.BytesIO(data)) as image:
+        return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
@@ -132,7 +160,8 @@ def make_batches(
     view: int | None = None,
 ) -> tf.data.Dataset:
     """Batches {"image": float32 [b, s, s, 3], "label": int32 [b], "index": int64 [b]}; `index` counts in `examples`.
-    Without preprocessing the examples are vectors, and the batches have "image": float32 [b, width].
+    Of examples that may have several labels, "label" is int32 [b, classes] of 0 and 1. Without preprocessing the
+    examples are vectors, and the batches have "image": float32 [b, width].
 
     training: shuffled anew each epoch, with the random steps of `how.augment`, without end unless `epochs` is
     given; the first batch is that of step `start_step`. Every epoch covers all examples, its last batch being
@@ -158,19 +187,22 @@ def make_batches(
         everything = epoch_order(seed, int(epoch), len(examples))
         return everything[skipped * batch_size :] if epoch == first else everything
 
-    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.int32, np.int64]:
-        pixels, used, number = _decoded(examples, int(index), unreadable, replace=training)
-        return pixels, np.int64(used), np.int32(examples.label_ids[used]), np.int64(number)
+    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.ndarray, np.int64]:
+        pixels, used, number = _decoded(examples, int(index), unreadable, replace=training, upright=how.upright)
+        return pixels, np.int64(used), examples.label_ids[used].astype(np.int32), np.int64(number)
 
-    def load_jpeg(index: np.ndarray) -> tuple[bytes, np.int64, np.int32, np.int64]:
+    def load_jpeg(index: np.ndarray) -> tuple[bytes, np.int64, np.ndarray, np.int64]:
         data = ordinary_jpeg(examples.read(int(index)))
-        return data, np.int64(index), np.int32(examples.label_ids[index]), np.int64(crc32c(data))
+        if how.upright and _is_turned(data):
+            raise ValueError("TensorFlow does not turn it")
+        return data, np.int64(index), examples.label_ids[index].astype(np.int32), np.int64(crc32c(data))
 
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
         def element(pixels: tf.Tensor, used: tf.Tensor, label: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
             pixels.set_shape([None, None, 3])
-            for scalar in (used, label, number):
+            for scalar in (used, number):
                 scalar.set_shape([])
+            label.set_shape(examples.label_ids.shape[1:])
             seen = how.view(epoch) if training else view
             random = None if seen is None or not how.random else tf.stack([seed * 1_000_003 + seen, number])
             return {"image": prepare(pixels, how, random), "label": label, "index": used}
@@ -222,6 +254,14 @@ def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
     raise ValueError("a JPEG file of another kind")
 
 
+def _is_turned(data: bytes) -> bool:
+    """Whether Pillow would turn a photo: EXIF data, or XMP, say that it is not upright."""
+    from PIL import ExifTags
+
+    with _pillow().open(io.BytesIO(data)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+
 def _begins_with_a_jpeg(examples: Examples) -> bool:
     """Whether the first example is one, so that the others may be too."""
     try:
@@ -243,19 +283,22 @@ def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int
     def load(step: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         epoch, number = divmod(int(step), per_epoch)
         rows = order(epoch)[number * batch_size : (number + 1) * batch_size]
-        return np.stack([examples.read(i) for i in rows]).astype(np.float32), examples.label_ids[rows], rows
+        labels = examples.label_ids[rows].astype(np.int32)
+        return np.stack([examples.read(i) for i in rows]).astype(np.float32), labels, rows
 
     def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
         values, labels, rows = tf.numpy_function(load, [step], [tf.float32, tf.int32, tf.int64], stateful=False)
         values.set_shape([None, width])
-        labels.set_shape([None])
+        labels.set_shape([None, *examples.label_ids.shape[1:]])
         rows.set_shape([None])
         return {"image": values, "label": labels, "index": rows}
 
     return tf.data.Dataset.range(steps.start, steps.stop).map(batch).prefetch(4)
 
 
-def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace: bool) -> tuple[np.ndarray, int, int]:
+def _decoded(
+    examples: Examples, index: int, unreadable: Unreadable, *, replace: bool, upright: bool
+) -> tuple[np.ndarray, int, int]:  # fmt: skip
     """Pixels of the example, its position, and the number that its bytes give to random changes. Of one that cannot be
     read those of the next that can with `replace`, else a black pixel and -1.
     """
@@ -265,7 +308,7 @@ def _decoded(examples: Examples, index: int, unreadable: Unreadable, *, replace:
             continue
         try:
             example = examples.read(used)
-            return decode(example), used, crc32c(bytes(example))
+            return decode(example, upright=upright), used, crc32c(bytes(example))
         except (ValueError, OSError, DataError) as error:
             unreadable.add(examples.names[used], str(error), len(examples))
     if replace:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..adaptation import class_map_of_labels, class_map_text, read_class_map
-from ..labels import label_list
+from ..labels import label_list, plain
 from ..nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ..nets.net import Net
 from ..plan import Plan, Variable, make_plan
@@ -15,9 +17,13 @@ from ..tensors import Spec
 from .options import Options
 from .unfreezing import Phase, parse_phases, scopes_after
 
-# The options that decide a plan. With `labels` and `labels_of_source`, `data` says what the classes are.
+if TYPE_CHECKING:
+    from .examples import DataSet
+
+# The options that decide a plan. `data`, and how its labels are read, says what the classes are.
 DECIDING = (
     "net", "exclude", "map", "cast", "class_map", "labels_of_source", "adapt_input", "fold", "data", "labels",
+    "labels_csv", "label_column", "labels_per_image",
     "trainable", "freeze_until", "unfreeze", "aux", "bn", "head_scope", "head",
 )  # fmt: skip
 
@@ -27,6 +33,19 @@ def make_head(options: Options) -> Head:
     layers = parse_layers(options.head) if options.head else ()
     last = (Dropout(options.dropout),) if options.dropout else ()
     return Head((*layers, *last), options.head_scope)
+
+
+def for_grey_images(net: Net, data: DataSet) -> tuple[Net, DataSet]:
+    """What --adapt-input makes of grey images: the net with one input channel, and the data set with a note of it."""
+    from .pipeline import are_grey
+
+    if not are_grey(data.split("all")):
+        return net, data
+    adapted = net.for_grey_images()
+    if adapted is None:
+        note = f"the images are grey and become three channels: the first layer of {net.name} cannot take one"
+        return net, replace(data, notes=(*data.notes, note))
+    return adapted, replace(data, notes=(*data.notes, "the images are grey, and so is what the net sees: one channel"))
 
 
 def make_phases(options: Options, net: Net, variables: Sequence[Variable]) -> tuple[Phase, ...]:
@@ -40,7 +59,7 @@ def class_map_of(options: Options, labels: Sequence[str]) -> str | None:
     """The class map that --class-map or --labels-of-source asks for, written out: no file is needed to continue."""
     text = options.class_map
     if options.labels_of_source:
-        made = class_map_of_labels(labels, label_list(options.labels_of_source))
+        made = class_map_of_labels([each.name for each in plain(labels)], label_list(options.labels_of_source))
     elif text and "=" in text and not Path(text).exists():  # two files of labels: NEW.txt=OLD.txt
         new, _, old = text.partition("=")
         made = class_map_of_labels(label_list(new), label_list(old))

@@ -6,21 +6,26 @@ predictions.rows[0]["predictions"][0]    {"label": "cat", "probability": 0.93}
 
 from __future__ import annotations
 
+import csv
 import glob
+import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError, nearest
+from ..errors import DataError, OutputError, nearest
+from ..formats.placing import write_text
+from ..labels import writable
 from .arrays import holds_vectors, read_vectors
 from .configuration import option
-from .data import is_image
-from .examples import Examples, join
-from .inference import Classifier, SourceOptions, choose_precision, logits_of, run_on
-from .metrics import softmax
+from .data import images_of, turned_note
+from .examples import SEPARATOR, Examples, join
+from .exif import UPRIGHT, orientation
+from .folders import files_in, image_head, is_image
+from .inference import Classifier, SourceOptions, choose_precision, logits_of, run_on, threshold_option
 from .options import PRECISIONS
 from .pipeline import Unreadable
 
@@ -31,7 +36,15 @@ class PredictOptions(SourceOptions):
 
     labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
 
-    top: int = option(3, "labels shown for an image", group="run", least=1)
+    top: int | None = option(
+        None,
+        "labels shown for an image: 3 by default, or all that are above their threshold, where images have several",
+        group="run",
+        least=1,
+    )
+    threshold: tuple[str, ...] = threshold_option()
+    all_probabilities: bool = option(False, "those of every class as well, in --json and --output", group="run")
+    output: str = option("", "write the predictions as a CSV", group="run", metavar="FILE.csv")
     batch_size: int = option(32, "images a step", group="run", least=1)
     device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
     precision: str = option(
@@ -42,14 +55,18 @@ class PredictOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class Predictions:
-    """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; `unreadable`: file ->
-    why it could not be decoded; `source` is the checkpoint; `precision` that in which the net computed.
+    """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; where images may have
+    `many` labels all from their thresholds on, which may be none. Where asked for, "probabilities" are those of all
+    `labels`, in their order. `unreadable`: file -> why it could not be decoded;
+    `source` is the checkpoint; `precision` that in which the net computed.
     """
 
     rows: list[dict[str, object]]
     unreadable: dict[str, str]
     source: str
     precision: str
+    labels: tuple[str, ...]
+    many: bool = False
 
 
 def predict(
@@ -57,15 +74,25 @@ def predict(
     images: Sequence[str | os.PathLike] | str | os.PathLike,
     say: Callable[[str], None] = lambda line: None,
 ) -> Predictions:
-    """Runs the net on image files, folders of them and glob patterns; one on vectors, on what ckpt-features wrote.
+    """Runs the net on image files, folders of them, glob patterns, and the images of records, .npz files and published
+    data sets; one on vectors, on what ckpt-features wrote.
     `say` is given lines for people.
 
     Raises DataError where there is no image at all, or not what the net takes.
     """
-    classifier = options.open(labels=options.labels)
+    if options.output:
+        check_output(options.output)
+    classifier = options.open(labels=options.labels, threshold=options.threshold)
+    thresholds = classifier.thresholds
+    top = options.top or (None if classifier.many else 3)
     images = [os.fspath(each) for each in ([images] if isinstance(images, str | os.PathLike) else images)]
-    examples = vectors_in(images, classifier) if classifier.takes == "vectors" else images_in(images)
+    if classifier.takes == "vectors":
+        examples, note = vectors_in(images, classifier), ""
+    else:
+        examples, note = images_in(images, classifier.upright)
     unreadable, rows = Unreadable(limit=1.0), []
+    for line in filter(None, (*classifier.notes, note)):
+        say(f"note           {line}")
     make = lambda images: logits_of(classifier, images)  # noqa: E731
     choice = choose_precision(classifier, examples, make, options.precision, options.device)
     if choice.found:
@@ -81,22 +108,50 @@ def predict(
         unreadable=unreadable,
     )
     for part in parts:
-        for number, chances in zip(part["index"], softmax(part["logits"]), strict=True):
-            likeliest = np.argsort(-chances, kind="stable")[: options.top]
-            found = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in likeliest]
-            rows.append({"file": examples.names[number], "predictions": found})
-    return Predictions(rows, dict(unreadable.reasons), classifier.path, choice.precision)
+        for number, chances in zip(part["index"], classifier.probabilities(part["logits"]), strict=True):
+            likeliest = np.argsort(-chances, kind="stable")
+            above = likeliest if thresholds is None else [i for i in likeliest if chances[i] >= thresholds[i]]
+            found = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in above[:top]]
+            row: dict[str, object] = {"file": examples.names[number], "predictions": found}
+            if options.all_probabilities:
+                row["probabilities"] = chances.tolist()
+            rows.append(row)
+    return Predictions(
+        rows, dict(unreadable.reasons), classifier.path, choice.precision, classifier.labels, classifier.many
+    )
 
 
-def images_in(given: Sequence[str]) -> Examples:
-    """The images that paths, folders and patterns mean, with no class."""
-    files = find_images(given)
+def images_in(given: Sequence[str], upright: bool = False) -> tuple[Examples, str]:
+    """The images that paths, folders and patterns mean, and those of data sets behind them, with no class; and what is
+    to be said of photos that are turned by their EXIF data.
+    """
+    sets = {text: images for text in given if (images := _data_set_at(text)) is not None}
+    photos, parts, count = [text for text in given if text not in sets], [], 0
+    if photos or not sets:
+        files = find_images(photos)
+        count = sum(orientation(image_head(Path(file))) != UPRIGHT for file in files)
+        parts.append(_photos(files))
+    for text, images in sets.items():
+        names = images.names if len(given) == 1 else tuple(f"{writable(text)}:{name}" for name in images.names)
+        parts.append(replace(images, names=names))
+    return join(parts), turned_note(count, upright)
+
+
+def _photos(files: Sequence[str]) -> Examples:
     return Examples(
         np.zeros(len(files), np.int32),
-        tuple(files),
+        tuple(map(writable, files)),
         tuple(os.stat(file).st_size for file in files),  # noqa: PTH116 - the user's own spelling of the path
         lambda i: Path(files[i]).read_bytes(),
     )
+
+
+def _data_set_at(text: str) -> Examples | None:
+    """The images of the data set that a path leads to; None for photos, folders of them and patterns."""
+    path = Path(text)
+    if not path.exists() or any(map(is_image, files_in(path) if path.is_dir() else [path])):
+        return None
+    return images_of(path)
 
 
 def vectors_in(given: Sequence[str], classifier: Classifier) -> Examples:
@@ -135,3 +190,37 @@ def find_images(given: Sequence[str]) -> list[str]:
     if wrong or not found:
         raise DataError("; ".join(wrong) or "no images were named")
     return list(found)
+
+
+def write_csv(found: Predictions, path: str) -> None:
+    """One row an image: file, label, probability of the likeliest; several labels stand in one cell, without. With all
+    probabilities a column for each class. Raises OutputError where it cannot be written.
+    """
+    whole = "probabilities" in found.rows[0] if found.rows else False
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(
+        ["file", *(["labels"] if found.many else ["label", "probability"]), *(found.labels if whole else ())]
+    )
+    for row in found.rows:
+        guesses = row["predictions"]
+        if found.many:
+            cells = [SEPARATOR.join(guess["label"] for guess in guesses)]
+        else:
+            cells = [guesses[0]["label"], f"{guesses[0]['probability']:.6f}"]
+        writer.writerow([row["file"], *cells, *(f"{chance:.6f}" for chance in row.get("probabilities", ()))])
+    try:
+        write_text(path, table.getvalue())
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror})", path=path) from error
+
+
+def check_output(path: str) -> None:
+    """Raises OutputError where a CSV of predictions would take the place of another file, or has no folder."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise OutputError("is in no folder that exists", path=path)
+    if target.is_file() and target.stat().st_size:
+        with target.open("rb") as file:
+            if not file.readline().startswith((b"file,label,probability", b"file,labels")):
+                raise OutputError("exists and is no CSV of predictions", path=path, advice="Choose another name.")

@@ -1,12 +1,16 @@
-"""From decoded pixels to what a net expects: slim's Inception and VGG preprocessing, described by data.
+"""From decoded pixels to what a net expects: slim's preprocessing, described by data.
 
     Preprocessing("inception", 299)    the middle 87.5 % of each side, resized, scaled to -1..1
     Preprocessing("vgg", 224)          the shorter side resized to 256, the middle 224 x 224, channel means subtracted
+    Preprocessing("cifarnet", 32)      the whole image, mean and deviation of its values brought to 0 and 1
+    Preprocessing("lenet", 28)         the whole image, (value - 128) / 128
 
-The description is stored with a run and used again by evaluate, predict, features and export. Both follow
-`inception_preprocessing.py` and `vgg_preprocessing.py` of tensorflow/models (research/slim/preprocessing), with the
-resize of TensorFlow 1 that the published nets were trained with. Without augmentation training images go the same
-way as evaluation images, which is what lets the frozen part of a net be computed once.
+The description is stored with a run and used again by evaluate, predict, features and export. All follow
+`inception_preprocessing.py` and its like in tensorflow/models (research/slim/preprocessing), with the resize of
+TensorFlow 1 that the published nets were trained with. (slim cuts the middle 32 x 32 or 28 x 28 pixels out of a larger
+image for CifarNet and LeNet; here it is resized, which is the same for the images that they were made for.) Without
+augmentation training images go the same way as evaluation images, which is what lets the frozen part of a net be
+computed once.
 """
 
 from __future__ import annotations
@@ -16,13 +20,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError, nearest
-from .augment import change, fast_colour, flip, parse_steps, random_crop
+from .augment import change, fast_colour, flip, light, parse_steps, random_crop
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-STYLES = ("inception", "vgg")
+STYLES = ("inception", "vgg", "cifarnet", "lenet")
 MEANS = (123.68, 116.779, 103.939)  # red, green, blue of ImageNet, as vgg_preprocessing.py has them
 SIDES = (256 / 224, 512 / 224)  # shortest side before the crop, in units of the crop: evaluation, largest in training
 
@@ -34,15 +38,16 @@ class Preprocessing:
     style: str
     image_size: int  # height and width of the input, in pixels
     central_fraction: float = 0.875  # inception: the share of each side that evaluation looks at; 1 is all
-    channels: str = "rgb"  # or "bgr", which weights from Caffe expect
+    channels: str = "rgb"  # or "bgr", which weights from Caffe expect, or "grey", one channel: the mean of the three
     augment: tuple[str, ...] = ()  # steps of `augment.STEPS` for training images
+    upright: bool = False  # photos are turned as their EXIF orientation says
     copies: int | None = None  # views of a training image that the epochs take in turn; None: another in each epoch
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise RecipeError(f"no preprocessing {self.style!r}{nearest(self.style, STYLES)}")
-        if self.channels not in ("rgb", "bgr"):
-            raise RecipeError(f"channels {self.channels!r}: must be rgb or bgr")
+        if self.channels not in ("rgb", "bgr", "grey"):
+            raise RecipeError(f"channels {self.channels!r}: must be rgb, bgr or grey")
         if self.image_size < 1 or not 0 < self.central_fraction <= 1:
             raise RecipeError(f"image size {self.image_size} or central fraction {self.central_fraction} out of range")
         if self.copies is not None and (self.copies < 1 or not self.augment):
@@ -51,7 +56,7 @@ class Preprocessing:
 
     def as_dict(self) -> dict[str, object]:
         """What is written to a run's JSON; `from_dict` reads it back."""
-        stored = {**asdict(self), "augment": list(self.augment)}
+        stored = {**asdict(self), "augment": list(self.augment), "upright": self.upright or None}
         return {name: value for name, value in stored.items() if value is not None}
 
     @property
@@ -78,7 +83,7 @@ def from_dict(stored: Mapping[str, object]) -> Preprocessing:
 
 
 def prepare(image: tf.Tensor, how: Preprocessing, seed: tf.Tensor | None = None) -> tf.Tensor:
-    """`image` uint8 [height, width, 3] becomes the net's input, float32 [image_size, image_size, 3].
+    """`image` uint8 [height, width, 3] becomes the net's input, float32 [image_size, image_size, 3], grey with 1.
 
     `seed` int64 [2] decides the random steps of `how.augment`; without it there are none, as in evaluation.
     """
@@ -101,6 +106,8 @@ def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
         middle = tf.image.central_crop(image, how.central_fraction)  # before the conversion, which is work
         return resize(tf.image.convert_image_dtype(middle, tf.float32), how.image_size, how.image_size)
     pixels = tf.image.convert_image_dtype(image, tf.float32)
+    if how.style != "vgg":
+        return resize(pixels, how.image_size, how.image_size)
     larger = _shortest_side(pixels, tf.constant(round(how.image_size * SIDES[0])))
     top = (tf.shape(larger)[0] - how.image_size) // 2
     left = (tf.shape(larger)[1] - how.image_size) // 2
@@ -108,22 +115,38 @@ def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
 
 
 def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
-    """`pixels` float32 [..., 3] in 0..1 become the values that the net expects."""
+    """`pixels` float32 [..., 3] in 0..1 become the values that the net expects, [..., 3] or grey [..., 1]."""
     import tensorflow as tf
 
     if how.style == "inception":
         pixels = pixels * 2.0 - 1.0
-    else:
+    elif how.style == "vgg":
         pixels = pixels * 255.0 - tf.constant(MEANS)
+    elif how.style == "cifarnet":
+        pixels = tf.image.per_image_standardization(pixels * 255.0)
+    else:
+        pixels = (pixels * 255.0 - 128.0) / 128.0
+    if how.channels == "grey":
+        return tf.reduce_mean(pixels, axis=-1, keepdims=True)
     return tf.reverse(pixels, [-1]) if how.channels == "bgr" else pixels
 
 
 def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """The net's input [..., s, s, 3] as uint8 red, green, blue again, to be looked at."""
+    """The net's input [..., s, s, 3 or 1] as uint8 red, green, blue again, to be looked at; of cifarnet's style, which
+    takes an image's brightness and contrast away, with the full range of both."""
     import numpy as np
 
     values = values[..., ::-1] if how.channels == "bgr" else values
-    pixels = (values + 1) * 127.5 if how.style == "inception" else values + np.array(MEANS, np.float32)
+    values = np.repeat(values, 3, axis=-1) if how.channels == "grey" else values
+    if how.style == "inception":
+        pixels = (values + 1) * 127.5
+    elif how.style == "vgg":
+        pixels = values + (np.mean(MEANS) if how.channels == "grey" else np.array(MEANS, np.float32))
+    elif how.style == "cifarnet":
+        low, high = (edge((-3, -2, -1), keepdims=True) for edge in (values.min, values.max))
+        pixels = (values - low) * (255.0 / np.maximum(high - low, 1e-6))
+    else:
+        pixels = values * 128.0 + 128.0
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
@@ -156,16 +179,22 @@ def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Ten
     steps = {step.name: step for step in parse_steps(how.augment)}
     region = tf.random.experimental.stateless_fold_in(seed, 101)
     own = tf.random.experimental.stateless_fold_in(seed, 102)
-    if "slim" in steps and how.style == "vgg":
+    slim = how.style if "slim" in steps else None  # LeNet is trained on images as they are
+    if slim == "vgg":
         pixels = _random_side(pixels, how.image_size, region)
-    elif "slim" in steps or "crop" in steps:
+    elif slim == "cifarnet":
+        pixels = _random_place(fit(pixels, how), region)
+    elif slim == "inception" or "crop" in steps:
         smallest = steps["crop"].amount if "crop" in steps else 0.05
         pixels = resize(random_crop(pixels, region, (smallest, 1.0)), how.image_size, how.image_size)
     else:
         pixels = fit(pixels, how)
-    if "slim" in steps:
+    if slim in ("inception", "vgg", "cifarnet"):
         pixels = flip(pixels, 0.5, own)
-        pixels = fast_colour(pixels, own) if how.style == "inception" else pixels
+    if slim == "inception":
+        pixels = fast_colour(pixels, own)
+    elif slim == "cifarnet":
+        pixels = light(pixels, own)
     return change(pixels, [step for step in steps.values() if step.name not in ("slim", "crop")], seed)
 
 
@@ -176,3 +205,12 @@ def _random_side(pixels: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
     low, high = round(size * SIDES[0]), round(size * SIDES[1])
     larger = _shortest_side(pixels, tf.random.stateless_uniform([], seed, low, high + 1, tf.int32))
     return tf.image.stateless_random_crop(larger, [size, size, 3], tf.random.experimental.stateless_fold_in(seed, 1))
+
+
+def _random_place(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """slim's CifarNet training: moved by up to 4 pixels of 32 to each side, black where nothing is."""
+    import tensorflow as tf
+
+    side, margin = pixels.shape[0], max(1, round(pixels.shape[0] / 8))
+    larger = tf.pad(pixels, [[margin, margin], [margin, margin], [0, 0]])
+    return tf.image.stateless_random_crop(larger, [side, side, 3], seed)

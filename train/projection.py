@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError, OutputError, UnsupportedError
 from ..formats.placing import write_text
-from .examples import Examples
+from .examples import Examples, label_text, one_colour, rarest
 from .feature_files import Features
 from .figures import draw_points, new_figure, short, write_png
 from .pipeline import decode
@@ -74,7 +74,7 @@ def write_plots(features: Features, prefix: str) -> list[str]:
     for method, title in (("pca", "PCA of the transfer values"), ("tsne", "t-SNE of the transfer values")):
         points, rows = points_of(features, method)
         title += share_shown(rows, features)
-        figure = draw_points(points, features.label_ids[rows], features.labels, title)
+        figure = draw_points(points, *one_colour(features.label_ids[rows], features.labels), title)
         written.append(_write(figure, f"{prefix}.{method}.png"))
     if features.examples is not None:
         written.append(_write(draw_values(features), f"{prefix}.values.png"))
@@ -83,14 +83,15 @@ def write_plots(features: Features, prefix: str) -> list[str]:
 
 def draw_values(features: Features, most: int = 6) -> Figure:
     """Single images beside their transfer values drawn as a picture, one of each class up to `most`."""
-    rows = [int(np.flatnonzero(features.label_ids == number)[0]) for number in np.unique(features.label_ids)[:most]]
+    classes = rarest(features.label_ids)
+    rows = [int(np.flatnonzero(classes == number)[0]) for number in np.unique(classes)[:most]]
     figure = new_figure(5.4, 1.75 * len(rows))
     low, high = np.percentile(np.asarray(features.values[rows], np.float32), [0, 99.5])
     grid = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 2])
     for line, row in enumerate(rows):
         photo, values = grid[line]
         photo.imshow(decode(features.examples.read(int(features.position[row]))))
-        photo.set_title(short(features.labels[features.label_ids[row]]), fontsize=8)
+        photo.set_title(short(label_text(features.label_ids[row], features.labels)), fontsize=8)
         values.imshow(as_rectangle(features.values[row]), cmap="Reds", vmin=low, vmax=high, interpolation="nearest")
         values.set_title(f"{np.size(features.values[row]):,} transfer values", fontsize=8)
         photo.set_axis_off()
@@ -122,7 +123,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
     root, written = Path(folder), ["tensors.tsv", "metadata.tsv", "projector_config.pbtxt"]
     rows = drawn(len(features.values), PROJECTED)
     flat = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
-    lines = [f"{features.labels[features.label_ids[row]]}\t{features.names[row]}" for row in rows]
+    lines = [f"{label_text(features.label_ids[row], features.labels)}\t{features.names[row]}" for row in rows]
     config = [
         "embeddings {",
         f'  tensor_name: "transfer values{share_shown(rows, features)}"',

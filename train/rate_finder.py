@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +21,6 @@ from ..formats.placing import write_text
 from .figures import check_picture, new_figure, write_png
 from .job import Job, make_job
 from .options import Options
-from .pipeline import Unreadable
 from .progress import Progress, StopRequest
 
 if TYPE_CHECKING:
@@ -114,48 +112,31 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
 
 def _losses(job: Job, say: Callable[[str], None]) -> Iterator[float]:
     """The loss of each step with the rates of the ramp, until it diverges."""
-    import tensorflow.compat.v1 as tf
+    from .feeding import from_cache, trial
+    from .transfer import Transfer
 
-    from .devices import place
-    from .feeding import build_graph, choose_precision, from_cache
-    from .model import for_feeding, session_config
-    from .restore import assign, planned_tensors
-    from .transfer import Transfer, settled
-
-    options, placement = job.options, place(job.options)
-    job = replace(job, frozen=choose_precision(job, placement))
-    unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
-    with tf.Graph().as_default(), tf.device(placement.home), StopRequest() as stop:
-        graph = build_graph(job, placement, unreadable, length=STEPS)
+    with trial(job, STEPS, say) as (job, graph, transfer, session, unreadable), StopRequest() as stop:
         model, batches = graph.model, graph.training
-        planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=model.initializers)
-        variables = model.variables
-        config, transfer = session_config(options.device, placement.cpus)[0], graph.transfer(job, planned)
-        with tf.Session(config=for_feeding(config) if isinstance(transfer, Transfer) else config) as session:
-            assign(session, {name: variables[name] for name in variables if name in planned}, planned)
-            session.run([variable.initializer for name, variable in variables.items() if name not in planned])
-            if isinstance(transfer, Transfer):
-                say(transfer.line())
-                transfer, job = settled(transfer, job, model, session, planned, unreadable)
-                batches, _ = from_cache(transfer, job, model, session, unreadable, stop)
+        if isinstance(transfer, Transfer):
+            batches, _ = from_cache(transfer, job, model, session, unreadable, stop)
+            if stop.signal:
+                raise KeyboardInterrupt
+        feeds = [model.step.learning_rate, *batches.tensors]
+        one_step = session.make_callable([model.step.train, model.step.loss], feed_list=feeds)
+        values, losses = batches.start(session), []
+        with Progress("learning rates", total=STEPS) as progress, unreadable.raised():
+            for rate in rate_ramp():
+                loss = float(one_step(rate, *next(values))[1])
                 if stop.signal:
                     raise KeyboardInterrupt
-            feeds = [model.step.learning_rate, *batches.tensors]
-            one_step = session.make_callable([model.step.train, model.step.loss], feed_list=feeds)
-            values, losses = batches.start(session), []
-            with Progress("learning rates", total=STEPS) as progress, unreadable.raised():
-                for rate in rate_ramp():
-                    loss = float(one_step(rate, *next(values))[1])
-                    if stop.signal:
-                        raise KeyboardInterrupt
-                    if not math.isfinite(loss):
-                        return
-                    losses.append(loss)
-                    yield loss
-                    progress.step(options.batch_size, f"rate {rate:.1e}, loss {loss:.4f}")
-                    means = smooth(losses)
-                    if means[-1] > DIVERGED * min(means):
-                        return
+                if not math.isfinite(loss):
+                    return
+                losses.append(loss)
+                yield loss
+                progress.step(job.options.batch_size, f"rate {rate:.1e}, loss {loss:.4f}")
+                means = smooth(losses)
+                if means[-1] > DIVERGED * min(means):
+                    return
 
 
 def draw(found: Found) -> Figure:

@@ -1,106 +1,333 @@
-"""slim's TFRecords: files named `*_train_00000-of-00005.tfrecord`, one tf.train.Example an image.
+"""TFRecords of tf.train.Examples with an image each, as slim writes them: `*_train_00000-of-00005.tfrecord`.
 
 A record is its length (8 bytes), the masked CRC32C of the length, the data, the masked CRC32C of the data
-(tensorflow/core/lib/io/record_writer.h). The files are walked once for labels; images are read when needed.
+(tensorflow/core/lib/io/record_writer.h). The files are walked once for labels; images are read when needed. Whether a
+file holds records is told by its beginning, whatever it is called; what is compressed is unpacked to a temporary file.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+import tempfile
+import threading
+import weakref
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
-from .examples import EMPTY, DataSet, Examples
+from ..labels import told_apart, writable
+from .examples import DataSet, Examples, in_splits, named
+from .exif import HEAD as HEAD_OF_IMAGE
+from .exif import UPRIGHT, orientation
+from .labelling import Names, agreed, as_ids, compared, numbered, only_labels, several
+from .splits import said_by, split_of
 
-SPLIT_OF_WORD = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-}
-NAME = re.compile(r"(?:^|[_.-])(train|validation|valid|val|test)(?=[_.-]|$)")
+if TYPE_CHECKING:
+    from tensorflow.core.example.example_pb2 import Features
+    from tensorflow.core.example.feature_pb2 import Feature
+
+SUFFIXES = (".tfrecord", ".tfrecords", ".record", ".tfrec")
+SHARD = re.compile(r"(.*?)-?(\d{5})-of-(\d{5})(.*)")
 HEAD = struct.Struct("<QI")
+PACKED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")  # gzip, and zlib at its levels
+EITHER = 47  # zlib takes gzip and zlib for it
+CHUNK = 1 << 20
+IMAGES, LABELS = ("image/encoded", "image"), ("image/class/label", "label")  # slim's, and those of TensorFlow Datasets
+TEXTS = "image/class/text"
 
 
-def find_records(root: Path) -> dict[str, list[Path]]:
-    """Split -> its record files in a folder, in order; empty when there are none."""
-    found: dict[str, list[Path]] = {}
-    for file in sorted(root.iterdir()):
-        word = NAME.search(file.name.lower())
-        named_so = file.suffix in (".tfrecord", ".tfrecords", ".record") or re.search(r"\d-of-\d+$", file.name)
-        if word and named_so and file.is_file():
-            found.setdefault(SPLIT_OF_WORD[word[1]], []).append(file)
-    return found
+class Record(NamedTuple):
+    """A record: where its data and in them its image are, its label ids, what these are called, its name."""
+
+    source: _Plain | _Unpacked
+    start: int
+    length: int
+    image: str  # the feature
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    name: str
+    turned: bool  # by the image's EXIF data
 
 
-def read_records(root: Path, files: dict[str, list[Path]], names: dict[int, str] | None) -> DataSet:
-    """The data set in these files. `names` is id -> label; without it the ids themselves are the names.
+# --- which files hold records --------------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """The record files of each split, and what should be said of them."""
+
+    files: dict[str, list[Path]]
+    notes: list[str]
+
+
+def find_records(root: Path) -> Found | None:
+    """The record files that a path means: one file, those in a folder, or those in its folders of splits. Where no
+    name says that it is for training, files whose names say nothing are. None where there are none.
+    """
+    if root.is_file():
+        return Found({"train": [root]}, missing_shards([root])) if is_records(root) else None
+    files = [file for file in sorted(root.iterdir()) if file.is_file() and is_records(file)]
+    splits = [said_by(file.name).split for file in files]
+    if not files:
+        below = [(file, split_of(folder.name)) for folder in sorted(root.iterdir()) if folder.is_dir()
+                 for file in sorted(folder.iterdir()) if split_of(folder.name) and file.is_file()]  # fmt: skip
+        files = [file for file, _ in below if is_records(file)]
+        splits = [split for file, split in below if file in files]
+    if not files:
+        return None
+    rest = [file for file, split in zip(files, splits, strict=True) if split is None]
+    found = {
+        split: [file for file, said in zip(files, splits, strict=True) if said == split] for split in splits if split
+    }
+    notes = missing_shards(files)
+    if rest and "train" in found:
+        notes.append(f"left out, their names say no split: {named('file', [writable(file.name) for file in rest])}")
+    return Found({"train": rest, **found} if rest and "train" not in found else found, notes)
+
+
+def missing_shards(files: Sequence[Path]) -> list[str]:
+    """A sentence for each set of shards that is not whole."""
+    there: dict[tuple, set[int]] = {}
+    for file in files:
+        if shard := SHARD.fullmatch(file.name):
+            there.setdefault((file.parent, shard[1], int(shard[3]), shard[4]), set()).add(int(shard[2]))
+    notes = []
+    for (folder, stem, count, ending), numbers in there.items():
+        absent = [i for i in range(count) if i not in numbers]
+        if absent:
+            dash = "-" if (folder / f"{stem}-{min(numbers):05}-of-{count:05}{ending}") in files else ""
+            missing = [writable(f"{stem}{dash}{i:05}-of-{count:05}{ending}") for i in absent]
+            notes.append(f"{len(numbers):,} of {count:,} shards are here, without {named('file', missing)}")
+    return notes
+
+
+def is_records(file: Path) -> bool:
+    """Whether a file holds records: by its name or, whatever that is, by the checksum at its beginning."""
+    plain = file.name.removesuffix(".gz")
+    if plain.endswith(SUFFIXES) or (SHARD.fullmatch(plain) and said_by(plain).split):
+        return True
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(512)
+        head = zlib.decompressobj(EITHER).decompress(head, HEAD.size) if head.startswith(PACKED) else head[: HEAD.size]
+    except (OSError, zlib.error):
+        return False
+    return len(head) == HEAD.size and masked_crc(head[:8]) == HEAD.unpack(head)[1]
+
+
+# --- the data set --------------------------------------------------------------------------------------------------
+
+
+def read_records(
+    root: Path, found: Found, names: Names | None = None, given: Names | None = None, *, many: bool = False
+) -> DataSet:
+    """The data set in these files. The classes are called what `names`, of a file beside the records, and `given`, of
+    one that the user gave, say; else what the records' own texts say; else by their ids.
 
     Ids need not start at 0 (ImageNet's start at 1): classes are numbered in the order of their ids.
+    Raises DataError for damage, for several labels of an image unless there may be `many`, and for names that
+    contradict each other.
     """
-    if "train" not in files:
-        raise DataError("no training records", path=root, advice="slim names them NAME_train_00000-of-00005.tfrecord.")
-    parts = {split: [(file, *place) for file in shards for place in places(file)] for split, shards in files.items()}
-    used = sorted({place[3] for part in parts.values() for place in part})
-    unknown = [i for i in used if names is not None and i not in names]
-    if unknown:
-        raise DataError(f"the records use label {unknown[0]}, which labels.txt does not name", path=root)
-    order = sorted(names) if names is not None else used
-    if names is not None and names.get(0) == "background" and 0 not in used:
-        order = order[1:]  # the class that slim's ImageNet labels keep free
-    labels = tuple(names[i] if names is not None else str(i) for i in order)
-    position = {label: i for i, label in enumerate(order)}
-    made = {split: _examples(root, part, position) for split, part in parts.items()}
-    return DataSet(labels, made["train"], made.get("validation", EMPTY), made.get("test"), "tfrecord", str(root))
+    folder = root if root.is_dir() else root.parent
+    parts = {split: records_of(files, folder) for split, files in found.files.items()}
+    every = [record for part in parts.values() for record in part]
+    try:
+        labels, ids, notes = _labelled(every, agreed(names, given), many)
+    except DataError as error:
+        raise error.at(path=root) from None
+    made, start = {}, 0
+    for split, part in parts.items():
+        made[split] = _examples(part, ids[start : start + len(part)])
+        start += len(part)
+    turned = sum(record.turned for record in every)
+    return in_splits(labels, made, "tfrecord", root, (*found.notes, *notes), turned=turned)
 
 
-def _examples(root: Path, places_: list[tuple[Path, int, int, int, str]], position: dict[int, int]) -> Examples:
+def _labelled(
+    records: Sequence[Record], called: Names | None, many: bool
+) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
+    """Names of the classes, the class of each record or its classes, and notes."""
+    shown = [record.name for record in records]
+
+    def classes(values: Sequence[Sequence], called: Names | None) -> tuple[tuple[str, ...], np.ndarray]:
+        return several(values, called) if many else numbered(only_labels(values, shown), called)
+
+    if any(record.texts for record in records) and not any(record.ids for record in records):  # named by text alone
+        return *classes([record.texts for record in records], called), []
+    values = as_ids([record.ids for record in records])
+    wrong = next((i for i, ids in enumerate(values) if any(number < 0 for number in ids)), None)
+    if wrong is not None:
+        raise DataError(f"{shown[wrong]} has the label {min(values[wrong])}", advice="Labels are ids from 0 on.")
+    texts, notes = _texts_of(records), []
+    if called and texts.of:
+        notes = compared(texts, called)
+    complete = {number for ids in values for number in ids} <= set(texts.of)
+    return *classes(values, called or (texts if complete and texts.of else None)), notes
+
+
+def _texts_of(records: Sequence[Record]) -> Names:
+    """What records that have both call their ids. Raises DataError for an id with two names."""
+    found: dict[int, str] = {}
+    for record in records:
+        if len(record.texts) != len(record.ids):
+            continue
+        for i, text in zip(record.ids, record.texts, strict=True):
+            if found.setdefault(i, text) != text:
+                raise DataError(f"{record.name} calls label {i} {text}, and a record before it {found[i]}")
+    return Names(TEXTS, told_apart(found))
+
+
+def _examples(records: Sequence[Record], ids: np.ndarray) -> Examples:
+    places = [(record.source, record.start, record.length, record.image) for record in records]
+
     def read(i: int) -> bytes:
-        file, start, length, _, _ = places_[i]
-        with file.open("rb") as opened:
-            opened.seek(start)
-            return parsed(opened.read(length), file).feature["image/encoded"].bytes_list.value[0]
+        source, start, length, image = places[i]
+        return parsed(source.read(start, length), source.file).feature[image].bytes_list.value[0]
 
     return Examples(
-        np.array([position[place[3]] for place in places_], np.int32),
-        tuple(f"{place[0].relative_to(root)}:{place[4]}" for place in places_),
-        tuple(place[2] for place in places_),
+        ids,
+        tuple(record.name for record in records),
+        tuple(record.length for record in records),
         read,
     )
 
 
-def places(file: Path) -> Iterator[tuple[int, int, int, str]]:
-    """Start, length, label id and name of each record of a file. Raises DataError where it is damaged."""
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        number = 0
-        while head := opened.read(HEAD.size):
-            if len(head) < HEAD.size:
-                raise DataError(f"record {number} is cut short", path=file)
-            length, crc = HEAD.unpack(head)
-            start = opened.tell()
-            if masked_crc(head[:8]) != crc or start + length + 4 > size:
-                raise DataError(f"record {number} is damaged, or the file is cut short", path=file)
-            data = opened.read(length)
-            if masked_crc(data) != struct.unpack("<I", opened.read(4))[0]:
-                raise DataError(f"the checksum of record {number} differs", path=file)
-            features = parsed(data, file).feature
-            if not features["image/encoded"].bytes_list.value or not features["image/class/label"].int64_list.value:
-                raise DataError(
-                    f"record {number} has no image/encoded or no image/class/label, as slim's records have", path=file
-                )
-            written = features["image/filename"].bytes_list.value if "image/filename" in features else None
-            name = f"{number}/{written[0].decode(errors='replace')}" if written else str(number)
-            yield start, length, features["image/class/label"].int64_list.value[0], name
-            number += 1
+# --- reading -------------------------------------------------------------------------------------------------------
 
 
-def parsed(data: bytes, file: Path):  # noqa: ANN201 - tf.train.Features, named only where TensorFlow is loaded
+class _Plain(NamedTuple):
+    """A file that is read where it lies."""
+
+    file: Path
+
+    def read(self, start: int, length: int) -> bytes:
+        """Data of the file."""
+        with self.file.open("rb") as opened:
+            opened.seek(start)
+            return opened.read(length)
+
+
+class _Unpacked(NamedTuple):
+    """What a compressed file holds, in a temporary file of all of them that nobody else sees."""
+
+    file: Path
+    store: _Store
+
+    def read(self, start: int, length: int) -> bytes:
+        """Data of the unpacked file."""
+        with self.store.lock:
+            self.store.file.seek(start)
+            return self.store.file.read(length)
+
+
+class _Store:
+    """The temporary file. Images are read from it by many threads."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as there are examples in it
+        self.lock = threading.Lock()
+        weakref.finalize(self, self.file.close)
+
+    def add(self, file: Path) -> tuple[int, int]:
+        """Unpacks a file; returns where its data begin and end. Raises DataError where it is cut short."""
+        start = self.file.seek(0, 2)
+        unpacker = zlib.decompressobj(EITHER)
+        try:
+            with file.open("rb") as packed:
+                while data := packed.read(CHUNK):
+                    while data:
+                        if unpacker.eof:  # gzip files may be put together
+                            unpacker = zlib.decompressobj(EITHER)
+                        self.file.write(unpacker.decompress(data))
+                        data = unpacker.unused_data
+        except zlib.error as error:
+            raise DataError(f"cannot be unpacked: {error}", path=file) from None
+        except OSError as error:
+            advice = "TMPDIR can name a folder with more room; or unpack it yourself."
+            raise DataError(f"cannot be unpacked ({error.strerror})", path=file, advice=advice) from None
+        if not unpacker.eof:
+            raise DataError("is cut short", path=file)
+        return start, self.file.tell()
+
+
+def record_images(root: Path, found: Found) -> Examples:
+    """The images in these files, with labels or without; none has a class."""
+    folder = root if root.is_dir() else root.parent
+    records = [record for files in found.files.values() for record in records_of(files, folder, labelled=False)]
+    return _examples(records, np.zeros(len(records), np.int32))
+
+
+def records_of(files: Sequence[Path], folder: Path, *, labelled: bool = True) -> list[Record]:
+    """All records of the files, which lie in `folder`. Raises DataError where one is damaged, or not `labelled`."""
+    store, found = None, []
+    for file in files:
+        with file.open("rb") as opened:
+            packed = opened.read(2) in PACKED
+            start, end = 0, file.stat().st_size
+            if packed:
+                store = store or _Store()
+                start, end = store.add(file)
+            source = _Unpacked(file, store) if packed else _Plain(file)
+            walked = _walk(store.file if packed else opened, file, start, end)
+            for number, (place, data) in enumerate(walked):
+                shown = f"{writable(file.relative_to(folder))}:{number}"
+                found.append(_record(source, place, data, shown, labelled))
+    return found
+
+
+def _walk(opened: BinaryIO, file: Path, place: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Where the data of each record begin, and the data."""
+    number = 0
+    opened.seek(place)
+    while head := opened.read(min(HEAD.size, end - opened.tell())):
+        if len(head) < HEAD.size:
+            raise DataError(f"record {number} is cut short", path=file)
+        length, crc = HEAD.unpack(head)
+        place = opened.tell()
+        if masked_crc(head[:8]) != crc or place + length + 4 > end:
+            raise DataError(f"record {number} is damaged, or the file is cut short", path=file)
+        data = opened.read(length)
+        if masked_crc(data) != struct.unpack("<I", opened.read(4))[0]:
+            raise DataError(f"the checksum of record {number} differs", path=file)
+        yield place, data
+        number += 1
+
+
+def _record(source: _Plain | _Unpacked, start: int, data: bytes, name: str, labelled: bool) -> Record:
+    features = parsed(data, source.file).feature
+    image = next((key for key in IMAGES if key in features and features[key].bytes_list.value), "")
+    label = next((key for key in LABELS if key in features), None)
+    ids, texts = _values(features[label]) if label else ((), ())
+    texts = texts or _texts(features, TEXTS)
+    if not image or (labelled and label is None and not texts):
+        number = name.rpartition(":")[2]
+        lacks = f"no {IMAGES[0]} or no {LABELS[0]}" if labelled else f"no {IMAGES[0]}"
+        fact = f"record {number} has {lacks}, as slim's records have"
+        raise DataError(fact, path=source.file, advice=f"It has {', '.join(sorted(features)) or 'nothing'}.")
+    written = _texts(features, "image/filename")
+    shown = f"{name}/{writable(written[0])}" if written else name
+    turned = orientation(features[image].bytes_list.value[0][:HEAD_OF_IMAGE]) != UPRIGHT
+    return Record(source, start, len(data), image, ids, texts, shown, turned)
+
+
+def _values(feature: Feature) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The whole numbers of a feature, or its texts."""
+    numbers = feature.int64_list.value or feature.float_list.value
+    if any(number != int(number) for number in numbers):
+        raise DataError(f"a label is {list(numbers)[:5]}, which are no whole numbers")
+    texts = tuple(value.decode(errors="backslashreplace") for value in feature.bytes_list.value)
+    return tuple(map(int, numbers)), texts
+
+
+def _texts(features: Mapping[str, Feature], key: str) -> tuple[str, ...]:
+    return _values(features[key])[1] if key in features else ()
+
+
+def parsed(data: bytes, file: Path) -> Features:
     """The features of a serialised tf.train.Example."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.example.example_pb2 import Example

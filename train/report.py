@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -18,13 +19,18 @@ import numpy as np
 
 from ..errors import TrainingError
 from ..formats.placing import write_text
+from ..labels import writable
 from ..nets.registry import get_net
+from . import report_many
 from .charts import colour, line_chart, point_chart
 from .configuration import flag, read_config
-from .evaluate import Evaluation, worst_pictures
+from .evaluate import worst_pictures
+from .evaluation import Evaluation
+from .examples import one_colour
 from .metrics import confused_pairs
 from .options import Options
-from .run_directory import RunDirectory
+from .run_directory import MEAN_AVERAGE_PRECISION, RunDirectory
+from .tensorflow_paths import is_utf8
 
 PHOTO = 160  # pixels of an error's picture at most
 CELLS = 30  # classes up to which the confusion matrix is drawn
@@ -44,17 +50,18 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
     except FileNotFoundError as error:
         raise TrainingError(f"no run of ckpt-finetune: {Path(error.filename).name} is missing", path=root) from None
     result = json.loads((root / "result.json").read_text(encoding="utf-8")) if (root / "result.json").is_file() else {}
-    net = get_net(plan["net"]).title
+    net, many = get_net(plan["net"]).title, evaluation is not None and evaluation.many
     pixels = plan["preprocessing"] and "{image_size} x {image_size} pixels, ".format(**plan["preprocessing"])
     origin = "" if plan["source"] == "none" else f"from {plan['source']}, "
     parts = {
-        "title": escape(f"{net} on {Path(str(options.get('data', 'data'))).name}: {plan['classes']} classes"),
-        "subtitle": escape(f"{root.resolve()}, {origin}{pixels or ''}run {plan.get('run', '')}"),
+        "title": escape(f"{net} on {writable(Path(str(options.get('data', 'data'))).name)}: {plan['classes']} classes"),
+        "subtitle": escape(writable(f"{root.resolve()}, {origin}{pixels or ''}run {plan.get('run', '')}")),
         "cards": cards(plan, result, evaluation),
         "curves": curves(RunDirectory(root).metrics()),
         "restored": restored(plan),
-        "classes": classes(evaluation) if evaluation else NOTHING,
-        "confusion": confusion(evaluation) if evaluation else NOTHING,
+        "classes": (report_many.classes if many else classes)(evaluation) if evaluation else NOTHING,
+        "matrix": "Confusion by class" if many else "Confusion matrix",
+        "confusion": (report_many.confusion if many else confusion)(evaluation) if evaluation else NOTHING,
         "errors": errors(evaluation) if evaluation else NOTHING,
         "values": transfer_values(evaluation, tsne=tsne) if evaluation else NOTHING,
         "audit": audit(result),
@@ -69,12 +76,17 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
 def cards(plan: Mapping, result: Mapping, evaluation: Evaluation | None) -> str:
     """The figures that are looked for first."""
     found = []
-    if evaluation is not None:
+    if evaluation is not None and evaluation.many:
+        found += report_many.cards(evaluation)
+    elif evaluation is not None:
         found.append((f"{evaluation.summary['accuracy']:.1%}", f"accuracy on {evaluation.summary['images']:,} images"))
         found += [(f"{v:.1%}", k.replace("_", " ")) for k, v in evaluation.summary.items() if k.startswith("top_")]
         found.append((f"{evaluation.summary['macro_f1']:.3f}", "macro F1"))
     best = result.get("best") or {}
-    if "validation_accuracy" in best:
+    if MEAN_AVERAGE_PRECISION in best:
+        text = f"best mean average precision in validation, at step {best['step']:,}"
+        found.append((f"{best[MEAN_AVERAGE_PRECISION]:.3f}", text))
+    elif "validation_accuracy" in best:
         found.append((f"{best['validation_accuracy']:.1%}", f"best validation accuracy, at step {best['step']:,}"))
     if result:
         found.append(
@@ -97,6 +109,7 @@ def curves(rows: Sequence[Mapping[str, str]]) -> str:
         line_chart(what, {"training": points(what), "validation": points(f"validation_{what}")}, "epoch")
         for what in ("loss", "accuracy")
     ]
+    charts.append(line_chart("mean average precision", {"": [], "validation": points(MEAN_AVERAGE_PRECISION)}, "epoch"))
     drawn = "".join(f"<div>{chart}</div>" for chart in charts if chart)
     return f'<div class="columns">{drawn}</div>' if drawn else '<p class="soft">metrics.csv has no rows yet.</p>'
 
@@ -160,7 +173,7 @@ def errors(evaluation: Evaluation) -> str:
     """The photos that the net was surest of and wrong about."""
     worst, photos = evaluation.summary["worst"], worst_pictures(evaluation)
     if worst and not photos:
-        return error_table(worst)
+        return report_many.error_table(worst) if evaluation.many else error_table(worst)
     figures = []
     for error, photo in zip(worst, photos, strict=True):
         address, small = picture(photo)
@@ -168,6 +181,7 @@ def errors(evaluation: Evaluation) -> str:
             f"<b>{escape(error['true'])}</b>, taken for <b>{escape(error['predicted'])}</b> "
             f"({error['probability']:.0%})<br>{escape(error['file'])}"
         )
+        caption = report_many.caption(error) if evaluation.many else caption
         image = f'<img{" class=small" if small else ""} src="{address}" alt="{escape(error["file"])}">'
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     return (
@@ -206,23 +220,23 @@ def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
     if evaluation.features is None or len(evaluation.features) < 3:
         return NOTHING
     rows = np.sort(np.random.default_rng(0).permutation(len(evaluation.features))[:POINTS])
-    values, label_ids = evaluation.features[rows].astype(np.float64), evaluation.true[rows]
+    values = evaluation.features[rows].astype(np.float64)
+    label_ids, labels = one_colour(evaluation.true[rows].astype(np.int64), evaluation.labels)
     centred = values - values.mean(axis=0)
-    charts = [point_chart("PCA", principal_plane(centred), label_ids, evaluation.labels)]
+    charts = [point_chart("PCA", principal_plane(centred), label_ids, labels)]
     note = '<p class="soft"><code>ckpt-evaluate --train-dir RUN --report</code> adds t-SNE.</p>'
     if tsne:
         try:
             from .projection import plane
 
             points = plane(values.astype(np.float32), "tsne")
-            charts.append(point_chart("t-SNE", points, label_ids, evaluation.labels))
+            charts.append(point_chart("t-SNE", points, label_ids, labels))
             note = ""
         except ImportError:
             note = '<p class="soft">t-SNE needs scikit-learn: pip install "ckpt-tools[plots]".</p>'
     used = sorted(set(label_ids.tolist()))
     legend = "".join(
-        f'<span><i style="background:{colour(i, len(evaluation.labels))}"></i>{escape(evaluation.labels[i])}</span>'
-        for i in used
+        f'<span><i style="background:{colour(i, len(labels))}"></i>{escape(labels[i])}</span>' for i in used
     )
     width = evaluation.features.shape[1]
     text = f"What reaches the head for {len(rows):,} images, {width:,} values each, in a plane; coloured by true class."
@@ -272,16 +286,14 @@ def times(result: Mapping) -> str:
 
 def command(options: Mapping[str, object]) -> str:
     """The command line that the options are."""
-    import shlex
-
     words = ["ckpt-finetune"]
     for name, value in options.items():
         if isinstance(value, bool):
             words.append(flag(name) if value else flag(name).replace("--", "--no-", 1))
         elif isinstance(value, tuple):
-            words += [word for item in value for word in (flag(name), shlex.quote(item))]
+            words += [word for item in value for word in (flag(name), quoted(item))]
         else:
-            words += [flag(name), shlex.quote(str(value))]
+            words += [flag(name), quoted(str(value))]
     lines, line = [], ""
     for word in words:
         if word.startswith("--") and len(line) + len(word) > 90:
@@ -290,3 +302,17 @@ def command(options: Mapping[str, object]) -> str:
         line += f"{' ' if line else ''}{word}"
     text = " \\\n".join([*lines, line])
     return f"<pre>{escape(text)}</pre>"
+
+
+def quoted(word: str) -> str:
+    r"""A word as a shell takes it; bytes that are not UTF-8 as Bash and Zsh spell them.
+
+    >>> print(quoted("my photos"), quoted("caf\udce9"))
+    'my photos' $'caf\xe9'
+    """
+    import shlex
+
+    if is_utf8(word):
+        return shlex.quote(word)
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{os.fsencode(escaped).decode('utf-8', 'backslashreplace')}'"

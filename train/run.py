@@ -14,10 +14,11 @@ from ..formats.output import needed_bytes
 from ..tensors import Spec, Tensor, Tensors, from_arrays
 from .batches import Pipeline
 from .job import Job
+from .metrics import mean_average_precision
 from .model import Model
 from .pipeline import Unreadable
 from .restore import changed_tensors, read
-from .run_directory import RunDirectory, read_tensors
+from .run_directory import MEAN_AVERAGE_PRECISION, RunDirectory, read_tensors
 from .transfer import Cached
 
 Batches = Pipeline | Cached
@@ -60,11 +61,13 @@ def evaluate(run: Run, validation: Batches) -> dict[str, float]:
         return {}
     began = time.monotonic()
     parts = list(_until_the_end(run, validation))
-    losses, correct = (np.concatenate(part) for part in zip(*parts, strict=True))
+    losses, correct, *scored = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = {
         "validation_loss": float(losses.mean(dtype=np.float64)),
-        "validation_accuracy": float(correct.mean()),
+        "validation_accuracy": float(correct.mean(dtype=np.float64)),
     }
+    if scored:  # images may have several labels
+        found[MEAN_AVERAGE_PRECISION] = mean_average_precision(*scored)
     if run.best is None or _score(found) > _score(run.best):
         run.best = {"step": run.step, **found}
         run.better = snapshot(run, slots=False)
@@ -73,19 +76,33 @@ def evaluate(run: Run, validation: Batches) -> dict[str, float]:
 
 
 def _until_the_end(run: Run, batches: Batches) -> Iterator[list[np.ndarray]]:
-    """Loss of each image and whether it was classified rightly, batch by batch."""
+    """Loss of each image and whether it was classified rightly, batch by batch; where an image may have several labels,
+    these and the logits as well."""
     tower = run.model.inference
+    fetched = [tower.losses, tower.correct, *([tower.labels, tower.logits] if run.job.data.many else [])]
     for values in batches.start(run.session):
         feeds = dict(zip(batches.tensors, values, strict=True))
         try:
             # Not a callable: each has the graph prepared anew, a session does it in the first evaluation only.
-            yield run.session.run([tower.losses, tower.correct], feeds)
+            yield run.session.run(fetched, feeds)
         except tf.errors.OutOfRangeError:
             return
 
 
 def _score(found: Mapping[str, float]) -> tuple[float, float]:
-    return found["validation_accuracy"], -found["validation_loss"]
+    return found.get(MEAN_AVERAGE_PRECISION, found["validation_accuracy"]), -found["validation_loss"]
+
+
+def figures(found: Mapping[str, float], loss_first: bool = True) -> str:
+    """An evaluation in words: what it is judged by, and the loss."""
+    if not found:
+        return "no validation images"
+    if MEAN_AVERAGE_PRECISION in found:
+        score = f"mean average precision {found[MEAN_AVERAGE_PRECISION]:.3f}"
+    else:
+        score = f"accuracy {found['validation_accuracy']:.3f}"
+    loss = f"loss {found['validation_loss']:.4f}"
+    return f"validation {loss}, {score}" if loss_first else f"{score}, {loss}"
 
 
 def last_good(run: Run) -> str:
@@ -111,12 +128,13 @@ def snapshot(run: Run, *, slots: bool = True) -> Tensors:
     return Tensors({**tensors, **values})
 
 
-def checkpoint_bytes(run: Run) -> int:
-    """About how many bytes a checkpoint of the run takes together with the best one."""
-    made = {name: Spec(each.dtype.base_dtype.name, tuple(each.shape)) for name, each in run.model.variables.items()}
-    whole = {**run.planned, **{name: Tensor(spec, None) for name, spec in made.items() if name not in run.planned}}
-    best = {name: whole[name] for name in whole if name in run.planned or name.endswith(AVERAGE)}
-    return needed_bytes(whole) + (needed_bytes(best) if len(run.job.data.validation) else 0)
+def bytes_of_checkpoints(job: Job, variables: Mapping[str, tf.Variable]) -> tuple[int, int]:
+    """About how many bytes a checkpoint of these variables takes, and the best one, which has no slots."""
+    net = {row.name: Tensor(Spec(row.dtype, row.target_shape), None) for row in job.plan.rows if row.action != "unused"}
+    made = {name: Spec(each.dtype.base_dtype.name, tuple(each.shape)) for name, each in variables.items()}
+    whole = {**net, **{name: Tensor(spec, None) for name, spec in made.items() if name not in net}}
+    best = {name: whole[name] for name in whole if name in net or name.endswith(AVERAGE)}
+    return needed_bytes(whole), needed_bytes(best) if len(job.data.validation) else 0
 
 
 def save(run: Run) -> None:

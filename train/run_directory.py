@@ -32,6 +32,7 @@ from .written import Written, listed, new_list, read_list
 METRICS = (
     "step", "epoch", "learning_rate", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds",
 )  # fmt: skip
+MEAN_AVERAGE_PRECISION = "validation_mean_average_precision"  # one column more, where images have several labels
 _STEP = re.compile(r"model\.ckpt-(\d+)")
 
 
@@ -41,6 +42,7 @@ class RunDirectory:
 
     path: Path
     keep: int = 3
+    columns: tuple[str, ...] = METRICS  # of metrics.csv
 
     # --- what is there ---
 
@@ -150,7 +152,7 @@ class RunDirectory:
         path = self.path / "metrics.csv"
         new = not path.exists()
         with self._writing(), path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, METRICS, restval="", lineterminator="\n")
+            writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow({key: _short(value) for key, value in row.items()})
@@ -159,7 +161,7 @@ class RunDirectory:
         """Takes rows of metrics.csv after `step` away again: the steps that a killed run had not saved."""
         rows = [row for row in self.metrics() if int(row["step"]) <= step]
         if rows or (self.path / "metrics.csv").exists():
-            lines = [",".join(METRICS), *(",".join(row[key] for key in METRICS) for row in rows)]
+            lines = [",".join(self.columns), *(",".join(row[key] for key in self.columns) for row in rows)]
             with self._writing():
                 write_text(self.path / "metrics.csv", "\n".join(lines) + "\n")
 

@@ -187,7 +187,7 @@ def settled(
     view = next(view for view in transfer.views if len(view.missing))
     tensors = (*transfer.inference, *transfer.computed)
     with model.graph.as_default(), unreadable.raised():
-        parts = list(_computed(tensors, view, view.missing[:CHECKED].tolist(), job, model, session, unreadable))
+        parts = list(rows_computed(tensors, view, view.missing[:CHECKED].tolist(), job, model, session, unreadable))
     if not parts:  # none of them can be decoded
         return transfer, job
     both = [np.concatenate(rows) for rows in zip(*(rows for _, rows in parts), strict=True)]
@@ -213,7 +213,7 @@ def fill(
     progress = Progress("transfer values", total=len(seen), unit="image")
     with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
         for view, chosen in wanted:
-            for names, rows in _computed(transfer.computed, view, chosen, job, model, session, unreadable):
+            for names, rows in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
                 add(names, rows)
                 progress.step(len(names), count=len(names))
                 if stop.signal:
@@ -222,7 +222,7 @@ def fill(
     return replace(transfer, views=tuple(found))
 
 
-def _computed(
+def rows_computed(
     tensors: Sequence[tf.Tensor], view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
     unreadable: Unreadable,
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:  # fmt: skip
@@ -276,9 +276,10 @@ class Cached:
 
     def _divided(self, rows: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows and labels of the parts of a batch, as `split_batch` divides one in the graph."""
+        labels = labels.astype(np.int32)
         ends = np.cumsum(part_sizes(len(rows), self._parts))[:-1]
         for part in zip(np.split(rows, ends), np.split(labels, ends), strict=True):
-            yield part if len(part[0]) else (rows[-1:], np.full(1, FILLER, labels.dtype))
+            yield part if len(part[0]) else (rows[-1:], np.full_like(labels[-1:], FILLER))
 
     def _values(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
         values = (values[rows].astype(kind) for values, kind in zip(self._maps, self._types, strict=True))

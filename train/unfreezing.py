@@ -72,18 +72,15 @@ def ages(phases: Sequence[Phase], names: Sequence[str]) -> dict[str, int]:
 def scopes_after(net: Net, variables: Sequence[Variable], end_point: str, *, aux: bool = False) -> list[str]:
     """The scopes of all that lies behind an end point of the net, its head included: what --freeze-until trains.
 
-    `variables` are in the order in which the net makes them, and so is what is behind an end point. Of an end point
-    without variables, such as a pooling, the one before it counts. Raises SelectionError for an unknown end point,
-    RecipeError for one with nothing behind it.
+    `variables` are in the order in which the net makes them, and so is what is behind an end point. Raises
+    SelectionError for an unknown end point, RecipeError for one with nothing behind it.
     """
     known = {name.removeprefix(f"{net.scope}/"): name for name in net.end_points}
     wanted = end_point.removeprefix(f"{net.scope}/")
     if wanted not in known:
         raise SelectionError(f"--freeze-until {end_point}: no end point of {net.name}{nearest(wanted, known)}")
-    last = -1
-    for name in list(known)[: list(known).index(wanted) + 1]:
-        scope = f"{net.scope}/{name}/"
-        last = max([last, *(i for i, each in enumerate(variables) if each.name.startswith(scope))])
+    before = {row.name for row in net.table[: net.variables_until(known[wanted])]}
+    last = max((i for i, each in enumerate(variables) if each.name in before), default=-1)
     trains = [each.name for each in variables if each.trainable and (aux or each.role != "auxiliary")]
     auxiliary = [each.name for each in variables if each.role == "auxiliary" and each.name in trains]
     behind = {each.name for each in variables[last + 1 :]} | set(auxiliary)

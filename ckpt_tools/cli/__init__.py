@@ -6,6 +6,7 @@ Exit codes, as in diff(1): 0 done, same, nothing found; 1 differences, findings,
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import sys
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from ..errors import CheckpointError, DamagedError, RecipeError
 
 DONE, FOUND, CANNOT = 0, 1, 2
+LAYOUTS = ("slim", "keras", "torchvision", "timm")  # slim, and layouts.WORLDS, which takes long to import
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -74,6 +76,9 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
 def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
     """Parses `argv` (the process's own when None), runs `command`, turns errors into one line and an exit code."""
     args = made.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     try:
         return command(args)
     except BrokenPipeError:  # the reader of our output (head, less) has gone; nothing is wrong

@@ -1,4 +1,5 @@
-"""ckpt-convert: between V1, V2, npz, safetensors and Keras files; SavedModels and frozen graphs in. No TensorFlow."""
+"""ckpt-convert: between V1, V2, npz, safetensors and Keras files; PyTorch's files, SavedModels and frozen graphs in;
+between slim, Keras, torchvision and timm. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import RecipeError
 from ..formats import Checkpoint, open_checkpoint, save_checkpoint
 from ..formats.output import WRITERS, check_tensors, existing_files, format_of, target_of
 from ..report import count, render, size
-from . import DONE, check_v2_options, parser, print_json, run, salvaging, say
+from ..surgery import row_sentence
+from . import DONE, LAYOUTS, check_v2_options, parser, print_json, run, salvaging, say
+from .layouts import InLayout, in_layout
 from .progress import progress_line
 
 EXAMPLES = """\
@@ -20,6 +24,8 @@ EXAMPLES = """\
   ckpt-convert frozen_graph.pb model.npz
   ckpt-convert model.ckpt old/model.ckpt --to v1
   ckpt-convert weights.h5 model.ckpt --shards 4
+  ckpt-convert inception_v3.weights.h5 inception_v3.ckpt --layout slim
+  ckpt-convert run/best.ckpt resnet50.safetensors --layout torchvision
   ckpt-convert model.ckpt other.ckpt --link --dry-run"""
 
 
@@ -30,6 +36,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("source", metavar="SRC", help="a checkpoint, any of its files, a SavedModel, a frozen graph, or SRC:scope")
     add("target", metavar="DST", help="the file, or the prefix of the V2 checkpoint, to write")
     add("--to", metavar="FORMAT", choices=list(WRITERS), help=f"{', '.join(WRITERS)}; by the ending of DST, else v2")
+    add("--layout", choices=LAYOUTS, help="the net's names and axes as this library has them")
+    add("--keep-background", action="store_true", help="with --layout: all of slim's 1001 classes, not the last 1000")
     add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
     add("--link", action="store_true", help="hard links of V2 data files that stay as they are, no copies")
     add("--force", action="store_true", help="replace what is at DST")
@@ -46,11 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         format = args.to or format_of(args.target)
         check_v2_options(args, format)
-        source = _open(args, format)
+        source, layout = _open(args, format), None
+        if args.layout:
+            layout = in_layout(
+                source, args.layout, keep_background=args.keep_background, places=format == "keras_weights"
+            )
+            source = source._replace(tensors=layout.surgery.tensors)
+        elif args.keep_background:
+            raise RecipeError("--keep-background goes with --layout")
         total = sum(spec.nbytes or 0 for spec in source.tensors.specs().values())
         if args.dry_run:
             check_tensors(source.tensors, format)
-            return _show(source, args, format, (), total)
+            return _show(source, args, format, (), total, layout)
         with salvaging(), progress_line("writing", total) as progress:
             files = save_checkpoint(
                 source,
@@ -59,10 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shards=args.shards,
                 force=args.force,
                 link=args.link,
-                provenance={"command": shlex.join(["ckpt-convert", *(sys.argv[1:] if argv is None else argv)])},
+                provenance={
+                    "command": shlex.join(["ckpt-convert", *(sys.argv[1:] if argv is None else argv)]),
+                    **(_provenance(layout) if layout else {}),
+                },
                 progress=progress,
             )
-        return _show(source, args, format, files, total)
+        return _show(source, args, format, files, total, layout)
 
     return run(make_parser(), command, argv)
 
@@ -75,7 +93,24 @@ def _open(args: argparse.Namespace, format: str) -> Checkpoint:
     return source
 
 
-def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequence[str], total: int) -> int:
+def _provenance(layout: InLayout) -> dict[str, object]:
+    """What was done to each tensor, and what is not the same function."""
+    rows = layout.surgery.rows
+    return {
+        "actions": {row.name: row_sentence(row) for row in rows if row.after is not None},
+        "left_out": {row.name: row_sentence(row) for row in rows if row.after is None},
+        "near": list(layout.near),
+    }
+
+
+def _show(
+    source: Checkpoint,
+    args: argparse.Namespace,
+    format: str,
+    files: Sequence[str],
+    total: int,
+    layout: InLayout | None = None,
+) -> int:
     rows = [{"file": file, "bytes": Path(file).stat().st_size} for file in files]
     replaced = existing_files(target_of(args.target, format)) if args.dry_run else []
     if args.json:
@@ -90,6 +125,7 @@ def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequ
                 "files": rows,
                 "replaced": replaced,
                 "dry_run": args.dry_run,
+                **({"layout": args.layout, "net": layout.net, "near": layout.near} if layout else {}),
             }
         )
         return DONE
@@ -97,6 +133,8 @@ def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequ
         say(source.note)
     verb = "would write" if args.dry_run else "wrote"
     print(f"{verb} {args.target} ({format}) from {source.path} ({source.format}): {_amount(source, total)}")
+    if layout:
+        _show_layout(layout, args.layout)
     if replaced:
         print(f"would replace {', '.join(replaced)}" + ("" if args.force else ", which needs --force"))
     if args.link and files and all(Path(file).stat().st_nlink == 1 for file in files):
@@ -104,6 +142,24 @@ def _show(source: Checkpoint, args: argparse.Namespace, format: str, files: Sequ
     if rows:
         print(render(rows, ["file", "bytes"]))
     return DONE
+
+
+def _show_layout(layout: InLayout, name: str) -> None:
+    """What the net is, what happened to its tensors, and whether it computes the same."""
+    rows = layout.surgery.rows
+    counts = {
+        "written": sum(row.after is not None and bool(row.source) for row in rows),
+        "made": sum(not row.source for row in rows),
+        "folded in": sum(row.after is None and "fold" in row.action for row in rows),
+        "left out": sum(row.after is None and "fold" not in row.action for row in rows),
+    }
+    print(f"net       {layout.origin}, as {name} writes it")
+    print(f"tensors   {', '.join(f'{number:,} {what}' for what, number in counts.items() if number)}")
+    print(f"function  {'near, not the same' if layout.near else 'the same'}")
+    for difference in layout.near:
+        print(f"          {difference}")
+    for note in layout.notes:
+        print(f"note      {note}")
 
 
 def _amount(source: Checkpoint, total: int) -> str:

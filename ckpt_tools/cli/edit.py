@@ -17,7 +17,7 @@ from ..labels import label_list
 from ..recipe import as_data, load_recipe, shipped_recipes
 from ..renames import rename_rules
 from ..report import count, render, size
-from ..surgery import OPERATIONS, Operation, Row, Surgery, operate
+from ..surgery import OPERATIONS, Operation, Row, Surgery, operate, row_sentence
 from ..tensors import Spec
 from . import DONE, check_v2_options, parser, print_json, run, salvaging, say
 from .progress import progress_line
@@ -125,8 +125,8 @@ def _write(
         "source": [source, *others] if others else source,
         "command": shlex.join(["ckpt-edit", *(sys.argv[1:] if argv is None else argv)]),
         "recipe": as_data(surgery.operations),
-        "actions": {row.name: _sentence(row) for row in surgery.rows if row.after is not None},
-        "left_out": {row.name: _sentence(row) for row in surgery.rows if row.after is None},
+        "actions": {row.name: row_sentence(row) for row in surgery.rows if row.after is not None},
+        "left_out": {row.name: row_sentence(row) for row in surgery.rows if row.after is None},
         # Filled while the values are written, and so before the sidecar is.
         "losses": [edit.losses for edit in surgery.edits if any(row.action == "cast" for row in edit.rows)],
     }
@@ -223,11 +223,6 @@ def _format(args: argparse.Namespace, source: Checkpoint) -> str:
     named = args.format or format_of(args.output)
     is_plain = not args.format and not args.output.endswith(".index") and named == "v2"
     return source.format if is_plain and source.format == "v1" else named
-
-
-def _sentence(row: Row) -> str:
-    origin = f" from {row.source}" if row.source not in ("", row.name) else ""
-    return f"{row.action}{origin}{f' ({row.detail})' if row.detail else ''}"
 
 
 def _as_json(source: Checkpoint, surgery: Surgery, files: Sequence[str]) -> dict[str, object]:

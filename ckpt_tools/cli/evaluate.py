@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from ..errors import UnsupportedError
 from ..report import render
 from . import DONE, parser, print_json, run, say
 
+THRESHOLDS = 20  # classes up to which the best thresholds are written out
 EXAMPLES = """\
   ckpt-evaluate --train-dir run                       the best checkpoint of a run, on the run's validation images
   ckpt-evaluate --train-dir run --use last --data other_photos --split all --output evaluation
@@ -47,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
         try:
             if options.output:
-                say(f"wrote          {', '.join(write_evaluation(evaluation, options.output))}")
+                from ..train.fonts import without_font
+
+                how = {"all_probabilities": options.all_probabilities}
+                say(f"wrote          {', '.join(write_evaluation(evaluation, options.output, **how))}")
+                if note := without_font(evaluation.labels):
+                    say(f"note           {note}")
             if options.report:
                 from ..train.report import write_report
 
@@ -62,8 +69,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(made, command, argv)
 
 
+def text_of_many(evaluation: object) -> str:
+    """The same where an image may have several labels: per class, the surest mistakes, average precision last."""
+    figures = ["precision", "recall", "f1", "average_precision", "auc", "best_threshold"]
+    seen = [row for row in evaluation.rows if row["images"]]
+    rows = [{**row, **{f: None if row[f] is None else round(row[f], 3) for f in figures}} for row in seen]
+    columns = ["label", "images", "predicted", "correct", *figures]
+    parts = [render([{key.replace("_", " "): row[key] for key in columns} for row in rows],
+                    [key.replace("_", " ") for key in columns])]  # fmt: skip
+    summary = evaluation.summary
+    if summary["worst"]:
+        worst = [{**error, "probability": round(error["probability"], 3)} for error in summary["worst"]]
+        parts.append("surest mistakes\n" + render(worst, ["file", "label", "present", "probability", "true"]))
+    if 0 < len(seen) <= THRESHOLDS and not any("," in row["label"] for row in seen):
+        best = ",".join(f"{row['label']}={row['best_threshold']:.2f}" for row in seen)
+        parts.append(f"F1 on these images is highest with --threshold {shlex.quote(best)}")
+    means = {"mean average precision": "mean_average_precision", "macro AUC": "macro_auc", "macro F1": "macro_f1"}
+    shown = [f"{word} {summary[key]:.3f}" for word, key in means.items() if summary[key] is not None]
+    shown.append(f"all labels right {summary['exact_match']:.1%}")
+    parts.append(f"{', '.join(shown)}, loss {summary['loss']:.4f} on {summary['images']:,} images")
+    return "\n\n".join(parts)
+
+
 def text_of(evaluation: object, width: int) -> str:
     """What a person reads: per class, confusion, worst errors, accuracy last."""
+    if evaluation.many:
+        return text_of_many(evaluation)
     from ..train.metrics import confusion_text
 
     seen = [row for row in evaluation.rows if row["images"]]

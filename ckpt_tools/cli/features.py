@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..train.feature_files import ENDINGS
 
         try:
+            if getattr(args, "dry_run", False):
+                return estimate(args)
             if args.plot:
                 from ..train.projection import must_draw
 
@@ -47,10 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             prefix, features = computed(args) if args.merge is None else merged(args)
             written = [prefix + ending for ending in ENDINGS]
             if args.plot or args.projector:
+                from ..train.fonts import without_font
                 from ..train.projection import write_plots, write_projector
 
                 say(f"drawing        {' and '.join(what for what, asked in DRAWN.items() if getattr(args, asked))}")
                 written += write_plots(features, prefix) if args.plot else []
+                note = without_font(features.labels) if args.plot else ""
+                if note:
+                    say(f"note           {note}")
                 written += write_projector(features, args.projector) if args.projector else []
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("ckpt_tools"):
@@ -70,15 +76,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def computed(args: argparse.Namespace) -> tuple:
     """Prefix and features."""
+    from ..train.features import write_features
+
+    return write_features(options_of(args), say)
+
+
+def estimate(args: argparse.Namespace) -> int:
+    """--dry-run: no files, what they would take."""
+    from ..train.features import dry_run
+
+    found = dry_run(options_of(args), say)
+    print_json(found.as_dict()) if args.json else print("\n".join(found.lines()))
+    return DONE
+
+
+def options_of(args: argparse.Namespace) -> object:
+    """The options, with the share of this machine of a cluster; TensorFlow is loaded."""
     from ..train.cluster import read_cluster
     from ..train.configuration import from_arguments
-    from ..train.features import FeatureOptions, share_of_machine, write_features
+    from ..train.features import FeatureOptions, share_of_machine
     from ..train.quiet import hush_tensorflow
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
     options = share_of_machine(from_arguments(FeatureOptions, args), cluster)
     hush_tensorflow()
-    return write_features(options, say)
+    return options
 
 
 def merged(args: argparse.Namespace) -> tuple:

@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = from_arguments(Options, args)
             if options.find_learning_rate:
                 return find_rate(options, args.json)
+            if options.dry_run:
+                return estimate(options, args.json)
             result = train(options)
         except PlanError as error:
             say(f"{made.prog}: {error}")
@@ -88,6 +90,15 @@ def find_rate(options: Options, as_json: bool) -> int:
     return DONE
 
 
+def estimate(options: Options, as_json: bool) -> int:
+    """--dry-run: no run, what it would take."""
+    from ..train.costs import dry_run
+
+    found = dry_run(options, say)
+    print_json(found.as_dict()) if as_json else print("\n".join(found.lines()))
+    return DONE
+
+
 def closing_lines(result: object) -> list[str]:
     """What a person reads last."""
     if result.stopped:
@@ -95,7 +106,9 @@ def closing_lines(result: object) -> list[str]:
         return [text, "The same command goes on from there."]
     lines = [f"done           {result.step:,} steps, in {result.train_dir}"]
     if result.validation:
-        now, best = result.validation, result.best
-        lines.append(f"validation     accuracy {now['validation_accuracy']:.3f}, loss {now['validation_loss']:.4f}")
-        lines.append(f"best           accuracy {best['validation_accuracy']:.3f} at step {best['step']:,}: best.ckpt")
+        from ..train.run import figures
+
+        best = figures(result.best, loss_first=False).rpartition(",")[0]
+        lines.append(f"validation     {figures(result.validation, loss_first=False)}")
+        lines.append(f"best           {best} at step {result.best['step']:,}: best.ckpt")
     return lines

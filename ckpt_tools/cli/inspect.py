@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, SelectionError
 from ..formats import open_checkpoint
+from ..formats.detect import identify
 from ..names import select
 from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, statistics_of, totals
 from ..report import count, render, share, size
 from ..tensors import Spec
-from . import DONE, FOUND, parser, print_json, run, salvaging, say
+from . import DONE, FOUND, LAYOUTS, parser, print_json, run, salvaging, say
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ..surgery import Row as Change
 
 TITLES = {
     "v1": "V1 checkpoint",
@@ -27,9 +31,12 @@ TITLES = {
     "keras": "Keras archive",
     "safetensors": "safetensors file",
     "npz": "npz archive",
+    "torch": "PyTorch file",
+    "torch_legacy": "PyTorch file (of before 1.6)",
 }
 COLUMNS = ["name", "dtype", "shape", "parameters", "bytes", "kind"]
 STATISTICS = ["min", "max", "mean", "std", "zeros", "nan", "inf"]
+TENSORS_ONLY = ("scope", "sort", "names", "tree", "stats", "tensor", "fail_on", "html", "stored_names")
 SPELLED = {"nan": "NaN", "inf": "Inf"}
 EXAMPLES = """\
   ckpt-inspect inception_v3.ckpt
@@ -40,7 +47,9 @@ EXAMPLES = """\
   ckpt-inspect model.ckpt --scope 're:weights$' --names | wc -l
   ckpt-inspect model.ckpt --fail-on nan,inf > /dev/null || echo broken
   ckpt-inspect model.ckpt --json | jq .totals
-  ckpt-inspect model.ckpt --html model.html   a page to explore it in the browser"""
+  ckpt-inspect model.ckpt.meta                the graph: inputs, features, classes, end points, variables
+  ckpt-inspect model.ckpt --html model.html   a page to explore it in the browser
+  ckpt-inspect inception_v3.h5 --as slim      what each tensor of Keras' file is in slim's net"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -66,6 +75,8 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if a tensor holds such values"
     )
+    made.add_argument("--as", dest="layout", choices=LAYOUTS, help="what each tensor is called in this library's net")
+    made.add_argument("--graph", action="store_true", help="what the graph takes and gives; for a .meta the default")
     made.add_argument("--html", metavar="FILE", help="write one self-contained page to explore the checkpoint")
     made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: the keys as in the file")
     return made
@@ -76,10 +87,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def inspect(args: argparse.Namespace) -> int:
+    if args.graph or (is_graph(args.source) and not any(getattr(args, name) for name in TENSORS_ONLY)):
+        from .graph import show_graph  # most often it is a checkpoint
+
+        if given := [f"--{name.replace('_', '-')}" for name in TENSORS_ONLY if getattr(args, name)]:
+            raise SelectionError(f"{' and '.join(given)}: of tensors, not of a graph", advice="Leave out --graph.")
+        show_graph(args.source, args.json)
+        return DONE
     checkpoint = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")
     if args.tensor:
         with salvaging():
             return print_values(args, checkpoint)
+    if args.layout:
+        return print_layout(args, checkpoint)
     rows = overview(checkpoint.tensors)
     shown = rows
     if args.scope:
@@ -103,6 +123,11 @@ def inspect(args: argparse.Namespace) -> int:
         say(f"ckpt-inspect: {args.source} holds no tensors")
         return FOUND
     return DONE if not complain(args, values) else FOUND
+
+
+def is_graph(source: str) -> bool:
+    """Whether a source is a MetaGraph, which holds no tensors."""
+    return Path(source).is_file() and identify(source).name == "metagraph"
 
 
 def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row], values: dict) -> None:
@@ -133,6 +158,46 @@ def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: l
     print()
     sums = [total._asdict() | {"size": size(total.bytes)} for total in totals(shown)]
     print(render(sums, ["kind", "tensors", "parameters", "bytes", "size"]))
+
+
+def print_layout(args: argparse.Namespace, checkpoint) -> int:
+    """Each tensor of the file beside what it is in another library's net."""
+    from .layouts import in_layout  # takes longer than all else that is imported here
+
+    found = in_layout(checkpoint, args.layout)
+    rows = found.surgery.rows
+    if args.scope:
+        chosen = set(select([row.source or row.name for row in rows], args.scope, option="--scope", of="tensors"))
+        rows = [row for row in rows if (row.source or row.name) in chosen]
+    table = [
+        {
+            "name": row.source or None,
+            "shape": row.before.shape if row.before else None,
+            args.layout: row.name if row.after else None,
+            "there": row.after.shape if row.after and row.after != row.before else None,
+            "how": _how(row) or None,
+        }
+        for row in rows
+    ]
+    if args.json:
+        print_json({"source": args.source, "net": found.net, "layout": args.layout, "near": found.near, "rows": table})
+        return DONE
+    print(f"{args.source}: {found.origin}, as {args.layout} writes it")
+    for difference in found.near:
+        print(f"near: {difference}")
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"\n{render(table, [column for column in table[0] if any(row[column] is not None for row in table)])}")
+    return DONE
+
+
+def _how(row: Change) -> str:
+    """What happens to the values of a tensor on their way, in few words."""
+    folds = [word for word in ("gamma", "biases") if "fold" in row.action and f"/{word}" in row.detail]
+    words = [part for part in row.detail.split("; ") if "BatchNorm" not in part]
+    if row.after is None:
+        return "folded into its layer" if "fold" in row.action else "; ".join(words)
+    return ", ".join((*filter(None, words), *(f"{word} folded in" for word in folds)))
 
 
 def selected(args: argparse.Namespace, rows: list[Row], shown: list[Row]) -> str:

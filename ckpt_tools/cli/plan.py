@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import DataError, OutputError, RecipeError
 from ..formats import open_checkpoint
@@ -22,9 +23,12 @@ from ..report import render
 from ..tensors import Spec
 from ..train.configuration import add_arguments, flag, from_arguments
 from ..train.options import Options
-from ..train.planning import DECIDING, class_map_of, make_head, make_phases, plans_of, rules_of
+from ..train.planning import DECIDING, class_map_of, for_grey_images, make_head, make_phases, plans_of, rules_of
 from ..train.unfreezing import Phase
 from . import DONE, FOUND, parser, print_json, run, say
+
+if TYPE_CHECKING:
+    from ..train.examples import DataSet
 
 EXAMPLES = """\
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --trainable Logits
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = replace(from_arguments(Options, args), checkpoint=args.source)
         specs = source.tensors.specs()
         net = find_net(options.net, specs, source.path)
-        labels = labels_of(options, args.num_classes)
+        labels, net = labels_of(options, args.num_classes, net)
         classes = args.num_classes or len(labels) or classes_of(net, specs)
         options = replace(options, class_map=class_map_of(options, labels), labels_of_source=None)
         variables = variables_with_head(net, classes, make_head(options))
@@ -85,35 +89,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(make_parser(), command, argv)
 
 
-def labels_of(options: Options, classes: int | None) -> tuple[str, ...]:
+def labels_of(options: Options, classes: int | None, net: Net) -> tuple[tuple[str, ...], Net]:
     """The names of the new classes where they are needed: those of --labels or of --data; none where --num-classes is
-    enough. Raises RecipeError for --labels-of-source without them, and for a number of classes that is not theirs.
+    enough. And the net, which --adapt-input makes another one where the images of --data are grey.
+
+    Raises RecipeError for --labels-of-source without names, and for a number of classes that is not theirs.
     """
     if classes is not None and classes < 1:
         raise RecipeError(f"--num-classes {classes}: a net has at least one class")
     if classes is not None and not options.labels_of_source:
-        return ()
+        return (), net
     labels = label_list(options.labels) if options.labels else ()
     if options.data:
-        labels = labels_of_data(options)
+        data = read_data(options)
+        labels, net = data.labels, for_grey_images(net, data)[0] if options.adapt_input else net
     if options.labels_of_source and not labels:
         advice = "Give --labels, a file with the names of the new ones, or --data."
         raise RecipeError("--labels-of-source keeps classes of the same name", advice=advice)
     if classes is not None and classes != len(labels):
         raise RecipeError(f"--num-classes {classes}: {options.data or options.labels} has {len(labels)} classes")
-    return labels
+    return labels, net
 
 
-def labels_of_data(options: Options) -> tuple[str, ...]:
-    """The labels of the data set. Raises RecipeError for vectors, which have no net in front of the head."""
+def read_data(options: Options) -> DataSet:
+    """The data set. Raises RecipeError for vectors, which have no net in front of the head."""
     from ..train.arrays import holds_vectors
-    from ..train.data import load_data_set
+    from ..train.data import data_set_of
 
     if holds_vectors(options.data):
         advice = "Leave --data out and give --num-classes."
         raise RecipeError("holds vectors, on which no net is trained but a head", path=options.data, advice=advice)
     try:
-        return load_data_set(options.data, labels_file=options.labels, training=False).labels
+        return data_set_of(options, training=False)
     except DataError as error:
         error.advice = f"{error.advice} --num-classes plans without the data." if error.advice else (
             "--num-classes plans without the data."

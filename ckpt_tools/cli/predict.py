@@ -12,6 +12,7 @@ from . import DONE, FOUND, parser, print_json, run, say
 EXAMPLES = """\
   ckpt-predict --train-dir run photo.jpg more_photos
   ckpt-predict --train-dir run 'holiday/*.jpg' --top 1 --json
+  ckpt-predict --train-dir run test.tfrecord --output predictions.csv --all-probabilities
   ckpt-predict --checkpoint inception_v3.ckpt --labels imagenet_labels.txt photo.jpg"""
 
 
@@ -21,7 +22,12 @@ def make_parser() -> argparse.ArgumentParser:
     from ..train.predict import PredictOptions
 
     made = parser("ckpt-predict", "Says what is seen in images, with probabilities.", EXAMPLES)
-    made.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders, or patterns such as 'a/*.jpg'")
+    made.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, folders, patterns such as 'a/*.jpg', records, .npz files, or what ckpt-features wrote",
+    )
     add_arguments(made, PredictOptions)
     return made
 
@@ -32,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command(args: argparse.Namespace) -> int:
         from ..train.configuration import from_arguments
-        from ..train.predict import PredictOptions, predict
+        from ..train.predict import PredictOptions, predict, write_csv
         from ..train.quiet import hush_tensorflow
 
         options = from_arguments(PredictOptions, args)
@@ -45,14 +51,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
         for name, reason in found.unreadable.items():
             say(f"{made.prog}: {name}: cannot be decoded: {reason}")
+        if options.output:
+            write_csv(found, options.output)
+            say(f"wrote          {options.output}")
         if args.json:
             summary = {"source": found.source, "images": len(found.rows), "unreadable": found.unreadable}
+            summary |= {"labels": list(found.labels)} if options.all_probabilities else {}
             print_json({"rows": found.rows, "summary": {**summary, "precision": found.precision}})
         else:
-            print(text_of(found.rows))
+            print(text_of_many(found.rows) if found.many else text_of(found.rows))
         return FOUND if found.unreadable else DONE
 
     return run(made, command, argv)
+
+
+def text_of_many(rows: Sequence[dict]) -> str:
+    """A table with one line an image: all its labels, the likeliest first."""
+    lines = []
+    for row in rows:
+        labels = ", ".join(f"{guess['label']} {guess['probability']:.3f}" for guess in row["predictions"])
+        lines.append({"file": row["file"], "labels": labels or "none"})
+    return render(lines, ["file", "labels"])
 
 
 def text_of(rows: Sequence[dict]) -> str:

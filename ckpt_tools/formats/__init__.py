@@ -26,6 +26,7 @@ READERS = {
     "keras": "keras",
     "safetensors": "safetensors_file",
     "npz": "npz",
+    "torch": "torch_file",
 }
 
 
@@ -33,8 +34,8 @@ def open_checkpoint(source: str | os.PathLike[str], *, names: str = "variable") 
     """Opens any source and reads its headers; values are read by `checkpoint.tensors[name].load()`.
 
     `source` may be a V1 file, its prefix, glob or any one of its shards; a V2 prefix or any of its files; a folder;
-    a `checkpoint` state file; a SavedModel; a GraphDef, Keras, safetensors or npz file; a tar archive holding one
-    of these; and any of them followed by `:scope`, which keeps the tensors under that scope without the scope.
+    a `checkpoint` state file; a SavedModel; a GraphDef, Keras, PyTorch, safetensors or npz file; a tar archive holding
+    one of these; and any of them followed by `:scope`, which keeps the tensors under that scope without the scope.
 
     `names="variable"` shows object-based checkpoints under their original variable names; "stored" as in the file.
 

@@ -45,10 +45,6 @@ _MAGIC = [
     (b"\x89PNG", Kind("png", "a PNG picture")),
     (b"\xff\xd8\xff", Kind("jpeg", "a JPEG picture")),
 ]
-_TORCH = (
-    "PyTorch wrote it, not TensorFlow. It is not opened, because unpickling a file can run code that it holds; "
-    "save it as .safetensors with PyTorch."
-)
 _DOWNLOAD = "The download gave a web page in place of the file (a login, an error or a redirect); download it again."
 
 
@@ -140,7 +136,7 @@ def _zip(path: str) -> Kind:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return Kind("cut_zip", "is a zip archive that is cut off or damaged", "Copy it again.")
     if any(name.split("/")[-1] == "data.pkl" for name in names):
-        return Kind("torch", "a PyTorch file (zip)", _TORCH)
+        return Kind("torch", "a PyTorch file (zip)")
     if "model.weights.h5" in names:
         return Kind("keras", "a Keras 3 model")
     if names and all(name.endswith(".npy") for name in names):
@@ -170,8 +166,8 @@ def _text(head: bytes, size: int) -> Kind | None:
 
 def _pickle(head: bytes) -> Kind | None:
     if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and len(head) > 2:
-        if b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in head[:64] or b"torch" in head or b"ctorch" in head:
-            return Kind("torch", "a PyTorch file (pickle)", _TORCH)
+        if b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in head[:64]:
+            return Kind("torch", "a PyTorch file (pickle)")
         return Kind("pickle", "a Python pickle", "It is not opened, because unpickling a file can run code in it.")
     return None
 

@@ -1,7 +1,6 @@
 """Frozen graphs: constants of a GraphDef back to the variables that they were.
 
     GraphDef { 1 node NodeDef*, 2 library { 1 function { 3 node_def NodeDef* } } }
-    NodeDef  { 1 name, 2 op, 3 input*, 5 attr map<name, AttrValue { 8 tensor TensorProto }> }
     SavedModel { 2 meta_graphs { 2 graph_def GraphDef } }
 
 Freezing turns a variable into a Const of its name, read by an Identity `NAME/read`; TensorFlow 2's, and tools that
@@ -15,20 +14,15 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ..dtypes import BY_NUMBER, numpy_dtype
-from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
-from ..tensors import Spec, Tensor, Tensors
-from . import typed_values
+from ..errors import CheckpointError, NotACheckpointError
+from ..tensors import Tensors
 from .checkpoint import Checkpoint
-from .proto import LEN, fields, message, number, text
-from .slices import parse_shape
+from .constants import constant_spec, constant_tensor
+from .nodes import Node, parse_node
+from .proto import fields, message
 from .storage import mapped
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _BATCH_NORM = {1: "gamma", 2: "beta", 3: "moving_mean", 4: "moving_variance"}
 # Operation -> which of its inputs are variables, and what a Keras layer calls them.
@@ -76,13 +70,6 @@ _STATISTIC = re.compile(r"(moving_|running_)?(mean|variance|var)$", re.IGNORECAS
 _UNFROZEN = {"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"}
 
 
-class Node(NamedTuple):
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    value: memoryview  # TensorProto of a Const, else empty
-
-
 class Use(NamedTuple):
     """Where a constant arrives, Identities and casts passed through."""
 
@@ -105,13 +92,18 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         names = _variable_names(constants, consumers)
         if not names:
             raise _no_values(nodes, constants, saved_model)
-        tensors = {names[node.name]: _tensor(node, path) for node in constants if node.name in names}
+        tensors = {names[node.name]: constant_tensor(node, path) for node in constants if node.name in names}
     except CheckpointError as error:
         raise error.at(path=path) from None
     left = len(constants) - len(names)
     note = f"Constants that are no variables are left out ({left}). " if left else ""
     note += _folding(nodes, names, consumers)
     return Checkpoint(Tensors(tensors), "saved_model" if saved_model else "graphdef", path, (path,), note.strip())
+
+
+def frozen_names(nodes: Sequence[Node]) -> dict[str, str]:
+    """Constant -> the name of the variable that it was, for every constant of a graph that was one."""
+    return _variable_names([node for node in nodes if node.op == "Const"], _consumers(nodes))
 
 
 def _is_saved_model(view: memoryview) -> bool:
@@ -130,7 +122,7 @@ def _saved_model_nodes(view: memoryview) -> Iterator[Node]:
 def _nodes(view: memoryview) -> Iterator[Node]:
     for field, wire, value in fields(view):
         if field == 1:
-            yield _node(message(value, wire, "a node"))
+            yield parse_node(message(value, wire, "a node"))
         elif field == 2:
             for inner, inner_wire, function in fields(message(value, wire, "the function library")):
                 if inner == 1:
@@ -140,38 +132,14 @@ def _nodes(view: memoryview) -> Iterator[Node]:
 def _function_nodes(function: memoryview) -> Iterator[Node]:
     for field, wire, value in fields(function):
         if field == 3:
-            yield _node(message(value, wire, "a node"))
-
-
-def _node(data: memoryview) -> Node:
-    name = op = ""
-    inputs: list[str] = []
-    value = memoryview(b"")
-    for field, wire, content in fields(data):
-        if field == 1:
-            name = text(message(content, wire, "the name of a node"))
-        elif field == 2:
-            op = text(message(content, wire, "the operation of a node"))
-        elif field == 3:
-            inputs.append(text(message(content, wire, "an input of a node")).partition(":")[0])
-        elif field == 5 and op == "Const":
-            value = _value(message(content, wire, "an attribute")) or value
-    return Node(name, op, tuple(inputs), value)
-
-
-def _value(attribute: memoryview) -> memoryview | None:
-    """The tensor of the attribute "value"."""
-    parts = {field: content for field, wire, content in fields(attribute) if wire == LEN}
-    if bytes(parts.get(1, b"")) != b"value" or 2 not in parts:
-        return None
-    return {field: content for field, wire, content in fields(parts[2]) if wire == LEN}.get(8)
+            yield parse_node(message(value, wire, "a node"))
 
 
 def _consumers(nodes: Sequence[Node]) -> dict[str, list[Use]]:
     found: dict[str, list[Use]] = {}
     for node in nodes:
         for index, source in enumerate(node.inputs):
-            found.setdefault(source, []).append(Use(node, index))
+            found.setdefault(source.partition(":")[0], []).append(Use(node, index))
     return found
 
 
@@ -203,7 +171,7 @@ def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[
 
 
 def _name_by_use(node: Node, uses: Sequence[Use]) -> str | None:
-    spec, _ = _spec(node)
+    spec = constant_spec(node)
     for use in uses if spec.shape else ():  # a scalar is an epsilon or a scale, not a variable
         scope, role = _role(use)
         if role is None and use.node.op in _BROADCAST and spec.dtype in _FLOATS and math.prod(spec.shape) > 1:
@@ -256,65 +224,3 @@ def _no_values(nodes: Sequence[Node], constants: Sequence[Node], saved_model: bo
     return NotACheckpointError(
         f"is a graph of {len(nodes)} nodes and {len(constants)} constants, none of them a variable"
     )
-
-
-def _spec(node: Node) -> tuple[Spec, memoryview | None]:
-    """Type and shape of a Const, and its raw bytes where it has them."""
-    dtype, shape, content = 0, (), None
-    for field, wire, value in fields(node.value):
-        if field == 1:
-            dtype = number(value, wire, "the element type")
-        elif field == 2:
-            shape = parse_shape(message(value, wire, "the shape"))
-        elif field == 4:
-            content = message(value, wire, "the values")
-    if dtype not in BY_NUMBER:
-        raise DamagedError(f"the element type {dtype} is not one of TensorFlow's", tensor=node.name)
-    return Spec(BY_NUMBER[dtype].name, shape), content
-
-
-def _tensor(node: Node, path: str) -> Tensor:
-    spec, _ = _spec(node)
-    return Tensor(spec, partial(_load, node, path))
-
-
-def _load(node: Node, path: str) -> np.ndarray:
-    import numpy as np
-
-    spec, content = _spec(node)
-    try:
-        if content is not None and len(content):
-            if spec.nbytes != len(content):
-                raise DamagedError(f"{spec} takes {spec.nbytes or 0:,} bytes, but {len(content):,} are stored")
-            return np.frombuffer(content, numpy_dtype(spec.dtype)).reshape(spec.shape)
-        if spec.dtype not in typed_values.FIELDS:
-            raise UnsupportedError(f"constants of type {spec.dtype} are read from raw bytes only")
-        count = _stored_count(node.value, typed_values.FIELDS[spec.dtype])
-        values = typed_values.decode(node.value, Spec(spec.dtype, (count,)))
-        return _spread(values, spec)
-    except CheckpointError as error:
-        raise error.at(path=path, tensor=node.name) from None
-
-
-def _stored_count(proto: memoryview, field: typed_values.Field) -> int:
-    chunks = [(wire, value) for found, wire, value in fields(proto) if found == field.number]
-    if field.number == typed_values.FIELDS["string"].number:
-        return len(chunks)
-    packed = [bytes(value) for wire, value in chunks if wire == LEN]
-    if field.width:
-        return sum(map(len, packed)) // field.width + (len(chunks) - len(packed))
-    return sum(byte < 0x80 for value in packed for byte in value) + (len(chunks) - len(packed))
-
-
-def _spread(values: np.ndarray, spec: Spec) -> np.ndarray:
-    """TensorFlow leaves out the end of a constant that repeats its last value, and all of one that is zero."""
-    import numpy as np
-
-    if len(values) > spec.parameters:
-        raise DamagedError(f"{spec} takes {spec.parameters:,} values, but {len(values):,} are stored")
-    if len(values) == spec.parameters:
-        return values.reshape(spec.shape)
-    last = values[-1] if len(values) else np.zeros((), numpy_dtype(spec.dtype))[()]
-    if len(values) <= 1:
-        return np.broadcast_to(last, spec.shape)  # no memory, whatever size a damaged file claims
-    return np.concatenate([values, np.broadcast_to(last, spec.parameters - len(values))]).reshape(spec.shape)

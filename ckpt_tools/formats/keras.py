@@ -78,7 +78,7 @@ def _described(archive: zipfile.ZipFile) -> dict[str, list[Layer]]:
 def _read_h5(
     file_path: str, path: str, format: str, holds: tuple[object, ...], described: Mapping[str, list[Layer]]
 ) -> Checkpoint:
-    file = _h5py().File(openable(file_path), "r")
+    file = h5py_library().File(openable(file_path), "r")
     if is_remote(file_path):
         atexit.register(file.close)  # HDF5 crashes at exit where a file of Python's is still open
     weights = file
@@ -210,7 +210,7 @@ def _native(array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _h5py() -> object:
+def h5py_library() -> object:
     try:
         import h5py
     except ImportError:
@@ -245,9 +245,9 @@ def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], ob
     import numpy as np
 
     check(tensors)
-    h5py = _h5py()
+    h5py = h5py_library()
     layers = layers_of(list(tensors))
-    with _disk_errors(), h5py.File(path, "w") as file:
+    with hdf5_errors(), h5py.File(path, "w") as file:
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.0.0"
         _write_list(file, "layer_names", list(layers))
@@ -275,7 +275,7 @@ def _write_list(group: h5py.Group, name: str, values: list[str]) -> None:
 
 
 @contextmanager
-def _disk_errors() -> Iterator[None]:
+def hdf5_errors() -> Iterator[None]:
     """HDF5 hides the system's error number in its text; a full disk must still be known as one."""
     try:
         yield

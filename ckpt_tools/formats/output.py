@@ -18,9 +18,23 @@ from .mapped import forget_pages
 from .storage import check_local
 
 # What --to and `format=` accept -> the module whose `write(tensors, path, ...)` makes a complete file.
-WRITERS = {"v1": "v1", "v2": "v2", "npz": "npz", "safetensors": "safetensors_file", "keras_h5": "keras"}
-_ENDINGS = {".npz": "npz", ".safetensors": "safetensors", ".h5": "keras_h5", ".hdf5": "keras_h5", ".index": "v2"}
-_READ_ONLY = (".weights.h5", ".keras", ".pb", ".pbtxt", ".tar", ".tar.gz", ".tgz", ".pt", ".pth", ".onnx", ".tflite")
+WRITERS = {
+    "v1": "v1",
+    "v2": "v2",
+    "npz": "npz",
+    "safetensors": "safetensors_file",
+    "keras_h5": "keras",
+    "keras_weights": "keras3",
+}
+_ENDINGS = {
+    ".npz": "npz",
+    ".safetensors": "safetensors",
+    ".weights.h5": "keras_weights",  # before .h5: the first that fits is taken
+    ".h5": "keras_h5",
+    ".hdf5": "keras_h5",
+    ".index": "v2",
+}
+_READ_ONLY = (".keras", ".pb", ".pbtxt", ".tar", ".tar.gz", ".tgz", ".pt", ".pth", ".onnx", ".tflite")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _FORGET_EVERY = 32 << 20  # bytes written
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -40,8 +54,8 @@ def save_checkpoint(
 ) -> tuple[str, ...]:
     """Writes a checkpoint and returns its files, the index of a V2 checkpoint first, `.provenance.json` last.
 
-    `format` is "v1", "v2", "npz", "safetensors" or "keras_h5". `shards` is the number of data files of a V2
-    checkpoint (None: as the source has them, or one). `link=True` makes hard links of V2 data files whose tensors
+    `format` is "v1", "v2", "npz", "safetensors", "keras_h5" or "keras_weights". `shards` is the number of data files of
+    a V2 checkpoint (None: as the source has them, or one). `link=True` makes hard links of V2 data files whose tensors
     stay as stored, instead of copies. `provenance` says more for the sidecar: see `provenance.sidecar`.
     `progress` is called with the number of bytes that have just been written. `announce` is called with the path at
     which the new checkpoint lies complete, before anything of it is moved to the target.

@@ -164,7 +164,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     into_place = os.path.isfile(target) or not os.path.exists(target)
     written = f"{target}{WRITING}" if into_place else target
     try:
-        with open(written, "w", encoding="utf-8") as file:
+        with open(written, "w", encoding="utf-8", errors="backslashreplace") as file:  # a file's name may be no UTF-8
             file.write(text)
         if into_place:
             sync_file(written)

@@ -65,7 +65,7 @@ def _file(path: str) -> Found:
     if kind.name == "v1":
         shard = _SHARD.fullmatch(path)
         return _shards(shard["prefix"], int(shard["count"]), path) if shard else Found("v1", path)
-    if kind.name in ("graphdef", "keras_h5", "keras", "safetensors", "npz"):
+    if kind.name in ("graphdef", "keras_h5", "keras", "safetensors", "npz", "torch"):
         return Found(kind.name, path)
     if kind.name == "saved_model_pb":
         return _folder(os.path.dirname(path) or ".")

@@ -22,8 +22,11 @@ _TYPED = 8  # scopes that somebody types on a command line
 AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(r"/(Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Adadelta(_1)?|Ftrl(_1)?)$")
 # Scopes of slim's nets: of those that --net can name (a test compares them with the registry), and of all others.
-NET = re.compile(r"InceptionV[123]|resnet_v[12]_(50|101|152|200)|resnet_v1_14|vgg_(a|16|19)|alexnet_v2|overfeat")
-_OTHER_NET = re.compile(r"Inception(V\d|ResnetV\d)|MobilenetV\d|resnet_v\d_\d+|CifarNet|LeNet")
+NET = re.compile(
+    r"Inception(V[1-4]|ResnetV2)|MobilenetV[12]|resnet_v[12]_(50|101|152|200)|resnet_v1_14|vgg_(a|16|19)|alexnet_v2"
+    r"|overfeat|CifarNet|LeNet"
+)
+_OTHER_NET = re.compile(r"Inception(V\d|ResnetV\d)|MobilenetV\d|resnet_v\d_\d+")
 _KERAS = re.compile(r"(^|/)(kernel|bias)(:0)?$|(^|/)batch_normalization(_\d+)?/|:0$")
 _TORCH = re.compile(r"\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
 _2015 = re.compile(r"^(mixed_\d+x\d+x\d+[a-e]/|conv/conv2d_params|mixed_10/)")
@@ -139,7 +142,7 @@ def _roots(names: Iterable[str]) -> list[str]:
 
 
 def _net_name(scope: str) -> str:
-    return scope.replace("InceptionV", "inception_v")
+    return re.sub(r"(?<=[a-z])(?=Resnet|V\d)", "_", scope).lower()
 
 
 def _inception_2015(missing: Sequence[str], view: View) -> Cause | None:
@@ -167,8 +170,9 @@ def _foreign(missing: Sequence[str], view: View) -> Cause | None:
     keras = [name for name in view.unused if _KERAS.search(name)]
     if len(torch) * 2 > len(view.unused):
         advice = (
-            f"{torch[0]} is a PyTorch name, and PyTorch keeps convolutions in another order of axes: rename and "
-            "transpose them with a recipe of ckpt-edit, then plan with its result."
+            f"{torch[0]} is a PyTorch name, and PyTorch keeps convolutions in another order of axes: ckpt-convert SRC "
+            "DST --layout slim brings a net of torchvision or timm into slim's, a recipe of ckpt-edit any other; then "
+            "plan with the result."
         )
         return Cause(Conflict("PyTorch names", tuple(missing), advice))
     if len(keras) * 2 <= len(view.unused):
@@ -180,8 +184,8 @@ def _foreign(missing: Sequence[str], view: View) -> Cause | None:
         used = {old: new for old, new in rules.items() if rename(view.unused, parse_renames({old: new}))}
         return Cause(Conflict("Keras names", found, f"The layers are named alike: {_map(used)} renames them."), used)
     advice = (
-        f"{keras[0]} is a name that Keras gives by the order of layers: rename each layer with a recipe of "
-        "ckpt-edit, then plan with its result."
+        f"{keras[0]} is a name that Keras gives by the order of layers: ckpt-convert SRC DST --layout slim brings a "
+        "net of Keras Applications into slim's names, a recipe of ckpt-edit any other; then plan with the result."
     )
     return Cause(Conflict("Keras names", tuple(missing), advice))
 

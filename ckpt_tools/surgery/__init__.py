@@ -16,7 +16,7 @@ from .chain import Surgery, operate
 from .combining import Average, Graft
 from .folding import Fold
 from .head import Background, HeadResize, InputChannels
-from .operation import Edit, Loss, Operation, Row
+from .operation import Edit, Loss, Operation, Row, row_sentence
 from .renaming import Drop, EmaToWeights, Keep, Rename, Strip
 from .shaping import Fill, Pad, Reshape, SliceOf, Transpose
 
@@ -52,5 +52,6 @@ __all__ = [
     "Row",
     "Surgery",
     "operate",
+    "row_sentence",
     *(each.__name__ for each in OPERATIONS.values()),
 ]

@@ -33,6 +33,12 @@ class Row(NamedTuple):
     detail: str = ""
 
 
+def row_sentence(row: Row) -> str:
+    """A row as a provenance sidecar has it: "rename from net/w", "cast (float32 to float16)"."""
+    origin = f" from {row.source}" if row.source not in ("", row.name) else ""
+    return f"{row.action}{origin}{f' ({row.detail})' if row.detail else ''}"
+
+
 class Loss(TypedDict):
     """What a cast could not keep of one tensor: finite values that became infinite or NaN, values that became 0."""
 

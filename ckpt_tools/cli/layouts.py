@@ -1,0 +1,101 @@
+"""What `--layout` and `--as` share: a source, whoever wrote it, as operations into another world's names and axes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..errors import CheckpointError, SelectionError
+from ..folding import FOLDED, foldable
+from ..formats import Checkpoint
+from ..kinds import kinds
+from ..layouts import Foreign, from_slim, recognise, to_slim
+from ..layouts.matching import Net
+from ..surgery import Fold, Operation, Rename, Strip, Surgery, operate
+from ..tensors import Tensors
+
+_AVERAGE = "/ExponentialMovingAverage"
+
+
+class InLayout(NamedTuple):
+    """A source in another layout. `net` and `origin` say what it is; `notes` what has to be known of the result, of
+    which `near` are about the function that it computes: it is not the very same one."""
+
+    net: str
+    origin: str
+    surgery: Surgery
+    notes: tuple[str, ...]
+    near: tuple[str, ...]
+
+
+def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = False, places: bool = False) -> InLayout:
+    """The tensors of the net that a checkpoint holds, as `layout` writes them.
+
+    Raises SelectionError where it is no net that is known, or not known how `layout` writes it.
+    """
+    from ..nets.registry import NETS
+
+    tensors = checkpoint.tensors
+    try:
+        foreign = recognise(tensors.specs(), NETS.values())
+        if foreign:
+            net, operations, near = foreign.net, to_slim(foreign), _of(foreign.world, foreign.near)
+            origin = str(foreign)
+        else:
+            net, origin, operations = _from_slims(tensors)
+            near = ()
+        notes = _differences(foreign, tensors) if foreign else ()
+        if layout != "slim":
+            written = from_slim(
+                layout, net, operate(tensors, operations).tensors if operations else tensors,
+                background=keep_background, places=places,
+            )  # fmt: skip
+            operations += written.operations
+            notes += written.notes
+            near += _of(layout, written.near)
+        return InLayout(net.name, origin, operate(tensors, operations), notes, tuple(dict.fromkeys(near)))
+    except CheckpointError as error:
+        raise error.at(path=checkpoint.path) from None
+
+
+def _of(world: str, near: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{world}: {difference}" for difference in near)
+
+
+def _differences(foreign: Foreign, tensors: Tensors) -> tuple[str, ...]:
+    """Sentences on the variables of the net that a file of another world has not, and on weights that it has beside."""
+    missing = dict.fromkeys("/".join(name.split("/")[:2]) for name in foreign.missing)
+    told = kinds(tensors.specs())
+    layers = dict.fromkeys(name.rpartition("/")[0] or name for name in foreign.others if told[name].kind == "weight")
+    notes = {"not in the file": missing, "no part of the net, and left out": layers}
+    return tuple(f"{what}: {', '.join(names)}" for what, names in notes.items() if names)
+
+
+def _from_slims(tensors: Tensors) -> tuple[Net, str, tuple[Operation, ...]]:
+    """Net, what it is called, and the operations that leave its variables alone, under slim's own names."""
+    from ..nets.registry import recognise as recognise_slims
+
+    specs = tensors.specs()
+    found = recognise_slims(specs)
+    if found is None or found.net is None:
+        said = f": {found}" if found else ""
+        advice = "ckpt-inspect SRC lists its tensors; ckpt-edit --rename and --recipe change names and axes one by one."
+        raise SelectionError(f"cannot tell which net this is{said}", advice=advice)
+    operations: list[Operation] = []
+    landmark = f"{found.scope}/{found.net.landmark}".lstrip("/")
+    if landmark not in specs:
+        operations.append(Rename(((rf"re:^(.+){_AVERAGE}$", r"\1"),)))
+    if any(kind.kind in ("slot", "average", "step") for kind in kinds(specs).values()):
+        operations.append(Strip())
+    if found.scope != found.net.scope:
+        operations.append(Rename(((found.scope, found.net.scope),)))
+    operations += _folds(found.net, operate(tensors, operations).tensors if operations else tensors)
+    return found.net, str(found), tuple(operations)
+
+
+def _folds(net: Net, tensors: Tensors) -> list[Operation]:
+    """What folds scales and biases that the file has and the net has not: without them it would be another function."""
+    variables = {variable.name for variable in net.variables(None)}
+    parts = [part for each in foldable(tensors.specs()) for part in (each.gamma, each.biases)]
+    extra = [part for part in parts if part and part not in variables and part.startswith(f"{net.scope}/")]
+    what = tuple(word for word in FOLDED if any(part.endswith(f"/{word}") for part in extra))
+    return [Fold(what, tuple(f"/{part}" for part in extra))] if extra else []

@@ -1,0 +1,48 @@
+"""Keras 3's `.weights.h5`, out: each weight at its place, `layers/conv2d_7/vars/0`. Reading is keras.py's.
+
+Keras knows weights by these places alone: the class of a layer and which of its class it is in the model, then the
+number of the variable in the layer. Which place a tensor has, only a layout can say (`Tensors.stored_names`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from ..errors import UnsupportedError
+from ..tensors import Tensor, Tensors
+from .keras import TYPES, h5py_library, hdf5_errors
+from .representable import check_types
+
+_PLACE = re.compile(r".+/vars/\d+", re.DOTALL)
+
+
+def check(tensors: Mapping[str, Tensor]) -> None:
+    """Raises UnsupportedError for types that HDF5 has not, and for tensors without a place."""
+    check_types(tensors, TYPES, "a Keras .weights.h5 file")
+    placeless = [name for name, place in _places(tensors).items() if not _PLACE.fullmatch(place)]
+    if placeless:
+        raise UnsupportedError(
+            f"a .weights.h5 file of Keras 3 knows weights by their place in a model, and {placeless[0]} has none",
+            advice="ckpt-convert --layout keras gives them; a .h5 file takes any names.",
+        )
+
+
+def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
+    """Writes the weights as Keras' `save_weights` does, a layer's name beside its weights."""
+    import numpy as np
+
+    check(tensors)
+    with hdf5_errors(), h5py_library().File(path, "w") as file:
+        for name, place in _places(tensors).items():
+            array = np.asarray(tensors[name].load())
+            file.create_dataset(place, data=array)
+            if place != name:
+                file[place].parent.attrs["name"] = name.rpartition("/")[0]
+            if progress is not None:
+                progress(array.nbytes)
+
+
+def _places(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    keys = tensors.stored_names if isinstance(tensors, Tensors) else {}
+    return {name: keys.get(name, name) for name in tensors}

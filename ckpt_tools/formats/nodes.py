@@ -1,0 +1,218 @@
+"""Nodes of a GraphDef: name, operation, inputs, and attributes, which are read when they are asked for.
+
+    NodeDef   { 1 name, 2 op, 3 input*, 4 device, 5 attr map<name, AttrValue> }
+    AttrValue { 1 list, 2 s, 3 i, 4 f, 5 b, 6 type, 7 shape, 8 tensor, 10 func { 1 name } }
+    ListValue { 2 s*, 3 i*, 4 f*, 5 b*, 6 type*, 7 shape*, 8 tensor*, 9 func* }
+
+A graph has ten thousand nodes, and what it is asked is about a few hundred of them: attributes stay bytes. Devices are
+left out: they name the machine of whoever wrote the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..dtypes import BY_NAME, BY_NUMBER
+from ..errors import DamagedError
+from .proto import LEN, VARINT, fields, message, number, put_bytes, put_varint, raw, signed, text, varint
+
+Bytes = bytes | memoryview
+Shape = tuple[int | None, ...] | None  # None for an unknown rank; a side is None where it is unknown
+MAX_RANK = 254
+_SMALL = 1 << 16
+_REFERENCE = 100  # added to a type's number where a variable itself is meant, not its value
+
+
+class Node(NamedTuple):
+    """`inputs` are spelled as in the file: "x", "x:1", and "^x" for what must only have run. `attributes` are the
+    entries of the map."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...] = ()
+    attributes: tuple[Bytes, ...] = ()
+
+    @property
+    def data_inputs(self) -> tuple[str, ...]:
+        """The tensors that the operation takes, without control inputs."""
+        return tuple(each for each in self.inputs if not each.startswith("^"))
+
+    def attribute(self, name: str) -> Bytes | None:
+        """The AttrValue under a name; None where there is none."""
+        start = b"\n" + put_varint(len(name)) + name.encode()  # how every writer spells an entry's key
+        for entry in self.attributes:
+            if entry[: len(start)] == start or entry[:1] != b"\n":
+                key, value = attribute_of(entry)
+                if key == name:
+                    return value
+        return None
+
+    def number(self, name: str, default: int = 0) -> int:
+        """A whole number; `default` where the attribute is not there."""
+        found = self._value(name, 3, VARINT)
+        return default if found is None else signed(found)
+
+    def truth(self, name: str, default: bool = False) -> bool:
+        """A bool; `default` where the attribute is not there: newer writers leave out what is a default."""
+        return default if self.attribute(name) is None else bool(self._value(name, 5, VARINT))
+
+    def words(self, name: str) -> str:
+        """A text; "" where the attribute is not there."""
+        return text(self._value(name, 2, LEN) or b"")
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers; () where the attribute is not there."""
+        values: list[int] = []
+        for field, wire, content in fields(self._value(name, 1, LEN) or b""):
+            if field == 3:
+                values += [content] if wire == VARINT else _varints(message(content, wire, "a list of numbers"))
+        return tuple(map(signed, values))
+
+    def dtype(self, name: str = "dtype") -> str | None:
+        """TensorFlow's name of an element type; None where there is none."""
+        code = self._value(name, 6, VARINT)
+        found = BY_NUMBER.get(code - _REFERENCE if code and code > _REFERENCE else code)
+        return found.name if found else None
+
+    def shape(self, name: str = "shape") -> Shape:
+        """A shape; None, an unknown rank, also where the attribute is not there."""
+        found = self._value(name, 7, LEN)
+        return None if found is None else partial_shape(found)
+
+    def output_shapes(self) -> list[Shape]:
+        """What `_output_shapes` says of each output; [] where the writer did not add them."""
+        listed = fields(self._value("_output_shapes", 1, LEN) or b"")
+        return [partial_shape(message(content, wire, "a shape")) for field, wire, content in listed if field == 7]
+
+    def function(self, name: str) -> str:
+        """The name of the function that is an attribute; "" where there is none."""
+        return _name_in(self._value(name, 10, LEN) or b"")
+
+    def functions(self) -> Iterator[str]:
+        """The names of the functions that the operation calls."""
+        for entry in self.attributes:
+            for field, wire, content in fields(attribute_of(entry)[1]):
+                if field == 10:
+                    yield _name_in(message(content, wire, "a function"))
+                elif field == 1:
+                    for inner, inner_wire, each in fields(message(content, wire, "a list")):
+                        if inner == 9:
+                            yield _name_in(message(each, inner_wire, "a function"))
+
+    def with_attribute(self, name: str, value: bytes | None) -> Node:
+        """The node with another AttrValue under a name, or without it."""
+        kept = tuple(entry for entry in self.attributes if attribute_of(entry)[0] != name)
+        return self._replace(attributes=kept if value is None else (*kept, attribute(name, value)))
+
+    def _value(self, name: str, wanted: int, kind: int) -> int | Bytes | None:
+        """The value of one kind in an attribute: the last, as protobuf has it."""
+        value = None
+        for field, wire, content in fields(self.attribute(name) or b""):
+            if field == wanted:
+                if wire != kind:
+                    raise DamagedError(f"the attribute {name} of {self.name} has the wrong wire type {wire}")
+                value = content
+        return value
+
+
+def parse_node(data: Bytes) -> Node:
+    """A NodeDef. Attributes are not looked at. This loop is what reading a graph takes."""
+    name = op = ""
+    inputs: list[str] = []
+    attributes: list[Bytes] = []
+    pos, end = 0, len(data)
+    data = bytes(data) if end < _SMALL else data  # which is faster to look into; a large one holds a weight
+    while pos < end:
+        tag = data[pos]
+        if tag & 7 != LEN or tag >= 0x80:
+            raise DamagedError(f"a node has a field that nodes do not have (tag {tag})")
+        if pos + 1 == end or data[pos + 1] >= 0x80:
+            size, start = varint(data, pos + 1, end)
+        else:
+            size, start = data[pos + 1], pos + 2
+        pos = start + size
+        if pos > end:
+            raise DamagedError(f"a field of a node claims {size:,} bytes where {end - start:,} are left")
+        if tag == 0x2A:
+            attributes.append(data[start:pos])
+        elif tag == 0x1A:
+            inputs.append(str(data[start:pos], "utf-8", "surrogateescape"))
+        elif tag == 0x0A:
+            name = str(data[start:pos], "utf-8", "surrogateescape")
+        elif tag == 0x12:
+            op = str(data[start:pos], "utf-8", "surrogateescape")
+    return Node(name, op, tuple(inputs), tuple(attributes))
+
+
+def encode_node(node: Node) -> bytes:
+    """The NodeDef that `parse_node` reads."""
+    parts = [put_bytes(1, raw(node.name)), put_bytes(2, raw(node.op))]
+    parts += [put_bytes(3, raw(each)) for each in node.inputs]
+    return b"".join([*parts, *(put_bytes(5, bytes(entry)) for entry in node.attributes)])
+
+
+def attribute_of(entry: Bytes) -> tuple[str, Bytes]:
+    """Key and AttrValue of an entry of the map."""
+    key, value = b"", b""
+    for field, wire, content in fields(entry):
+        if field == 1:
+            key = message(content, wire, "the name of an attribute")
+        elif field == 2:
+            value = message(content, wire, "an attribute")
+    return text(key), value
+
+
+def attribute(name: str, value: bytes) -> bytes:
+    """An entry of the map, from a name and an AttrValue."""
+    return put_bytes(1, name.encode()) + put_bytes(2, value)
+
+
+def type_value(dtype: str) -> bytes:
+    """An AttrValue that is an element type."""
+    return put_varint(6 << 3) + put_varint(BY_NAME[dtype].number)
+
+
+def truth_value(value: bool) -> bytes:
+    """An AttrValue that is a bool, written also where it is false."""
+    return put_varint(5 << 3) + put_varint(value)
+
+
+def shape_value(shape: Shape) -> bytes:
+    """An AttrValue that is a shape."""
+    if shape is None:
+        return put_bytes(7, put_varint(3 << 3) + b"\1")
+    sides = (put_varint(1 << 3) + put_varint(-1 if side is None else side) for side in shape)
+    return put_bytes(7, b"".join(put_bytes(2, side) for side in sides))
+
+
+def partial_shape(data: Bytes) -> Shape:
+    """TensorShapeProto { 2 dim { 1 size }, 3 unknown_rank }, where -1 is an unknown size."""
+    shape: list[int | None] = []
+    for field, wire, value in fields(data):
+        if field == 2:
+            size = 0
+            for inner, inner_wire, content in fields(message(value, wire, "a dimension")):
+                if inner == 1:
+                    size = signed(number(content, inner_wire, "the size of a dimension"))
+            if size < -1:
+                raise DamagedError(f"a shape has a side of {size}")
+            shape.append(None if size < 0 else size)
+        elif field == 3 and value:
+            return None
+    if len(shape) > MAX_RANK:
+        raise DamagedError(f"a shape has {len(shape)} dimensions; TensorFlow allows {MAX_RANK}")
+    return tuple(shape)
+
+
+def _varints(data: Bytes) -> list[int]:
+    values, pos = [], 0
+    while pos < len(data):
+        value, pos = varint(data, pos, len(data))
+        values.append(value)
+    return values
+
+
+def _name_in(function: Bytes) -> str:
+    """The name in a NameAttrList."""
+    return next((text(message(content, wire, "a name")) for field, wire, content in fields(function) if field == 1), "")

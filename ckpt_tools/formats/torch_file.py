@@ -1,0 +1,285 @@
+"""PyTorch's `torch.save`: a pickle that says which tensors there are, and their bytes beside it. Read without torch.
+
+Since 1.6 a file is a zip archive: NAME/data.pkl, and NAME/data/KEY with the bytes of each storage. Before, it was five
+pickles, the last of which lists the keys of the storages that follow. A tensor is a storage seen through an offset,
+a shape and strides; several may share one. Nothing is unpickled in Python's sense: see pickled.py.
+Layout: torch/serialization.py and torch/_utils.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..dtypes import BY_NAME, numpy_dtype
+from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
+from ..tensors import Spec, Tensor, Tensors
+from .checkpoint import Checkpoint
+from .mapped import MappedFile
+from .pickled import Made, Name, Persistent, read_pickle
+from .torch_names import named_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_TYPES = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "cfloat": "complex64",
+    "cdouble": "complex128",
+    "long": "int64",
+    "int": "int32",
+    "short": "int16",
+    **{name: name for name in BY_NAME if not name.startswith("q") and BY_NAME[name].width},
+}
+_STORAGES = {
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
+}
+_LONGEST_PICKLE = 1 << 28  # bytes: a million tensors take half of it
+_LARGEST_SPREAD = 1 << 24  # elements that a tensor with a stride of 0 may have beyond those of its storage
+_WRAPPERS = ("_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor")
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, StopIteration, RecursionError, MemoryError),
+    *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
+)
+
+_Bytes = Callable[[str, int, int], "memoryview | bytes"]  # key of a storage, first byte, number of bytes
+
+
+class _View(NamedTuple):
+    """A tensor: the `key` of its storage, and how it is seen. Offset and strides are in elements."""
+
+    key: str
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Opens a file of `torch.save`; values are read when a tensor is loaded, as views of the mapped file where they lie
+    in C order there. Of a zip archive the checksum of a storage is compared when it is first read.
+
+    Raises DamagedError, NotACheckpointError for a file without tensors, and UnsupportedError that names every tensor of
+    a kind that TensorFlow has not (sparse, quantised).
+    """
+    path = os.fspath(path)
+    with _damage_at(path):
+        zipped = zipfile.is_zipfile(path)
+        value, order, part = _from_zip(path) if zipped else _from_pickles(path)
+        weights = named_tensors(value, is_tensor)
+        views, wrong = {}, []
+        for name, made in weights.tensors.items():
+            try:
+                views[name] = _view_of(made)
+            except UnsupportedError as error:
+                wrong.append(f"{name} ({error.fact})")
+            except CheckpointError as error:
+                raise error.at(tensor=name) from None
+        if wrong:
+            raise UnsupportedError(f"cannot read {', '.join(wrong[:8])}")
+        if not views:
+            raise NotACheckpointError("is a PyTorch file without tensors")
+    tensors = Tensors((name, _tensor(view, order, part, path, name)) for name, view in views.items())
+    return Checkpoint(tensors, "torch" if zipped else "torch_legacy", path, (path,), weights.note)
+
+
+def is_tensor(value: object) -> bool:
+    """Whether torch would make a tensor, or a parameter, of this."""
+    return isinstance(value, Made) and isinstance(value.of, Name) and value.of.name.startswith("_rebuild_")
+
+
+def _from_zip(path: str) -> tuple[object, str, _Bytes]:
+    """What data.pkl holds, the byte order ("<" or ">"), and where bytes come from."""
+    archive, file = zipfile.ZipFile(path), MappedFile(path)
+    pickled = next(info for info in archive.infolist() if info.filename.split("/")[-1] == "data.pkl")
+    if pickled.file_size > _LONGEST_PICKLE:
+        raise UnsupportedError(f"its data.pkl has {pickled.file_size:,} bytes, more than any that holds names alone")
+    folder = pickled.filename.removesuffix("data.pkl")
+    names = set(archive.namelist())
+    order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in names else b"little"
+    whole: set[str] = set()
+
+    def part(key: str, start: int, count: int) -> memoryview | bytes:
+        info = archive.getinfo(f"{folder}data/{key}")
+        if start + count > info.file_size:
+            raise DamagedError(f"its storage {key} has {info.file_size:,} bytes, and should have {start + count:,}")
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            return archive.read(info)[start : start + count]  # zipfile compares the checksum itself
+        begin = info.header_offset
+        header = file.part(begin, 30, "a header of the archive")
+        begin += 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        data = file.part(begin, info.file_size, f"storage {key}")
+        if key not in whole and zlib.crc32(data) != info.CRC:
+            raise DamagedError(f"the checksum of its storage {key} is wrong")
+        whole.add(key)
+        return data[start : start + count]
+
+    return read_pickle(io.BytesIO(archive.read(pickled))), ">" if order.strip() == b"big" else "<", part
+
+
+def _from_pickles(path: str) -> tuple[object, str, _Bytes]:
+    """The same from a file of before 1.6: after five pickles comes each storage, its number of elements in front."""
+    file = MappedFile(path)
+    with open(path, "rb") as stream:
+        _magic, _version, system, value, keys = (read_pickle(stream) for _ in range(5))
+        begin = stream.tell()
+    widths = dict(_storage_widths(value))
+    places: dict[str, tuple[int, int]] = {}
+    order = ">" if isinstance(system, dict) and system.get("little_endian") is False else "<"
+    for key in keys:
+        if not isinstance(key, str) or key not in widths:
+            raise DamagedError("a storage follows, and no tensor says of which type it is")
+        count = int.from_bytes(file.part(begin, 8, f"the length of storage {key}"), "big" if order == ">" else "little")
+        size = count * widths[key]
+        places[key] = (begin + 8, size)
+        begin += 8 + size
+
+    def part(key: str, start: int, count: int) -> memoryview:
+        if key not in places or start + count > places[key][1]:
+            raise DamagedError(f"its storage {key} is not there, or too short")
+        return file.part(places[key][0] + start, count, f"storage {key}")
+
+    return value, order, part
+
+
+def _storage_widths(value: object) -> Iterator[tuple[str, int]]:
+    """Key and bytes of an element of every storage that the pickle speaks of."""
+    seen, waiting = set(), [value]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Persistent):
+            if isinstance(value.what, tuple) and value.what[:1] == ("storage",):
+                yield _key(value.what[2]), BY_NAME[_storage_type(value.what[1])].width
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+        elif isinstance(value, Made):
+            waiting += (value.args, value.state, value.items)
+
+
+def _key(value: object) -> str:
+    if not isinstance(value, str):
+        raise DamagedError("the key of a storage is no text")
+    return value
+
+
+def _storage_type(of: object) -> str:
+    name = of.name if isinstance(of, Name) else "storage"
+    if name not in _STORAGES:
+        raise UnsupportedError(f"TensorFlow has no type for torch's {name}")
+    return _STORAGES[name]
+
+
+def _view_of(made: Made) -> _View:
+    """Storage, offset, shape and strides of a tensor, checked against the length of the storage."""
+    for _ in range(8):  # a parameter of a tensor of a subclass of Tensor ...
+        if made.of.name in _WRAPPERS:
+            made = made.args[0]
+        elif made.of.name.startswith("_rebuild_from_type"):
+            made = Made(made.args[0], made.args[2])
+        else:
+            break
+        if not is_tensor(made):
+            raise UnsupportedError("a tensor that another library makes")
+    if made.of.name not in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+        raise UnsupportedError(f"a tensor of a kind that TensorFlow has not: torch's {made.of.name}")
+    storage, offset, shape, strides = made.args[:4]
+    shape, strides = _sides(shape), _sides(strides)
+    if made.of.name == "_rebuild_tensor_v3":
+        dtype = _TYPES.get(made.args[6].name)
+        if dtype is None:
+            raise UnsupportedError(f"TensorFlow has no type for torch's {made.args[6].name}")
+    else:
+        dtype = None
+    if any(made.args[6:7] if dtype is None else ()):
+        raise UnsupportedError("its values are conjugated or negated when they are read")
+    return _checked(storage, dtype, offset, shape, strides)
+
+
+def _sides(value: object) -> tuple[int, ...]:
+    """A shape or strides: a tuple, or a torch.Size of one."""
+    value = value.args[0] if isinstance(value, Made) else value
+    if not all(type(side) is int and side >= 0 for side in value):
+        raise DamagedError("its shape or strides are no numbers of elements")
+    return tuple(value)
+
+
+def _checked(
+    storage: object, dtype: str | None, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> _View:
+    kind, of, key, _location, count, *view = storage.what
+    if kind != "storage" or type(offset) is not int or type(count) is not int or len(shape) != len(strides):
+        raise DamagedError("its storage is described otherwise than PyTorch does")
+    stored_type = _storage_type(of)
+    dtype = dtype or stored_type
+    stored, width = count * BY_NAME[stored_type].width, BY_NAME[dtype].width
+    if view and view[0] is not None:  # a file of before 1.6 may name a part of a storage
+        offset += view[0][1]
+    elements = math.prod(shape)
+    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if elements else -1
+    if offset < 0 or (last + 1) * width > stored:
+        raise DamagedError(f"it reaches to element {last + 1:,} of a storage that has {stored // width:,}")
+    if elements > stored // width + _LARGEST_SPREAD:
+        raise DamagedError(f"its shape {list(shape)} has {elements:,} elements, its storage {stored // width:,}")
+    return _View(_key(key), dtype, offset, shape, strides)
+
+
+def _tensor(view: _View, order: str, part: _Bytes, path: str, name: str) -> Tensor:
+    spec = Spec(view.dtype, view.shape)
+
+    def load() -> np.ndarray:
+        import numpy as np
+
+        native = numpy_dtype(spec.dtype)
+        if not spec.parameters:
+            return np.empty(spec.shape, native)
+        strides = [stride * native.itemsize for stride in view.strides]
+        size = native.itemsize + sum((side - 1) * step for side, step in zip(spec.shape, strides, strict=True))
+        with _damage_at(path, name):
+            data = part(view.key, view.offset * native.itemsize, size)
+        array = np.ascontiguousarray(np.ndarray(spec.shape, native, data, strides=strides)).reshape(spec.shape)
+        return array.byteswap() if order == ">" and native.itemsize > 1 else array
+
+    return Tensor(spec, load)
+
+
+@contextmanager
+def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
+    """Whatever is wrong with a file, it is one kind of error, with its place."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise error.at(path=path, tensor=tensor) from None
+    except _DAMAGE as error:
+        raise DamagedError(f"not a sound PyTorch file: {error}", path=path, tensor=tensor) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an offset that no file can have
+            raise
+        raise DamagedError("not a sound PyTorch file: it points outside itself", path=path, tensor=tensor) from error
+    except (NotImplementedError, RuntimeError) as error:  # another compression; a password
+        raise UnsupportedError(f"zip archive: {error}", path=path, tensor=tensor) from error

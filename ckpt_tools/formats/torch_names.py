@@ -1,0 +1,118 @@
+"""The names of the tensors in what `torch.save` was given: a state dict, a training state around one, a whole module.
+
+{"conv.weight": T}                                     conv.weight
+{"state_dict": {"conv.weight": T}, "epoch": 3}         conv.weight
+{"model": ..., "optimizer": {"state": {0: {"m": T}}}}  conv.weight ..., optimizer/state/0/m
+a module                                               conv.weight
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from ..errors import DamagedError
+from .pickled import Made, Name
+
+# Where training scripts keep the weights; the first that is there.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "model_state")
+_DEEPEST = 64
+_MOST = 10_000_000  # places looked at: what refers to itself again and again has more
+
+
+class Named(NamedTuple):
+    """Name -> what torch would make a tensor of; and a sentence on what else there is."""
+
+    tensors: Mapping[str, Made]
+    note: str
+
+
+def named_tensors(value: object, is_tensor: Callable[[object], bool]) -> Named:
+    """Every tensor in `value` by its name.
+
+    The weights of a training state have the names that they have in a file of weights alone; what lies beside them is
+    under its key. Raises DamagedError for two tensors of one name, and for what refers to itself.
+    """
+    walk = _Walk(is_tensor)
+    wrapper = walk.wrapper(value)
+    found: dict[str, Made] = {}
+    places = {"": value}
+    if wrapper:
+        places = {"": value[wrapper], **{str(key): each for key, each in value.items() if key != wrapper}}
+    for prefix, part in places.items():
+        for name, made in walk.tensors(part, prefix):
+            if name in found:
+                raise DamagedError("two tensors have this name", tensor=name)
+            found[name] = made
+    notes = [f"the weights lie under {wrapper!r}"] if wrapper else []
+    tops = {name.partition("/")[0] for name in found}
+    others = [top for top in dict.fromkeys(walk.others) if top not in tops]
+    if others:
+        many = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        notes.append(f"what holds no tensors is left out: {', '.join(others[:5])}{many}")
+    return Named(found, "; ".join(notes))
+
+
+class _Walk:
+    """One way through everything that a pickle holds."""
+
+    def __init__(self, is_tensor: Callable[[object], bool]) -> None:
+        self.is_tensor = is_tensor
+        self.others: list[str] = []
+        self.left = _MOST
+
+    def wrapper(self, value: object) -> str | None:
+        """The key under which a training state has its weights."""
+        if not isinstance(value, dict) or any(self.is_tensor(each) for each in value.values()):
+            return None
+        known = [key for key in _WRAPPERS if self.holds_weights(value.get(key))]
+        others = [key for key, each in value.items() if isinstance(key, str) and self.holds_weights(each)]
+        return known[0] if known else others[0] if len(others) == 1 else None
+
+    def holds_weights(self, value: object) -> bool:
+        """Whether this is a state dict or a module."""
+        if isinstance(value, Made):
+            return _module_parts(value) is not None
+        return isinstance(value, dict) and any(self.is_tensor(each) for each in value.values())
+
+    def tensors(self, value: object, prefix: str, between: str = "/", depth: int = 0) -> Iterator[tuple[str, Made]]:
+        """The tensors in `value`, their names beginning with `prefix`, then `between`: a dot within a module."""
+        self.left -= 1
+        if depth > _DEEPEST or self.left < 0:
+            raise DamagedError("it is nested without end")
+        if self.is_tensor(value):
+            yield prefix or "tensor", value
+            return
+        parts = _module_parts(value)
+        for key, each in _parts(value) if parts is None else parts.items():
+            name = f"{prefix}{between}{key}" if prefix else str(key)
+            yield from self.tensors(each, name, "/" if parts is None else ".", depth + 1)
+        if not isinstance(value, (dict, list, tuple, Made)):
+            self.others.append(prefix.partition("/")[0])
+
+
+def _parts(value: object) -> Iterable[tuple[object, object]]:
+    """Key and value of everything directly in a container."""
+    if isinstance(value, dict):
+        return value.items()
+    if isinstance(value, (list, tuple)):
+        return enumerate(value)
+    if isinstance(value, Made):
+        state = value.state.items() if isinstance(value.state, dict) else ()
+        return (*value.items.items(), *state)
+    return ()
+
+
+def _module_parts(value: object) -> dict[object, object] | None:
+    """Parameters, buffers and modules of a module that was saved whole, or of TorchScript; None for anything else."""
+    if not isinstance(value, Made) or not isinstance(value.state, dict):
+        return None
+    if isinstance(value.of, Name) and value.of.module.startswith(
+        "__torch__"
+    ):  # attributes such as `training` are no tensors
+        return {key: each for key, each in value.state.items() if isinstance(each, Made)}
+    if not isinstance(value.state.get("_modules"), dict):
+        return None
+    kinds = (value.state.get(kind) for kind in ("_parameters", "_buffers", "_modules"))
+    found = {key: each for kind in kinds if isinstance(kind, dict) for key, each in kind.items()}
+    return {key: each for key, each in found.items() if each is not None}

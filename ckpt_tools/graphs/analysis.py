@@ -1,0 +1,270 @@
+"""What a stranger's graph is: its images, features, classes, switches, variables; and the net cut out, ready to infer.
+
+Nothing here imports TensorFlow. What cannot be decided is no error but a conflict, which lists the candidates and says
+what to type; all of them come together, as those of a plan do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import DamagedError, SelectionError
+from ..formats.graph_file import GraphFile
+from ..formats.graphdef import frozen_names
+from ..formats.nodes import Shape
+from ..names import did_you_mean
+from ..plan import Conflict
+from . import batch_size, normalisation
+from .choosing import AS_FOUND, Choices, Target, choose, tensor_called
+from .conditions import resolve
+from .cut import Cut, cut
+from .dropout import random_operations
+from .dropout import remove as remove_dropout
+from .end_points import end_points
+from .graph import Graph, node_of
+from .inlining import inlined
+from .layers import Layers
+from .operations import PLACEHOLDERS, VARIABLES, known_operations
+from .safety import refusals
+from .sources import Flag, Source, decided, fed, inferring, sources, tensor_type
+from .variables import GraphVariable, checkpoint_keys, plain, variables_of, without_shape
+
+_PASSED = ("Identity", "StopGradient", "PlaceholderWithDefault")  # between the features and the layer that takes them
+_LISTED = 8
+_LONGEST = 100
+
+
+class Changes(NamedTuple):
+    """What was done to the graph: names of operations, and the number of switches that decided conditions."""
+
+    conditions: int = 0
+    dropout: tuple[str, ...] = ()
+    batch_norms: tuple[str, ...] = ()
+    any_batch: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A net found in a graph. Where `conflicts` has some, what they are about is missing or a guess.
+
+    `images` says what the file fed; `net` takes any number of them, under `images.tensor`'s operation. `features` and
+    `logits` are tensors of `net`, `logits` "" where there are no classes. `pooled` says what is done to features that
+    are maps: "mean" over the map, or "flat". `operations` counts those of the file.
+    """
+
+    operations: int
+    images: Source | None = None
+    features: str = ""
+    width: int | None = None
+    pooled: str = "flat"
+    logits: str = ""
+    classes: int | None = None
+    flags: tuple[Flag, ...] = ()
+    changes: Changes = Changes()
+    end_points: Mapping[str, Shape] = field(default_factory=dict)
+    variables: tuple[GraphVariable, ...] = ()
+    net: Cut | None = None
+    conflicts: tuple[Conflict, ...] = ()
+
+
+def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str] = ()) -> Analysis:
+    """Finds the net in a graph file, and brings it to inference form.
+
+    `saved` are the names in the checkpoint that goes with the graph, where there is one: of several models in a graph,
+    those that it has not are no candidates.
+    Raises SelectionError for a choice that names no tensor, DamagedError for a graph that is not whole.
+    """
+    graph = Graph(plain(inlined(file.nodes, file.functions), file.producer))
+    check_inputs(graph)
+    layers, keys = Layers(graph), checkpoint_keys(graph)
+    if choices.features and node_of(choices.features) not in graph.nodes:
+        choices = choices._replace(features=_end_point_in(file, choices, saved))
+    for name in (choices.input, choices.features, choices.logits, *choices.feeds):
+        if name:
+            tensor_called(graph, name)
+    is_saved = (lambda name: keys.get(name, name) in saved) if saved else None
+    target, conflicts = choose(layers, choices, file, is_saved)
+    if target is None:
+        return Analysis(len(file.nodes), conflicts=tuple(conflicts))
+    return _Net(file, graph, target, choices, conflicts, keys).analysis()
+
+
+def _end_point_in(file: GraphFile, choices: Choices, saved: Collection[str]) -> str:
+    """The only end point in a scope that a user names for the features. Raises SelectionError where there is none, or
+    where there are several."""
+    scope = choices.features.strip("/")
+    points = list(analyse(file, choices._replace(features=""), saved).end_points)
+    inside = [point for point in points if point.startswith(f"{scope}/")]
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        raise SelectionError(f"{len(inside)} end points lie in {scope}: {', '.join(inside[-_LISTED:])}")
+    raise SelectionError(f"the graph has no operation {scope}, and no end point in it{did_you_mean(scope, points)}")
+
+
+def check_inputs(graph: Graph) -> None:
+    """Raises DamagedError for a node that has fewer inputs than its operation takes."""
+    known = known_operations()
+    for name, node in graph.nodes.items():
+        wanted = known[node.op].inputs if node.op in known else 0
+        if len(graph.inputs[name]) < wanted:
+            raise DamagedError(f"{name} ({node.op}) has {len(graph.inputs[name])} inputs where {wanted} are needed")
+
+
+class _Net:
+    """One net on its way to inference form: each step makes another cut, and notes what is in the way."""
+
+    def __init__(
+        self,
+        file: GraphFile,
+        graph: Graph,
+        target: Target,
+        choices: Choices,
+        conflicts: list[Conflict],
+        keys: Mapping[str, str],
+    ) -> None:
+        self.file, self.graph, self.target, self.choices, self.keys = file, graph, target, choices, keys
+        self.conflicts = list(conflicts)
+        goals = [target.features, *([target.logits] if target.logits else [])]
+        self.made = cut(graph, goals)
+        self.flags: list[Flag] = []
+        self.others: tuple[str, ...] = ()  # what the net takes besides images
+        self.changes = Changes()
+
+    def analysis(self) -> Analysis:
+        self._decide()
+        images = self._images()
+        if images is None:
+            return self._result(None)
+        self.made = fed(self.made, images.tensor, images.dtype, images.shape)
+        self._infer()
+        self._free(images)
+        self._look_for_leftovers(node_of(images.tensor))
+        return self._result(images)
+
+    def _decide(self) -> None:
+        """Values of what a user feeds, and of the switches; conditions and dropout go."""
+        for name, value in self.choices.feeds.items():
+            if node_of(name) in self.made.graph.nodes:
+                self.made = decided(self.made, name, value)
+        self.flags = inferring(self.made, self.file.functions)
+        for flag in self.flags:
+            if flag.tensor in self.made.graph.nodes:
+                self.made = decided(self.made, flag.tensor, flag.value)
+        self.made, conditions = resolve(self.made, self.file.functions)
+        self.made, dropped = remove_dropout(self.made)
+        self.changes = self.changes._replace(conditions=conditions, dropout=tuple(dropped))
+
+    def _images(self) -> Source | None:
+        if self.choices.input:
+            return self._named_images(tensor_called(self.graph, self.choices.input))
+        found = sources(self.made)
+        signatures = self.file.signatures.values()
+        told = {tensor.removesuffix(":0") for each in signatures for tensor, _, _ in each.inputs.values()}
+        found.sort(key=lambda each: each.tensor not in told)  # what a SavedModel says that it takes comes first
+        if found and len(found[0].shape or ()) == 3 and self.graph.op(found[0].tensor).startswith("Decode"):
+            found = [_behind_decoder(self.made.graph, found[0])]
+        if not found:
+            advice = "Name the tensor that images are put into: --input NAME."
+            self.conflicts.append(Conflict("no images found", tuple(self._like_images()), advice))
+            return None
+        self.others = tuple(each.tensor for each in found[1:] if each.shape)
+        if self.others:
+            names = (found[0].tensor, *self.others[: _LISTED - 1])
+            advice = f"The net takes more than images: --feed {names[1]}=VALUE, or --features NAME in front of it."
+            self.conflicts.append(Conflict("several inputs", names, advice))
+        return found[0]
+
+    def _named_images(self, tensor: str) -> Source | None:
+        if node_of(tensor) not in self.made.graph.nodes:
+            advice = f"The features do not depend on {tensor}: name another tensor with --input."
+            self.conflicts.append(Conflict("no way from the images to the features", (tensor,), advice))
+            return None
+        for each in sources(self.made):
+            if each.tensor == tensor:
+                return each
+        return Source(tensor, tensor_type(self.graph, tensor), self.graph.shape(tensor), True)
+
+    def _like_images(self) -> list[str]:
+        """Tensors of the shape of images on the way to the features, the first first."""
+        graph = self.made.graph
+        shapes = {name: graph.shape(name) for name in graph.nodes}
+        return [name for name, shape in shapes.items() if len(shape or ()) == 4 and shape[3] in (1, 3, 4)][:_LISTED]
+
+    def _infer(self) -> None:
+        self.made, names = normalisation.freeze(self.made, self.graph)
+        self.changes = self.changes._replace(batch_norms=tuple(names))
+
+    def _free(self, images: Source) -> None:
+        self.made, freed, stuck = batch_size.free(self.made, node_of(images.tensor), images.dtype, images.shape)
+        if images.shape and images.shape[0] is not None:
+            self.changes = self.changes._replace(any_batch=(node_of(images.tensor), *freed))
+        if stuck:
+            advice = f"{', '.join(stuck[:3])}: cut in front of it with --features {self.graph.inputs[stuck[0]][0]}."
+            self.conflicts.append(Conflict("the number of images cannot be freed", tuple(stuck), advice))
+
+    def _look_for_leftovers(self, images: str) -> None:
+        """What an imported net may not have: switches without a value, draws, statistics of the batch, what it may not
+        touch."""
+        graph = self.made.graph
+        defaults = {
+            name: graph.inputs[name][0]
+            for name, node in graph.nodes.items()
+            if node.op == "PlaceholderWithDefault" and name != images
+        }
+        self.made = self.made.rewired(defaults)
+        graph = self.made.graph
+        said = {images, *map(node_of, self.others)}
+        fed_too = [name for name, node in graph.nodes.items() if node.op in PLACEHOLDERS and name not in said]
+        if fed_too:
+            advice = f"Give each a value: --feed {fed_too[0]}=VALUE."
+            self.conflicts.append(Conflict("values are needed", tuple(fed_too), advice))
+        if drawn := random_operations(graph):
+            advice = "The same image gives other features each time: --features NAME cuts in front of it."
+            self.conflicts.append(Conflict("the net draws random numbers", tuple(drawn), advice))
+        if left := normalisation.batch_statistics(graph):
+            advice = "No moving average of it is kept: an image's features would depend on the others of its batch."
+            self.conflicts.append(Conflict("batch norm without averages", tuple(left), advice))
+        if nameless := without_shape(graph):
+            self.conflicts.append(Conflict("variables without a shape", tuple(nameless), "The file does not say it."))
+        self.conflicts += refusals(graph, self.file.functions)
+
+    def _result(self, images: Source | None) -> Analysis:
+        graph = self.made.graph
+        features, *logits = self.made.goals
+        if self.target.layer and self.target.layer in graph.nodes:
+            features = graph.inputs[self.target.layer][self.target.slot]
+        for _ in range(_LONGEST):
+            if graph.op(features) not in _PASSED:
+                break
+            features = graph.inputs[node_of(features)][0]
+        has_variables = any(node.op in VARIABLES for node in graph.nodes.values())
+        frozen = {} if has_variables else frozen_names(self.file.nodes)
+        points = {} if images is None else end_points(graph, node_of(images.tensor), features)
+        return Analysis(
+            operations=len(self.file.nodes),
+            images=images,
+            features=features,
+            width=self.target.width,
+            pooled=self.target.pooled,
+            logits=logits[0] if logits else "",
+            classes=self.target.classes,
+            flags=tuple(self.flags),
+            changes=self.changes,
+            end_points={name: self.graph.shape(name) if name in self.graph.nodes else None for name in points},
+            variables=tuple(variables_of(self.file, graph, self.keys, frozen)),
+            net=self.made,
+            conflicts=tuple(self.conflicts),
+        )
+
+
+def _behind_decoder(graph: Graph, decoder: Source) -> Source:
+    """The first tensor of four dimensions behind the decoder of one picture: whole batches can be put in there."""
+    behind = graph.downstream([node_of(decoder.tensor)])
+    for name in graph.ordered(graph.nodes.keys() & behind):
+        shape = graph.shape(name)
+        if (shape is not None and len(shape) == 4) or (shape is None and graph.nodes[name].op == "ExpandDims"):
+            return Source(name, "float32", shape, True)
+    return decoder

@@ -1,0 +1,82 @@
+"""Any number of images at a time: a net that was built for batches of a fixed size, or for one image, is freed of it.
+
+The placeholder takes any number, and what is given another shape that begins with the old number begins with -1: "as
+many as there are".
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..formats.constants import constant
+from ..formats.nodes import Node, Shape
+from .cut import Cut
+from .graph import Graph
+from .layers import Layers
+from .sources import fed
+from .values import Values
+
+
+def free(made: Cut, images: str, dtype: str, shape: Shape) -> tuple[Cut, list[str], list[str]]:
+    """The cut with a placeholder for images of any number, what was reshaped anew, and what could not be.
+
+    `shape` is that of the images, [batch, ...]; None where it is not known.
+    """
+    batch = shape[0] if shape else None
+    freed, stuck = [], []
+    if batch is not None:
+        replaced: dict[str, Node] = {}
+        added: dict[str, Node] = {}
+        for name, wanted in _reshaped(made.graph, images, batch):
+            sides = _without_batch(made.graph, name, wanted)
+            if sides is None:
+                stuck.append(name)
+                continue
+            import numpy as np
+
+            made_shape = constant(made.unique(f"{name}/any_batch"), np.array(sides, "int32"))
+            node = made.graph.nodes[name]
+            replaced[name] = node._replace(inputs=(node.inputs[0], made_shape.name)).with_attribute("Tshape", None)
+            added[made_shape.name] = made_shape
+            freed.append(name)
+        made = made.rewired({}, replaced, added.values())
+    return fed(made, images, dtype, (None, *shape[1:]) if shape else None), freed, stuck
+
+
+def _reshaped(graph: Graph, images: str, batch: int) -> list[tuple[str, list[int]]]:
+    """Reshapes behind the images to a known shape that begins with the size of the batch."""
+    values = Values(graph)
+    behind = graph.downstream([images.partition(":")[0]])
+    found = []
+    for name, node in graph.nodes.items():
+        if node.op != "Reshape" or name not in behind or len(graph.inputs[name]) < 2:
+            continue
+        wanted = values(graph.inputs[name][1])
+        if wanted is not None and wanted.ndim == 1 and wanted.size:
+            sides = [int(side) for side in wanted]
+            if sides[0] == batch or (batch > 1 and sides[0] > 0 and sides[0] % batch == 0):
+                found.append((name, sides))
+    return found
+
+
+def _without_batch(graph: Graph, name: str, sides: list[int]) -> list[int] | None:
+    """The shape with -1 in front. Another -1 in it becomes the size that it has; None where that is not known."""
+    rest = sides[1:]
+    if -1 not in rest:
+        return [-1, *rest]
+    before = graph.shape(graph.inputs[name][0])
+    known = math.prod(side for side in rest if side != -1)
+    if before and None not in before[1:] and known and math.prod(before[1:]) % known == 0:
+        size: int | None = math.prod(before[1:]) // known
+    else:
+        size = _taken_by_layer(graph, name) if rest == [-1] else None
+    return None if size is None else [-1, *(size if side == -1 else side for side in rest)]
+
+
+def _taken_by_layer(graph: Graph, name: str) -> int | None:
+    """The values that the matrix product takes which a reshaped tensor goes to."""
+    layers = Layers(graph)
+    for use in graph.uses.get(name, ()):
+        if use.node in layers.found and layers.found[use.node].data == name:
+            return layers.found[use.node].inputs
+    return None

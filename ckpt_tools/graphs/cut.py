@@ -1,0 +1,87 @@
+"""A part of a graph that is cut out of it: the nodes that some tensors need, rewired step by step into another form.
+
+Nothing in it is assigned, so that nothing has to run before anything else: control inputs are left out. Those stay by
+which a constant says that it lies inside a branch or a loop: on a pivot, the Identity of a Switch, or on the Merge of a
+loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ..errors import DamagedError
+from ..formats.nodes import Node
+from .graph import Graph, node_of, output, output_of
+
+_LONGEST = 10_000  # redirections behind each other
+SWITCHES, MERGES = ("Switch", "RefSwitch"), ("Merge", "RefMerge")
+
+
+class Cut(NamedTuple):
+    """The nodes that the tensors `goals` need, and no other."""
+
+    graph: Graph
+    goals: tuple[str, ...]
+
+    def rewired(
+        self, redirected: Mapping[str, str], replaced: Mapping[str, Node] | None = None, added: Iterable[Node] = ()
+    ) -> Cut:
+        """The cut in which users of a tensor take another one, and some nodes are others.
+
+        redirected: tensor -> the tensor to take in its place, which may be redirected itself. replaced: name -> the
+        node to be there, whose inputs are redirected as well. added: nodes with new names.
+        Raises DamagedError where an input is no node of the graph.
+        """
+        nodes = {**self.graph.nodes, **(replaced or {}), **{node.name: node for node in added}}
+        goals = tuple(_target(goal, redirected) for goal in self.goals)
+        kept: dict[str, Node] = {}
+        waiting = [node_of(goal) for goal in goals]
+        while waiting:
+            name = waiting.pop()
+            if name in kept:
+                continue
+            if name not in nodes:
+                raise DamagedError(f"an input called {name} is not in the graph")
+            node = nodes[name]
+            inputs = tuple(_inputs(node, nodes, redirected))
+            kept[name] = node if inputs == node.inputs else node._replace(inputs=inputs)
+            waiting += [node_of(each) for each in inputs]
+        return Cut(Graph(kept[name] for name in nodes if name in kept), goals)
+
+    def unique(self, name: str) -> str:
+        """`name`, or with a number behind it where the cut has a node of that name."""
+        number, made = 1, name
+        while made in self.graph.nodes:
+            made, number = f"{name}_{number}", number + 1
+        return made
+
+
+def cut(graph: Graph, goals: Iterable[str]) -> Cut:
+    """What the tensors need of a graph."""
+    return Cut(graph, tuple(output(node_of(goal), output_of(goal)) for goal in goals)).rewired({})
+
+
+def _inputs(node: Node, nodes: Mapping[str, Node], redirected: Mapping[str, str]) -> Iterable[str]:
+    """What a node takes, redirected, and what it must hang on."""
+    for each in node.inputs:
+        if each[:1] != "^":
+            yield _target(each.removesuffix(":0"), redirected)
+        elif _is_pivot(each[1:], nodes):
+            yield each
+
+
+def _is_pivot(name: str, nodes: Mapping[str, Node]) -> bool:
+    node = nodes.get(name)
+    if node is None or node.op not in ("Identity", *MERGES):
+        return False
+    before = [nodes[node_of(each)].op for each in node.data_inputs if node_of(each) in nodes]
+    return any(op in SWITCHES if node.op == "Identity" else "NextIteration" in op for op in before)
+
+
+def _target(tensor: str, redirected: Mapping[str, str]) -> str:
+    for _ in range(_LONGEST):
+        if tensor not in redirected:
+            return tensor
+        tensor = redirected[tensor]
+    raise DamagedError("tensors of the graph stand for each other in a circle")

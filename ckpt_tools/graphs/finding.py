@@ -1,0 +1,125 @@
+"""Which layer gives the classes: the tensors that losses, softmax and predictions take, walked back to a layer.
+
+Candidates by evidence: 3 what a cross entropy takes, 2 what a softmax takes, 1 what is looked through for the largest
+and what a sigmoid at the end takes, 0 what nothing takes, -1 the layer that has most in front of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .dropout import is_mask
+from .graph import Graph, node_of
+from .layers import Layer, Layers
+from .operations import ACTIVATIONS, NORMALISING, POOLING, SAME_VALUES
+
+_LOSSES = ("SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits")
+_SOFTMAX = ("Softmax", "LogSoftmax")
+_PREDICTING = ("ArgMax", "TopK", "TopKV2", "InTopK", "InTopKV2")
+_ARITHMETIC = ("Add", "AddV2", "Sub", "Mul", "Div", "RealDiv", "Pow", "BiasAdd", "Maximum", "Minimum")
+_WALKED = (
+    SAME_VALUES | ACTIVATIONS | POOLING | {"Reshape", "Squeeze", "ExpandDims", "PlaceholderWithDefault", *_SOFTMAX}
+)
+_SHAPING = {"Reshape", "Identity", "Cast", "StopGradient", *_SOFTMAX}  # a loss's and a prediction's own
+_NO_END = ("Assert", "NoOp", "Assign", "Save", "Summary", "Print", "Enqueue")
+_LONGEST = 200
+
+
+class Candidate(NamedTuple):
+    """A layer that may give the classes. `evidence` as above; `depth` is the number of layers in front of it."""
+
+    layer: Layer
+    logits: str
+    evidence: int
+    depth: int
+    inner: bool  # another candidate lies behind it
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        return (not self.inner, self.evidence, self.depth)
+
+
+def candidates(layers: Layers) -> list[Candidate]:
+    """The layers that may give the classes, the most likely first. Tensors that lead to the same layer are one."""
+    best: dict[str, tuple[int, str]] = {}
+    for tensor, evidence in _evidence(layers):
+        layer = walk_to_layer(layers, tensor)
+        if layer is not None and best.get(layer, (-2, ""))[0] < evidence:
+            best[layer] = (evidence, tensor)
+    deepest = max(layers.found, key=lambda name: layers.above.get(name, 0).bit_count(), default=None)
+    if deepest is not None:
+        best.setdefault(deepest, (-1, deepest))
+    bits = {name: 1 << number for number, name in enumerate(layers.found)}
+    in_front = 0
+    for layer in best:
+        in_front |= layers.above[layer] & ~bits[layer]
+    found = []
+    for layer, (evidence, tensor) in best.items():
+        inner = bool(in_front & bits[layer])
+        depth = layers.above[layer].bit_count()
+        found.append(Candidate(layers.found[layer], logits_at(layers.graph, tensor), evidence, depth, inner))
+    return sorted(found, key=lambda each: each.rank, reverse=True)
+
+
+def walk_to_layer(layers: Layers, tensor: str) -> str | None:
+    """The layer that makes a tensor, through what leaves it one value a class; None where there is none."""
+    for _ in range(_LONGEST):
+        name = node_of(tensor)
+        if name in layers.found:
+            return name
+        before = _before(layers, name)
+        if before is None:
+            return None
+        tensor = before
+    return None
+
+
+def logits_at(graph: Graph, tensor: str) -> str:
+    """The logits on the way to a tensor that a loss or a prediction takes, without its own reshaping and softmax."""
+    for _ in range(_LONGEST):
+        if graph.op(tensor) not in _SHAPING or not graph.inputs[node_of(tensor)]:
+            break
+        tensor = graph.inputs[node_of(tensor)][0]
+    return tensor
+
+
+def _before(layers: Layers, name: str) -> str | None:
+    """The tensor that a node passes on, if it is one that is walked through."""
+    graph = layers.graph
+    node, inputs = graph.nodes.get(name), graph.inputs.get(name, [])
+    if node is None or not inputs or name not in layers.varying:
+        return None
+    if node.op in _WALKED or NORMALISING.search(node.op) or node.op.startswith(("FakeQuant", "Switch")):
+        return inputs[0]
+    if node.op == "Merge":
+        return next((tensor for tensor in inputs if layers.varies(tensor)), None)
+    if node.op in _ARITHMETIC or node.op in ("Select", "SelectV2"):
+        varying = [tensor for tensor in inputs if layers.varies(tensor) and not is_mask(graph, tensor)]
+        return varying[0] if len(varying) == 1 else None
+    return None
+
+
+def _evidence(layers: Layers) -> Iterator[tuple[str, int]]:
+    graph = layers.graph
+    for name, node in graph.nodes.items():
+        if name not in layers.varying:
+            continue
+        inputs = graph.inputs[name]
+        if node.op in _LOSSES and inputs:
+            yield inputs[0], 3
+        elif node.op in _SOFTMAX and inputs:
+            yield inputs[0], 2
+        elif node.op in _PREDICTING and inputs:
+            yield inputs[1] if node.op.startswith("InTopK") and len(inputs) > 3 else inputs[0], 1
+        elif node.op == "Sigmoid" and inputs and not _leads_to_layer(layers, name):
+            yield inputs[0], 1
+        elif not (
+            any(use.node in layers.forward for use in graph.uses.get(name, ()))
+            or any(word in node.op for word in _NO_END)
+        ):
+            yield name, 0
+
+
+def _leads_to_layer(layers: Layers, name: str) -> bool:
+    return any(each in layers.found for each in layers.graph.downstream([name], layers.varying))

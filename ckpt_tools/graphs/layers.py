@@ -1,0 +1,111 @@
+"""The layers of a net in its graph: matrix products and convolutions with weights, and which lie in front of which."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+from ..errors import UnsupportedError
+from ..formats.constants import constant_spec
+from ..formats.nodes import Shape
+from .graph import Graph, node_of
+from .operations import READS, VARIABLES, is_forward, is_source
+
+MAX_LAYERS = 5000  # `Layers.above` has a bit for each, of each node
+_WEIGHTED = ("MatMul", "Conv2D")
+
+
+class Layer(NamedTuple):
+    """A product with weights. `data` is the tensor that it transforms, `weights` the other; `shape` is that of the
+    weights, with the outputs last, and None where the file does not say it."""
+
+    name: str
+    data: str
+    weights: str
+    shape: Shape
+
+    @property
+    def outputs(self) -> int | None:
+        return self.shape[-1] if self.shape else None
+
+    @property
+    def inputs(self) -> int | None:
+        """Values that one output is made of at one place."""
+        return self.shape[-2] if self.shape else None
+
+
+class Layers:
+    """The layers of a graph, without those of the gradients."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.forward = {name for name, node in graph.nodes.items() if is_forward(node)}
+
+    @cached_property
+    def varying(self) -> set[str]:
+        """The forward nodes that depend on what is fed, read or drawn, and not on variables and constants alone."""
+        sources = [name for name, node in self.graph.nodes.items() if is_source(node)]
+        return self.graph.downstream(sources, self.forward)
+
+    @cached_property
+    def found(self) -> dict[str, Layer]:
+        """Node -> layer, in the order of the file."""
+        made = {}
+        for name in self.graph.nodes:
+            if name in self.varying and self.graph.nodes[name].op in _WEIGHTED and (layer := self._layer(name)):
+                made[name] = layer
+        if len(made) > MAX_LAYERS:
+            raise UnsupportedError(
+                f"the graph has {len(made):,} layers, more than the {MAX_LAYERS:,} that are looked at"
+            )
+        return made
+
+    @cached_property
+    def above(self) -> dict[str, int]:
+        """Varying node -> the layers that it depends on, its own included, as bits in the order of `found`."""
+        bits = {name: 1 << number for number, name in enumerate(self.found)}
+        made: dict[str, int] = {}
+        for name in self.graph.ordered(self.varying):
+            found = bits.get(name, 0)
+            for tensor in self.graph.inputs[name]:
+                found |= made.get(node_of(tensor), 0)
+            made[name] = found
+        return made
+
+    def varies(self, tensor: str) -> bool:
+        return node_of(tensor) in self.varying
+
+    def _layer(self, name: str) -> Layer | None:
+        inputs = self.graph.inputs[name]
+        if len(inputs) < 2:
+            return None
+        first, second = inputs[:2]
+        node = self.graph.nodes[name]
+        if node.op == "Conv2D":
+            return None if self.varies(second) else Layer(name, first, second, self.weights_shape(second))
+        if self.varies(first) == self.varies(second):
+            return None
+        data, weights, flag = (second, first, "transpose_a") if self.varies(second) else (first, second, "transpose_b")
+        shape = self.weights_shape(weights)
+        turned = node.truth(flag) != (weights == first)  # the outputs of weights on the left are its rows
+        return Layer(name, data, weights, shape[::-1] if shape and turned else shape)
+
+    def weights_shape(self, tensor: str) -> Shape:
+        """The shape of weights, or of the variable or constant that they are read from."""
+        graph = self.graph
+        for _ in range(8):
+            name = node_of(tensor)
+            node = graph.nodes.get(name)
+            if node is None:
+                return None
+            if node.op in VARIABLES:
+                return node.shape()
+            if node.op == "Const":
+                return constant_spec(node).shape
+            shape = graph.shape(tensor)
+            if shape is not None and None not in shape:
+                return shape
+            if node.op not in READS and node.op not in ("Cast", "Enter"):
+                return None
+            tensor = graph.inputs[name][0]
+        return None

@@ -1,0 +1,63 @@
+"""What an imported net may not do: touch files, the network, Python, or anything else but its own tensors.
+
+A graph is a program of whoever wrote it. Every operation on the way from the images to the features, and of every
+function that is called there, must be known, and known to be a function of its inputs or to keep its state to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..formats.graph_file import Function
+from ..formats.nodes import Node
+from ..plan import Conflict
+from .graph import Graph
+from .operations import known_operations
+
+_ALLOWED = ("", "state", "random")  # what draws random numbers is said elsewhere
+_NAMED = 5
+
+
+def refusals(graph: Graph, functions: Mapping[str, Function]) -> list[Conflict]:
+    """A conflict for operations that are not known, and one for those that are refused."""
+    known = known_operations()
+    unknown: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    called = functions_called(graph.nodes.values(), functions)
+    for node in (*graph.nodes.values(), *(node for function in called for node in function.nodes)):
+        if node.op in functions:
+            continue
+        if node.op not in known:
+            unknown.setdefault(node.name, node.op)
+        elif known[node.op].touches not in _ALLOWED:
+            refused.setdefault(node.name, node.op)
+    conflicts = []
+    if unknown:
+        name = next(iter(unknown))
+        before = graph.inputs.get(name, [""])[:1]
+        where = before[0] if before and before[0] else "NAME"
+        advice = f"{_listed(unknown)}: this TensorFlow does not know it; --features {where} cuts in front of it."
+        conflicts.append(Conflict("unknown operations on the way", tuple(unknown), advice))
+    if refused:
+        touched = ", ".join(dict.fromkeys(known[op].touches for op in refused.values()))
+        advice = f"{_listed(refused)}: an imported net may touch its own tensors only, not {touched}."
+        conflicts.append(Conflict("operations that are refused", tuple(refused), advice))
+    return conflicts
+
+
+def functions_called(nodes: Iterable[Node], functions: Mapping[str, Function]) -> list[Function]:
+    """All functions that these nodes call, and that those call."""
+    found: dict[str, Function] = {}
+    waiting = list(nodes)
+    while waiting:  # each function once, whoever calls it
+        node = waiting.pop()
+        for name in (node.op, *node.functions()):
+            if name in functions and name not in found:
+                found[name] = functions[name]
+                waiting += functions[name].nodes
+    return list(found.values())
+
+
+def _listed(operations: Mapping[str, str]) -> str:
+    named = [f"{name} ({op})" for name, op in list(operations.items())[:_NAMED]]
+    return ", ".join(named) + (f" and {len(operations) - _NAMED} more" if len(operations) > _NAMED else "")

@@ -1,0 +1,199 @@
+"""What is fed to a net: its images, the switches that say whether it trains, and other scalars.
+
+Images are a placeholder, or what comes out of a queue, an iterator or a decoder: a pipeline is cut behind it, since
+what it gives is preprocessed already.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..dtypes import BY_NUMBER
+from ..formats.constants import constant
+from ..formats.graph_file import Function
+from ..formats.nodes import Node, Shape, attribute, shape_value, type_value
+from ..formats.proto import LEN, fields
+from .conditions import resolve
+from .cut import Cut
+from .dropout import random_operations
+from .dropout import remove as remove_dropout
+from .graph import Graph, in_loops, node_of, output_of
+from .normalisation import batch_statistics
+from .operations import PIPELINE, PLACEHOLDERS, VARIABLES, is_random, is_source
+
+_IMAGES = ("float32", "uint8", "float16", "bfloat16", "float64", "int32", "int8")
+_TYPES = {  # attribute with the element types of what comes out
+    "component_types": ("QueueDequeue", "Unstage"),
+    "output_types": ("IteratorGetNext",),
+    "Tout": ("PyFunc",),
+    "dense_types": ("Parse",),
+}
+_MOST_SOURCES = 100
+_MOST_FLAGS = 4  # of which every combination is tried
+
+
+class Source(NamedTuple):
+    """A tensor that is fed or read, with what the file says of it."""
+
+    tensor: str
+    dtype: str | None
+    shape: Shape
+    convolved: bool  # it leads to a convolution, without a layer of another kind between
+
+    @property
+    def is_image(self) -> bool:
+        """Rank 4 with a number of channels that pictures have."""
+        return len(self.shape or ()) == 4 and self.shape[3] in (1, 3, 4, None)
+
+    @property
+    def rank(self) -> tuple[bool, ...]:
+        """Larger for what is more likely to be images."""
+        dimensions = len(self.shape or ())
+        return (
+            self.is_image,
+            self.convolved,
+            dimensions == 4,
+            self.dtype in ("float32", "uint8"),
+            dimensions == 2,
+        )
+
+
+class Flag(NamedTuple):
+    """A switch and the value that makes the net infer: `tensor` is fed or, in tflearn's nets, a variable."""
+
+    tensor: str
+    value: bool | int
+
+
+def sources(made: Cut) -> list[Source]:
+    """The tensors that bring data to the goals, the likeliest images first.
+
+    What leads to a decoder is not listed, nor what lies in a loop, where images come one by one.
+    """
+    graph = made.graph
+    near = graph.upstream(made.goals, stop=lambda name: _ends_at(graph, name)) - in_loops(graph)
+    found: dict[str, Source] = {}
+    for name in graph.nodes:
+        node = graph.nodes[name]
+        if name not in near or node.op in VARIABLES or not is_source(node) or is_random(node.op):
+            continue
+        tensors = [use.tensor for use in graph.uses.get(name, ()) if use.node in near]
+        tensors += [goal for goal in made.goals if node_of(goal) == name]
+        if len(found) >= _MOST_SOURCES:
+            break
+        for tensor in dict.fromkeys(tensors):
+            dtype = source_type(node, output_of(tensor))
+            if dtype in _IMAGES and graph.shape(tensor) != ():
+                found[tensor] = Source(tensor, dtype, graph.shape(tensor), _is_convolved(graph, tensor))
+    return sorted(found.values(), key=lambda each: each.rank, reverse=True)
+
+
+def _ends_at(graph: Graph, name: str) -> bool:
+    """Whether what lies in front of a node is no part of the net: a pipeline, or the default of what may be fed."""
+    op = graph.nodes[name].op
+    return PIPELINE.search(op) is not None or (op == "PlaceholderWithDefault" and bool(graph.shape(name)))
+
+
+def tensor_type(graph: Graph, tensor: str) -> str:
+    """The element type of any tensor, by what its operation says; float32 where it says nothing."""
+    node = graph.nodes[node_of(tensor)]
+    found = source_type(node, output_of(tensor)) if is_source(node) else None
+    return found or node.dtype("DstT") or node.dtype("T") or node.dtype() or "float32"
+
+
+def source_type(node: Node, number: int) -> str | None:
+    """The element type of an output of a source."""
+    for name, starts in _TYPES.items():
+        if any(start in node.op for start in starts):
+            types = _list_of_types(node, name)
+            return types[number] if number < len(types) else None
+    if node.op.startswith("Decode"):
+        return node.dtype("out_type") or node.dtype("dtype") or "uint8"
+    return node.dtype()
+
+
+def fed(made: Cut, tensor: str, dtype: str, shape: Shape) -> Cut:
+    """The cut in which a tensor is a placeholder, of the name of the operation that made it."""
+    attributes = (attribute("dtype", type_value(dtype)), attribute("shape", shape_value(shape)))
+    name = node_of(tensor)
+    return made.rewired({} if tensor == name else {tensor: name}, {name: Node(name, "Placeholder", (), attributes)})
+
+
+def decided(made: Cut, tensor: str, value: object) -> Cut:
+    """The cut in which a tensor that is fed, or a variable, has always this value."""
+    import numpy as np
+
+    name = node_of(tensor)
+    node = made.graph.nodes[name]
+    dtype = "bool" if isinstance(value, bool) else node.dtype() or "float32"
+    return made.rewired({}, {name: constant(name, np.asarray(value, dtype))})
+
+
+def flags(graph: Graph) -> list[str]:
+    """Switches: bools that are fed or kept in variables, and whole numbers that are fed and compared or cast."""
+    found = []
+    for name, node in graph.nodes.items():
+        if node.op not in (*PLACEHOLDERS, *VARIABLES) or node.shape() not in ((), None):
+            continue
+        if node.dtype() == "bool":
+            found.append(name)
+        elif node.dtype() in ("int32", "int64") and node.op in PLACEHOLDERS:
+            uses = [graph.nodes[use.node].op for use in graph.uses.get(name, ())]
+            if uses and all(op in ("Cast", "Equal", "NotEqual", "Greater", "Less") for op in uses):
+                found.append(name)
+    return found
+
+
+def inferring(made: Cut, functions: Mapping[str, Function]) -> list[Flag]:
+    """The values of the switches with which the fewest things are left that only training has."""
+    names = flags(made.graph)[:_MOST_FLAGS]
+    if not names:
+        return []
+    choices = []
+    for values in itertools.product((False, True), repeat=len(names)):
+        chosen = [Flag(name, value) for name, value in zip(names, values, strict=True)]
+        choices.append((_training(_with_flags(made, chosen, functions)), chosen))
+    fewest = min(count for count, _ in choices)
+    return next(chosen for count, chosen in choices if count == fewest)
+
+
+def _with_flags(made: Cut, chosen: list[Flag], functions: Mapping[str, Function]) -> Cut:
+    """The cut with switches set, the conditions that hang on them resolved, and without dropout."""
+    for flag in chosen:
+        if flag.tensor in made.graph.nodes:
+            node = made.graph.nodes[flag.tensor]
+            made = decided(made, flag.tensor, flag.value if node.dtype() == "bool" else int(flag.value))
+    return remove_dropout(resolve(made, functions)[0])[0]
+
+
+def _training(made: Cut) -> int:
+    return len(random_operations(made.graph)) + len(batch_statistics(made.graph))
+
+
+def _is_convolved(graph: Graph, tensor: str) -> bool:
+    """Whether a tensor comes to a convolution without a matrix product in front of it."""
+    waiting, seen = [use.node for use in graph.uses.get(node_of(tensor), ()) if use.tensor == tensor], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        op = graph.nodes[name].op
+        if op in ("Conv2D", "DepthwiseConv2dNative"):
+            return True
+        if op not in ("MatMul", "Shape", "Size", "Rank"):
+            waiting += [use.node for use in graph.uses.get(name, ())]
+    return False
+
+
+def _list_of_types(node: Node, name: str) -> list[str | None]:
+    types: list[str | None] = []
+    for field, wire, content in fields(node.attribute(name) or b""):
+        if field == 1 and wire == LEN:
+            for inner, inner_wire, each in fields(content):
+                if inner == 6:
+                    numbers = list(bytes(each)) if inner_wire == LEN else [each]
+                    types += [BY_NUMBER[number].name if number in BY_NUMBER else None for number in numbers]
+    return types

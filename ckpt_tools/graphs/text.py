@@ -1,0 +1,164 @@
+"""A graph for people and for machines: what was found in it, its end points, its variables beside a checkpoint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from ..formats.graph_file import KINDS, GraphFile
+from ..formats.nodes import Shape
+from ..plan import Conflict
+from .analysis import Analysis
+from .operations import known_operations
+
+_NAMED = 5
+
+
+def facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, checkpoint: str = "") -> str:
+    """One fact a line: the file, images, features, classes, switches; what the checkpoint has; unknown operations."""
+    return "\n".join(f"{word:<13}{fact}" for word, fact in _facts(file, found, saved, checkpoint))
+
+
+def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, checkpoint: str) -> list[tuple[str, str]]:
+    name = Path(file.path).name
+    wrote = f", TensorFlow {file.tensorflow}" if file.tensorflow else ""
+    on_the_way = f", {len(found.net.graph.nodes):,} of them on the way" if found.images else ""
+    rows = [("graph", f"{name}: {KINDS[file.kind]}{wrote}, {found.operations:,} operations{on_the_way}")]
+    if found.images:
+        freed = "; batch size freed" if found.changes.any_batch else ""
+        rows.append(("images", f"{found.images.tensor} {found.images.dtype} {spelled(found.images.shape)}{freed}"))
+        width = f", {found.width:,} values" if found.width else ""
+        rows.append(("features", f"{found.features}{width}{_done(found)}"))
+    if found.logits:
+        classes = f", {found.classes:,} classes" if found.classes else ""
+        rows.append(("logits", f"{found.logits}{classes}"))
+    conditions = found.changes.conditions
+    for flag in found.flags:
+        resolved = f" ({_count(conditions, 'condition')} resolved)" if conditions else ""
+        rows.append((flag.tensor, f"{flag.value}{resolved}"))
+    for key, signature in file.signatures.items():
+        tensors = [
+            f"{name} {tensor}" for name, (tensor, _, _) in (*signature.inputs.items(), *signature.outputs.items())
+        ]
+        if tensors:
+            rows.append(("signature", f"{key}: {', '.join(tensors)}"))
+    if found.variables:
+        rows.append(("variables", _variables(found)))
+    if saved is not None and found.variables:
+        rows.append(("checkpoint", f"{checkpoint} {_held(found, saved)}"))
+    if unknown := unknown_operations(file):
+        listed = ", ".join(f"{op} ({count})" for op, count in list(unknown.items())[:_NAMED])
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        rows.append(("unknown", f"to this TensorFlow: {listed}{more}"))
+    return rows
+
+
+def end_point_rows(found: Analysis) -> list[dict[str, object]]:
+    """The end points in their order."""
+    return [{"end point": name, "shape": spelled(shape)} for name, shape in found.end_points.items()]
+
+
+def variable_rows(found: Analysis, saved: Collection[str] | None) -> list[dict[str, object]]:
+    """The variables of the net; with a checkpoint, which it has."""
+    rows = []
+    for each in found.variables:
+        row = {
+            "variable": each.key,
+            "dtype": each.spec.dtype,
+            "shape": spelled(each.spec.shape),
+            "trainable": "yes" if each.trainable else "",
+        }
+        if saved is not None:
+            row["checkpoint"] = "has it" if each.key in saved else "lacks it"
+        rows.append(row)
+    return rows
+
+
+def conflict_text(conflicts: Sequence[Conflict]) -> str:
+    """Every conflict: its cause, what it is about, and what to type."""
+    lines = [f"{len(conflicts)} conflict{'s' * (len(conflicts) != 1)}"]
+    for conflict in conflicts:
+        lines.append(conflict.cause)
+        lines += [f"  {name}" for name in conflict.names[:_NAMED]]
+        if len(conflict.names) > _NAMED:
+            lines.append(f"  and {len(conflict.names) - _NAMED} more")
+        lines.append(f"  => {conflict.advice}")
+    return "\n".join(lines)
+
+
+def unknown_operations(file: GraphFile) -> dict[str, int]:
+    """Operation that a current TensorFlow does not know -> how often it is in the file."""
+    known = known_operations()
+    nodes = [*file.nodes, *(node for function in file.functions.values() for node in function.nodes)]
+    counts = Counter(node.op for node in nodes if node.op not in known and node.op not in file.functions)
+    return dict(sorted(counts.items()))
+
+
+def as_json(file: GraphFile, found: Analysis, saved: Collection[str] | None) -> dict[str, object]:
+    """All of it for machines."""
+    images = found.images
+    return {
+        "source": file.path,
+        "format": file.kind,
+        "tensorflow": file.tensorflow or None,
+        "operations": found.operations,
+        "operations_on_the_way": len(found.net.graph.nodes) if images else None,
+        "images": {"tensor": images.tensor, "dtype": images.dtype, "shape": images.shape} if images else None,
+        "features": {"tensor": found.features, "values": found.width} if found.features else None,
+        "logits": {"tensor": found.logits, "classes": found.classes} if found.logits else None,
+        "switches": {flag.tensor: flag.value for flag in found.flags},
+        "changes": {
+            key: list(value) if isinstance(value, tuple) else value for key, value in found.changes._asdict().items()
+        },
+        "end_points": [{"name": name, "shape": shape} for name, shape in found.end_points.items()],
+        "variables": [
+            {
+                "name": each.name,
+                "key": each.key,
+                "dtype": each.spec.dtype,
+                "shape": each.spec.shape,
+                "trainable": each.trainable,
+                **({} if saved is None else {"in_checkpoint": each.key in saved}),
+            }
+            for each in found.variables
+        ],
+        "unknown_operations": unknown_operations(file),
+        "conflicts": [conflict._asdict() for conflict in found.conflicts],
+    }
+
+
+def spelled(shape: Shape) -> str:
+    """
+    >>> spelled((None, 24, 24, 3)), spelled(None)
+    ('[?,24,24,3]', '?')
+    """
+    return "?" if shape is None else f"[{','.join('?' if side is None else str(side) for side in shape)}]"
+
+
+def _done(found: Analysis) -> str:
+    changes = found.changes
+    done = [
+        "dropout removed" if changes.dropout else "",
+        f"{_count(len(changes.batch_norms), 'batch norm')} in inference mode" if changes.batch_norms else "",
+    ]
+    return "".join(f"; {each}" for each in done if each)
+
+
+def _variables(found: Analysis) -> str:
+    trained = sum(each.trainable for each in found.variables)
+    frozen = "; constants of the graph" if any(each.frozen for each in found.variables) else ""
+    parameters = sum(each.spec.parameters for each in found.variables)
+    return f"{len(found.variables):,}, {trained:,} of them trainable, {parameters:,} parameters{frozen}"
+
+
+def _held(found: Analysis, saved: Collection[str]) -> str:
+    lacking = [each.key for each in found.variables if each.key not in saved and not each.frozen]
+    if not lacking:
+        return "has all of them"
+    listed = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
+    return f"lacks {len(lacking):,} of them: {listed}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,155 @@
+"""Variables of a graph: plain, by name, with their place in a checkpoint and whether an optimizer trains them.
+
+A resource variable (a handle that is read) becomes one that gives its value, so that nothing after this has to tell the
+two apart. In a frozen graph the constants that were variables are found by what reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ..errors import CheckpointError
+from ..formats.constants import constant_spec, constant_value
+from ..formats.graph_file import GraphFile
+from ..formats.nodes import Node, attribute, shape_value, type_value
+from ..formats.proto import fields, message, text
+from ..kinds import kinds
+from ..tensors import Spec
+from .graph import Graph, node_of
+from .operations import NORMALISING, VARIABLES
+
+_FARTHEST = 8
+_SHAPES_OF_PLACEHOLDERS = 24  # the graph version from which on a placeholder without sides is a scalar
+_SAVES = {"SaveV2": (1, 3), "Save": (1, 2), "SaveSlices": (1, 3)}  # inputs: the names, and the first tensor
+
+
+class GraphVariable(NamedTuple):
+    """A variable that the net needs. `key` is its name in a checkpoint; `frozen` says that its values are constants of
+    the graph itself."""
+
+    name: str
+    spec: Spec
+    key: str
+    trainable: bool
+    frozen: bool = False
+
+
+def plain(nodes: Iterable[Node], producer: int) -> list[Node]:
+    """The nodes, with every variable one that gives its value. `producer` is the version of the graph."""
+    return [_plain(node, producer) for node in nodes]
+
+
+def _plain(node: Node, producer: int) -> Node:
+    if node.op == "Placeholder" and producer < _SHAPES_OF_PLACEHOLDERS and node.shape() == ():
+        return node.with_attribute("shape", None)  # it says nothing: not that it is a scalar
+    if node.op == "VarHandleOp":
+        attributes = (
+            attribute("dtype", type_value(node.dtype() or "float32")),
+            attribute("shape", shape_value(node.shape())),
+        )
+        return Node(node.name, "VariableV2", (), attributes)
+    if node.op == "ReadVariableOp":
+        dtype = attribute("T", type_value(node.dtype() or "float32"))
+        shapes = [entry for entry in node.attributes if bytes(entry[:16]) == b"\n\x0e_output_shapes"]
+        return Node(node.name, "Identity", node.inputs, (dtype, *shapes))
+    return node
+
+
+def variables_of(
+    file: GraphFile, graph: Graph, keys: Mapping[str, str], frozen: Mapping[str, str]
+) -> list[GraphVariable]:
+    """The variables of a graph that was cut out of a file, in the order of the file.
+
+    `keys` are their names in a checkpoint; `frozen` maps constants that were variables to their names.
+    """
+    trained = trainable_names(file)
+    statistics = _statistics(graph)
+    place = {node.name: number for number, node in enumerate(file.nodes)}
+    found = []
+    for name in sorted(graph.nodes, key=lambda name: place.get(name, len(place))):
+        node = graph.nodes[name]
+        if node.op in VARIABLES:
+            shape = node.shape()
+            if shape is None or None in shape:
+                continue
+            found.append((name, Spec(node.dtype() or "float32", shape), keys.get(name, name), False))
+        elif name in frozen:
+            found.append((name, constant_spec(node), frozen[name], True))
+    kind_of = kinds({key: spec for _, spec, key, _ in found})
+    return [
+        GraphVariable(name, spec, key, _trains(name, spec, kind_of[key].kind, trained, statistics), is_constant)
+        for name, spec, key, is_constant in found
+    ]
+
+
+def without_shape(graph: Graph) -> list[str]:
+    """Variables whose shape the file does not say."""
+    shapes = {name: node.shape() for name, node in graph.nodes.items() if node.op in VARIABLES}
+    return [name for name, shape in shapes.items() if shape is None or None in shape]
+
+
+def _trains(name: str, spec: Spec, kind: str, trained: set[str], statistics: set[str]) -> bool:
+    if trained:
+        return name in trained
+    return kind == "weight" and "float" in spec.dtype and name not in statistics
+
+
+def trainable_names(file: GraphFile) -> set[str]:
+    """The operations of the variables that the file's optimizer could train; empty where it does not say."""
+    names = set()
+    for data in file.collections.get("trainable_variables", ()):
+        for field, wire, content in fields(data):
+            if field == 1:
+                names.add(node_of(text(message(content, wire, "the name of a variable"))))
+    return names
+
+
+def checkpoint_keys(graph: Graph) -> dict[str, str]:
+    """Variable -> its name in a checkpoint, by what the savers write. Parts of partitioned variables are left out."""
+    variables = {name for name, node in graph.nodes.items() if node.op in VARIABLES}
+    keys: dict[str, str] = {}
+    for name, node in graph.nodes.items():
+        if node.op not in _SAVES:
+            continue
+        names_at, first = _SAVES[node.op]
+        inputs = graph.inputs[name]
+        names, slices = (_texts(graph, inputs[i]) if i < len(inputs) else [] for i in (names_at, 2))
+        for number, tensor in enumerate(inputs[first:]):
+            of = _read_from(graph, tensor)
+            is_part = node.op != "Save" and number < len(slices) and slices[number]
+            if of in variables and number < len(names) and not is_part:
+                keys.setdefault(of, names[number])
+    return keys
+
+
+def _read_from(graph: Graph, tensor: str) -> str:
+    """The variable that a saved tensor is read from."""
+    name = node_of(tensor)
+    for _ in range(_FARTHEST):
+        if name not in graph.nodes or graph.nodes[name].op != "Identity" or not graph.inputs[name]:
+            break
+        name = node_of(graph.inputs[name][0])
+    return name
+
+
+def _texts(graph: Graph, tensor: str) -> list[str]:
+    node = graph.nodes.get(node_of(tensor))
+    if node is None or node.op != "Const":
+        return []
+    try:
+        values = constant_value(node)
+    except CheckpointError:
+        return []
+    return [text(value) for value in values.reshape(-1) if isinstance(value, bytes)]
+
+
+def _statistics(graph: Graph) -> set[str]:
+    """What batch norms in inference mode take as mean and variance."""
+    found = set()
+    for name, node in graph.nodes.items():
+        if NORMALISING.search(node.op) and not node.truth("is_training", True):
+            found |= graph.upstream(graph.inputs[name][3:5])
+        elif node.op == "BatchNormWithGlobalNormalization":
+            found |= graph.upstream(graph.inputs[name][1:3])
+    return found

@@ -1,0 +1,132 @@
+"""From layers to tensors: for each variable of a net its names in another world, its axes and its shape there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ..tensors import Spec
+from .reading import Layer, Layout
+
+# Our last component -> theirs, the one that is written first. Keras' files may number the weights of a layer.
+_KERAS = {
+    "weights": ("kernel", "0"),
+    "depthwise_weights": ("kernel", "depthwise_kernel", "0"),
+    "biases": ("bias", "1"),
+    "gamma": ("gamma", "0"),
+    "beta": ("beta", "1"),
+    "moving_mean": ("moving_mean", "running_mean", "2"),
+    "moving_variance": ("moving_variance", "running_std", "3"),
+}
+_KERAS_WITHOUT_GAMMA = {
+    "beta": ("beta", "0"),
+    "moving_mean": ("moving_mean", "running_mean", "1"),
+    "moving_variance": ("moving_variance", "running_std", "2"),
+}
+_TORCH = {
+    "weights": ("weight",),
+    "biases": ("bias",),
+    "gamma": ("weight",),
+    "beta": ("bias",),
+    "moving_mean": ("running_mean",),
+    "moving_variance": ("running_var",),
+}
+_TORCH_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # [out, in, height, width] becomes ours; [out, in] becomes [in, out]
+_STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
+
+
+class Link(NamedTuple):
+    """One tensor in both worlds.
+
+    `kind` is that of its layer. `ours` is its name here. `theirs` are the names that it goes by there, the first of
+    which is written. `axes` say which axis of theirs each of ours is (None: they are the same), where theirs has the
+    shape `unfolded`; in files it has `shape`, the same values in the same order. `fill` is what is written for a tensor
+    that they have and our net has not; when it is read, it is folded into its layer where `folds`, else dropped.
+    """
+
+    kind: str
+    ours: str
+    theirs: tuple[str, ...]
+    spec: Spec
+    axes: tuple[int, ...] | None
+    unfolded: tuple[int, ...]
+    shape: tuple[int, ...]
+    fill: float | None = None
+    folds: bool = False
+
+
+def links(layout: Layout, scope: str, variables: Mapping[str, Spec]) -> tuple[Link, ...]:
+    """The links of all tensors of a net under `scope` whose variables are these, in the order of the other's files."""
+    made = _keras if layout.world == "keras" else _torch
+    return tuple(link for layer in layout.layers for link in made(layer, f"{scope}/{layer.ours}", variables))
+
+
+def _keras(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
+    if layer.kind == "norm":
+        place = _norm(scope, variables)
+        names = _KERAS if f"{place}/gamma" in variables else _KERAS_WITHOUT_GAMMA
+        for word in _STATISTICS:
+            if f"{place}/{word}" in variables:
+                yield _vector("norm", f"{place}/{word}", _named(layer, names[word], "/"), variables)
+        return
+    weights = f"{scope}/{'depthwise_weights' if layer.kind == 'depthwise' else 'weights'}"
+    if weights not in variables:
+        return
+    spec = variables[weights]
+    shape = (math.prod(spec.shape[:-1]), spec.shape[-1]) if layer.kind == "dense" else spec.shape
+    names = _named(layer, _KERAS[weights.rpartition("/")[2]], "/")
+    yield Link(layer.kind, weights, names, spec, None, shape, shape)
+    yield from _biases(layer, scope, _named(layer, _KERAS["biases"], "/"), spec, variables)
+
+
+def _torch(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
+    if layer.kind == "norm":
+        place = _norm(scope, variables)
+        if f"{place}/moving_mean" not in variables:
+            return
+        for word in _STATISTICS:
+            names = _named(layer, _TORCH[word], ".")
+            yield _vector("norm", f"{place}/{word}", names, variables, like=f"{place}/moving_mean")
+        tracked = _named(layer, ("num_batches_tracked",), ".")
+        yield Link("norm", f"{place}/batches", tracked, Spec("int64", ()), None, (), (), fill=0)
+        return
+    weights = f"{scope}/weights"
+    if weights not in variables:
+        return
+    spec = variables[weights]
+    axes = _TORCH_AXES[len(spec.shape)]
+    unfolded = tuple(spec.shape[axes.index(axis)] for axis in range(len(axes)))
+    shape = (unfolded[0], math.prod(unfolded[1:])) if layer.kind == "dense" else unfolded
+    yield Link(layer.kind, weights, _named(layer, _TORCH["weights"], "."), spec, axes, unfolded, shape)
+    yield from _biases(layer, scope, _named(layer, _TORCH["biases"], "."), spec, variables)
+
+
+def _norm(scope: str, variables: Mapping[str, Spec]) -> str:
+    """Where a batch norm's variables lie: in a layer's scope of that name, or directly in its own."""
+    return f"{scope}/BatchNorm" if f"{scope}/BatchNorm/beta" in variables else scope
+
+
+def _biases(
+    layer: Layer, scope: str, theirs: tuple[str, ...], weights: Spec, variables: Mapping[str, Spec]
+) -> Iterator[Link]:
+    name = f"{scope}/biases"
+    if name in variables:
+        yield _vector(layer.kind, name, theirs, variables)
+    elif layer.biased:
+        spec = Spec(weights.dtype, weights.shape[-1:])
+        yield Link(layer.kind, name, theirs, spec, None, spec.shape, spec.shape, fill=0.0, folds=True)
+
+
+def _vector(kind: str, ours: str, theirs: tuple[str, ...], variables: Mapping[str, Spec], like: str = "") -> Link:
+    """The link of a vector; of one that our net has not, of the shape of `like`: a scale of 1, or no shift."""
+    if ours in variables:
+        spec = variables[ours]
+        return Link(kind, ours, theirs, spec, None, spec.shape, spec.shape)
+    spec = variables[like]
+    fill = 1.0 if ours.endswith("/gamma") else 0.0
+    return Link(kind, ours, theirs, spec, None, spec.shape, spec.shape, fill=fill, folds=True)
+
+
+def _named(layer: Layer, words: tuple[str, ...], between: str) -> tuple[str, ...]:
+    return tuple(f"{layer.theirs}{between}{word}" for word in words)

@@ -1,0 +1,166 @@
+"""Which net of which world a file holds, told by names and shapes; nothing is read of its values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from ..plan import Variable
+from ..tensors import Spec
+from .links import Link, links
+from .reading import WORLDS, Layer, Layout, layout_of
+
+_WHOLE = 0.9  # share of a backbone's tensors that must be there, with their shapes
+_KNOWN = re.compile(r"[a-z_]*(kernel|bias|gamma|beta|moving_\w+|running_\w+)|\d+")  # last components of names
+_NUMBERED = re.compile(r"(?:(.*)/)?(conv2d|batch_normalization)(?:_(\d+))?", re.DOTALL)  # layers that Keras names
+# Kind of layer -> its class, as a file of Keras 3 spells it.
+CLASSES = {"conv": "conv2d", "depthwise": "depthwise_conv2d", "dense": "dense", "norm": "batch_normalization"}
+_TITLES = {"keras": "Keras", "torchvision": "torchvision", "timm": "timm"}
+_SOME_CLASSES = 1000  # until the head is seen
+_MOST = 50_000  # tensors; no net of these families has a tenth of it, optimizer slots included
+
+
+class Net(Protocol):
+    """What is needed of a net; `ckpt_tools.nets.net.Net` is one."""
+
+    name: str
+    title: str
+    scope: str
+
+    def variables(self, num_classes: int | None) -> tuple[Variable, ...]: ...
+
+
+class Foreign(NamedTuple):
+    """A net as another library writes it.
+
+    `found` maps a tensor of the file to its link; `missing` are our names of those that are not there, `others` the
+    file's names that the net does not know. `classes` is None where the head is missing or of another kind. `near` says
+    what is not the same function there.
+    """
+
+    world: str
+    net: Net
+    classes: int | None
+    found: Mapping[str, Link]
+    missing: tuple[str, ...]
+    others: tuple[str, ...]
+    near: tuple[str, ...]
+
+    def __str__(self) -> str:
+        title = self.net.title.removeprefix("slim ")
+        classes = "without its head" if self.classes is None else f"{self.classes} classes"
+        return f"{title} of {_TITLES[self.world]}, {classes}"
+
+
+def recognise(specs: Mapping[str, Spec], nets: Iterable[Net]) -> Foreign | None:
+    """The net of another world that a file holds, or None. The one with most tensors that fit wins, and of those that
+    fit alike the first."""
+    if len(specs) > _MOST:
+        return None
+    nets, best = list(nets), None
+    plain, keras = {name: name for name in specs}, _Keras(specs)
+    for world in WORLDS:
+        for net in nets:
+            layout = layout_of(world, net.name)
+            if layout is None:
+                continue
+            found = _match(specs, keras.names(layout.layers) if world == "keras" else plain, net, layout)
+            if found and (best is None or len(found.found) > len(best.found)):
+                best = found
+    return best
+
+
+def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, layout: Layout) -> Foreign | None:
+    """`names` are those of the file, by what the layout calls them."""
+    prefix = _prefix(names, layout)
+    if prefix is None:
+        return None
+    classes = _classes(specs, names, prefix, net, layout)
+    variables = net.variables(classes)
+    wanted = links(layout, net.scope, {variable.name: variable.spec for variable in variables})
+    found, missing = {}, []
+    for link in wanted:
+        source = next((names[prefix + name] for name in link.theirs if prefix + name in names), None)
+        if source is not None and specs[source].shape == link.shape:
+            found[source] = link
+        elif link.fill is None:
+            missing.append(link.ours)
+    roles = {variable.name: variable.role for variable in variables}
+    body = [link.ours for link in wanted if roles.get(link.ours) in ("backbone", "statistic")]
+    if len(set(body) - set(missing)) < _WHOLE * len(body):
+        return None
+    others = tuple(name for name in specs if name not in found)
+    return Foreign(layout.world, net, classes, found, tuple(missing), others, layout.near)
+
+
+def _classes(specs: Mapping[str, Spec], names: Mapping[str, str], prefix: str, net: Net, layout: Layout) -> int | None:
+    """The number of classes by the biases of the head; None where there is none."""
+    variables = net.variables(_SOME_CLASSES)
+    heads = {variable.name: variable.spec for variable in variables if variable.role == "head"}
+    for link in links(layout, net.scope, heads):
+        for name in link.theirs:
+            source = names.get(prefix + name)
+            if source and len(link.shape) == 1 == len(specs[source].shape):
+                return specs[source].shape[0]
+    return None
+
+
+def _prefix(names: Mapping[str, str], layout: Layout) -> str | None:
+    """What stands in front of every name, such as "module."; None where the net's first layer is not there."""
+    first = layout.layers[0].theirs + ("/" if layout.world == "keras" else ".")
+    found = [name[: name.index(first)] for name in names if first in name]
+    whole = [prefix for prefix in found if not prefix or prefix[-1] in "./"]
+    return min(whole, key=len) if whole else None
+
+
+class _Keras:
+    """The names of a file in the terms of Keras' layouts: its own numbers counted from the net's first layer, weights
+    without a name of their own by their number in the layer."""
+
+    def __init__(self, specs: Mapping[str, Spec]) -> None:
+        self.layers: dict[str, list[str]] = {}
+        for name in specs:
+            self.layers.setdefault(name.rpartition("/")[0].removesuffix("/vars"), []).append(name)
+        self.numbered = _by_number(self.layers)
+
+    def names(self, layers: Sequence[Layer]) -> dict[str, str]:
+        """Name in the layout's terms -> name in the file.
+
+        A file of Keras 3 may know a layer by its class and place alone (layers/conv2d_7/vars/0): it is the layer at
+        that place of those of its class in the layout.
+        """
+        renamed = {**_by_place(self.layers, layers), **self.numbered}
+        found = {}
+        for layer, members in self.layers.items():
+            for number, name in enumerate(members):
+                last = name.rpartition("/")[2]
+                word = last if _KNOWN.fullmatch(last) else number
+                found[f"{renamed.get(layer, layer)}/{word}"] = name
+        return found
+
+
+def _by_number(grouped: Iterable[str]) -> dict[str, str]:
+    """conv2d_94, conv2d_95 and so on become conv2d, conv2d_1, in each scope by itself."""
+    numbers: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for layer in grouped:
+        if (found := _NUMBERED.fullmatch(layer)) and not layer.startswith("layers/"):
+            numbers.setdefault((found[1] or "", found[2]), []).append((int(found[3] or 0), layer))
+    renamed = {}
+    for (scope, kind), each in numbers.items():
+        for place, (_, layer) in enumerate(sorted(each)):
+            renamed[layer] = (f"{scope}/" if scope else "") + (f"{kind}_{place}" if place else kind)
+    return renamed
+
+
+def _by_place(grouped: Iterable[str], layers: Sequence[Layer]) -> dict[str, str]:
+    """layers/conv2d_7 is the layout's layer at place 7 among the convolutions."""
+    places: dict[str, list[str]] = {}
+    for layer in layers:
+        places.setdefault(CLASSES[layer.kind], []).append(layer.theirs)
+    renamed = {}
+    for layer in grouped:
+        found = re.fullmatch(r"(?:.*/)?layers/(\w+?)(?:_(\d+))?", layer)
+        if found and int(found[2] or 0) < len(places.get(found[1], ())):
+            renamed[layer] = places[found[1]][int(found[2] or 0)]
+    return renamed

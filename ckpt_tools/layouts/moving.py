@@ -1,0 +1,118 @@
+"""Layouts as operations: a file of another world into slim's names and axes, and a net of slim's into another world."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import SelectionError
+from ..surgery import Background, Fold, Operation
+from ..surgery.relayout import Made, Move, Relayout
+from ..tensors import Spec, Tensors
+from .links import Link, links
+from .matching import CLASSES, Foreign, Net
+from .reading import WORLDS, layout_of
+
+_FEW = 5  # scopes that a note lists
+BACKGROUND = 1001  # classes of slim's ImageNet files, 0 being the background; the other worlds have 1000
+
+
+class WrittenAs(NamedTuple):
+    """How a net gets into another world: operations on its tensors, what has to be said of it, and what there is not
+    the same function."""
+
+    operations: tuple[Operation, ...]
+    notes: tuple[str, ...]
+    near: tuple[str, ...]
+
+
+def to_slim(foreign: Foreign) -> tuple[Operation, ...]:
+    """The operations that make slim's tensors of a file that was recognised.
+
+    What the file has beyond the net is left out, except scales and biases that a batch norm's layer can take: they are
+    folded into it, exactly.
+    """
+    parts, folds = [], []
+    for source, link in foreign.found.items():
+        if link.fill is None or link.folds:
+            parts.append(_inward(source, link))
+        if link.folds:
+            folds.append("gamma" if link.ours.endswith("/gamma") else "biases")
+    reason = f"no variable of {foreign.net.title}"
+    what = tuple(word for word in ("gamma", "biases") if word in folds)
+    folding = (Fold(what, tuple(f"/{link.ours}" for link in foreign.found.values() if link.folds)),) if what else ()
+    return (Relayout(tuple(parts), reason), *folding)
+
+
+def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = False, places: bool = False) -> WrittenAs:
+    """The operations that write the net's variables among `tensors`, under slim's names, as `world` does.
+
+    A background class goes, since no other world has one, unless `background` keeps it. With `places` the result says
+    as well where in a file of Keras 3 each tensor lies (`Tensors.stored_names`). Raises SelectionError where
+    the world does not have the net, or a variable of its backbone is missing.
+    """
+    layout = layout_of(world, net.name)
+    if layout is None:
+        known = [each for each in WORLDS if layout_of(each, net.name)]
+        hint = f"; it is known how {' and '.join(known)} {'do' if known[1:] else 'does'}" if known else ""
+        raise SelectionError(f"--layout {world}: it is not known how {world} writes {net.title}{hint}")
+    specs, variables = tensors.specs(), {variable.name: variable for variable in net.variables(1)}
+    there = {name: specs[name] for name in variables if name in specs}
+    missing = [n for n, variable in variables.items() if n not in there and variable.role in ("backbone", "statistic")]
+    if missing:
+        raise SelectionError(f"{len(missing)} variables of {net.title} are not there, such as {missing[0]}")
+    operations, notes = [], []
+    axes = {name: variables[name].class_axis for name in there if variables[name].class_axis is not None}
+    if not background and {there[name].shape[axis] for name, axis in axes.items()} == {BACKGROUND}:
+        operations.append(Background("drop", tuple(f"/{name}" for name in axes)))
+        there |= {name: _one_less(there[name], axis) for name, axis in axes.items()}
+        notes.append("class 0, the background, is left out: classes 1 to 1000 are 0 to 999 there")
+    wanted = links(layout, net.scope, there)
+    written = {link.ours for link in wanted}
+    if left := [name for name in there if name not in written]:
+        notes.append(f"no place there: {', '.join(_scopes(left))}")
+    if others := [name for name in specs if name not in variables]:
+        notes.append(f"no part of the net, and left out: {', '.join(_scopes(others))}")
+    if not any(variables[name].role == "head" for name in written & set(variables)):
+        notes.append("the classifier is not there")
+    parts, keys = tuple(map(_outward, wanted)), _places(wanted) if places else ()
+    return WrittenAs((*operations, Relayout(parts, f"no place in {world}", keys)), tuple(notes), layout.near)
+
+
+def _scopes(names: Sequence[str]) -> list[str]:
+    """The first two components of names, each once, and not too many."""
+    scopes = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in names))
+    return scopes[:_FEW] + ([f"and {len(scopes) - _FEW} more"] if len(scopes) > _FEW else [])
+
+
+def _places(wanted: Sequence[Link]) -> tuple[tuple[str, str], ...]:
+    """For each name of theirs its place in a file of Keras 3: layers of a class are counted, and so are a layer's
+    variables."""
+    places: dict[str, str] = {}
+    layers, weights = Counter[str](), Counter[str]()
+    keys = []
+    for link in wanted:
+        layer = link.theirs[0].rpartition("/")[0]
+        if layer not in places:
+            kind = CLASSES[link.kind]
+            places[layer] = f"layers/{kind}_{layers[kind]}" if layers[kind] else f"layers/{kind}"
+            layers[kind] += 1
+        keys.append((link.theirs[0], f"{places[layer]}/vars/{weights[layer]}"))
+        weights[layer] += 1
+    return tuple(keys)
+
+
+def _one_less(spec: Spec, axis: int) -> Spec:
+    return Spec(spec.dtype, tuple(length - (i == axis) for i, length in enumerate(spec.shape)))
+
+
+def _inward(source: str, link: Link) -> Move:
+    return Move(source, link.ours, link.unfolded, link.axes, link.spec.shape)
+
+
+def _outward(link: Link) -> Move | Made:
+    if link.fill is not None:
+        return Made(link.theirs[0], Spec(link.spec.dtype, link.shape), link.fill)
+    back = None if link.axes is None else tuple(link.axes.index(axis) for axis in range(len(link.axes)))
+    return Move(link.ours, link.theirs[0], link.spec.shape, back, link.shape)

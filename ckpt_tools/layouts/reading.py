@@ -1,0 +1,126 @@
+"""Reads the files in which the layouts are written down.
+
+    net vgg_16 vgg_19                               begins what is said of these nets
+    near  WHAT IS DIFFERENT                         the other library computes something else there
+    each b=1..5                                     until `end`, for each value; several `each` are nested,
+    each u=1..36 n=12,18..                          several variables of one go side by side; 12,18.. counts on by 6
+    conv conv{b}/conv{b}_{u}  block{b}_conv{u}      KIND, scope of our layer below the net's, the layer there; {u-1}
+    end                                             counts as well. A layer that our net has not has no row in it.
+    as torchvision                                  the rows of another file, where the nets are the same,
+    without fc6 fc7                                 except those of these scopes
+
+KIND is conv, depthwise, dense or norm; `block` is a convolution NAME.conv and its norm NAME.bn; `+bias` says that the
+layer there has a bias where ours has a batch norm alone. Rows stand in the order of the other library's files.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+WORLDS = ("keras", "torchvision", "timm")
+
+
+class Layer(NamedTuple):
+    """A layer: its scope below our net's, and its name in the other library."""
+
+    kind: str  # "conv", "depthwise", "dense", "norm"
+    ours: str
+    theirs: str
+    biased: bool  # there it has a bias that ours may have not
+
+
+class Layout(NamedTuple):
+    """What a world's file says of a net. `near` are sentences on what is not the same function there."""
+
+    world: str
+    layers: tuple[Layer, ...]
+    near: tuple[str, ...]
+
+
+def layout_of(world: str, net: str) -> Layout | None:
+    """How `world` writes the net of this name; None where its file says nothing of it."""
+    return _layouts(world).get(net)
+
+
+@functools.cache
+def _layouts(world: str) -> dict[str, Layout]:
+    found = {}
+    text = Path(__file__).with_name(f"{world}.txt").read_text(encoding="utf-8")
+    lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    starts = [number for number, words in enumerate(lines) if words[0] == "net"]
+    for start, end in itertools.pairwise([*starts, len(lines)]):
+        for net in lines[start][1:]:
+            found[net] = _section(world, net, lines[start + 1 : end])
+    return found
+
+
+def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
+    layers, near = [], []
+    for words in _expanded(iter(lines)):
+        kind, _, bias = words[0].partition("+")
+        if kind == "near":
+            near.append(" ".join(words[1:]))
+        elif kind == "as":
+            _, layers, near = (list(part) if part is not world else part for part in _layouts(words[1])[net])
+        elif kind == "without":
+            layers = [layer for layer in layers if layer.ours.split("/")[0] not in words[1:]]
+        elif kind == "block":
+            layers += [
+                Layer("conv", words[1], f"{words[2]}.conv", False),
+                Layer("norm", words[1], f"{words[2]}.bn", False),
+            ]
+        else:
+            layers.append(Layer(kind, words[1], words[2], bool(bias)))
+    return Layout(world, tuple(layers), tuple(near))
+
+
+def _expanded(lines: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The lines with every `each` written out."""
+    loops: list[list[dict[str, object]]] = []
+    held: list[list[str]] = []
+    for words in lines:
+        if words[0] == "each":
+            loops.append(_values(words[1:]))
+        elif words[0] == "end":
+            for values in itertools.product(*loops):
+                known = {name: value for each in values for name, value in each.items()}
+                yield from ([_filled(word, known) for word in row] for row in held)
+            loops, held = [], []
+        elif loops:
+            held.append(words)
+        else:
+            yield words
+
+
+def _values(definitions: Sequence[str]) -> list[dict[str, object]]:
+    """The values that the variables of one `each` take side by side."""
+    columns = {name: _sequence(text) for name, text in (each.split("=") for each in definitions)}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=False)]
+
+
+def _sequence(text: str) -> Iterator[object]:
+    """`1..4`, `a,b,c`, or `12,18..`, which has no end.
+
+    >>> list(_sequence("1..3")), list(_sequence("b,c")), list(itertools.islice(_sequence("12,18.."), 3))
+    ([1, 2, 3], ['b', 'c'], [12, 18, 24])
+    """
+    if text.endswith(".."):
+        first, second = map(int, text[:-2].split(","))
+        return itertools.count(first, second - first)
+    if ".." in text:
+        first, last = map(int, text.split(".."))
+        return iter(range(first, last + 1))
+    return iter(int(word) if word.isdigit() else word for word in text.split(","))
+
+
+def _filled(word: str, known: Mapping[str, object]) -> str:
+    def value(found: re.Match) -> str:
+        held = known[found[1]]
+        return str(held + int(found[2])) if found[2] else str(held)
+
+    return re.sub(r"\{(\w)([+-]\d+)?\}", value, word)

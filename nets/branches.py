@@ -1,0 +1,46 @@
+"""Inception modules written as their papers draw them: a line a branch, a word a layer.
+
+    Conv2d_0a_1x1 192 | Conv2d_0b_1x7 224 | Conv2d_1a_3x3 256 /2
+
+A layer is the name that slim gives it, which ends in its kernel, and for a convolution its channels. `/2` is a stride
+of 2, which goes without padding in all modules, as does `valid`. Layers joined by `&` read the same input, and their
+outputs are put side by side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import tensorflow.compat.v1 as tf
+from tf_slim import layers
+
+_POOLINGS = {"AvgPool": "avg_pool2d", "MaxPool": "max_pool2d"}
+
+
+def branches(inputs: tf.Tensor, lines: Sequence[str]) -> tf.Tensor:
+    """The branches on `inputs` [batch, height, width, channels] in the scopes Branch_0, Branch_1, ..., side by side."""
+    outputs = []
+    for number, line in enumerate(lines):
+        with tf.variable_scope(f"Branch_{number}"):
+            outputs.append(chain(inputs, line))
+    return tf.concat(outputs, axis=3)
+
+
+def chain(inputs: tf.Tensor, line: str) -> tf.Tensor:
+    """The layers of a line, one after the other."""
+    for step in line.split("|"):
+        outputs = [_layer(inputs, text) for text in step.split("&")]
+        inputs = outputs[0] if len(outputs) == 1 else tf.concat(outputs, axis=3)
+    return inputs
+
+
+def _layer(inputs: tf.Tensor, text: str) -> tf.Tensor:
+    name, *words = text.split()
+    kernel = [int(side) for side in re.search(r"_(\d+)x(\d+)$", name).groups()]
+    stride = 2 if "/2" in words else 1
+    how = {"stride": stride, "padding": "VALID" if stride == 2 or "valid" in words else "SAME", "scope": name}
+    pooling = _POOLINGS.get(name.partition("_")[0])
+    if pooling:  # looked up when it is called: see layers.py
+        return getattr(layers, pooling)(inputs, kernel, **how)
+    return layers.conv2d(inputs, int(words[0]), kernel, **how)

@@ -1,0 +1,204 @@
+"""Puts a net that was found in a graph file into the current `tf.compat.v1` graph, on variables of ours.
+
+What is imported is what `ckpt_tools.graphs` cut out and brought to inference form: no assignment, no pipeline, no
+switch, nothing that touches a file. Each call imports it once more, on the same variables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from ckpt_tools.errors import DamagedError, UnsupportedError
+from ckpt_tools.formats.graph_file import GraphFile, graph_bytes
+from ckpt_tools.formats.nodes import Node
+from ckpt_tools.graphs.analysis import Analysis
+from ckpt_tools.graphs.graph import node_of, output_of
+from ckpt_tools.graphs.safety import functions_called
+from ckpt_tools.graphs.variables import GraphVariable
+from ckpt_tools.plan import Conflict
+
+SIDES = (24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 227, 231, 256, 299, 300, 331, 384, 448, 512)  # as people have
+_IMAGES = 3  # that the check computes
+_NEAR = 1e-4  # relative difference that the number of images in a batch may make
+_TIMEOUT = 120_000  # milliseconds: a stranger's loop need not end
+
+
+class Imported(NamedTuple):
+    """An imported net.
+
+    `features` has shape [batch, width], `logits` [batch, classes], None where the net has none. `end_points` are by the
+    names of their tensors in the file, from the images to the features. `variables` are by name.
+    """
+
+    features: tf.Tensor
+    logits: tf.Tensor | None
+    end_points: dict[str, tf.Tensor]
+    variables: dict[str, tf.Variable]
+
+
+def import_net(
+    file: GraphFile, found: Analysis, images: tf.Tensor, *, thawed: Collection[str] = (), name: str = "imported"
+) -> Imported:
+    """Imports the net that was found in a file, computing on `images` [batch, height, width, channels].
+
+    `thawed` names constants of a frozen graph that become variables. `name` is the scope of the operations; variables
+    have the names that they have in the file.
+    Raises UnsupportedError for images that do not fit, DamagedError where TensorFlow does not take the graph.
+    """
+    graph = found.net.graph
+    images = fitted(images, found)
+    variables = {each.name: _variable(each) for each in found.variables if not each.frozen or each.name in thawed}
+    given = {f"{node_of(found.images.tensor)}:0": images}
+    given |= {f"{name}:0": variable.value() for name, variable in variables.items()}
+    left_out = {node_of(tensor) for tensor in given}
+    nodes = [node for node in graph.nodes.values() if node.name not in left_out]
+    used = {f"{node_of(tensor)}:{output_of(tensor)}" for tensors in graph.inputs.values() for tensor in tensors}
+    goals = list(dict.fromkeys([found.features, *found.net.goals, *found.end_points]))
+    wanted = [f"{node_of(goal)}:{output_of(goal)}" for goal in goals]
+    definition = tf.GraphDef()
+    definition.ParseFromString(
+        graph_bytes(map(_portable, nodes), functions_called(nodes, file.functions), file.versions)
+    )
+    try:
+        made = tf.graph_util.import_graph_def(
+            definition,
+            input_map={tensor: value for tensor, value in given.items() if tensor in used},
+            return_elements=[tensor for tensor in wanted if tensor not in given],
+            name=name,
+        )
+    except (ValueError, tf.errors.OpError, KeyError, TypeError) as error:
+        raise DamagedError(f"TensorFlow does not take the net in it: {_first_line(error)}", path=file.path) from None
+    tensors = {**given, **dict(zip([tensor for tensor in wanted if tensor not in given], made, strict=True))}
+    by_goal = {goal: tensors[tensor] for goal, tensor in zip(goals, wanted, strict=True)}
+    logits = by_goal[found.logits] if found.logits else None
+    return Imported(
+        _rows(by_goal[found.features], found.pooled),
+        None if logits is None else _rows(logits, "flat"),
+        {point: by_goal[point] for point in found.end_points},
+        variables,
+    )
+
+
+def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
+    """Images [batch, height, width, channels] in the shape and type that the net takes."""
+    wanted = found.images.shape
+    if wanted is not None and len(wanted) == 2:
+        images = tf.reshape(images, [-1, math.prod(images.shape[1:].as_list())])
+    elif wanted is not None and len(wanted) == 3:
+        if images.shape[3] != 1:
+            raise UnsupportedError(f"the net takes grey images, these have {images.shape[3]} channels")
+        images = tf.squeeze(images, [3])
+    sides = images.shape[1:].as_list()
+    if wanted is not None and len(wanted) == len(sides) + 1:
+        differ = [side for side, own in zip(sides, wanted[1:], strict=True) if None not in (side, own) and side != own]
+        if differ:
+            raise UnsupportedError(f"the net takes images of {_spelled(wanted[1:])}, these are {_spelled(sides)}")
+    return tf.saturate_cast(images, tf.as_dtype(found.images.dtype))
+
+
+def check_import(
+    file: GraphFile, found: Analysis, shape: Sequence[int], values: Mapping[str, Callable[[], np.ndarray]]
+) -> list[Conflict]:
+    """What is wrong with a net that can be imported: conflicts, found by computing on a few random images.
+
+    shape: of one image, [height, width, channels]. values: variable -> a function that gives its value; one that is not
+    there gets small random numbers.
+    The features of an image must be the same twice, the same alone and among others, others for another image, and one
+    row an image.
+    """
+    random = np.random.default_rng(0)
+    brightest = 255 if found.images.dtype == "uint8" else 1
+    images = random.uniform(0, brightest, (_IMAGES, *shape)).astype("float32")
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(operation_timeout_in_ms=_TIMEOUT)) as session:
+        fed = tf.placeholder(tf.float32, [None, *shape])
+        made = import_net(file, found, fed)
+        for name, variable in made.variables.items():
+            value = values[name]() if name in values else random.normal(0, 0.05, variable.shape.as_list())
+            variable.load(np.asarray(value, variable.dtype.as_numpy_dtype), session)
+        if made.features.shape.rank is None or made.features.shape[0] is not None:
+            text = f"{found.features} has the shape {made.features.shape}: it must take any number of images."
+            return [Conflict("the number of images is fixed", (found.features,), text)]
+        try:
+            together, again = (session.run(made.features, {fed: images}) for _ in range(2))
+            alone = [session.run(made.features, {fed: images[i : i + 1]}) for i in range(_IMAGES)]
+        except tf.errors.OpError as error:
+            return [Conflict("the net does not run", (found.features,), f"TensorFlow says: {_first_line(error)}.")]
+    return _wrong(found.features, together, again, alone)
+
+
+def sides_that_fit(file: GraphFile, found: Analysis, channels: int, sides: Sequence[int] = SIDES) -> list[int]:
+    """Of these sides, in pixels, those that a net takes which does not say its own: one row of features an image.
+
+    A net that reshapes to a fixed number of values takes images of wrong sides, too, and mixes their rows.
+    """
+    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(operation_timeout_in_ms=_TIMEOUT)) as session:
+        fed = tf.placeholder(tf.float32, [None, None, None, channels])
+        features = import_net(file, found, fed).features
+        session.run(tf.global_variables_initializer())
+        fitting = []
+        for side in sides:
+            try:
+                rows = session.run(features, {fed: np.zeros((_IMAGES, side, side, channels), "float32")})
+            except tf.errors.OpError:
+                continue
+            if len(rows) == _IMAGES:
+                fitting.append(side)
+    return fitting
+
+
+def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[np.ndarray]) -> list[Conflict]:
+    rows = len(together)
+    if rows != _IMAGES or any(len(each) != 1 for each in alone):
+        text = f"{features} has {rows} rows for {_IMAGES} images: --features names another tensor."
+        return [Conflict("not one row an image", (features,), text)]
+    conflicts = []
+    if together.tobytes() != again.tobytes():
+        text = f"{features} is another each time: something random is left. --features NAME cuts in front of it."
+        conflicts.append(Conflict("not the same twice", (features,), text))
+    size = float(np.abs(together).max()) or 1.0
+    apart = float(np.abs(together - np.concatenate(alone)).max()) / size
+    if not apart <= _NEAR:
+        text = f"{features} of an image differs by {apart:.2g} with the images beside it: the batch normalises it."
+        conflicts.append(Conflict("images depend on each other", (features,), text))
+    if any(np.array_equal(together[0], each) for each in together[1:]):
+        text = f"{features} is the same for different images: --features or --input names another tensor."
+        conflicts.append(Conflict("images make no difference", (features,), text))
+    return conflicts
+
+
+def _variable(made: GraphVariable) -> tf.Variable:
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+        return tf.get_variable(made.name, made.spec.shape, tf.as_dtype(made.spec.dtype), trainable=made.trainable)
+
+
+def _portable(node: Node) -> Node:
+    """A node without what another TensorFlow wrote for itself: shapes that it inferred, gradients of its own, where a
+    node must lie."""
+    for attribute in ("_output_shapes", "_gradient_op_type", "_class"):
+        if node.attribute(attribute) is not None:
+            node = node.with_attribute(attribute, None)
+    return node
+
+
+def _rows(tensor: tf.Tensor, pooled: str) -> tf.Tensor:
+    """[batch, values] of a tensor that may be a map."""
+    if tensor.shape.rank == 4 and tensor.shape[1:3] != (1, 1) and pooled == "mean":
+        tensor = tf.reduce_mean(tensor, [1, 2])
+    if tensor.shape.rank is not None and tensor.shape.rank > 2:
+        sides = tensor.shape[1:].as_list()
+        if None not in sides:
+            tensor = tf.reshape(tensor, [-1, math.prod(sides)])
+    return tf.cast(tensor, tf.float32)
+
+
+def _spelled(sides: Sequence[int | None]) -> str:
+    return " x ".join("any" if side is None else str(side) for side in sides)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

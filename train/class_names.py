@@ -1,0 +1,125 @@
+"""Which class of a net is meant: what a labels file calls the classes, and which of them a label of the data is.
+
+Names are compared before positions, and labels that are numbers are the classes of these numbers. Where names and
+positions could mean different classes, a note for people says which were taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError, RecipeError, nearest
+from ..labels import BACKGROUND, plain
+from .evaluation import HALF
+from .labelling import Names, compared, is_number
+from .objective import values_by_label
+
+if TYPE_CHECKING:
+    from .inference import Classifier
+
+WITH_BACKGROUND = 1001  # classes of slim's ImageNet nets that have one
+_SHOWN = 3  # pairs in a note
+
+
+def names_for(classifier: Classifier, file: Names) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names that a labels file gives to the classes of the net, in their order, and notes.
+
+    Raises DataError for a file with another number of names, and for one that gives the names of a run's classes to
+    other ones of them.
+    """
+    count, ids = classifier.classes, sorted(file.of)
+    names = [file.of[i] for i in ids]
+    notes = []
+    if len(names) == count + 1 and names[0] == BACKGROUND:
+        names = names[1:]
+        notes.append(f"{file.by} names a background class, which the net does not have: it is passed over")
+    elif len(names) == count - 1 and (ids[0] == 1 or count == classifier.net.classes == WITH_BACKGROUND):
+        names = [BACKGROUND, *names]
+        notes.append(f"{file.by} names {count - 1:,} classes: the net's class 0 is taken for slim's background class")
+    elif len(names) == count and ids != list(range(count)):
+        notes.append(f"{file.by} counts from {ids[0]}: its names are taken in their order")
+    if len(names) != count:
+        raise DataError(f"{len(names):,} labels, but the net has {count:,} classes", path=file.by)
+    if classifier.named:
+        own = Names("the run", dict(enumerate(classifier.labels)))
+        notes += compared(own, Names(file.by, dict(enumerate(names))))
+    return tuple(names), tuple(notes)
+
+
+def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[int], str]:
+    """For each label of a data set the class that the net has for it, and a note for people where positions could mean
+    something else than names.
+
+    By name where the net's classes have names, by number where labels are numbers; else by order, where a net with one
+    class more than the data has its background class first, as slim's ImageNet nets.
+    Raises DataError for labels that the net has no class for.
+    """
+    count = classifier.classes
+    if classifier.named:
+        found = _by_name(labels, classifier.labels)
+        missing = [label for label, place in zip(labels, found, strict=True) if place is None]
+        if not missing:
+            moved = found != list(range(len(labels)))
+            return found, "classes are compared by name: their order here is another" if moved else ""
+        if len(missing) < len(labels):
+            fact = f"the net has no class {', '.join(missing[:5])}{nearest(missing[0], classifier.labels)}"
+            raise DataError(fact, advice="Its classes are in labels.txt.")
+    numbers = [int(label) for label in labels if is_number(label) and int(label) < count]
+    if len(numbers) == len(labels) == len(set(numbers)):
+        pairs = _pairs(classifier, labels, numbers) if classifier.named else ""
+        note = f"the labels are numbers, and taken for the net's classes of these numbers{pairs}"
+        if not classifier.named and classifier.net.class_offset and count == classifier.net.classes:
+            note += "; slim's ImageNet records count from 1, and its net from 0: for these give --labels"
+        return numbers, note
+    unknown = "none of the labels is known by name" if classifier.named else "the net's classes have no names"
+    if len(labels) == count:
+        places = list(range(count))
+        return places, f"{unknown}: classes are compared by their order{_pairs(classifier, labels, places)}"
+    if len(labels) == count - 1 and not classifier.named:
+        return list(
+            range(1, count)
+        ), "the net's class 0 is taken for slim's background class, the others in their order"
+    fact = f"the data has {len(labels):,} classes, the net {count:,}"
+    raise DataError(fact, advice="Give --labels, a file that names the net's classes in order.")
+
+
+def thresholds_of(classifier: Classifier, texts: Sequence[str]) -> tuple[float, ...] | None:
+    """The probability from which on each class is predicted, from --threshold; None where an image has one label.
+
+    Raises RecipeError for an unknown class, for no probability, and where an image has one label: the likeliest.
+    """
+    if not classifier.many:
+        if texts:
+            raise RecipeError(f"--threshold {texts[0]}: the net predicts one label an image, the likeliest")
+        return None
+    found = values_by_label("--threshold", texts, classifier.labels, HALF)
+    if max(found) > 1:
+        raise RecipeError(f"--threshold {max(found):g}: a probability is at most 1")
+    return tuple(found)
+
+
+def true_classes(places: Sequence[int], label_ids: np.ndarray, count: int) -> np.ndarray:
+    """The net's classes of examples, int64 [n], from the labels of their data set, label i being the net's class
+    places[i]. Of examples that may have several bool [n, count].
+    """
+    if label_ids.ndim == 1:
+        return np.asarray(places)[label_ids]
+    found = np.zeros((len(label_ids), count), bool)
+    found[:, places] = label_ids
+    return found
+
+
+def _by_name(labels: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """The place of each label among the known ones; of names that several classes have, the first with the first."""
+    exact = {label: i for i, label in enumerate(known)}
+    paired = {name: i for i, name in enumerate(plain(known))}
+    return [paired.get(name, exact.get(label)) for label, name in zip(labels, plain(labels), strict=True)]
+
+
+def _pairs(classifier: Classifier, labels: Sequence[str], places: Sequence[int]) -> str:
+    """The first labels with the classes that they are taken for."""
+    shown = [f"{label} is {classifier.labels[place]}" for label, place in zip(labels, places, strict=True)][:_SHOWN]
+    return f" ({', '.join(shown)}{', ...' if len(labels) > _SHOWN else ''})"

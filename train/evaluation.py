@@ -1,0 +1,147 @@
+"""What was found of a net on labelled images: figures of each class and of all, and the surest errors.
+
+Where an image has one label, its class is the likeliest one. Where it may have several (`--labels-per-image many`),
+each class is predicted by itself, from a threshold on: `true` and `predicted` are matrices, and average precision,
+which needs no threshold, is what nets are compared by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import metrics
+from .examples import Examples, label_text
+
+HALF = 0.5  # threshold, unless another is given
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was found. `rows` are per class, `summary` is what --json prints; arrays are in the order of the images
+    that could be decoded.
+    """
+
+    labels: tuple[str, ...]
+    rows: list[dict[str, object]]
+    summary: dict[str, object]
+    confusion: np.ndarray  # int64 [classes, classes], true classes down; of several labels [classes, 2, 2]
+    examples: Examples
+    true: np.ndarray  # int64 [n]; of several labels bool [n, classes]
+    predicted: np.ndarray  # likewise
+    probabilities: np.ndarray  # float64 [n, classes]
+    features: np.ndarray | None = None  # float32 [n, channels], what reached the head
+
+    @property
+    def many(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.true.ndim == 2
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float64 [n]: the probability of the predicted class."""
+        return self.probabilities[np.arange(len(self.predicted)), self.predicted]
+
+
+def summarise(
+    origin: Mapping[str, object],
+    labels: Sequence[str],
+    examples: Examples,
+    true: np.ndarray,
+    logits: np.ndarray,
+    *,
+    top: int = 5,
+    worst: int = 9,
+    thresholds: Sequence[float] | None = None,
+) -> Evaluation:
+    """All figures from logits float32 [n, classes] and the true classes of the examples: int [n], or of several labels
+    0 and 1 [n, classes], where `thresholds` say from which probability on each class is predicted.
+
+    `origin` is what the summary says of the net and its checkpoint.
+    """
+    if true.ndim == 2:
+        return summarise_many(origin, labels, examples, true.astype(bool), logits, thresholds, worst)
+    probabilities = metrics.softmax(logits)
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(predicted)), predicted]
+    confusion = metrics.confusion_matrix(true, predicted, len(labels))
+    rows = metrics.per_class(confusion, labels)
+    wrong = np.flatnonzero(predicted != true)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:worst]
+    errors = [
+        {
+            "file": examples.names[i],
+            "true": labels[true[i]],
+            "predicted": labels[predicted[i]],
+            "probability": float(confidence[i]),
+        }
+        for i in wrong
+    ]
+    summary: dict[str, object] = {
+        **origin,
+        "images": len(true),
+        "classes": len(labels),
+        "accuracy": float((predicted == true).mean()),
+        "loss": metrics.cross_entropy(true, logits),
+        **{f"macro_{figure}": metrics.macro(rows, figure) for figure in ("precision", "recall", "f1")},
+        "labels": list(labels),
+        "confusion": confusion.tolist(),
+        "worst": errors,
+    }
+    if 1 < top < len(labels):
+        summary[f"top_{top}_accuracy"] = metrics.top_k_accuracy(true, logits, top)
+    return Evaluation(tuple(labels), rows, summary, confusion, examples, true, predicted, probabilities)
+
+
+def summarise_many(
+    origin: Mapping[str, object], labels: Sequence[str], examples: Examples, true: np.ndarray, logits: np.ndarray,
+    thresholds: Sequence[float] | None, worst: int,
+) -> Evaluation:  # fmt: skip
+    """The same where an image may have several labels: `true` is bool [n, classes]."""
+    probabilities = metrics.sigmoid(logits)
+    needed = np.full(len(labels), HALF) if thresholds is None else np.asarray(thresholds)
+    predicted = probabilities >= needed
+    confusion = metrics.confusion_of_each(true, predicted)
+    rows = metrics.per_label(confusion, labels, true, probabilities, needed)
+    decisions = int(confusion[:, 1, 1].sum()), int(predicted.sum()), int(true.sum())
+    summary: dict[str, object] = {
+        **origin,
+        "images": len(true),
+        "classes": len(labels),
+        "labels_per_image": "many",
+        "mean_average_precision": metrics.macro(rows, "average_precision"),
+        "macro_auc": metrics.mean_of(rows, "auc"),
+        "accuracy": float((predicted == true).mean()),
+        "exact_match": float((predicted == true).all(axis=1).mean()),
+        "loss": metrics.binary_cross_entropy(true, logits),
+        **{f"macro_{figure}": metrics.macro(rows, figure) for figure in ("precision", "recall", "f1")},
+        "micro_f1": metrics.ratio(2 * decisions[0], decisions[1] + decisions[2]),
+        "labels": list(labels),
+        "confusion": confusion.tolist(),
+        "worst": surest_mistakes(labels, examples, true, predicted, probabilities, worst),
+    }
+    return Evaluation(tuple(labels), rows, summary, confusion, examples, true, predicted, probabilities)
+
+
+def surest_mistakes(
+    labels: Sequence[str], examples: Examples, true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray,
+    most: int,
+) -> list[dict[str, object]]:  # fmt: skip
+    """The images whose labels the net was surest of and wrong about, with the label that was predicted or missed."""
+    sureness = np.where(true != predicted, np.where(predicted, probabilities, 1 - probabilities), -1)
+    label = sureness.argmax(axis=1)
+    order = np.argsort(-sureness.max(axis=1), kind="stable")[:most]
+    return [
+        {
+            "file": examples.names[i],
+            "label": labels[label[i]],
+            "present": bool(true[i, label[i]]),
+            "probability": float(probabilities[i, label[i]]),
+            "true": label_text(true[i], labels),
+            "predicted": label_text(predicted[i], labels),
+        }
+        for i in order
+        if sureness[i].max() >= 0
+    ]

@@ -1,0 +1,287 @@
+"""Photos in class folders, as people lay them out.
+
+    photos/cat/1.jpg                       class folders, split by a seed
+    photos/train/cat/1.jpg  photos/val/... splits, by any of the words of splits.py, in any case
+    photos/photos/...                      one folder around all of it, or around each split
+
+What is left out is named in the notes of the data set; where it cannot be told what is a class, it is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from ..labels import BACKGROUND, writable
+from .examples import DataSet, Examples, in_splits, named
+from .exif import HEAD, UPRIGHT, orientation
+from .labelling import is_number, sorted_names
+from .splits import said_by, split_of
+
+PHOTO_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+HEADERS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+TOO_MANY = 0.05  # of the photos may be unreadable before a run stops
+LFS = b"version https://git-lfs"
+OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
+OWN_FOLDER = "Put the images of each class in a folder of its own, or give a CSV of them with --labels-csv."
+
+
+def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
+    """The photos below `root`, whose classes are the names of folders; `names` is what a labels file says.
+
+    Raises DataError where there are none, and where it cannot be told which folders are the classes.
+    """
+    # --- which folders are splits, which are classes ---
+    home = unwrapped(root)
+    home = root if split_of(home.name) else home  # a test folder alone
+    splits, others = find_splits(home)
+    folders = {split: unwrapped(folder) for split, folder in splits.items()} or {"train": home}
+    first = folders.get("train") or next(iter(folders.values()))
+    classes = class_folders(first)
+    if not classes:
+        loose = sum(map(is_image, files_in(first)))
+        fact = f"{loose:,} images lie in no class folder" if loose else "no class folders with images"
+        raise DataError(fact, path=first, advice=OWN_FOLDER)
+    check_classes(first, classes)
+    labels = ordered_labels(classes, names)
+
+    # --- the photos ---
+    photos, found = _Photos(root), {}
+    for split, folder in folders.items():
+        inside = class_folders(folder)
+        if not set(inside) & set(labels):  # the one folder in it is a class after all
+            inside = class_folders(folder := splits[split])
+        strangers = [name for name in inside if name not in labels]
+        if split != "train" and strangers == inside and len(inside) < 2:
+            photos.pass_over(folder)
+        elif strangers:
+            raise DataError(f"no training images for {named('class', strangers)}", path=folder)
+        else:
+            found[split] = photos.list(folder, labels)
+            photos.look_beside(folder)
+    if home not in folders.values():
+        photos.look_beside(home)
+    photos.check(sum(map(len, found.values())))
+
+    notes = [f"the data lie in {writable(home.relative_to(root))}"] if home != root else []
+    notes += [f"left out, no split: {named('folder', others)}"] if others else []
+    renamed = [f"{folder} is {label}" for folder, label in labels.items() if label != writable(folder)]
+    notes += [f"the labels file names the folders: {'; '.join(renamed[:3])}"] if renamed else []
+    notes += photos.notes()
+    return in_splits(labels.values(), found, "folder", root, notes, turned=photos.turned)
+
+
+# --- which folder is what ------------------------------------------------------------------------------------------
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in it, links followed, in the order of their names. Hidden ones and those of tools are no part of
+    any data set (.ipynb_checkpoints, __MACOSX)."""
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in it, in order."""
+    return sorted_names(entry.name for entry in subfolders(folder))
+
+
+def unwrapped(folder: Path) -> Path:
+    """The one folder in `folder`, where that is all there is and it holds several folders of images; else `folder`."""
+    inside = subfolders(folder)
+    if len(inside) != 1 or any(map(is_image, files_in(folder))):
+        return folder
+    return inside[0] if sum(map(holds_images, subfolders(inside[0]))) > 1 else folder
+
+
+def has_classes(root: Path) -> bool:
+    """Whether two folders or more, in it or in its folder of training images, hold images of their own."""
+    splits, _ = find_splits(root)
+    folder = unwrapped(splits.get("train") or next(iter(splits.values()), root))
+    return sum(map(holds_images, subfolders(folder))) > 1
+
+
+def find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """Split -> its folder, and the names of the folders beside them; no splits where the folders are classes.
+
+    Folders are splits if their names say nothing else (Training, test_set), or if two of them share the rest of their
+    names (seg_train, seg_test); and if there are class folders in that of the training images. Raises DataError for
+    two folders of one split.
+    """
+    inside = subfolders(root)
+    groups: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
+    for folder in inside:
+        split, rest = said_by(folder.name)
+        if split:
+            groups.setdefault(rest, []).append((split, folder))
+    for rest in sorted(groups):
+        splits = [split for split, _ in groups[rest]]
+        others = [folder.name for folder in inside if folder not in [each for _, each in groups[rest]]]
+        trains = [folder for split, folder in groups[rest] if split == "train"]
+        if (rest and len(set(splits)) < 2) or (others and not any(map(holds_class_folders, trains))):
+            continue  # bullet_train; or bus, car, train: vehicles
+        twice = next((split for split in splits if splits.count(split) > 1), None)
+        if twice:
+            both = " and ".join(folder.name for split, folder in groups[rest] if split == twice)
+            raise DataError(f"{both} both name {twice} images", path=root, advice="Put them into one folder.")
+        return dict(groups[rest]), others
+    return {}, []
+
+
+def check_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Raises DataError where the folders are no classes: where all hold the same sub-folders, or one alone has images,
+    in folders of its own. (cat/images, dog/images does no harm.)
+    """
+    inside = {frozenset(each.name for each in subfolders(folder / name)) for name in classes}
+    shared = sorted_names(next(iter(inside))) if len(inside) == 1 and len(classes) > 1 else []
+    if len(shared) > 1:
+        above = f"Put the splits above the classes: {shared[0]}/{classes[0]}, not {classes[0]}/{shared[0]}."
+        parts = "If they are parts of one data set, call them train and validation; or give one of them."
+        fact = f"{named('folder', classes)} all hold the same {named('sub-folder', shared)}: they are no classes"
+        raise DataError(fact, path=folder, advice=above if all(map(split_of, shared)) else parts)
+    full = [name for name in classes if holds_images(folder / name)]
+    deeper = [each.name for each in subfolders(folder / full[0]) if holds_images(each)] if len(full) == 1 else []
+    if len(classes) > 1 and len(deeper) > 1:
+        fact = f"of {named('folder', classes)}, only {full[0]} has images, in {named('folder', deeper)}"
+        raise DataError(fact, path=folder, advice=f"Give {folder / full[0]}.")
+
+
+def holds_class_folders(folder: Path) -> bool:
+    """Whether a folder in it has images."""
+    return any(map(holds_images, subfolders(folder)))
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether there is an image in it, or below."""
+    return any(map(is_image, files_below(folder)))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files right in a folder, without hidden ones, in order."""
+    return sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in order: links are followed, each folder is entered once, hidden ones are passed
+    over."""
+    seen = set()
+    for where, folders, entries in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # a link to where we have been
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(where, name) for name in sorted(entries) if not name.startswith("."))
+
+
+# --- what the classes are called -----------------------------------------------------------------------------------
+
+
+def ordered_labels(folders: Sequence[str], names: Mapping[int, str] | None) -> dict[str, str]:
+    """Folder -> label, in the order of the classes: that of the labels file, which must name the same ones.
+
+    Folders that are numbers are the ids of the file, unless numbers are its names. A class 0 called background, for
+    which slim's label files have no images, is passed over.
+    """
+    if names is None:
+        return {folder: writable(folder) for folder in folders}
+    known = {writable(folder): folder for folder in folders}
+    if all(map(is_number, folders)) and not set(names.values()) & set(known):
+        ids = {int(folder): folder for folder in folders}
+        listed = [(ids.get(i), names[i]) for i in sorted(names)]
+    else:
+        listed = [(known.get(names[i]), names[i]) for i in sorted(names)]
+    if 0 in names and names[0] == BACKGROUND and listed[0][0] is None:
+        listed = listed[1:]
+    missing = sorted(label for folder, label in listed if folder is None)
+    extra = sorted(map(writable, set(folders) - {folder for folder, _ in listed}))
+    if missing or extra:
+        sides = [f"only in the labels file: {', '.join(missing)}"] if missing else []
+        sides += [f"only as folders: {', '.join(extra)}"] if extra else []
+        raise DataError(f"the labels file and the class folders disagree; {'; '.join(sides)}")
+    return dict(listed)
+
+
+# --- the photos ----------------------------------------------------------------------------------------------------
+
+
+class _Photos:
+    """Lists photos, and notes what is none and what has no class."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._left_out: list[str] = []  # files that are no images
+        self._broken: list[str] = []  # files that are none although they are named so
+        self._loose: list[str] = []  # images in no class folder
+        self._passed_over: list[str] = []
+        self.turned = 0  # photos that are not upright by their EXIF data
+
+    def _shown(self, file: Path) -> str:
+        return writable(file.relative_to(self._root))
+
+    def list(self, folder: Path, labels: Mapping[str, str]) -> Examples:
+        """Every image below the class folders in `folder`."""
+        files: list[Path] = []
+        ids: list[int] = []
+        for number, label in enumerate(labels):
+            for file in files_below(folder / label):
+                if head := image_head(file):
+                    files.append(file)
+                    ids.append(number)
+                    self.turned += orientation(head) != UPRIGHT
+                elif file.name not in OF_THE_SYSTEM:
+                    photo = file.suffix.lower() in PHOTO_SUFFIXES
+                    (self._broken if photo else self._left_out).append(self._shown(file))
+        return Examples(
+            np.array(ids, np.int32),
+            tuple(map(self._shown, files)),
+            tuple(file.stat().st_size for file in files),
+            lambda i: files[i].read_bytes(),
+        )
+
+    def look_beside(self, folder: Path) -> None:
+        """Notes the images that lie beside the class folders."""
+        self._loose += [self._shown(file) for file in files_in(folder) if is_image(file)]
+
+    def pass_over(self, folder: Path) -> None:
+        """Notes a split without class folders."""
+        count = sum(map(is_image, files_below(folder)))
+        self._passed_over.append(f"{self._shown(folder)} holds {count:,} images in no class folder; it was left out")
+
+    def check(self, taken: int) -> None:
+        """Raises DataError where so much is wrong that the folder is not what it was taken for."""
+        if len(self._broken) > TOO_MANY * (taken + len(self._broken)):
+            fact = f"too many files are not the images that their names say: {named('file', self._broken)}"
+            raise DataError(fact, path=self._root)
+        if len(self._loose) > taken:
+            fact = f"{len(self._loose):,} images lie in no class folder, more than the {taken:,} that lie in one"
+            raise DataError(fact, path=self._root, advice=OWN_FOLDER)
+
+    def notes(self) -> list[str]:
+        """What the user should know, a sentence each."""
+        not_images = [
+            f"left out, not an image: {named('file', files)}" for files in (self._broken, self._left_out) if files
+        ]
+        loose = [f"left out, in no class folder: {named('image', self._loose)}"] if self._loose else []
+        return [*self._passed_over, *not_images, *loose]
+
+
+def is_image(file: Path) -> bool:
+    """Looks at the first bytes only: a photo that is cut short is found when it is decoded."""
+    return bool(image_head(file, 24))
+
+
+def image_head(file: Path, length: int = HEAD) -> bytes:
+    """The first bytes of an image file, of other files none."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(length)
+    except OSError:
+        return b""
+    if head.startswith(LFS):
+        raise DataError("a Git LFS pointer, not the image itself", path=file, advice="Run `git lfs pull`.")
+    return head if head.startswith(HEADERS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") else b""

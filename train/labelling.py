@@ -1,0 +1,158 @@
+"""What the classes of a data set are called: by the data, by a labels file, by numbers.
+
+What the data and a file say must agree: neither wins in silence. Names are compared before positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import DataError
+from ..labels import BACKGROUND, plain
+
+MANY = "--labels-per-image many takes all of them."
+NONE = "--labels-per-image many takes images without any label."
+_SHOWN = 5  # classes in a message
+
+
+class Names(NamedTuple):
+    """What something, a file or an array, calls the classes: id -> name."""
+
+    by: str
+    of: Mapping[int, str]
+
+    @property
+    def listed(self) -> list[str]:
+        """The names in the order of their ids, without slim's background class."""
+        return [self.of[i] for i in sorted(self.of) if (i, self.of[i]) != (0, BACKGROUND)]
+
+
+def agreed(own: Names | None, given: Names | None) -> Names | None:
+    """What the classes are called where the data say it themselves and a file was given; None where neither does.
+
+    Raises DataError where they differ. Ids may be counted from another number, and slim's background class missing.
+    """
+    if own is None or given is None or plain(own.listed) == plain(given.listed):
+        return own or given
+    ours, theirs = own.listed, given.listed
+    if len(ours) != len(theirs):
+        fact = f"{own.by} names {len(ours):,} classes and {given.by} {len(theirs):,}"
+    else:
+        pairs = [f"class {i} is {a} and {b}" for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
+        more = f"; and {len(pairs) - _SHOWN:,} more" if len(pairs) > _SHOWN else ""
+        fact = f"{own.by} and {given.by} disagree: {'; '.join(pairs[:_SHOWN])}{more}"
+    raise DataError(fact, advice="Correct one of them, or leave it out.")
+
+
+def compared(texts: Names, called: Names) -> list[str]:
+    """A note where the data call their classes something else than the file whose names are taken.
+
+    Raises DataError where both have the same names for other classes: then one of them is wrong.
+    """
+    other = [i for i in sorted(texts.of) if texts.of[i] != called.of.get(i)]
+    wrong = [i for i in other if texts.of[i] in set(called.of.values())]
+    if wrong:
+        pairs = [f"class {i} is {texts.of[i]} and {called.of.get(i, 'none')}" for i in wrong[:_SHOWN]]
+        raise DataError(f"{texts.by} and {called.by} disagree: {'; '.join(pairs)}")
+    if not other:
+        return []
+    return [f"{called.by} names the classes, not {texts.by}: {called.of.get(other[0])}, not {texts.of[other[0]]}"]
+
+
+def numbered(values: Sequence[int] | Sequence[str], called: Names | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the classes in their order, and the class of each label, int32 [n]. Labels are ids, or names.
+
+    Without `called` the ids are the names. A class 0 called background that has no examples is left out.
+    Raises DataError for labels that `called` does not name.
+
+    >>> numbered([1, 5, 1], Names("labels.txt", {0: "background", 1: "daisy", 5: "rose"}))
+    (('daisy', 'rose'), array([0, 1, 0], dtype=int32))
+    """
+    found, inverse = np.unique(np.asarray(values), return_inverse=True)
+    found = found.tolist() if len(values) else []
+    if called is None:
+        order = sorted_names(found) if found and isinstance(found[0], str) else found
+        labels = tuple(map(str, order))
+    else:
+        by_name = {name: i for i, name in called.of.items()}
+        read = [by_name.get(v, int(v) if is_number(v) else v) if isinstance(v, str) else v for v in found]
+        strange = [v for v, i in zip(found, read, strict=True) if i not in called.of]
+        if strange:
+            more = f", nor have {len(strange) - 1:,} others" if len(strange) > 1 else ""
+            raise DataError(f"label {strange[0]!r} has no name in {called.by}{more}")
+        found, order = read, sorted(called.of)
+        if called.of.get(0) == BACKGROUND and 0 not in read:
+            order = order[1:]  # the class that slim's ImageNet labels keep free
+        labels = tuple(called.of[i] for i in order)
+    position = {value: i for i, value in enumerate(order)}
+    return labels, np.array([position[value] for value in found], np.int32)[inverse]
+
+
+def several(
+    values: Sequence[Sequence[int]] | Sequence[Sequence[str]], called: Names | None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The same for labels of which each example has any number: uint8 [n, classes] of 0 and 1.
+
+    >>> several([["cat", "hat"], [], ["hat"]], None)[1].tolist()
+    [[1, 1], [0, 0], [0, 1]]
+    """
+    labels, classes = numbered([label for each in values for label in each], called)
+    found = np.zeros((len(values), len(labels)), np.uint8)
+    found[np.repeat(np.arange(len(values)), [len(each) for each in values]), classes] = 1
+    return labels, found
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Names in the alphabet's order, but 10 after 9 where all are numbers.
+
+    >>> sorted_names(["10", "9", "1"]), sorted_names(["b10", "b9"])
+    (['1', '9', '10'], ['b10', 'b9'])
+    """
+    listed = list(names)
+    return sorted(listed, key=lambda name: (int(name), name)) if all(map(is_number, listed)) else sorted(listed)
+
+
+def is_number(text: str) -> bool:
+    """Whether a name is a whole number, which can be the id of a class."""
+    return text.isascii() and text.isdigit()
+
+
+# --- one label of each example -------------------------------------------------------------------------------------
+
+
+def only_labels(values: Sequence[Sequence[Hashable]], names: Sequence[str]) -> list:
+    """The one label of each example, whose `names` are for messages. Raises DataError for several, or none."""
+    wrong = [i for i, each in enumerate(values) if len(each) != 1]
+    if wrong:
+        first = max(wrong[:1000], key=lambda i: len(values[i]) > 1)  # one with several, if there is any
+        found = values[first]
+        shown = ", ".join(map(str, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")
+        fact = f"{names[first]} has {len(found)} labels ({shown})" if found else f"{names[first]} has no label"
+        more = f", and {len(wrong) - 1:,} others have not just one" if len(wrong) > 1 else ""
+        raise DataError(f"{fact}{more}", advice=MANY if found else NONE)
+    return [each[0] for each in values]
+
+
+def as_ids(values: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+    """The label ids of each example, whether they are written as ids or as vectors of 0 and 1, a place for each class.
+
+    >>> as_ids([[3], [5, 7]]), as_ids([[0, 0, 1], [1, 1, 0]])
+    ([[3], [5, 7]], [[2], [0, 1]])
+    """
+    return [np.flatnonzero(each).tolist() for each in values] if are_vectors(values) else values
+
+
+def are_vectors(values: Sequence[Sequence[int]]) -> bool:
+    """Whether labels are vectors of 0 and 1, not ids: all of one length, and one of them with a number twice, as no
+    list of ids has it, or (of two classes) with one of both each time.
+
+    >>> are_vectors([[0, 1, 1]]), are_vectors([[0, 1], [1, 0]]), are_vectors([[0, 1], [4]]), are_vectors([[0], [1]])
+    (True, True, False, False)
+    """
+    lengths = set(map(len, values))
+    if len(lengths) != 1 or min(lengths) < 2 or not all(set(each) <= {0, 1} for each in values):
+        return False
+    return lengths == {2} or any(len(set(each)) < len(each) for each in values)
