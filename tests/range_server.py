@@ -60,10 +60,14 @@ class _Handler(SimpleHTTPRequestHandler):
             return super().send_head()
         size = file.stat().st_size
         start, end = int(span[1]), min(int(span[2]) + 1, size)
+        if start >= size:
+            self.send_error(416)
+            return None
         self.send_response(206)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
         self.send_header("Content-Length", str(end - start))
+        self.send_header("Last-Modified", self.date_time_string(file.stat().st_mtime))
         self.end_headers()
         opened = file.open("rb")
         opened.seek(start)

@@ -1,37 +1,19 @@
-"""Files behind URLs, read by ranges through fsspec: nothing is downloaded but what is asked for.
-
-A checkpoint's index is asked for in a few pieces, small tensors that lie side by side in larger and larger ones, and a
-large tensor block by block. Where all of a large part is needed at once (a block of a V1 file, a frozen graph), it is
-put into a temporary file, so that memory does not grow.
-"""
+"""What lies behind URLs, and what goes wrong there, through fsspec."""
 
 from __future__ import annotations
 
-import io
-import mmap
-import os
-import shutil
-import tempfile
-import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CheckpointError, NotACheckpointError, RemoteError
-from ..tensors import BLOCK
-from .mapped import MappedFile
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-LEAST = 16 << 10  # bytes of a request: about what arrives before the first acknowledgement anyway
-_KEPT = 4  # answers that a file keeps, of BLOCK bytes at most
 _AT_ONCE = 16  # files whose size is asked for side by side
-_WAITS = (0.5, 2.0)  # seconds before a request that broke off is made again
-_SPARE = 64 << 20  # bytes of disk that are left free
-_INSTALL = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_OTHERS = {"az": "adlfs", "abfs": "adlfs"}  # what ckpt-tools[remote] does not bring
+_VERSION = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "last_modified", "mtime")
 _CREDENTIALS = {
     "s3": "Give credentials (aws configure); for a public bucket: export FSSPEC_S3_ANON=true",
     "gs": "Log in: gcloud auth application-default login",
@@ -40,6 +22,10 @@ _CREDENTIALS = {
 
 class NoRangesError(RemoteError):
     """The server sends files only as a whole."""
+
+
+class ChangedError(RemoteError):
+    """The file is no longer the one of which parts were read."""
 
 
 class NoPermissionError(RemoteError):
@@ -80,7 +66,7 @@ def list_folder(folder: str) -> list[str]:
     try:
         listed = system.ls(f"{inner.rstrip('/')}/" if _is_http(folder) else inner, detail=False)
     except Exception as error:  # every library has exceptions of its own
-        if isinstance(found := _error(folder, error), NoPermissionError | NotACheckpointError):
+        if isinstance(found := error_at(folder, error), NoPermissionError | NotACheckpointError):
             return []
         raise found from error
     found = {each.rstrip("/").rpartition("/")[2] for each in listed}
@@ -91,7 +77,7 @@ def nothing_at(path: str, hint: str) -> CheckpointError:
     """The error for a URL with nothing behind it that can be read; `hint` says what lies near."""
     for each in (path, f"{path}.index"):
         try:
-            _info(each)
+            details(each)
         except NoPermissionError as error:
             return error
         except NotACheckpointError:
@@ -103,18 +89,18 @@ def _looked_for(path: str) -> dict | None:
     """What the server says of a path; None where nothing is there. A bucket that may not be listed answers "forbidden"
     for names that are not there, so that counts as none; `nothing_at` says it when all else fails."""
     try:
-        return _info(path)
+        return details(path)
     except (NotACheckpointError, NoPermissionError):
         return None
 
 
-def _info(path: str) -> dict:
+def details(path: str) -> dict:
     """Type and size. Raises NotACheckpointError where nothing is there, and RemoteError."""
     system, inner = _system(path)
     try:
         found = system.info(inner)
     except Exception as error:
-        raise _error(path, error) from error
+        raise error_at(path, error) from error
     if _is_http(path) and found.get("url", inner).partition("?")[0].endswith("/"):
         return {**found, "type": "directory"}  # as HTTP has it, to which all are files
     return found
@@ -123,15 +109,13 @@ def _info(path: str) -> dict:
 def _system(path: str) -> tuple[AbstractFileSystem, str]:
     """The file system of a URL, and the path in it. Raises RemoteError, of no path, where a library is missing."""
     scheme = path.partition("://")[0].lower()
-    package = "ckpt-tools[remote]"
     try:
         from fsspec.core import url_to_fs
 
-        package = _INSTALL.get(scheme, package)
         return url_to_fs(path, use_listings_cache=False)  # files come and go
     except ImportError as error:
         fact = f"{scheme}:// is read by a library that is not installed ({error})"
-        raise RemoteError(fact, advice=f'pip install "{package}"') from None
+        raise RemoteError(fact, advice=f'pip install "{_OTHERS.get(scheme, "ckpt-tools[remote]")}"') from None
     except ValueError as error:
         raise RemoteError(f"cannot be opened ({error})") from None
 
@@ -143,155 +127,69 @@ def _is_http(path: str) -> bool:
 # --- its bytes -------------------------------------------------------------------------------------------------------
 
 
-class Answer(NamedTuple):
-    """Bytes of a file from `start` on."""
+class File(NamedTuple):
+    """What a server says of a file: bytes, and under several names what is another when it is written anew."""
 
-    start: int
-    data: bytes
+    size: int
+    version: dict[str, str]
 
-    @property
-    def end(self) -> int:
-        return self.start + len(self.data)
-
-
-class RangedFile(MappedFile):
-    """A file behind a URL, to be used as one that is mapped, by any thread. The parts are copies."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._size: int | None = None
-        self._answers: deque[Answer] = deque(maxlen=_KEPT)
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        if self._size is None:
-            found = _info(self.path)
-            if found["size"] is None or not found.get("partial", True):
-                raise _no_ranges(self.path)
-            self._size = found["size"]
-        return self._size
-
-    def view(self) -> memoryview:
-        """The whole file, downloaded to a temporary file unless it is small."""
-        return self.part(0, len(self), "the file")
-
-    def part(self, offset: int, size: int, what: str) -> memoryview:
-        """Bytes `offset` to `offset + size`: in a temporary file where they are many."""
-        self.check(offset, size, what)
-        if size > BLOCK:
-            return self._spooled(offset, size)
-        answer = self._answer(offset, size)
-        return memoryview(answer.data)[offset - answer.start : offset - answer.start + size]
-
-    def blocks(self, offset: int, size: int, what: str) -> Iterator[memoryview]:
-        """What `part` gives, one piece in memory at a time."""
-        self.check(offset, size, what)
-        for start in range(offset, offset + size, BLOCK):
-            yield self.part(start, min(BLOCK, offset + size - start), what)
-
-    def _answer(self, offset: int, size: int) -> Answer:
-        """An answer that holds these bytes: a kept one, or that to a request for them and for more.
-
-        Whoever reads on where the last answer ended will do so again: each time twice as much is asked for.
-        """
-        with self._lock:
-            kept = list(self._answers)
-        for answer in kept:
-            if answer.start <= offset and offset + size <= answer.end:
-                return answer
-        before = max((len(answer.data) for answer in kept if answer.start <= offset <= answer.end), default=0)
-        length = min(max(size, LEAST, min(2 * before, BLOCK)), len(self))
-        start = min(offset, len(self) - length) if length == LEAST else offset  # the end of a file with its last bytes
-        try:
-            answer = Answer(start, self._fetched(start, min(start + length, len(self))))
-        except NoRangesError:
-            if len(self) > BLOCK:
-                raise
-            answer = Answer(0, self._fetched(0, len(self)))
-        if size < BLOCK:  # a piece of a long tensor is asked for once
-            with self._lock:
-                self._answers.append(answer)
-        return answer
-
-    def _fetched(self, start: int, end: int) -> bytes:
-        """Bytes from the server. A request that breaks off is made again, as often as _WAITS says."""
-        for wait in (*_WAITS, None):
-            try:
-                data = self._request(start, end) if end > start else b""
-                if len(data) == end - start:
-                    return data
-                error: Exception = EOFError(f"{len(data):,} bytes came where {end - start:,} were asked for")
-            except Exception as caught:
-                error = caught
-            if wait is None or not _may_pass(error):
-                raise _error(self.path, error) from error
-            time.sleep(wait)
-        raise AssertionError
-
-    def _request(self, start: int, end: int) -> bytes:
-        system, inner = _system(self.path)
-        if not _is_http(self.path):
-            return system.cat_file(inner, start=start, end=end)
-        # The same of HTTP would take the whole file from a server that knows no ranges.
-        with system.open(inner, "rb", block_size=end - start, cache_type="none", size=len(self)) as file:
-            file.seek(start)
-            return file.read(end - start)
-
-    def _spooled(self, offset: int, size: int) -> memoryview:
-        """A part in a temporary file that nobody else sees, mapped; it goes with the last view of it."""
-        free = shutil.disk_usage(tempfile.gettempdir()).free
-        if size > free - _SPARE:
-            fact = f"{size:,} of its bytes are needed at once, and {free:,} are free in {tempfile.gettempdir()}"
-            raise RemoteError(fact, path=self.path, advice="Set TMPDIR to a folder with more space.")
-        with tempfile.TemporaryFile(prefix="ckpt-tools-") as file:
-            for block in self.blocks(offset, size, "a part"):
-                file.write(block)
-            file.flush()
-            return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+    def is_other(self, file: File) -> bool:
+        common = [name for name in self.version if name in file.version][:1]
+        return self.size != file.size or any(self.version[name] != file.version[name] for name in common)
 
 
-class RangedReader(io.RawIOBase):
-    """The same for libraries that want an open file."""
+def find_file(path: str) -> File:
+    """Raises NotACheckpointError where nothing is there, and RemoteError where it cannot be read by ranges."""
+    found = details(path)
+    if found["size"] is None or not found.get("partial", True):
+        raise no_ranges(path)
+    return _file(found["size"], found)
 
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._file = RangedFile(path)
-        self._position = 0
 
-    def readable(self) -> bool:
-        return True
+def read_range(path: str, start: int, end: int, file: File) -> bytes:
+    """Bytes of a file, as they were when it was found. Raises what the libraries raise, and ChangedError."""
+    system, inner = _system(path)
+    if _is_http(path):
+        from fsspec.asyn import sync
 
-    def seekable(self) -> bool:
-        return True
+        data, now = sync(system.loop, _read_http, system, inner, start, end)
+    else:
+        data, now = system.cat_file(inner, start=start, end=end), find_file(path)
+    if now.is_other(file):
+        raise ChangedError("was changed while it was read", path=path, advice="Run the command again.")
+    return data
 
-    def tell(self) -> int:
-        return self._position
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._file)}[whence]
-        if self._position < 0:
-            raise ValueError(f"negative position {self._position}")
-        return self._position
+async def _read_http(system: AbstractFileSystem, url: str, start: int, end: int) -> tuple[bytes, File]:
+    """Not by fsspec's own request, which takes the whole file from a server that knows no ranges, and does not say of
+    which version of it the bytes are."""
+    headers = {**system.kwargs.get("headers", {}), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    session = await system.set_session()
+    async with session.get(system.encode_url(url), **{**system.kwargs, "headers": headers}) as answer:
+        if answer.status == 416:  # the file has become shorter
+            return b"", File(0, {})
+        answer.raise_for_status()
+        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        if answer.status == 206 and size.isdigit():
+            return await answer.read(), _file(int(size), answer.headers)
+        if (start, answer.content_length) == (0, end):  # all that there is was asked for
+            return await answer.read(), _file(end, answer.headers)
+        raise no_ranges(url)
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:
-        size = max(min(len(buffer), len(self._file) - self._position), 0)
-        with memoryview(buffer).cast("B") as out:
-            for at in range(0, size, BLOCK):
-                length = min(BLOCK, size - at)
-                out[at : at + length] = self._file.part(self._position + at, length, "what is read")
-        self._position += size
-        return size
+
+def _file(size: int, said: Mapping[str, object]) -> File:
+    return File(size, {name: str(said[name]) for name in _VERSION if said.get(name)})
 
 
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
 
-def _no_ranges(path: str) -> NoRangesError:
+def no_ranges(path: str) -> NoRangesError:
     fact = "the server does not send parts of a file (no range requests), and all of it is more than is needed"
     return NoRangesError(fact, path=path, advice=f"Download it: curl -LO {path}")
 
 
-def _error(path: str, error: Exception) -> CheckpointError:
+def error_at(path: str, error: Exception) -> CheckpointError:
     """One sentence from the exceptions of whichever library; NotACheckpointError where nothing is there."""
     if isinstance(error, CheckpointError):
         return error.at(path=path)
@@ -299,15 +197,17 @@ def _error(path: str, error: Exception) -> CheckpointError:
     status = _status(cause)
     if isinstance(cause, FileNotFoundError) or status in (404, 410):
         return NotACheckpointError("there is no such file", path=path)
+    if "NoSuchBucket" in str(cause):
+        return RemoteError("there is no such bucket", path=path)
     said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if isinstance(cause, PermissionError) or status in (401, 403) or "Credentials" in type(cause).__name__:
         scheme = path.partition("://")[0]
-        said = f"{status} {getattr(cause, 'message', '')}".strip() if status else said
+        said = f"{status} {_phrase(cause)}".strip() if status else said
         return NoPermissionError(f"no permission to read it ({said})", path=path, advice=_CREDENTIALS.get(scheme))
     if isinstance(cause, ValueError) and "range" in str(cause):
-        return _no_ranges(path)
+        return no_ranges(path)
     if status:
-        return RemoteError(f"the server answers {status} {getattr(cause, 'message', '')}".rstrip(), path=path)
+        return RemoteError(f"the server answers {status} {_phrase(cause)}".rstrip(), path=path)
     return RemoteError(f"cannot be read ({said})", path=path)
 
 
@@ -319,7 +219,12 @@ def _status(error: BaseException) -> int | None:
     return None
 
 
-def _may_pass(error: Exception) -> bool:
+def _phrase(error: BaseException) -> str:
+    """What aiohttp says beside a status, in a line."""
+    return str(getattr(error, "message", "")).partition("\n")[0]
+
+
+def may_pass(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, CheckpointError | FileNotFoundError | PermissionError | ValueError):
         return False

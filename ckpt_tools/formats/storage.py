@@ -33,56 +33,62 @@ def has_query(path: str) -> bool:
     return path.startswith(("http://", "https://")) and "=" in path.partition("?")[2]
 
 
-def _fsspec() -> ModuleType:
+def _remote() -> ModuleType:
     from . import remote
 
     return remote
 
 
+def _ranged() -> ModuleType:
+    from . import ranged
+
+    return ranged
+
+
 def mapped(path: str) -> MappedFile:
     """The bytes of a file, to be looked at in place: mapped, or fetched by ranges when a part is asked for."""
-    return _fsspec().RangedFile(path) if is_remote(path) else MappedFile(path)
+    return _ranged().RangedFile(path) if is_remote(path) else MappedFile(path)
 
 
 def open_file(path: str) -> BinaryIO:
     """The file opened for reading. Raises OSError, or RemoteError for a URL."""
-    return _fsspec().RangedReader(path) if is_remote(path) else open(path, "rb")
+    return _ranged().RangedReader(path) if is_remote(path) else open(path, "rb")
 
 
 def openable(path: str) -> str | BinaryIO:
     """What a library that opens files by itself is given: the path, or a URL as an open file."""
-    return _fsspec().RangedReader(path) if is_remote(path) else path
+    return _ranged().RangedReader(path) if is_remote(path) else path
 
 
 def is_file(path: str) -> bool:
-    return _fsspec().is_file(path) if is_remote(path) else os.path.isfile(path)
+    return _remote().is_file(path) if is_remote(path) else os.path.isfile(path)
 
 
 def is_folder(path: str) -> bool:
-    return _fsspec().is_folder(path) if is_remote(path) else os.path.isdir(path)
+    return _remote().is_folder(path) if is_remote(path) else os.path.isdir(path)
 
 
 def exists(path: str) -> bool:
     """Whether anything has this name, be it a link to nothing."""
-    return _fsspec().exists(path) if is_remote(path) else os.path.lexists(path)
+    return _remote().exists(path) if is_remote(path) else os.path.lexists(path)
 
 
 def sizes(paths: Sequence[str]) -> list[int | None]:
     """Bytes of each file, None for what is none. URLs are asked for side by side."""
     if paths and is_remote(paths[0]):
-        return _fsspec().sizes(paths)
+        return _remote().sizes(paths)
     return [os.path.getsize(path) if os.path.isfile(path) else None for path in paths]
 
 
 def list_folder(folder: str) -> list[str]:
     """Sorted names of what lies in a folder. Raises OSError; of a URL that cannot be listed there are none."""
-    return sorted(_fsspec().list_folder(folder) if is_remote(folder) else os.listdir(folder or "."))
+    return sorted(_remote().list_folder(folder) if is_remote(folder) else os.listdir(folder or "."))
 
 
 def nothing_at(path: str, hint: str) -> CheckpointError:
     """The error for a path at which nothing is; of a URL it may be that nobody may read it."""
     if is_remote(path):
-        return _fsspec().nothing_at(path, hint)
+        return _remote().nothing_at(path, hint)
     return NotACheckpointError(f"there is no such file or checkpoint{hint}", path=path)
 
 
