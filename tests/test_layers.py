@@ -18,19 +18,6 @@ LAYERS = [
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 HEAVY = {"numpy", "tensorflow", "tf_slim", "h5py", "matplotlib", "sklearn", "yaml", "PIL", "safetensors", "tqdm"}
 HEAVY |= {"fsspec", "ray"}
-    "numpy",
-    "tensorflow",
-    "tf_slim",
-    "h5py",
-    "matplotlib",
-    "sklearn",
-    "yaml",
-    "PIL",
-    "safetensors",
-    "tqdm",
-    "fsspec",
-    "ray",
-}
 
 
 def modules(folder: str) -> list[Path]:

@@ -60,6 +60,14 @@ def openable(path: str) -> str | BinaryIO:
     return _ranged().RangedReader(path) if is_remote(path) else path
 
 
+def download(url: str, path: str) -> None:
+    """Copies a file, piece by piece. Raises RemoteError, and OSError where it cannot be written."""
+    file = mapped(url)
+    with open(path, "wb") as out:
+        for block in file.blocks(0, len(file), "the file"):
+            out.write(block)
+
+
 def is_file(path: str) -> bool:
     return _remote().is_file(path) if is_remote(path) else os.path.isfile(path)
 
