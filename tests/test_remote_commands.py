@@ -13,7 +13,9 @@ from range_server import RangeServer, serving
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.cli import convert, diff, edit, inspect, plan, verify
+from ckpt_tools.errors import DataError
 from ckpt_tools.formats.elements import encode
+from ckpt_tools.train.data import load_data_set
 
 pytest.importorskip("fsspec.implementations.http")
 
@@ -187,3 +189,28 @@ def test_texts_are_the_same_bytes(server: RangeServer, tmp_path: Path) -> None:
     there = open_checkpoint(f"{server.url}/m.ckpt").tensors["net/words"]
     parts, crc = encode(there.load(), "string")
     assert (sum(map(len, parts)), crc) == (there.stored.size, there.stored.crc32c)
+
+
+def test_a_net_is_trained_from_a_url(tmp_path: Path) -> None:
+    """And the run goes on by the same command: plan, audit and record have the address as it was given."""
+    pytest.importorskip("tensorflow")
+    import tiny_net
+
+    from ckpt_tools.train.finetune import finetune
+    from ckpt_tools.train.options import Options
+
+    job = tiny_net.write_job(tmp_path, trainable=("Logits",), train_dir=str(tmp_path / "here"), steps=6)
+    finetune(Options(**job))
+    with serving(tmp_path) as server:
+        job |= {"checkpoint": f"{server.url}/source.ckpt", "train_dir": str(tmp_path / "there")}
+        finetune(Options(**{**job, "steps": 3}))
+        finetune(Options(**job))
+        assert server.sent > (tmp_path / "source.ckpt.data-00000-of-00001").stat().st_size
+    assert (tmp_path / "there" / "config.yaml").read_text().count(job["checkpoint"]) == 1
+    one, two = (dict(open_checkpoint(tmp_path / name / "model.ckpt-6").tensors) for name in ("here", "there"))
+    assert [name for name in one if not np.array_equal(one[name].load(), two[name].load())] == []
+
+
+def test_photos_behind_a_url_are_refused() -> None:
+    with pytest.raises(DataError, match=r"^s3://bucket/photos: is a URL, and images are read from this machine\. Copy"):
+        load_data_set("s3://bucket/photos")
