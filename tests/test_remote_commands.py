@@ -205,10 +205,32 @@ def test_a_net_is_trained_from_a_url(tmp_path: Path) -> None:
         job |= {"checkpoint": f"{server.url}/source.ckpt", "train_dir": str(tmp_path / "there")}
         finetune(Options(**{**job, "steps": 3}))
         finetune(Options(**job))
-        assert server.sent > (tmp_path / "source.ckpt.data-00000-of-00001").stat().st_size
     assert (tmp_path / "there" / "config.yaml").read_text().count(job["checkpoint"]) == 1
     one, two = (dict(open_checkpoint(tmp_path / name / "model.ckpt-6").tensors) for name in ("here", "there"))
     assert [name for name in one if not np.array_equal(one[name].load(), two[name].load())] == []
+
+
+def test_a_run_fetches_a_tensor_once(server: RangeServer, tmp_path: Path) -> None:
+    """It restores, compares, writes and audits it; of a source on disk it keeps nothing."""
+    import tiny_net
+
+    from ckpt_tools.train.job import make_job
+    from ckpt_tools.train.options import Options
+
+    name, size = "Tiny/Conv_1/weights", 9 << 20
+    job = tiny_net.write_job(tmp_path, trainable=("Logits",), train_dir=str(tmp_path / "run"))
+    tensors = {**open_checkpoint(job["checkpoint"]).tensors, **from_arrays({"a": np.zeros(size // 4, "float32")})}
+    save_checkpoint(tensors, server.folder / "tiny.ckpt")
+    source = make_job(Options(**{**job, "checkpoint": f"{server.url}/tiny.ckpt"})).source
+    server.forget()
+    assert source.tensors["a"].load() is source.tensors["a"].load()
+    assert np.array_equal(source.tensors[name].load(), tensors[name].load())
+    assert size <= server.sent < size + 100_000
+    plain = open_checkpoint(f"{server.url}/tiny.ckpt").tensors["a"]
+    server.forget()
+    plain.load()
+    plain.load()
+    assert server.sent == 2 * size
 
 
 def test_photos_behind_a_url_are_refused() -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, replace
 
 from ..errors import RecipeError
 from ..formats import Checkpoint, open_checkpoint
-from ..formats.storage import absolute
+from ..formats.lazy import kept
+from ..formats.storage import absolute, is_remote
 from ..nets.head import Head, variables_with_head
 from ..nets.registry import Net, find_net
 from ..nets.vectors import vectors_net
@@ -136,6 +137,8 @@ def make_job(options: Options) -> Job:
     given = [name for name in ("checkpoint", "data", "labels", "labels_csv") if getattr(options, name)]
     options = replace(options, **{name: absolute(getattr(options, name)) for name in given})
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
+    if is_remote(source.path):
+        source = source._replace(tensors=kept(source.tensors))
     specs = source.tensors.specs()
     net = None if on_vectors else find_net(options.net, specs, source.path)
     data = data_set_of(options)
