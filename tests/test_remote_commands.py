@@ -230,7 +230,7 @@ def test_a_run_fetches_a_tensor_once(server: RangeServer, tmp_path: Path) -> Non
     server.forget()
     plain.load()
     plain.load()
-    assert server.sent == 2 * size
+    assert server.sent > 1.5 * size
 
 
 def test_photos_behind_a_url_are_refused() -> None:
