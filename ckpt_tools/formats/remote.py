@@ -200,7 +200,8 @@ def error_at(path: str, error: Exception) -> CheckpointError:
     if "NoSuchBucket" in str(cause):
         return RemoteError("there is no such bucket", path=path)
     said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    if isinstance(cause, PermissionError) or status in (401, 403) or "Credentials" in type(cause).__name__:
+    named = "Credentials" in type(cause).__name__ or said.startswith("Forbidden")  # as botocore and gcsfs say it
+    if isinstance(cause, PermissionError) or status in (401, 403) or named:
         scheme = path.partition("://")[0]
         said = f"{status} {_phrase(cause)}".strip() if status else said
         return NoPermissionError(f"no permission to read it ({said})", path=path, advice=_CREDENTIALS.get(scheme))
