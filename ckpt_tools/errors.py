@@ -3,6 +3,7 @@
 CheckpointError
 ├── NotACheckpointError   the path holds something else, or nothing, or only a part of a checkpoint
 ├── DamagedError          the file is a checkpoint, but its structure or a checksum is wrong
+├── RemoteError           a URL cannot be read: no library, no permission, no answer, no ranges
 ├── UnsupportedError      valid, but cannot be done with this format, type or installation
 ├── SelectionError        a scope pattern or a name selects nothing, or selects too much
 ├── PlanError             the plan has conflicts; `.plan` holds it
@@ -59,6 +60,10 @@ class NotACheckpointError(CheckpointError):
 
 class DamagedError(CheckpointError):
     """The file is a checkpoint, but its structure or a checksum is wrong."""
+
+
+class RemoteError(CheckpointError):
+    """A URL cannot be read: a library is missing, the server gives no permission, no answer, or no ranges."""
 
 
 class UnsupportedError(CheckpointError):

@@ -18,6 +18,7 @@ from .formats.checkpoint import Checkpoint
 from .formats.checksum import crc32c, mask
 from .formats.object_graph import GRAPH_KEY, attributes, rekeyed
 from .formats.opening import split_scope, under_scope
+from .formats.storage import is_remote
 from .tensors import Stored, Tensor, from_array
 
 _WINDOW = 16 << 20  # bytes of a file that a thread looks at at a time
@@ -164,6 +165,9 @@ def _check(names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Che
             try:
                 for part in _parts(tensors[name]):
                     stored = part.stored
+                    if stored and is_remote(stored.path):
+                        _read(part)
+                        continue
                     if stored and stored.path not in opened:
                         opened[stored.path] = open(stored.path, "rb", buffering=0)  # noqa: SIM115, PTH123
                     if not stored or part.spec.nbytes is None or not _is_good(stored, opened[stored.path]):
@@ -174,6 +178,15 @@ def _check(names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Che
         for file in opened.values():
             file.close()
     return problems
+
+
+def _read(tensor: Tensor) -> None:
+    """Reads the values, those of numbers a piece in memory at a time. Raises what is wrong with them."""
+    if tensor.spec.nbytes is None:
+        tensor.load()
+        return
+    for _ in tensor.blocks():
+        pass
 
 
 def _is_good(stored: Stored, file: BinaryIO) -> bool:

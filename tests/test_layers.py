@@ -19,6 +19,7 @@ LAYERS = [
 ROOMS = ("options", "data", "plan", "graph", "cache", "use", "pages", "run")  # of train/; imports point to the left
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 HEAVY = {"numpy", "tensorflow", "tf_slim", "h5py", "matplotlib", "sklearn", "yaml", "PIL", "safetensors", "tqdm"}
+HEAVY |= {"fsspec", "ray"}
 
 
 def modules(folder: str) -> list[Path]:

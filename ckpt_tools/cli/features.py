@@ -20,6 +20,7 @@ EXAMPLES = """\
   ckpt-features --checkpoint inception_v3.ckpt --data photos --output f --shards 2 --shard 0     on one machine,
   ckpt-features --checkpoint inception_v3.ckpt --data photos --output f --shards 2 --shard 1     on another, then
   ckpt-features --merge 2 --output f          (machines that have a TF_CONFIG take their shares without being told)
+  ckpt-features --checkpoint gs://b/m.ckpt --data gs://b/records --output f --ray auto         on a Ray cluster
   ckpt-finetune --data features.npz --train-dir run --head "dense(1024,relu)"     trains on them, without images"""
 DRAWN = {"the projector's files": "projector", "PCA and t-SNE, which takes a while for thousands of images": "plot"}
 
@@ -34,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument("--plot", action="store_true", help="draw PCA, t-SNE, and the values of single images")
     made.add_argument("--projector", metavar="DIR", help="write what TensorBoard's embedding projector opens")
     made.add_argument("--merge", metavar="N", type=int, help="put the N parts of --output together instead")
+    made.add_argument("--ray", metavar="ADDRESS", help="compute the parts on a Ray cluster: auto, HOST:PORT, or local")
     return made
 
 
@@ -81,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def computed(args: argparse.Namespace) -> tuple:
     """Prefix and features."""
+    if args.ray:
+        from ..train.options.configuration import from_arguments
+        from ..train.use.features import FeatureOptions
+        from ..train.use.ray_job import write_on_ray
+
+        return write_on_ray(from_arguments(FeatureOptions, args), args.ray, say)
     from ..train.use.features import write_features
 
     return write_features(options_of(args), Printer())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ..errors import CheckpointError, NotACheckpointError
 from ..formats import open_checkpoint
 from ..formats.detect import identify
 from ..formats.graph_file import GraphFile, read_graph
+from ..formats.storage import is_file
 from ..graphs.analysis import analyse
 from ..graphs.text import as_json, conflict_text, end_point_rows, facts, variable_rows
 from ..report import render
@@ -33,12 +35,12 @@ def show_graph(source: str, json: bool) -> None:
 
 def graph_of(source: str) -> str:
     """The graph file of a source: itself, that of a SavedModel's folder, or the .meta beside a checkpoint."""
-    if (Path(source) / "saved_model.pb").is_file():
+    if is_file(f"{source}/saved_model.pb"):
         return source
-    if Path(source).is_file() and identify(source).name in ("metagraph", "graphdef", "saved_model_pb"):
+    if is_file(source) and identify(source).name in ("metagraph", "graphdef", "saved_model_pb"):
         return source
     prefix = open_checkpoint(source).path
-    if Path(f"{prefix}.meta").is_file():
+    if is_file(f"{prefix}.meta"):
         return f"{prefix}.meta"
     raise NotACheckpointError("has no graph", path=source, advice=f"There is no {Path(prefix).name}.meta beside it.")
 
@@ -47,7 +49,8 @@ def checkpoint_of(file: GraphFile) -> tuple[str, Collection[str] | None]:
     """The checkpoint that goes with a graph, by its name, and the names in it; None where there is none."""
     if file.kind == "graphdef":
         return "", None
-    source = file.path.removesuffix(".meta") if file.kind == "metagraph" else str(Path(file.path).parent)
+    folder = os.path.dirname(file.path) or "."  # noqa: PTH120 - may be a URL
+    source = file.path.removesuffix(".meta") if file.kind == "metagraph" else folder
     try:
         opened = open_checkpoint(source)
     except CheckpointError:

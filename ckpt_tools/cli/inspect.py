@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, SelectionError
 from ..formats import open_checkpoint
 from ..formats.detect import identify
+from ..formats.storage import is_file
 from ..names import select
 from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, statistics_of, totals
 from ..report import count, render, share, size
@@ -127,7 +127,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 def is_graph(source: str) -> bool:
     """Whether a source is a MetaGraph, which holds no tensors."""
-    return Path(source).is_file() and identify(source).name == "metagraph"
+    return is_file(source) and identify(source).name == "metagraph"
 
 
 def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row], values: dict) -> None:

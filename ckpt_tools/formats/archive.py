@@ -10,6 +10,7 @@ import tempfile
 import zlib
 
 from ..errors import DamagedError, NotACheckpointError
+from .storage import open_file
 
 SPARE = 64 << 20  # bytes of disk that are left free
 
@@ -22,7 +23,7 @@ def unpack(path: str) -> tempfile.TemporaryDirectory[str]:
     """
     folder = tempfile.TemporaryDirectory(prefix="ckpt-tools-")
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with open_file(path) as packed, tarfile.open(fileobj=packed, mode="r|*") as archive:
             for member in archive:
                 _check(member, path, folder.name)
                 if member.isfile():

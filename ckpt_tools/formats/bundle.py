@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ..dtypes import numpy_dtype
@@ -14,13 +14,15 @@ from ..tensors import BLOCK, Slice, Spec, Stored, Tensor
 from . import elements, slices
 from .bundle_index import Entry, Header, parse_entry, parse_header, parse_spec, shard_path, spec_prefix
 from .detect import advice_for
-from .mapped import MappedFile
 from .object_graph import GRAPH_KEY, variable_names
 from .proto import raw, text
 from .sstable import Table, entries
+from .storage import mapped, sizes
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from .mapped import MappedFile
 
 Report = Callable[[CheckpointError], None]
 
@@ -156,7 +158,7 @@ class Bundle:
             return None
         elements.check_size(entry.spec, entry.size)
         file = self._file(entry.shard)
-        file.part(entry.offset, entry.size, "its bytes")  # raises where they are not there
+        file.check(entry.offset, entry.size, "its bytes")
         return Stored(file.path, entry.offset, entry.size, entry.crc32c, entry.shard)
 
     def _slices(self, key: str, whole: Entry) -> Iterator[Slice]:
@@ -193,7 +195,9 @@ class Bundle:
             if entry.slices:
                 yield from slices.bands(self._parts(key, entry), entry.spec.shape, numpy_dtype(entry.spec.dtype))
             else:
-                yield from elements.decode_blocks(self._data(entry), entry.spec, entry.crc32c, self.header.big_endian)
+                elements.check_size(entry.spec, entry.size)
+                blocks = self._file(entry.shard).blocks(entry.offset, entry.size, "its bytes")
+                yield from elements.decode_blocks(blocks, entry.spec, entry.crc32c, self.header.big_endian)
 
     def _parts(self, key: str, entry: Entry) -> list[tuple[slices.Extents, np.ndarray]]:
         slices.check_cover(entry.slices, entry.spec.shape)
@@ -220,7 +224,7 @@ class Bundle:
         if shard not in self._files:
             if not 0 <= shard < self.header.num_shards:
                 raise DamagedError(f"its bytes should be in data file {shard} of {self.header.num_shards}")
-            self._files[shard] = MappedFile(shard_path(self.prefix, shard, self.header.num_shards))
+            self._files[shard] = mapped(shard_path(self.prefix, shard, self.header.num_shards))
         return self._files[shard]
 
     def needed(self) -> dict[int, int]:
@@ -238,23 +242,24 @@ class Bundle:
         self._needed = sizes
         return sizes
 
-    def shards(self) -> list[str]:
-        """The data files that are there, by the names that the header gives them."""
+    @cached_property
+    def shards(self) -> dict[str, int]:
+        """The data files that are there, by the names that the header gives them, and their sizes."""
         count = self.header.num_shards
         numbers = range(count) if count <= 1000 else sorted(self.needed())  # a damaged header may claim billions
         paths = [shard_path(self.prefix, shard, count) for shard in numbers]
-        return [path for path in paths if os.path.isfile(path)]
+        return {path: size for path, size in zip(paths, sizes(paths), strict=True) if size is not None}
 
     def missing(self) -> str:
         """A sentence that names the data files which are needed and not there, or are something else."""
-        there = self.shards()
-        for path in there:
-            if os.path.getsize(path) < 1024 and (said := advice_for(path)):
+        there = self.shards
+        for path, size in there.items():
+            if size < 1024 and (said := advice_for(path)):
                 return said
         if len(there) == self.header.num_shards:
             return ""
         paths = [shard_path(self.prefix, shard, self.header.num_shards) for shard in sorted(self.needed())]
-        gone = [os.path.basename(path) for path in paths if not os.path.isfile(path)]
+        gone = [os.path.basename(path) for path in paths if path not in there]
         if not gone:
             return ""
         listed = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")

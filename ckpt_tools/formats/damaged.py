@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from .detect import identify, refusal
 from .placing import shards_beside
 from .proto import raw
 from .sources import Found, resolve, v1_shards
+from .storage import is_file, sizes
 from .walk import WalkedFile
 
 Report = Callable[[CheckpointError], None]
@@ -58,13 +58,13 @@ def _open(found: Found, report: Report) -> Checkpoint:
 
 def _what_is_left(source: str, error: CheckpointError) -> Found:
     """The part of a checkpoint that `resolve` refuses as a whole; the error itself where there is none."""
-    if os.path.isfile(source) and identify(source).name == "cut_index":
+    if is_file(source) and identify(source).name == "cut_index":
         return Found("v2", source.removesuffix(".index"))
-    if os.path.isfile(source) and identify(source).name == "cut_v1":
+    if is_file(source) and identify(source).name == "cut_v1":
         return Found("v1", source)
     shards = v1_shards(source)
     files = tuple(f"{source}-{shard:05d}-of-{shards:05d}" for shard in range(shards))
-    there = tuple(path for path in files if os.path.isfile(path))
+    there = tuple(path for path, size in zip(files, sizes(files), strict=True) if size is not None)
     if not there:
         raise error
     return Found("v1", source, there)
@@ -105,7 +105,7 @@ def data_files(prefix: str) -> list[DataFile]:
         return found  # said already
     for shard, needed in sorted(bundle.needed().items()):
         path = shard_path(prefix, shard, bundle.header.num_shards)
-        found.append(DataFile(path, os.path.getsize(path) if os.path.isfile(path) else None, needed))
+        found.append(DataFile(path, bundle.shards.get(path), needed))
     return found
 
 

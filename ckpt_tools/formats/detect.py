@@ -5,20 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import CheckpointError, DamagedError, NotACheckpointError
-from .mapped import MappedFile
 from .proto import LEN, VARINT, fields
 from .sstable import FOOTER, MAGIC, Table, first_record
+from .storage import is_file, is_remote, mapped, open_file, openable
 
 HEAD = 4096
 _GRAPH = {1: LEN, 2: LEN, 3: VARINT, 4: LEN, 5: LEN}  # fields of a GraphDef, and of a NodeDef
 _NODE = {1: LEN, 2: LEN, 3: LEN, 4: LEN, 5: LEN, 6: LEN, 7: LEN}
 _NODE_NAME = re.compile(rb"[\w.][\w.\-/>]*")  # names and operations, of functions as well
 _LOOKED_AT = 100  # nodes
+_LARGEST_GRAPH = 1 << 31  # bytes that Protocol Buffers allow
 
 
 class Kind(NamedTuple):
@@ -50,9 +50,9 @@ _DOWNLOAD = "The download gave a web page in place of the file (a login, an erro
 
 def identify(path: str) -> Kind:
     """The kind of a regular file, by its first and last bytes."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         head = file.read(HEAD)
+        size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - FOOTER))
         tail = file.read(FOOTER)
     if size == 0:
@@ -85,7 +85,7 @@ def refusal(path: str, kind: Kind) -> CheckpointError:
 def advice_for(path: str) -> str:
     """A sentence for a data file that turns out to be something else; empty where its bytes look like data."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not is_file(path):
             return ""
         kind = identify(path)
     except OSError:
@@ -120,7 +120,7 @@ def _packed(path: str, kind: Kind) -> Kind:
 
     opener = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[kind.name]
     try:
-        with opener(path) as file:
+        with opener(openable(path)) as file:
             is_tar = file.read(512)[257:262] == b"ustar"
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         return kind
@@ -131,7 +131,7 @@ def _zip(path: str) -> Kind:
     import zipfile
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(openable(path)) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return Kind("cut_zip", "is a zip archive that is cut off or damaged", "Copy it again.")
@@ -199,7 +199,7 @@ def _proto(path: str, head: bytes, size: int) -> Kind:
     """GraphDef, MetaGraphDef, SavedModel and event files have no magic number: their fields tell."""
     if b"brain.Event:" in head[:64]:
         return Kind("events", "a TensorBoard event file", "It holds summaries; values are in checkpoint files.")
-    view = MappedFile(path).view()
+    view = mapped(path).view() if not is_remote(path) or _may_be_graph(head, size) else memoryview(b"")
     outline = _outline(view)
     if outline.get(1) == VARINT and outline.get(2) == LEN and any(map(_is_meta_graph, _each(view, 2))):
         return Kind("saved_model_pb", "the graph of a SavedModel", "Give its folder.")
@@ -220,6 +220,12 @@ def _proto(path: str, head: bytes, size: int) -> Kind:
         f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})",
         "A data file of a V2 checkpoint that was renamed looks so: it needs its own name, and its .index beside it.",
     )
+
+
+def _may_be_graph(head: bytes, size: int) -> bool:
+    """Whether a file behind a URL, to be sure about which all of it is needed, is worth that: it begins as a message
+    that holds a graph, and is not too large for one."""
+    return size < _LARGEST_GRAPH and head[:1] in (b"\x08", b"\x0a", b"\x12", b"\x22")
 
 
 def _outline(view: memoryview) -> dict[int, int]:

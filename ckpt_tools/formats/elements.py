@@ -10,13 +10,13 @@ lengths as fixed words (tensorflow/core/util/tensor_bundle/tensor_bundle.cc).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import pack
 from typing import TYPE_CHECKING
 
 from ..dtypes import numpy_dtype
 from ..errors import DamagedError, UnsupportedError
-from ..tensors import BLOCK, Spec, Tensor
+from ..tensors import Spec, Tensor
 from .checksum import crc32c, mask
 from .proto import put_varint, varint
 
@@ -70,12 +70,11 @@ def decode(data: memoryview, spec: Spec, crc: int, big_endian: bool = False) -> 
     return shaped(numbers(data, spec.dtype, big_endian), spec.shape)
 
 
-def decode_blocks(data: memoryview, spec: Spec, crc: int, big_endian: bool = False) -> Iterator[np.ndarray]:
-    """What `decode` gives of numbers, in flat pieces; the checksum is compared behind the last one."""
-    check_size(spec, len(data))
+def decode_blocks(blocks: Iterable[memoryview], spec: Spec, crc: int, big_endian: bool = False) -> Iterator[np.ndarray]:
+    """What `decode` gives of numbers, in flat pieces: those of BLOCK bytes, a multiple of every width, in which the
+    bytes come. The checksum is compared behind the last one."""
     running = 0
-    for start in range(0, len(data), BLOCK):  # a multiple of every width
-        part = data[start : start + BLOCK]
+    for part in blocks:
         running = crc32c(part, running)
         yield numbers(part, spec.dtype, big_endian)
     check_crc(crc, running)

@@ -21,9 +21,9 @@ from typing import NamedTuple
 from ..dtypes import BY_NUMBER
 from ..errors import CheckpointError, DamagedError, NotACheckpointError
 from .detect import identify
-from .mapped import MappedFile
 from .nodes import Bytes, Node, Shape, encode_node, parse_node, partial_shape
 from .proto import LEN, fields, message, number, put_bytes, text
+from .storage import is_file, is_folder, mapped
 
 MAX_BYTES = 1 << 31  # of a protobuf message
 MAX_NODES = 300_000  # about ten times what the largest published training graphs have
@@ -77,15 +77,15 @@ def read_graph(path: str | os.PathLike[str]) -> GraphFile:
     Raises NotACheckpointError, saying what the file is instead, and DamagedError.
     """
     path = os.fspath(path)
-    if os.path.isdir(path):
+    if is_folder(path):
         path = os.path.join(path, "saved_model.pb")
-    if not os.path.isfile(path):
+    if not is_file(path):
         raise NotACheckpointError("there is no such graph file", path=path)
     kind = identify(path)
     if kind.name not in KINDS:
         raise NotACheckpointError(f"is {kind.text}, not a graph", path=path, advice=kind.advice)
     try:
-        view = MappedFile(path).view()
+        view = mapped(path).view()
         if len(view) >= MAX_BYTES:
             raise DamagedError(f"has {len(view):,} bytes, more than a graph can have")
         if kind.name == "graphdef":

@@ -20,9 +20,9 @@ from ..errors import CheckpointError, NotACheckpointError
 from ..tensors import Tensors
 from .checkpoint import Checkpoint
 from .constants import constant_spec, constant_tensor
-from .mapped import MappedFile
 from .nodes import Node, parse_node
 from .proto import fields, message
+from .storage import mapped
 
 _BATCH_NORM = {1: "gamma", 2: "beta", 3: "moving_mean", 4: "moving_variance"}
 # Operation -> which of its inputs are variables, and what a Keras layer calls them.
@@ -84,7 +84,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = os.fspath(path)
     try:
-        view = MappedFile(path).view()
+        view = mapped(path).view()
         saved_model = _is_saved_model(view)
         nodes = list(_saved_model_nodes(view) if saved_model else _nodes(view))
         constants = [node for node in nodes if node.op == "Const"]

@@ -14,6 +14,7 @@ Layout: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import re
@@ -33,6 +34,7 @@ from .checkpoint import Checkpoint
 from .keras_names import MAX_CONFIG, Layer, layers_in, layers_of, variable_names
 from .mapped import keeps_open
 from .representable import check_names, check_types
+from .storage import is_remote, openable
 
 if TYPE_CHECKING:
     import h5py
@@ -54,9 +56,9 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = os.fspath(path)
     with _damage_at(path):
-        if not zipfile.is_zipfile(path):
+        if not zipfile.is_zipfile(openable(path)):
             return _read_h5(path, path, "keras_h5", (), {})
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(openable(path)) as archive:
             if _INNER not in archive.namelist():
                 raise NotACheckpointError(f"is a zip archive without {_INNER}, so no Keras model")
             unpacked = tempfile.TemporaryDirectory(prefix="ckpt-keras-")
@@ -78,8 +80,11 @@ def _described(archive: zipfile.ZipFile) -> dict[str, list[Layer]]:
 def _read_h5(
     file_path: str, path: str, format: str, holds: tuple[object, ...], described: Mapping[str, list[Layer]]
 ) -> Checkpoint:
-    file = h5py_library().File(file_path, "r")
-    keeps_open(file_path, file, lambda opened: opened.close())
+    file = h5py_library().File(openable(file_path), "r")
+    if is_remote(file_path):
+        atexit.register(file.close)  # HDF5 crashes at exit where a file of Python's is still open
+    else:
+        keeps_open(file_path, file, lambda opened: opened.close())
     weights = file
     if _link(file, "model_weights") and "layer_names" not in file.attrs:
         weights = _child(file, "model_weights")

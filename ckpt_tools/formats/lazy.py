@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
 from ..tensors import Spec, Tensor, Tensors
 
@@ -43,3 +44,14 @@ class LazyTensors(Tensors):
 
     def specs(self) -> dict[str, Spec]:
         return dict(self._specs)
+
+
+def kept(tensors: Tensors) -> Tensors:
+    """The same, but values stay in memory once they were read: for a source far away that is read several times."""
+
+    @cache
+    def build(key: str) -> Tensor:
+        tensor = tensors[key]
+        return tensor._replace(load=cache(tensor.load), stream=None)
+
+    return LazyTensors(tensors.specs(), build, tensors.stored_names, getattr(tensors, "_hidden", frozenset()))

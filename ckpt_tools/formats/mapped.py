@@ -6,11 +6,12 @@ import gc
 import mmap
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakSet, ref
 
 from ..errors import DamagedError, NotACheckpointError
+from ..tensors import BLOCK
 
 _OPEN: WeakSet[MappedFile] = WeakSet()
 _HELD: list[tuple[str, ref[Any], Callable[[Any], object]]] = []
@@ -63,15 +64,23 @@ class MappedFile:
         self._view = self._map = None
         self._released = True
 
-    def part(self, offset: int, size: int, what: str) -> memoryview:
-        """Bytes `offset` to `offset + size`; DamagedError names `what` when they are not all there."""
-        view = self.view()
-        if offset < 0 or size < 0 or offset + size > len(view):
+    def check(self, offset: int, size: int, what: str) -> None:
+        """Raises DamagedError, naming `what`, when bytes `offset` to `offset + size` are not all there."""
+        if offset < 0 or size < 0 or offset + size > len(self):
             raise DamagedError(
-                f"{what} should lie in bytes {offset:,} to {offset + size:,}, but the file has {len(view):,} bytes",
+                f"{what} should lie in bytes {offset:,} to {offset + size:,}, but the file has {len(self):,} bytes",
                 path=self.path,
             )
-        return view[offset : offset + size]
+
+    def part(self, offset: int, size: int, what: str) -> memoryview:
+        """Bytes `offset` to `offset + size`. Raises what `check` raises."""
+        self.check(offset, size, what)
+        return self.view()[offset : offset + size]
+
+    def blocks(self, offset: int, size: int, what: str) -> Iterator[memoryview]:
+        """What `part` gives, in pieces of BLOCK bytes."""
+        whole = self.part(offset, size, what)
+        return (whole[start : start + BLOCK] for start in range(0, size, BLOCK))
 
 
 def forget_pages() -> None:

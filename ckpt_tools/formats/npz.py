@@ -22,6 +22,7 @@ from .checkpoint import Checkpoint
 from .elements import as_bytes, byte_blocks
 from .mapped import keeps_open
 from .representable import check_names, check_types
+from .storage import openable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +50,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     wrong: list[str] = []
     others: list[str] = []
     with _damage_at(path):
-        archive = zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(openable(path))
         keeps_open(path, archive, zipfile.ZipFile.close)
         for info in archive.infolist():
             if not info.filename.endswith(".npy"):

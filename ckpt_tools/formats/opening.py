@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, SelectionError, nearest
 from ..tensors import Tensor, Tensors
 from . import reader
@@ -11,6 +9,7 @@ from .checkpoint import Checkpoint
 from .detect import identify
 from .renamed import misnamed
 from .sources import is_shard_name, resolve, v1_shards
+from .storage import exists, is_remote
 
 
 def open_source(source: str, names: str = "variable") -> Checkpoint:
@@ -65,10 +64,11 @@ def _is_v1(path: str) -> bool:
 
 def split_scope(source: str) -> tuple[str, str]:
     """`SRC:scope/prefix` -> SRC and scope. A file whose own name has the colon wins."""
-    if ":" not in source or _exists(source):
+    first = source.find("/", source.find("://") + 3) if is_remote(source) else 0  # a URL may have a port
+    if ":" not in source[first:] or first < 0 or _exists(source):
         return source, ""
     at = len(source)
-    while (at := source.rfind(":", 0, at)) > 0:
+    while (at := source.rfind(":", first, at)) > 0:
         if _exists(source[:at]):
             return source[:at], source[at + 1 :].strip("/")
     return source, ""
@@ -86,4 +86,4 @@ def under_scope(tensors: Tensors, scope: str, path: str) -> Tensors:
 
 
 def _exists(path: str) -> bool:
-    return os.path.lexists(path) or os.path.lexists(path + ".index") or is_shard_name(path) or bool(v1_shards(path))
+    return exists(path) or exists(path + ".index") or is_shard_name(path) or bool(v1_shards(path))

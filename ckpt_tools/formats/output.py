@@ -17,6 +17,7 @@ from . import locks, placing
 from . import provenance as origin
 from .checkpoint import Checkpoint
 from .mapped import forget_pages
+from .storage import check_local
 
 # What --to and `format=` accept -> the module whose `write(tensors, path, ...)` makes a complete file.
 WRITERS = {
@@ -150,7 +151,11 @@ def needed_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 def target_of(path: str | os.PathLike[str], format: str) -> str:
-    """The file that is written, or the prefix of a V2 checkpoint, which may be given by its index."""
+    """The file that is written, or the prefix of a V2 checkpoint, which may be given by its index.
+
+    Raises OutputError for a URL.
+    """
+    check_local(path)
     return os.fspath(path).removesuffix(".index") if format == "v2" else os.fspath(path)
 
 

@@ -28,6 +28,7 @@ from .bundle_index import shard_path
 from .mapped import release
 from .proto import put_varint, varint
 from .sstable import Table, TableWriter, entries
+from .storage import check_local, list_folder
 
 WRITING = ".writing"  # ends the name of a text file until it is whole
 _SHARD = re.compile(r"\.data-(\d{5,})-of-(\d{5,})\Z")
@@ -37,7 +38,7 @@ def shards_beside(prefix: str) -> dict[str, tuple[int, int]]:
     """Data files that lie at `prefix`, of whatever checkpoint: path -> (shard, number of shards)."""
     folder, name = os.path.split(prefix)
     found = {}
-    for entry in os.listdir(folder or "."):
+    for entry in list_folder(folder):
         if entry.startswith(name + ".data-") and (match := _SHARD.fullmatch(entry, len(name))):
             found[os.path.join(folder, entry)] = (int(match[1]), int(match[2]))
     return found
@@ -199,6 +200,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file that is either the old one or the new one, whatever happens meanwhile. A link stays a link;
     what is no file, such as /dev/stdout, is written to. Raises OSError."""
+    check_local(path)
     target = os.path.realpath(path)
     into_place = os.path.isfile(target) or not os.path.exists(target)
     written = f"{target}{WRITING}" if into_place else target

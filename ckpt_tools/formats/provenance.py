@@ -12,6 +12,7 @@ from typing import Any
 
 from ..tensors import Tensor
 from .checkpoint import Checkpoint
+from .storage import absolute, is_remote, open_file, sizes
 
 ENDING = ".provenance.json"
 _BLOCK = 4 << 20
@@ -57,8 +58,9 @@ def is_stored(tensor: Tensor) -> bool:
 
 def _described(source: object) -> object:
     if isinstance(source, Checkpoint):
-        files = {os.path.basename(file): _fingerprint(file) for file in source.files if os.path.isfile(file)}
-        return {"path": os.path.abspath(source.path), "format": source.format, "files": files}
+        there = [file for file, size in zip(source.files, sizes(source.files), strict=True) if size is not None]
+        files = {os.path.basename(file): _fingerprint(file) for file in there}
+        return {"path": absolute(source.path), "format": source.format, "files": files}
     if isinstance(source, (list, tuple)):
         return [_described(one) for one in source]
     return source
@@ -66,9 +68,9 @@ def _described(source: object) -> object:
 
 def _fingerprint(path: str, name: str | None = None) -> dict[str, object]:
     """Size and SHA-256, as `sha256sum` prints it. Data files of a V2 checkpoint are not read for it: the digest of
-    the index pins the CRC-32C of every tensor in them."""
-    known: dict[str, object] = {"bytes": os.path.getsize(path)}
-    if ".data-" not in os.path.basename(name or path):
+    the index pins the CRC-32C of every tensor in them. Nor are other files behind URLs: they would be downloaded."""
+    known: dict[str, object] = {"bytes": sizes([path])[0]}
+    if path.endswith(".index") if is_remote(path) else ".data-" not in os.path.basename(name or path):
         known["sha256"] = _sha256(path)
     return known
 
@@ -76,7 +78,7 @@ def _fingerprint(path: str, name: str | None = None) -> dict[str, object]:
 def _sha256(path: str) -> str:
     digest = hashlib.sha256()
     block = bytearray(_BLOCK)
-    with open(path, "rb", buffering=0) as file:
+    with open_file(path) as file:
         while size := file.readinto(block):
             digest.update(memoryview(block)[:size])
     return digest.hexdigest()

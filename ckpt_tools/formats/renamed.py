@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from ..errors import CheckpointError, NotACheckpointError
 from .detect import Kind, identify, refusal
+from .storage import beside, sizes
 
 DATA = re.compile(r"(?P<prefix>.+)\.data-(?:\d{5,}|\?{5}|\*)-of-\d{5,}", re.DOTALL)
 MAX_LOOKED_AT = 1000  # files of a folder
@@ -51,7 +52,7 @@ def lost_data_file(path: str) -> NotACheckpointError:
     base, own = os.path.basename(stem(path)), os.path.basename(path)
     advice = ""
     for index, is_named in _indexes(os.path.dirname(path)):
-        if not is_named and _wanted(index, base).get(own) == os.path.getsize(path):
+        if not is_named and _wanted(index, base).get(own) == sizes([path])[0]:
             name = os.path.basename(index)
             advice = f"{name} beside it is an index of data of this size: if it is its own, rename it to {base}.index."
             break
@@ -65,10 +66,12 @@ def _index(path: str) -> CheckpointError:
     base = os.path.basename(stem(path))
     if os.path.exists(os.path.join(folder, base + ".index")):
         base = name
-    others = dict.fromkeys(match["prefix"] for each in _names(folder) if (match := DATA.fullmatch(each)))
+    near = beside(folder)[:MAX_LOOKED_AT]
+    others = dict.fromkeys(match["prefix"] for each in near if (match := DATA.fullmatch(each)))
     for prefix in dict.fromkeys([base, *others]):
         shards = _wanted(path, prefix)
-        there = shards and all(_size(os.path.join(folder, each)) == size for each, size in shards.items())
+        found = sizes([os.path.join(folder, each) for each in shards])
+        there = shards and found == list(shards.values())
         if there and not os.path.exists(os.path.join(folder, prefix + ".index")):
             advice = f"Rename it to {prefix}.index, beside its data file{'s' * (len(shards) > 1)} {_listed(shards)}."
             break
@@ -97,7 +100,7 @@ def _metagraph(path: str) -> CheckpointError:
 
 def _data_of(path: str) -> str:
     """A sentence on the missing data file that a file would be by its size; empty where there is none."""
-    folder, size = os.path.dirname(path), os.path.getsize(path)
+    folder, (size,) = os.path.dirname(path), sizes([path])
     for index, is_named in _indexes(folder):
         name = os.path.basename(index)
         for shard, needed in _wanted(index, stem(name)).items():
@@ -109,7 +112,7 @@ def _data_of(path: str) -> str:
 
 def _indexes(folder: str) -> Iterator[tuple[str, bool]]:
     """Every index of a folder, and whether it is called so."""
-    for name in _names(folder):
+    for name in beside(folder)[:MAX_LOOKED_AT]:
         path = os.path.join(folder, name)
         if os.path.isfile(path) and not DATA.fullmatch(name) and identify(path).name == "v2_index":
             yield path, name.endswith(".index")
@@ -130,17 +133,3 @@ def _wanted(index: str, prefix: str) -> dict[str, int]:
 def _listed(shards: dict[str, int]) -> str:
     names = list(shards)
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder or "."))[:MAX_LOOKED_AT]
-    except OSError:
-        return []
-
-
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except OSError:
-        return -1

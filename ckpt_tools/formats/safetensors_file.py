@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..dtypes import BY_NAME, numpy_dtype
@@ -17,11 +19,13 @@ from ..errors import CheckpointError, DamagedError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
 from .elements import byte_blocks
-from .mapped import MappedFile
 from .representable import check_names, check_types
+from .storage import is_remote, mapped
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from .mapped import MappedFile
 
 # safetensors' name of each type, in the order in which the library ranks them: the widest types lie first in a file.
 _RANKED = [
@@ -62,12 +66,12 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         raise UnsupportedError(
             "reading .safetensors needs the safetensors library", path=path, advice='pip install "ckpt-tools[formats]"'
         ) from None
+    file = mapped(path)
     try:
-        with safe_open(path, framework="numpy") as checked:
+        with _with_header(file) as local, safe_open(local, framework="numpy") as checked:
             metadata = dict(checked.metadata() or {})
     except (SafetensorError, ValueError, OverflowError) as error:
         raise DamagedError(f"not a sound safetensors file: {error}", path=path) from error
-    file = MappedFile(path)
     length = int.from_bytes(file.part(0, 8, "the length of the header"), "little")
     header = json.loads(bytes(file.part(8, length, "the header")))
     header.pop("__metadata__", None)
@@ -77,6 +81,21 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     ordered = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
     tensors = Tensors((name, _tensor(file, 8 + length, entry)) for name, entry in ordered)
     return Checkpoint(tensors, "safetensors", path, (path,), metadata=metadata)
+
+
+@contextmanager
+def _with_header(file: MappedFile) -> Iterator[str]:
+    """Path of a local file for the library to check: the file itself, or the header of a URL, with a hole behind it as
+    large as the values are, which takes no space."""
+    if not is_remote(file.path):
+        yield file.path
+        return
+    with tempfile.NamedTemporaryFile(prefix="ckpt-tools-", suffix=".safetensors") as local:
+        length = int.from_bytes(file.part(0, min(8, len(file)), "the length of the header"), "little")
+        local.write(file.part(0, min(8 + length, len(file), _LONGEST_HEADER), "the header"))
+        local.truncate(len(file))
+        local.flush()
+        yield local.name
 
 
 def _tensor(file: MappedFile, start: int, entry: Mapping[str, Any]) -> Tensor:

@@ -10,6 +10,7 @@ from ..errors import CheckpointError, NotACheckpointError, nearest
 from .detect import Kind, identify
 from .renamed import DATA, lost_data_file, misnamed, stem
 from .state import candidates, read_state
+from .storage import exists, has_query, is_file, is_folder, is_remote, list_folder, nothing_at, sizes
 
 _SHARD = re.compile(r"(?P<prefix>.+)-(?:\d{5,}|\?{5}|\*)-of-(?P<count>\d{5,})", re.DOTALL)
 MAX_SHARDS = 100_000
@@ -28,16 +29,25 @@ class Found(NamedTuple):
 
 
 def resolve(path: str) -> Found:
-    """Finds out what `path` means. Raises NotACheckpointError, saying what is there instead."""
+    """Finds out what `path` means. Raises NotACheckpointError, saying what is there instead; RemoteError."""
+    try:
+        return _resolved(path)
+    except CheckpointError as error:
+        raise error.at(path=path) from None
+
+
+def _resolved(path: str) -> Found:
     if "\0" in path or not path:
         raise NotACheckpointError(f"{path!r} is not the name of a file")
-    if os.path.isfile(path + ".index"):
-        return Found("v2", path)
-    if os.path.isdir(path):
-        return _folder(path)
-    if os.path.isfile(path):
+    if has_query(path):  # the name of one file, to which nothing can be added
         return _file(path)
-    if os.path.lexists(path):
+    if is_file(path + ".index"):
+        return Found("v2", path)
+    if is_folder(path):
+        return _folder(path)
+    if is_file(path):
+        return _file(path)
+    if exists(path):
         raise NotACheckpointError(
             "is not a regular file" if os.path.exists(path) else "is a link to nothing", path=path
         )
@@ -46,8 +56,10 @@ def resolve(path: str) -> Found:
 
 def _file(path: str) -> Found:
     """An existing file: a member of a checkpoint, or a whole source by itself."""
-    kind = identify(path)
     name, prefix = os.path.basename(path), stem(path)
+    if DATA.fullmatch(path) and is_file(prefix + ".index"):
+        return Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {os.path.basename(prefix)}")
+    kind = identify(path)
     if prefix != path and (found := _member(path, prefix, kind)):
         return found
     if kind.name == "v1":
@@ -73,12 +85,12 @@ def _member(path: str, prefix: str, kind: Kind) -> Found | None:
         return (
             Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {base}") if kind.name == "v2_index" else None
         )
-    if os.path.isfile(prefix + ".index"):
+    if is_file(prefix + ".index"):
         return Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {base}")
     if not name.endswith(".meta") or kind.name in ("v1", "tar"):
         return None
     note = f"{name} belongs to the V1 checkpoint {base}"
-    if os.path.isfile(prefix) and identify(prefix).name == "v1":
+    if is_file(prefix) and identify(prefix).name == "v1":
         return Found("v1", prefix, note=note)
     if shards := v1_shards(prefix):
         return _shards(prefix, shards)._replace(note=note)
@@ -94,7 +106,7 @@ def v1_shards(prefix: str) -> int:
     """Number of shards that the files `PREFIX-k-of-N` beside each other say; 0 where there are none."""
     folder, base = os.path.split(prefix)
     try:
-        names = os.listdir(folder or ".")
+        names = list_folder(folder)
     except OSError:
         return 0
     counts = [
@@ -110,7 +122,7 @@ def _shards(prefix: str, count: int, given: str = "") -> Found:
     if not 1 <= count <= MAX_SHARDS:
         raise NotACheckpointError(f"names {count:,} shards", path=given or prefix)
     files = tuple(f"{prefix}-{shard:05d}-of-{count:05d}" for shard in range(count))
-    gone = [os.path.basename(file) for file in files if not os.path.isfile(file)]
+    gone = [os.path.basename(file) for file, size in zip(files, sizes(files), strict=True) if size is None]
     if gone:
         listed = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
         raise NotACheckpointError(f"of {count} shards of this V1 checkpoint, {listed} is missing", path=prefix)
@@ -121,7 +133,7 @@ def _shards(prefix: str, count: int, given: str = "") -> Found:
 def _prefix(path: str) -> Found:
     """A path that is no file: the prefix or the glob of shards, or a mistake."""
     data = DATA.fullmatch(path)
-    if data and os.path.isfile(data["prefix"] + ".index"):
+    if data and is_file(data["prefix"] + ".index"):
         return Found("v2", data["prefix"])
     shard = _SHARD.fullmatch(path)
     if shard and v1_shards(shard["prefix"]):
@@ -129,22 +141,22 @@ def _prefix(path: str) -> Found:
     if count := v1_shards(path):
         return _shards(path, count)
     for ending in (".index", ".meta"):  # a member that is not there, of a checkpoint that is
-        if path.endswith(ending) and os.path.isfile(path.removesuffix(ending)):
+        if path.endswith(ending) and is_file(path.removesuffix(ending)):
             return _file(path.removesuffix(ending))._replace(note=f"there is no {os.path.basename(path)}")
     raise _nothing(path)
 
 
-def _nothing(path: str) -> NotACheckpointError:
+def _nothing(path: str) -> CheckpointError:
     """The error for a path with nothing behind it: what is missing, and what lies near."""
     folder, base = os.path.split(path)
-    if not os.path.isdir(folder or "."):
+    if not is_remote(path) and not is_folder(folder or "."):
         return NotACheckpointError(f"there is no folder {folder}", path=path)
-    names = sorted(os.listdir(folder or "."))
+    names = list_folder(folder)
     if left := _left_of(base, names):
         return NotACheckpointError(left, path=path)
     near = [name for name in names if base and name.startswith(base)][:5]
     hint = f"; there is {', '.join(near)}" if near else nearest(base, {stem(name) for name in names})
-    return NotACheckpointError(f"there is no such file or checkpoint{hint}", path=path)
+    return nothing_at(path, hint)
 
 
 def _left_of(base: str, names: list[str]) -> str:
@@ -161,15 +173,15 @@ def _left_of(base: str, names: list[str]) -> str:
 
 def _folder(path: str) -> Found:
     """What a folder means: a SavedModel, the checkpoint that its state file names, or the only one in it."""
-    if os.path.isfile(os.path.join(path, "saved_model.pb")) or os.path.isfile(os.path.join(path, "saved_model.pbtxt")):
+    if is_file(os.path.join(path, "saved_model.pb")) or is_file(os.path.join(path, "saved_model.pbtxt")):
         variables = os.path.join(path, "variables", "variables")
-        if os.path.isfile(variables + ".index"):
+        if is_file(variables + ".index"):
             return Found("v2", variables, shown_as="saved_model")
-        if os.path.isfile(os.path.join(path, "saved_model.pb")):
+        if is_file(os.path.join(path, "saved_model.pb")):
             return Found("graphdef", os.path.join(path, "saved_model.pb"))  # its variables may be frozen into the graph
         raise NotACheckpointError("is a SavedModel without variables: it has no variables/variables.index", path=path)
     state = os.path.join(path, "checkpoint")
-    if os.path.isfile(state) and identify(state).name not in ("v1", "v2_index", "metagraph"):
+    if is_file(state) and identify(state).name not in ("v1", "v2_index", "metagraph"):
         try:
             return _state(state)
         except CheckpointError as error:
@@ -193,22 +205,22 @@ def _only(path: str, here: dict[str, Found]) -> Found:
         raise NotACheckpointError(
             f"the folder holds {len(checkpoints)} checkpoints: {listed}", path=path, advice="Give one of them."
         )
-    for name in sorted(os.listdir(path)):  # a single thing that looks like one, but is not, is worth naming
-        kind = identify(os.path.join(path, name)) if os.path.isfile(os.path.join(path, name)) else None
+    for name in list_folder(path):  # a single thing that looks like one, but is not, is worth naming
+        kind = identify(os.path.join(path, name)) if is_file(os.path.join(path, name)) else None
         if kind and kind.name in ("cut_v1", "cut_index", "v2_index", "lfs", "html", "torch"):
             raise misnamed(os.path.join(path, name), kind)
-    lost = sorted({match["prefix"] for name in os.listdir(path) if (match := DATA.fullmatch(name))})
+    lost = sorted({match["prefix"] for name in list_folder(path) if (match := DATA.fullmatch(name))})
     why = f"; {lost[0]} has data files, but its index {lost[0]}.index is missing" if lost else ""
     raise NotACheckpointError(f"the folder holds no checkpoint{why}", path=path)
 
 
 def _sources_in(folder: str) -> dict[str, Found]:
     """Name -> source of everything in a folder that can be opened. Looks at the first bytes of its files."""
-    names = sorted(os.listdir(folder))
+    names = list_folder(folder)
     found: dict[str, Found] = {}
     for name in names[:MAX_LOOKED_AT]:
         path = os.path.join(folder, name)
-        if not os.path.isfile(path) or DATA.fullmatch(name) or name.endswith((".meta", ".json", ".txt")):
+        if not is_file(path) or DATA.fullmatch(name) or name.endswith((".meta", ".json", ".txt")):
             continue
         kind = identify(path).name
         if name.endswith(".index") and kind in ("v2_index", "v1"):
@@ -230,10 +242,10 @@ def _state(path: str) -> Found:
             found = resolve(candidate)
             return found._replace(note=f"{os.path.basename(found.path)} is the latest by {path}")
         except NotACheckpointError:
-            if os.path.lexists(candidate):
+            if exists(candidate):
                 raise
     folder = os.path.dirname(path) or "."
-    left = _left_of(os.path.basename(candidate), sorted(os.listdir(folder)))
+    left = _left_of(os.path.basename(candidate), list_folder(folder))
     what = "" if os.path.basename(path) == "checkpoint" else "is a checkpoint state file under another name, and "
     raise NotACheckpointError(
         f"{what}names {state.latest}" + (f": {left}" if left else ", which is not there"),
@@ -244,9 +256,9 @@ def _state(path: str) -> Found:
 
 def _is_state(path: str) -> bool:
     """Whether a state file, or a folder with one, lies where a checkpoint should: they could name each other."""
-    if os.path.isfile(path + ".index"):
+    if is_file(path + ".index"):
         return False
-    return os.path.isfile(os.path.join(path, "checkpoint")) or (os.path.isfile(path) and identify(path).name == "state")
+    return is_file(os.path.join(path, "checkpoint")) or (is_file(path) and identify(path).name == "state")
 
 
 def _archive(path: str) -> Found:

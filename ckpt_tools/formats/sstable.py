@@ -17,8 +17,8 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import DamagedError, NotACheckpointError
 from .checksum import crc32c, mask, masked_crc
-from .mapped import MappedFile
 from .proto import LongValue, flattened, put_varint, varint
+from .storage import mapped
 
 MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER = 48
@@ -47,7 +47,7 @@ class Table:
     """A table file. Opening reads the footer and the index block; data blocks are read when asked for."""
 
     def __init__(self, path: str) -> None:
-        self.file = MappedFile(path)
+        self.file = mapped(path)
         try:
             self.blocks = self._read_index()
         except (DamagedError, NotACheckpointError) as error:

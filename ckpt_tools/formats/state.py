@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from ..errors import DamagedError
+from .storage import is_remote, open_file
 
 MAX_SIZE = 16 << 20  # a state file lists paths; nothing that is larger is one
 _TOKEN = re.compile(
@@ -65,7 +66,7 @@ def _unescape(text: str) -> str:
 
 def read_state(path: str) -> State:
     """Reads a state file. Raises DamagedError where it is none."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         data = file.read(MAX_SIZE + 1)
     if len(data) > MAX_SIZE:
         raise DamagedError("is too large for a checkpoint state file", path=path)
@@ -76,8 +77,12 @@ def read_state(path: str) -> State:
 
 
 def candidates(state_path: str, stored: str) -> list[str]:
-    """Where the checkpoint that a state file names may be: as written, then beside it (the folder was moved)."""
+    """Where the checkpoint that a state file names may be: as written, then beside it (the folder was moved).
+
+    Only beside it where a URL comes in: a file from elsewhere does not say what is opened here, nor the other way.
+    """
     folder = os.path.dirname(state_path)
-    if not os.path.isabs(stored):
-        return [os.path.join(folder, stored)]
-    return [stored, os.path.join(folder, os.path.basename(stored.replace("\\", "/")))]
+    beside = os.path.join(folder, os.path.basename(stored.replace("\\", "/")))
+    if is_remote(stored) or (is_remote(state_path) and os.path.isabs(stored)):
+        return [beside]
+    return [stored, beside] if os.path.isabs(stored) else [os.path.join(folder, stored)]

@@ -22,8 +22,9 @@ from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
-from .mapped import MappedFile, keeps_open
+from .mapped import keeps_open
 from .pickled import Made, Name, Persistent, read_pickle
+from .storage import mapped, open_file, openable
 from .torch_names import named_tensors
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = os.fspath(path)
     with _damage_at(path):
-        zipped = zipfile.is_zipfile(path)
+        zipped = zipfile.is_zipfile(openable(path))
         value, order, part = _from_zip(path) if zipped else _from_pickles(path)
         weights = named_tensors(value, is_tensor)
         views, wrong = {}, []
@@ -111,7 +112,7 @@ def is_tensor(value: Any) -> bool:
 
 def _from_zip(path: str) -> tuple[Any, str, _Bytes]:
     """What data.pkl holds, the byte order ("<" or ">"), and where bytes come from."""
-    archive, file = zipfile.ZipFile(path), MappedFile(path)
+    archive, file = zipfile.ZipFile(openable(path)), mapped(path)
     keeps_open(path, archive, zipfile.ZipFile.close)
     pickled = next(info for info in archive.infolist() if info.filename.split("/")[-1] == "data.pkl")
     if pickled.file_size > _LONGEST_PICKLE:
@@ -141,8 +142,8 @@ def _from_zip(path: str) -> tuple[Any, str, _Bytes]:
 
 def _from_pickles(path: str) -> tuple[Any, str, _Bytes]:
     """The same from a file of before 1.6: after five pickles comes each storage, its number of elements in front."""
-    file = MappedFile(path)
-    with open(path, "rb") as stream:
+    file = mapped(path)
+    with open_file(path) as stream:
         _magic, _version, system, value, keys = (read_pickle(stream) for _ in range(5))
         begin = stream.tell()
     widths = dict(_storage_widths(value))

@@ -19,9 +19,10 @@ from . import slices, typed_values
 from .bundle_index import VERSIONS, check_version, dtype_of
 from .checkpoint import Checkpoint
 from .lazy import LazyTensors
-from .mapped import MappedFile, keeps_open
+from .mapped import keeps_open
 from .proto import fields, message, number, put_bytes, put_number, put_varint, raw, text
 from .sstable import FOOTER, Table, TableWriter, first_record, spans
+from .storage import mapped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_SLICE = 1 << 31  # bytes of a record, by TensorFlow's estimate (saved_tensor_slice_util.h)
 SLICE_OVERHEAD = 1024
+_HEAD = 4096
 
 
 class Part(NamedTuple):
@@ -226,11 +228,13 @@ def least_size(path: str) -> int | None:
 
     For a file that was cut off: the list comes first, so it is mostly still there.
     """
-    view = MappedFile(path).view()
+    file = mapped(path)
     try:
-        key, record, size = first_record(view)
+        key, record, size = first_record(file.part(0, min(len(file), _HEAD), "the first record"))
         if key or record[:1] != b"\x0a":
             return None
+        if len(record) < size:
+            _, record, _ = first_record(file.part(0, min(len(file), _HEAD + size), "the first record"))
         total = size + FOOTER
         for name, spec, parts in listing(record) if len(record) == size else ():
             width = typed_values.FIELDS[spec.dtype].width if spec.dtype in typed_values.FIELDS else 0

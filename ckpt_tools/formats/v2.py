@@ -27,6 +27,7 @@ from .object_graph import GRAPH_KEY
 from .placing import link
 from .proto import raw
 from .sstable import TableWriter
+from .storage import is_remote
 
 Progress = Callable[[int], object] | None
 Rows = list[tuple[bytes, Entry]]
@@ -47,7 +48,7 @@ def read(path: str, *, names: str = "variable", report: Report | None = None) ->
         shown = {key: name for name, key in stored_names.items()}
         specs = {shown.get(key, key): spec for key, spec in specs.items() if key != GRAPH_KEY}
     tensors = LazyTensors(specs, bundle.tensor, stored_names, hidden)
-    return Checkpoint(tensors, "v2", path, (bundle.index, *bundle.shards()), bundle.missing())
+    return Checkpoint(tensors, "v2", path, (bundle.index, *bundle.shards), bundle.missing())
 
 
 class Piece(NamedTuple):
@@ -140,6 +141,8 @@ def _link(pieces: Sequence[Piece], path: str) -> dict[str, int]:
     """
     stored = {(piece.tensor.stored.shard, piece.tensor.stored.path) for piece in pieces if piece.tensor.stored}
     sources = [source for _, source in sorted(stored)]
+    if any(map(is_remote, sources)):
+        return {}
     count = len(sources) + any(not piece.tensor.stored for piece in pieces)
     made = []
     try:
@@ -162,7 +165,7 @@ def _write_shard(path: str, shard: int, pieces: Sequence[Piece], progress: Progr
     offset = 0
     with DataFile(path, sum(map(_size, pieces)), progress) as file:
         for key, name, tensor in pieces:
-            if tensor.stored:
+            if tensor.stored and not is_remote(tensor.stored.path):
                 file.copy(tensor.stored.path, tensor.stored.offset, tensor.stored.size)
                 size, crc = tensor.stored.size, tensor.stored.crc32c
             else:

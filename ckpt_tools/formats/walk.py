@@ -12,10 +12,10 @@ from struct import unpack_from
 
 from ..errors import CheckpointError, DamagedError
 from ..tensors import Spec
-from .mapped import MappedFile
 from .proto import varint
 from .slices import Extents
 from .sstable import TRAILER, Block, Handle, Table, entries_end, spans
+from .storage import mapped
 from .v1 import TableFile
 
 _MAX_RESTARTS = 1 << 24  # more than the entries of any block that a writer makes
@@ -25,7 +25,7 @@ class WalkedTable(Table):
     """A table whose `blocks` were found by walking. Snappy blocks end the walk: their entries cannot be followed."""
 
     def __init__(self, path: str) -> None:
-        self.file = MappedFile(path)
+        self.file = mapped(path)
         self.blocks = list(self._walk())
 
     def _walk(self) -> Iterator[Block]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError, nearest
+from ...formats.storage import is_remote
 from ...labels import read_labels, writable
 from ..options.training import Options
 from .arrays import array_images, read_npz
@@ -53,6 +54,9 @@ def load_data_set(
     Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree. Without `training`
     it is enough that there are images.
     """
+    if is_remote(os.fspath(path)):
+        advice = "Copy it here. What is too large for that: ckpt-features --ray takes records from there."
+        raise DataError("is a URL, and images are read from this machine", path=path, advice=advice)
     root = Path(path)
     if not root.exists():
         siblings = sorted(p.name for p in root.parent.iterdir()) if root.parent.is_dir() else []

@@ -15,6 +15,7 @@ from numbers import Real
 from pathlib import Path
 
 from ...errors import RecipeError, nearest
+from ...formats.storage import is_remote
 from .slim_flags import here
 
 
@@ -199,6 +200,8 @@ def problem_with(found: dataclasses.Field, value: object) -> str | None:
     facts, shown = found.metadata, flag(found.name)
     if value is None:
         return None
+    if str(facts["metavar"]).startswith(("DIR", "FILE", "PREFIX")) and found.name != "data" and is_remote(value):
+        return f"{shown} {value}: must be a name on this machine, not a URL"
     if facts["choices"] and value not in facts["choices"]:
         return f"{shown} {value}: must be one of {', '.join(facts['choices'])}{nearest(str(value), facts['choices'])}"
     if facts["least"] is not None and not value >= facts["least"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 from ...errors import RecipeError
 from ...events import PhaseStart, Planned
 from ...formats import Checkpoint, open_checkpoint
+from ...formats.lazy import kept
+from ...formats.storage import absolute, is_remote
+from ...nets import resolving
 from ...nets.from_graph import checkpoint_of
 from ...nets.head import Head, variables_with_head
 from ...nets.net import Net
-from ...nets.resolving import absolute, resolve
 from ...nets.vectors import vectors_net
 from ...plan import Plan
 from ...tensors import Tensors
@@ -138,19 +139,21 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
     on_vectors = data.kind == "vectors" if data is not None else holds_vectors(options.data)
     options.require(*(() if options.net or options.graph or on_vectors else ("checkpoint",)), "data", *folder)
     options = for_vectors(options) if on_vectors else options
-    # abspath, not Path.resolve: the folder in front of a link is the name that the user knows, and SRC:scope stays.
+    # No links are followed: the folder in front of one is the name that the user knows, and SRC:scope stays.
     if options.labels_csv:
         options = replace(options, labels_csv=str(csv_path(options.labels_csv, options.data)))
     if options.graph and not options.checkpoint:
         options = replace(options, checkpoint=checkpoint_of(options.graph))
     paths = ("checkpoint", "graph", *(("data",) if data is None else ()), "labels", "labels_csv")
     given = [name for name in paths if getattr(options, name)]
-    options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
+    options = replace(options, **{name: absolute(getattr(options, name)) for name in given})
     if options.reference.is_function:
-        options = replace(options, net=absolute(options.net))
+        options = replace(options, net=resolving.absolute(options.net))
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
+    if is_remote(source.path):
+        source = source._replace(tensors=kept(source.tensors))
     specs = source.tensors.specs()
-    net = None if on_vectors else resolve(options.reference, specs, source.path if options.checkpoint else "")
+    net = None if on_vectors else resolving.resolve(options.reference, specs, source.path if options.checkpoint else "")
     data = data_set_of(options) if data is None else in_memory(data, options)
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None

@@ -1,0 +1,159 @@
+"""Files behind URLs, read by ranges: nothing is downloaded but what is asked for.
+
+A checkpoint's index is asked for in a few pieces, small tensors that lie side by side in larger and larger ones, and a
+large tensor block by block. Where all of a large part is needed at once (a block of a V1 file, a frozen graph), it is
+put into a temporary file, so that memory does not grow.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from functools import cached_property
+from threading import Lock
+from typing import NamedTuple
+
+from ..errors import RemoteError
+from ..tensors import BLOCK
+from .mapped import MappedFile
+from .remote import File, NoRangesError, error_at, find_file, may_pass, read_range
+
+LEAST = 16 << 10  # bytes of a request: about what arrives before the first acknowledgement anyway
+_KEPT = 4  # answers that a file keeps, of BLOCK bytes at most
+_WAITS = (0.5, 2.0)  # seconds before a request that broke off is made again
+_SPARE = 64 << 20  # bytes of disk that are left free
+
+
+class Answer(NamedTuple):
+    """Bytes of a file from `start` on."""
+
+    start: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+
+class RangedFile(MappedFile):
+    """A file behind a URL, to be used as one that is mapped, by any thread. The parts are copies."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._answers: deque[Answer] = deque(maxlen=_KEPT)
+        self._lock = Lock()
+
+    @cached_property
+    def _found(self) -> File:
+        return find_file(self.path)
+
+    def __len__(self) -> int:
+        return self._found.size
+
+    def view(self) -> memoryview:
+        """The whole file, downloaded to a temporary file unless it is small."""
+        return self.part(0, len(self), "the file")
+
+    def part(self, offset: int, size: int, what: str) -> memoryview:
+        """Bytes `offset` to `offset + size`: in a temporary file where they are many."""
+        self.check(offset, size, what)
+        if size > BLOCK:
+            return self._spooled(offset, size)
+        answer = self._answer(offset, size)
+        return memoryview(answer.data)[offset - answer.start : offset - answer.start + size]
+
+    def blocks(self, offset: int, size: int, what: str) -> Iterator[memoryview]:
+        """What `part` gives, one piece in memory at a time."""
+        self.check(offset, size, what)
+        for start in range(offset, offset + size, BLOCK):
+            yield self.part(start, min(BLOCK, offset + size - start), what)
+
+    def _answer(self, offset: int, size: int) -> Answer:
+        """An answer that holds these bytes: a kept one, or that to a request for them and for more.
+
+        Whoever reads on where the last answer ended will do so again: each time twice as much is asked for.
+        """
+        with self._lock:
+            kept = list(self._answers)
+        for answer in kept:
+            if answer.start <= offset and offset + size <= answer.end:
+                return answer
+        before = max((len(answer.data) for answer in kept if answer.start <= offset <= answer.end), default=0)
+        length = min(max(size, LEAST, min(2 * before, BLOCK)), len(self))
+        start = min(offset, len(self) - length) if length == LEAST else offset  # the end of a file with its last bytes
+        try:
+            answer = Answer(start, self._fetched(start, min(start + length, len(self))))
+        except NoRangesError:
+            if len(self) > BLOCK:
+                raise
+            answer = Answer(0, self._fetched(0, len(self)))
+        if size < BLOCK:  # a piece of a long tensor is asked for once
+            with self._lock:
+                self._answers.append(answer)
+        return answer
+
+    def _fetched(self, start: int, end: int) -> bytes:
+        """Bytes from the server. A request that breaks off is made again, as often as _WAITS says."""
+        for wait in (*_WAITS, None):
+            try:
+                data = read_range(self.path, start, end, self._found) if end > start else b""
+                if len(data) == end - start:
+                    return data
+                error: Exception = EOFError(f"{len(data):,} bytes came where {end - start:,} were asked for")
+            except Exception as caught:
+                error = caught
+            if wait is None or not may_pass(error):
+                raise error_at(self.path, error) from error
+            time.sleep(wait)
+        raise AssertionError
+
+    def _spooled(self, offset: int, size: int) -> memoryview:
+        """A part in a temporary file that nobody else sees, mapped; it goes with the last view of it."""
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if size > free - _SPARE:
+            fact = f"{size:,} of its bytes are needed at once, and {free:,} are free in {tempfile.gettempdir()}"
+            raise RemoteError(fact, path=self.path, advice="Set TMPDIR to a folder with more space.")
+        with tempfile.TemporaryFile(prefix="ckpt-tools-") as file:
+            for block in self.blocks(offset, size, "a part"):
+                file.write(block)
+            file.flush()
+            return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+
+
+class RangedReader(io.RawIOBase):
+    """The same for libraries that want an open file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._file = RangedFile(path)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._file)}[whence]
+        if self._position < 0:
+            raise ValueError(f"negative position {self._position}")
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        size = max(min(len(buffer), len(self._file) - self._position), 0)
+        with memoryview(buffer).cast("B") as out:
+            for at in range(0, size, BLOCK):
+                length = min(BLOCK, size - at)
+                out[at : at + length] = self._file.part(self._position + at, length, "what is read")
+        self._position += size
+        return size

@@ -1,0 +1,233 @@
+"""What lies behind URLs, and what goes wrong there, through fsspec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import CheckpointError, NotACheckpointError, RemoteError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_AT_ONCE = 16  # files whose size is asked for side by side
+_OTHERS = {"az": "adlfs", "abfs": "adlfs"}  # what ckpt-tools[remote] does not bring
+_VERSION = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "last_modified", "mtime")
+_CREDENTIALS = {
+    "s3": "Give credentials (aws configure); for a public bucket: export FSSPEC_S3_ANON=true",
+    "gs": "Log in: gcloud auth application-default login",
+}
+
+
+class NoRangesError(RemoteError):
+    """The server sends files only as a whole."""
+
+
+class ChangedError(RemoteError):
+    """The file is no longer the one of which parts were read."""
+
+
+class NoPermissionError(RemoteError):
+    """The server lets nobody, or not this user, read the URL; or will not say whether there is anything."""
+
+
+# --- what is there ---------------------------------------------------------------------------------------------------
+
+
+def is_file(path: str) -> bool:
+    found = _looked_for(path)
+    return found is not None and found["type"] == "file"
+
+
+def is_folder(path: str) -> bool:
+    found = _looked_for(path)
+    return found is not None and found["type"] == "directory"
+
+
+def exists(path: str) -> bool:
+    return _looked_for(path) is not None
+
+
+def sizes(paths: Sequence[str]) -> list[int | None]:
+    """Bytes of each file, None for what is none."""
+
+    def size(path: str) -> int | None:
+        found = _looked_for(path)
+        return found["size"] if found is not None and found["type"] == "file" else None
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(size, paths))
+
+
+def list_folder(folder: str) -> list[str]:
+    """Names in a folder; none where the server lists nothing."""
+    system, inner = _system(folder)
+    try:
+        listed = system.ls(f"{inner.rstrip('/')}/" if _is_http(folder) else inner, detail=False)
+    except Exception as error:  # every library has exceptions of its own
+        if isinstance(found := error_at(folder, error), NoPermissionError | NotACheckpointError):
+            return []
+        raise found from error
+    found = {each.rstrip("/").rpartition("/")[2] for each in listed}
+    return [name for name in found if name and "?" not in name]
+
+
+def nothing_at(path: str, hint: str) -> CheckpointError:
+    """The error for a URL with nothing behind it that can be read; `hint` says what lies near."""
+    for each in (path, f"{path}.index"):
+        try:
+            details(each)
+        except NoPermissionError as error:
+            return error
+        except NotACheckpointError:
+            pass
+    return NotACheckpointError(f"there is no such file or checkpoint{hint}", path=path)
+
+
+def _looked_for(path: str) -> dict | None:
+    """What the server says of a path; None where nothing is there. A bucket that may not be listed answers "forbidden"
+    for names that are not there, so that counts as none; `nothing_at` says it when all else fails."""
+    try:
+        return details(path)
+    except (NotACheckpointError, NoPermissionError):
+        return None
+
+
+def details(path: str) -> dict:
+    """Type and size. Raises NotACheckpointError where nothing is there, and RemoteError."""
+    system, inner = _system(path)
+    try:
+        found = system.info(inner)
+    except Exception as error:
+        raise error_at(path, error) from error
+    if _is_http(path) and found.get("url", inner).partition("?")[0].endswith("/"):
+        return {**found, "type": "directory"}  # as HTTP has it, to which all are files
+    return found
+
+
+def _system(path: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL, and the path in it. Raises RemoteError, of no path, where a library is missing."""
+    scheme = path.partition("://")[0].lower()
+    try:
+        from fsspec.core import url_to_fs
+
+        return url_to_fs(path, use_listings_cache=False)  # files come and go
+    except ImportError as error:
+        fact = f"{scheme}:// is read by a library that is not installed ({error})"
+        raise RemoteError(fact, advice=f'pip install "{_OTHERS.get(scheme, "ckpt-tools[remote]")}"') from None
+    except ValueError as error:
+        raise RemoteError(f"cannot be opened ({error})") from None
+
+
+def _is_http(path: str) -> bool:
+    return path.startswith(("http://", "https://"))
+
+
+# --- its bytes -------------------------------------------------------------------------------------------------------
+
+
+class File(NamedTuple):
+    """What a server says of a file: bytes, and under several names what is another when it is written anew."""
+
+    size: int
+    version: dict[str, str]
+
+    def is_other(self, file: File) -> bool:
+        common = [name for name in self.version if name in file.version][:1]
+        return self.size != file.size or any(self.version[name] != file.version[name] for name in common)
+
+
+def find_file(path: str) -> File:
+    """Raises NotACheckpointError where nothing is there, and RemoteError where it cannot be read by ranges."""
+    found = details(path)
+    if found["size"] is None or not found.get("partial", True):
+        raise no_ranges(path)
+    return _file(found["size"], found)
+
+
+def read_range(path: str, start: int, end: int, file: File) -> bytes:
+    """Bytes of a file, as they were when it was found. Raises what the libraries raise, and ChangedError."""
+    system, inner = _system(path)
+    if _is_http(path):
+        from fsspec.asyn import sync
+
+        data, now = sync(system.loop, _read_http, system, inner, start, end)
+    else:
+        data, now = system.cat_file(inner, start=start, end=end), find_file(path)
+    if now.is_other(file):
+        raise ChangedError("was changed while it was read", path=path, advice="Run the command again.")
+    return data
+
+
+async def _read_http(system: AbstractFileSystem, url: str, start: int, end: int) -> tuple[bytes, File]:
+    """Not by fsspec's own request, which takes the whole file from a server that knows no ranges, and does not say of
+    which version of it the bytes are."""
+    headers = {**system.kwargs.get("headers", {}), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+    session = await system.set_session()
+    async with session.get(system.encode_url(url), **{**system.kwargs, "headers": headers}) as answer:
+        if answer.status == 416:  # the file has become shorter
+            return b"", File(0, {})
+        answer.raise_for_status()
+        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        if answer.status == 206 and size.isdigit():
+            return await answer.read(), _file(int(size), answer.headers)
+        if (start, answer.content_length) == (0, end):  # all that there is was asked for
+            return await answer.read(), _file(end, answer.headers)
+        raise no_ranges(url)
+
+
+def _file(size: int, said: Mapping[str, object]) -> File:
+    return File(size, {name: str(said[name]) for name in _VERSION if said.get(name)})
+
+
+# --- what went wrong -------------------------------------------------------------------------------------------------
+
+
+def no_ranges(path: str) -> NoRangesError:
+    fact = "the server does not send parts of a file (no range requests), and all of it is more than is needed"
+    return NoRangesError(fact, path=path, advice=f"Download it: curl -LO {path}")
+
+
+def error_at(path: str, error: Exception) -> CheckpointError:
+    """One sentence from the exceptions of whichever library; NotACheckpointError where nothing is there."""
+    if isinstance(error, CheckpointError):
+        return error.at(path=path)
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
+    status = _status(cause)
+    if isinstance(cause, FileNotFoundError) or status in (404, 410):
+        return NotACheckpointError("there is no such file", path=path)
+    if "NoSuchBucket" in str(cause):
+        return RemoteError("there is no such bucket", path=path)
+    said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    named = "Credentials" in type(cause).__name__ or said.startswith("Forbidden")  # as botocore and gcsfs say it
+    if isinstance(cause, PermissionError) or status in (401, 403) or named:
+        scheme = path.partition("://")[0]
+        said = f"{status} {_phrase(cause)}".strip() if status else said
+        return NoPermissionError(f"no permission to read it ({said})", path=path, advice=_CREDENTIALS.get(scheme))
+    if isinstance(cause, ValueError) and "range" in str(cause):
+        return no_ranges(path)
+    if status:
+        return RemoteError(f"the server answers {status} {_phrase(cause)}".rstrip(), path=path)
+    return RemoteError(f"cannot be read ({said})", path=path)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status in an exception of aiohttp or gcsfs."""
+    for name in ("status", "code"):
+        if str(value := getattr(error, name, "")).isdigit():
+            return int(value)
+    return None
+
+
+def _phrase(error: BaseException) -> str:
+    """What aiohttp says beside a status, in a line."""
+    return str(getattr(error, "message", "")).partition("\n")[0]
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if isinstance(error, CheckpointError | FileNotFoundError | PermissionError | ValueError):
+        return False
+    status = _status(error)
+    return status is None or status == 429 or status >= 500

@@ -1,0 +1,213 @@
+"""Transfer values of a data set that is too large for one machine, as tasks of Ray: https://docs.ray.io
+
+    write_on_ray(FeatureOptions(checkpoint="s3://models/inception_v3.ckpt", data="s3://photos/records", ...), "auto")
+
+A part is a share of the images, or one file of records behind a URL, which only the machine that works on it fetches.
+Ray gives parts to whatever machine is free, and again when a process or a machine is lost. The values come back here
+and are written as `ckpt-features --shard` writes them; parts that are there already are not computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from ...errors import CheckpointError, DataError, RecipeError, UnsupportedError
+from ...formats.storage import absolute, download, is_folder, is_remote, list_folder
+from ..data.loading import LABEL_FILES, csv_path
+from ..data.records import SUFFIXES
+from ..data.splits import said_by
+from ..options.training import AUTO, FLOAT32
+from .feature_files import (
+    Features,
+    check_outputs,
+    merge_features,
+    read_features,
+    shard_prefix,
+    write_companions,
+    write_values,
+)
+from .features import FeatureOptions, write_features
+
+CORES = 8  # of a task, where each machine has so many; a net gains little from more
+LOST = 3  # times that a part may be lost and is computed again
+AT_ONCE = 1 << 32  # images of a file are numbered from a multiple of this
+SAME = ("output", "batch_size", "device", "dry_run", "shard")  # options that no part's values depend on
+
+
+class Part(NamedTuple):
+    """What a task computes: the options of its share; of a URL the file, its split, and the labels file."""
+
+    options: FeatureOptions
+    file: str = ""
+    split: str = ""
+    labels: str = ""
+
+
+def write_on_ray(
+    options: FeatureOptions, address: str, say: Callable[[str], None] = lambda line: None
+) -> tuple[str, Features]:
+    """Computes the values on a cluster ("local": on this machine) and writes parts and the files of the whole here.
+
+    Raises UnsupportedError without Ray or where no cluster answers, and what `write_features` raises.
+    """
+    parts = parts_of(options)
+    prefixes = [shard_prefix(options.output, number, len(parts)) for number in range(len(parts))]
+    for prefix in (options.output, *prefixes):
+        check_outputs(prefix, options.data, options.checkpoint)
+    asked = _asked(parts)
+    missing = [number for number, prefix in enumerate(prefixes) if not _is_there(prefix, asked)]
+    there = f", of which {len(parts) - len(missing):,} are there" if len(missing) < len(parts) else ""
+    say(f"parts          {len(parts):,}{there}")
+    for number, features in computed([(number, parts[number]) for number in missing], address):
+        write_values([features.values], len(features.values), features.values.dtype, prefixes[number])
+        write_companions(as_part(features, parts, number, asked), prefixes[number])
+        say(f"part           {Path(prefixes[number]).name}: {len(features.values):,} images")
+    return options.output, merge_features(options.output, len(parts))
+
+
+def parts_of(options: FeatureOptions) -> list[Part]:
+    """One for each of --shards, or for each file of records at a URL. Raises RecipeError, and DataError without any."""
+    if options.shard:
+        raise RecipeError("--shard and --ray exclude each other: Ray shares the parts out")
+    given = ("checkpoint", "train_dir")
+    options = replace(options, **{name: absolute(getattr(options, name)) for name in given if getattr(options, name)})
+    if options.precision == AUTO:
+        options = replace(options, precision=FLOAT32)  # whatever is native to each machine
+    if is_remote(options.data):
+        if options.shards > 1:
+            raise RecipeError("--shards is for data on disk: of a URL each file of records is a part")
+        return record_parts(options)
+    if options.labels_csv:
+        options = replace(options, labels_csv=os.path.abspath(csv_path(options.labels_csv, options.data)))  # noqa: PTH100
+    options = replace(options, data=options.data and absolute(options.data))
+    return [Part(replace(options, shard=shard)) for shard in range(options.shards)]
+
+
+def record_parts(options: FeatureOptions) -> list[Part]:
+    """One for each file of records in the folder at a URL, which is a split as its name says.
+
+    Raises DataError without records, and without labels: each part would number those classes that it has.
+    """
+    folder = options.data.rstrip("/")
+    names = list_folder(folder) if is_folder(f"{folder}/") else []
+    files = [name for name in names if name.removesuffix(".gz").endswith(SUFFIXES)]
+    if not files:
+        advice = f"Give a folder that the server lists, with TFRecords that end in {', '.join(SUFFIXES)}."
+        raise DataError("no records are there", path=options.data, advice=advice)
+    labels = next((f"{folder}/{name}" for name in LABEL_FILES if name in names), None)
+    if labels is None:
+        advice = "Its lines are the names of the classes."
+        raise DataError(f"no {LABEL_FILES[0]} lies beside the records", path=options.data, advice=advice)
+    said = {name: said_by(name).split for name in files}
+    if "train" in said.values():
+        said = {name: split for name, split in said.items() if split}
+    every = [Part(options, f"{folder}/{name}", split or "train", labels) for name, split in said.items()]
+    parts = [part for part in every if options.split in ("all", part.split)]
+    if not parts:
+        raise DataError(f"no file of records is for {options.split}, by its name", path=options.data)
+    return parts
+
+
+def computed(parts: Sequence[tuple[int, Part]], address: str) -> Iterator[tuple[int, Features]]:
+    """The features of these parts with their numbers, in the order in which they are done."""
+    if not parts:
+        return
+    ray = _connected(address)
+    try:
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        cores = min(CORES, *(int(machine["CPU"]) for machine in machines))
+        gpus = int(parts[0][1].options.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
+        task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=LOST)(features_of)
+        waiting = {task.remote(part): number for number, part in parts}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting))
+            yield waiting.pop(done), _value(ray, done)
+    finally:
+        ray.shutdown()
+
+
+def features_of(part: Part) -> Features:
+    """What a task does, on whichever machine: it fetches the file of the part, and gives back what is computed."""
+    from ..graph.quiet import hush_tensorflow
+
+    hush_tensorflow()
+    with tempfile.TemporaryDirectory(prefix="ckpt-tools-") as folder:
+        options = replace(part.options, output=f"{folder}/features", shards=1 if part.file else part.options.shards)
+        if part.file:
+            # A folder of this name, and nothing is set aside: the split is that of the whole data set.
+            (Path(folder) / "data" / "validation").mkdir(parents=True)
+            download(part.labels, f"{folder}/data/{Path(part.labels).name}")
+            download(part.file, f"{folder}/data/validation/{Path(part.file).name}")
+            options = replace(options, data=f"{folder}/data", split="all")
+        _, features = write_features(options)
+        return replace(features, values=np.array(features.values), examples=None)
+
+
+def as_part(features: Features, parts: Sequence[Part], number: int, asked: str) -> Features:
+    """The features of a task as those of a part of the whole."""
+    part, facts = parts[number], {**features.facts, "shards": len(parts), "asked": asked}
+    if not part.file:
+        return replace(features, facts=facts)
+    del facts["images"]  # nobody has counted them
+    return replace(
+        features,
+        names=tuple(name.removeprefix("validation/") for name in features.names),
+        split=(part.split,) * len(features.names),
+        position=features.position + number * AT_ONCE,
+        facts={**facts, "data": part.options.data},
+    )
+
+
+def _connected(address: str) -> ModuleType:
+    """Ray, connected to a cluster. Raises UnsupportedError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray
+    except ImportError:
+        raise UnsupportedError("--ray needs Ray", advice='pip install "ckpt-tools[ray]"') from None
+    try:
+        if where := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):  # Ray itself would wait for minutes
+            socket.create_connection((where[1], int(where[2])), timeout=10).close()
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+    except (OSError, RuntimeError, ValueError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        advice = "`ray start --head` starts one; local needs none."
+        raise UnsupportedError(f"--ray {address}: no cluster answers ({said})", advice=advice) from None
+    return ray
+
+
+def _value(ray: ModuleType, done: object) -> Features:
+    """What a task gave. Raises the error that it raised; UnsupportedError where it was lost too often."""
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, CheckpointError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayError as error:
+        fact = f"a part was lost {LOST + 1} times ({type(error).__name__})"
+        advice = "Have the machines memory enough? The same command goes on from the parts that are done."
+        raise UnsupportedError(fact, advice=advice) from None
+
+
+def _asked(parts: Sequence[Part]) -> str:
+    """What the values depend on, in 16 hex digits."""
+    options = {name: value for name, value in asdict(parts[0].options).items() if name not in SAME}
+    return hashlib.sha256(json.dumps([options, [part.file for part in parts]]).encode()).hexdigest()[:16]
+
+
+def _is_there(prefix: str, asked: str) -> bool:
+    """Whether a part is whole, of the same work: its .npz is written behind the values, and in one piece."""
+    return Path(f"{prefix}.npz").is_file() and read_features(prefix).facts.get("asked") == asked
