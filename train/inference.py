@@ -14,6 +14,7 @@ from ..errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
 from ..kinds import kinds
 from ..labels import read_labels
+from ..nets.opening import in_slims_names
 from ..nets.registry import Net, find_net, get_net, recognise
 from ..plan import Plan, make_plan
 from ..tensors import Spec, Tensors
@@ -189,7 +190,7 @@ def open_classifier(
         raise RecipeError(f"--net {net} is pointless: the run says that it is {found.net.name}", path=source)
     if labels is not None:
         names, notes = names_for(found, Names(labels, read_labels(labels)))
-        found = replace(found, labels=names, named=True, notes=notes)
+        found = replace(found, labels=names, named=True, notes=(*found.notes, *notes))
     how = found.preprocessing
     if how is None and (image_size or preprocessing):
         fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
@@ -253,6 +254,7 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Cl
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
     from .restore import planned_tensors
 
+    checkpoint, origin = in_slims_names(checkpoint, name)
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
     net = find_net(name, specs, source)
@@ -267,8 +269,10 @@ def _from_checkpoint(checkpoint: Checkpoint, name: str | None, head: bool) -> Cl
     renames = {scope: net.scope} if scope and scope != net.scope else {}
     plan = make_plan(specs, variables, renames=renames).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
-    how = Preprocessing(net.preprocessing, net.image_size, channels="rgb" if net.input_channels == 3 else "grey")
-    return Classifier(net, tensors, tuple(map(str, range(classes or 0))), False, how, checkpoint.path, Options(), plan)
+    style = (origin and origin.pixels) or net.preprocessing
+    how = Preprocessing(style, net.image_size, channels="rgb" if net.input_channels == 3 else "grey")
+    labels, notes = tuple(map(str, range(classes or 0))), origin.notes if origin else ()
+    return Classifier(net, tensors, labels, False, how, checkpoint.path, Options(), plan, notes)
 
 
 def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from ..errors import RecipeError
 from ..formats import Checkpoint, open_checkpoint
 from ..nets.head import Head, variables_with_head
+from ..nets.opening import in_slims_names
 from ..nets.registry import Net, find_net
 from ..nets.vectors import vectors_net
 from ..plan import Plan
@@ -136,13 +137,15 @@ def make_job(options: Options) -> Job:
     given = [name for name in ("checkpoint", "data", "labels", "labels_csv") if getattr(options, name)]
     options = replace(options, **{name: os.path.abspath(getattr(options, name)) for name in given})  # noqa: PTH100
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
+    source, origin = (source, None) if on_vectors or options.map else in_slims_names(source, options.net)
     specs = source.tensors.specs()
     net = None if on_vectors else find_net(options.net, specs, source.path)
     data = data_set_of(options)
     if on_vectors:
         net, preprocessing = vectors_net(len(data.train.read(0))), None
     else:
-        style, size = options.preprocessing or net.preprocessing, options.image_size or net.image_size
+        own = (origin and origin.pixels) or net.preprocessing
+        style, size = options.preprocessing or own, options.image_size or net.image_size
         net, data = for_grey_images(net, data) if options.adapt_input else (net, data)
         channels = "rgb" if net.input_channels == 3 else "grey"
         augmentation = {"augment": options.augment, "copies": options.augment_copies}
@@ -150,7 +153,7 @@ def make_job(options: Options) -> Job:
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))
-    plans = plans_of(options, specs, net, len(data.labels))
+    plans = plans_of(options, specs, net, len(data.labels), origin)
     for plan in reversed(plans):  # the last phase trains most, so that its conflicts are all there are
         plan.checked()
     return Job(options, source, net, data, preprocessing, head, plans, phases)

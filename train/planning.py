@@ -11,7 +11,7 @@ from ..adaptation import class_map_of_labels, class_map_text, read_class_map
 from ..labels import label_list, plain
 from ..nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ..nets.net import Net
-from ..plan import Plan, Variable, make_plan
+from ..plan import Origin, Plan, Variable, make_plan
 from ..plan.batch_norm import parse_policies
 from ..tensors import Spec
 from .options import Options
@@ -70,16 +70,18 @@ def class_map_of(options: Options, labels: Sequence[str]) -> str | None:
     return class_map_text(made)
 
 
-def plans_of(options: Options, specs: Mapping[str, Spec], net: Net, classes: int) -> tuple[Plan, ...]:
+def plans_of(
+    options: Options, specs: Mapping[str, Spec], net: Net, classes: int, origin: Origin | None = None
+) -> tuple[Plan, ...]:
     """What the source gives to the net, and what trains: a plan for each phase of the run."""
     variables = variables_with_head(net, classes, make_head(options))
-    rules = rules_of(options, net, classes)
+    rules = rules_of(options, net, classes, origin)
     phases = make_phases(options, net, variables)
     how = {"exclude": options.exclude, "renames": options.map, **rules}
     return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
 
 
-def rules_of(options: Options, net: Net, classes: int) -> dict[str, object]:
+def rules_of(options: Options, net: Net, classes: int, origin: Origin | None = None) -> dict[str, object]:
     """The arguments of `make_plan` besides those that `ckpt-plan --suggest` proposes."""
     head = make_head(options)
     if options.aux:
@@ -96,4 +98,5 @@ def rules_of(options: Options, net: Net, classes: int) -> dict[str, object]:
         "fold": options.fold,
         "batch_norm": parse_policies(options.bn),
         "new": new,
+        "origin": origin,
     }

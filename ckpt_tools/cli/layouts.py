@@ -40,9 +40,10 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
         if foreign:
             net, operations, near = foreign.net, to_slim(foreign), _of(foreign.world, foreign.near)
             origin = str(foreign)
+            pixels = _pixels(foreign.library, foreign.pixels)
         else:
             net, origin, operations = _from_slims(tensors)
-            near = ()
+            near, pixels = (), ()
         notes = _differences(foreign, tensors) if foreign else ()
         if layout != "slim":
             written = from_slim(
@@ -51,7 +52,9 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
             )  # fmt: skip
             operations += written.operations
             notes += written.notes
+            pixels = _pixels(layout, written.pixels)
             near += _of(layout, written.near)
+        notes += pixels
         return InLayout(net.name, origin, operate(tensors, operations), notes, tuple(dict.fromkeys(near)))
     except CheckpointError as error:
         raise error.at(path=checkpoint.path) from None
@@ -59,6 +62,13 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
 
 def _of(world: str, near: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{world}: {difference}" for difference in near)
+
+
+def _pixels(library: str, style: str) -> tuple[str, ...]:
+    """A sentence where weights that the library publishes want other pixels than slim's do."""
+    if not style:
+        return ()
+    return (f"weights that {library} publishes take pixels of --preprocessing {style}, which are not slim's",)
 
 
 def _differences(foreign: Foreign, tensors: Tensors) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from ..formats.placing import write_text
 from ..labels import label_list
 from ..nets.head import variables_with_head
 from ..nets.net import Net
+from ..nets.opening import in_slims_names
 from ..nets.registry import find_net, recognise
 from ..plan import Plan, Variable
 from ..plan.suggest import Suggestion, suggest
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         source = open_checkpoint(args.source)
         options = replace(from_arguments(Options, args), checkpoint=args.source)
+        source, origin = (source, None) if options.map else in_slims_names(source, options.net)
         specs = source.tensors.specs()
         net = find_net(options.net, specs, source.path)
         labels, net = labels_of(options, args.num_classes, net)
@@ -72,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = replace(options, class_map=class_map_of(options, labels), labels_of_source=None)
         variables = variables_with_head(net, classes, make_head(options))
         phases = make_phases(options, net, variables)
-        proposal = proposal_of(options, specs, variables, rules_of(options, net, classes)) if args.suggest else None
-        plans = (proposal.plan,) if proposal else plans_of(options, specs, net, classes)
+        rules = rules_of(options, net, classes, origin)
+        proposal = proposal_of(options, specs, variables, rules) if args.suggest else None
+        plans = (proposal.plan,) if proposal else plans_of(options, specs, net, classes, origin)
         plan = next((plan for plan in plans if plan.conflicts), plans[0])
         if args.output:  # before anything is printed: whoever reads the table may stop reading it
             write(args.output, proposal, plan)

@@ -35,8 +35,8 @@ class Foreign(NamedTuple):
     """A net as another library writes it.
 
     `found` maps a tensor of the file to its link; `missing` are our names of those that are not there, `others` the
-    file's names that the net does not know. `classes` is None where the head is missing or of another kind. `near` says
-    what is not the same function there.
+    file's names that the net does not know. `classes` is None where the head is missing or of another kind. `near` and
+    `pixels` are those of its layout.
     """
 
     world: str
@@ -46,11 +46,17 @@ class Foreign(NamedTuple):
     missing: tuple[str, ...]
     others: tuple[str, ...]
     near: tuple[str, ...]
+    pixels: str = ""
+
+    @property
+    def library(self) -> str:
+        """What the world is called."""
+        return _TITLES[self.world]
 
     def __str__(self) -> str:
         title = self.net.title.removeprefix("slim ")
         classes = "without its head" if self.classes is None else f"{self.classes} classes"
-        return f"{title} of {_TITLES[self.world]}, {classes}"
+        return f"{title} of {self.library}, {classes}"
 
 
 def recognise(specs: Mapping[str, Spec], nets: Iterable[Net]) -> Foreign | None:
@@ -91,7 +97,7 @@ def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, layout
     if len(set(body) - set(missing)) < _WHOLE * len(body):
         return None
     others = tuple(name for name in specs if name not in found)
-    return Foreign(layout.world, net, classes, found, tuple(missing), others, layout.near)
+    return Foreign(layout.world, net, classes, found, tuple(missing), others, layout.near, layout.pixels)
 
 
 def _classes(specs: Mapping[str, Spec], names: Mapping[str, str], prefix: str, net: Net, layout: Layout) -> int | None:

@@ -27,6 +27,7 @@ from .conflicts import Misfit, explain
 from .idle import idle_class_map, idle_patterns, idle_renames, idle_trainable
 from .ignored import Ignored, SourceLayers, explain_ignored
 from .missing import covering
+from .origin import Origin
 from .rows import AUXILIARY, PART, RESTORING, Plan, Row, Variable
 
 
@@ -60,6 +61,7 @@ def make_plan(
     fold: bool = False,
     batch_norm: Mapping[str, str] | None = None,
     new: Mapping[str, str] | None = None,
+    origin: Origin | None = None,
 ) -> Plan:
     """What restoring `source` into a net with these `variables` does.
 
@@ -70,7 +72,8 @@ def make_plan(
     that has another number of input channels is adapted. fold: scales and biases of batch-normalised layers that the
     net has no variable for are folded into weights and moving means. batch_norm: pattern -> "train", "frozen" or
     "stats", over the default that a batch norm trains where its layer does. new: name -> rule, for variables that need
-    no source of their shape, as those of a head that was put in the place of the net's own.
+    no source of their shape, as those of a head that was put in the place of the net's own. origin: where a source
+    comes from that was brought under slim's names; rows speak of its file.
 
     What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
     Raises SelectionError and RecipeError for patterns and renames that are malformed.
@@ -105,7 +108,7 @@ def make_plan(
     if class_map and not mapped and not any(misfit.kind in ("class map", "missing") for misfit in misfits):
         idle.append(idle_class_map([row for row, _, _ in decided if net[row.name].role == "head"]))
     return Plan(
-        rows=(*(row for row, _, _ in decided), *unused),
+        rows=_of_file([*(row for row, _, _ in decided), *unused], origin),
         conflicts=(
             *idle,
             *explain(misfits, net, source, [row.name for row in unused]),
@@ -113,8 +116,12 @@ def make_plan(
         ),
         adaptations={row.name: adaptation for row, adaptation, _ in decided if adaptation},
         batch_norm=policies,
-        notes=_notes(decided, net, aux),
+        notes=(*(origin.notes if origin else ()), *_notes(decided, net, aux)),
     )
+
+
+def _of_file(rows: Sequence[Row], origin: Origin | None) -> tuple[Row, ...]:
+    return (*map(origin.row, rows), *origin.unused()) if origin else tuple(rows)
 
 
 def _takes(
