@@ -17,14 +17,17 @@ _AVERAGE = "/ExponentialMovingAverage"
 
 
 class InLayout(NamedTuple):
-    """A source in another layout. `net` and `origin` say what it is; `notes` what has to be known of the result, of
-    which `near` are about the function that it computes: it is not the very same one."""
+    """A source in another layout. `net` and `origin` say what it is, `world` which library's file it is, "" for slim's;
+    `inward` are those of the operations that bring it under slim's names. `notes` say what has to be known of the
+    result, `near` what is not the very same function."""
 
     net: str
     origin: str
     surgery: Surgery
     notes: tuple[str, ...]
     near: tuple[str, ...]
+    world: str
+    inward: tuple[Operation, ...]
 
 
 def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = False, places: bool = False) -> InLayout:
@@ -44,6 +47,7 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
         else:
             net, origin, operations = _from_slims(tensors)
             near, pixels = (), ()
+        inward = operations
         notes = _differences(foreign, tensors) if foreign else ()
         if layout != "slim":
             written = from_slim(
@@ -55,7 +59,8 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
             pixels = _pixels(layout, written.pixels)
             near += _of(layout, written.near)
         notes += pixels
-        return InLayout(net.name, origin, operate(tensors, operations), notes, tuple(dict.fromkeys(near)))
+        surgery, world = operate(tensors, operations), foreign.world if foreign else ""
+        return InLayout(net.name, origin, surgery, notes, tuple(dict.fromkeys(near)), world, inward)
     except CheckpointError as error:
         raise error.at(path=checkpoint.path) from None
 
