@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import DataError, RecipeError, SelectionError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
-from ..layouts import Foreign, recognise
+from ..layouts import WORLDS, Foreign, recognise
 from ..nets.net import Net
 from ..report import render
 from ..surgery import operate
@@ -37,7 +37,8 @@ def prepare_check(source: Checkpoint, layout: InLayout, name: str) -> None:
     where there is none."""
     worlds = _worlds(source, layout, name)
     if not worlds:
-        raise RecipeError("--check runs a net here and in another library, and this one is slim's before and after")
+        which = "slim's before and after" if not layout.world else "a graph that no library builds"
+        raise RecipeError(f"--check runs a net here and in another library, and this one is {which}")
     from ..nets.peers import check_library
 
     for world in worlds:  # PyTorch is imported before TensorFlow
@@ -73,11 +74,11 @@ def check(source: Checkpoint, target: str, layout: InLayout, name: str, given: S
 
 
 def _worlds(source: Checkpoint, layout: InLayout, name: str) -> list[str]:
-    return [world for world in (layout.world, name) if world not in ("", "slim")]
+    return [world for world in (layout.world, name) if world in WORLDS]
 
 
 def _files(source: Checkpoint, written: Checkpoint, layout: InLayout, name: str) -> Iterator[tuple[str, Checkpoint]]:
-    if layout.world:
+    if layout.world in WORLDS:
         yield layout.world, source
     if name != "slim":
         yield name, written

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 WORLDS = ("keras", "torchvision", "timm")
+GRAPH_2015 = "graph2015"  # TensorFlow's first frozen Inception, which is read and not written
 
 
 class Layer(NamedTuple):
