@@ -7,15 +7,13 @@ Prints, for two images of noise, the largest difference of the logits in parts o
 """
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 
-if find_spec("torch"):
-    import torch  # noqa: F401 - before TensorFlow
 import numpy as np
 
 from ckpt_tools import from_arrays
 from ckpt_tools.layouts import WORLDS, as_source, from_slim, layout_of, recognise
-from ckpt_tools.nets.comparing import compare
 from ckpt_tools.nets.registry import NETS
 from ckpt_tools.surgery import operate
 
@@ -34,6 +32,8 @@ def values(name, shape, random):
 
 
 def difference(world, net):
+    from ckpt_tools.nets.comparing import compare  # with TensorFlow
+
     random = np.random.default_rng(0)
     slims = from_arrays({v.name: values(v.name, v.spec.shape, random) for v in net.variables(CLASSES)})
     file = operate(slims, from_slim(world, net, slims).operations).tensors
@@ -46,6 +46,8 @@ def difference(world, net):
 
 def main(words):
     worlds = [world for world in WORLDS if find_spec(world) and (world in words or not set(words) & set(WORLDS))]
+    for world in sorted(worlds, key=lambda world: world == "keras"):  # PyTorch before TensorFlow: see nets/peers.py
+        import_module(world)
     names = [name for name in NETS if name in words] or list(NETS)
     print(f"{'net':<22}{''.join(f'{world:<18}' for world in worlds)}", flush=True)
     for name in names:

@@ -41,7 +41,7 @@ def prepare_check(source: Checkpoint, layout: InLayout, name: str) -> None:
         raise RecipeError(f"--check runs a net here and in another library, and this one is {which}")
     from ..nets.peers import check_library
 
-    for world in worlds:  # PyTorch is imported before TensorFlow
+    for world in sorted(worlds, key=lambda world: world == "keras"):  # what needs PyTorch before TensorFlow
         check_library(world)
     try:
         from ..train.quiet import hush_tensorflow
