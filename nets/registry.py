@@ -203,7 +203,10 @@ def _advice(found: Recognised) -> str:
     if "2015" in found.phrase:
         return "Give --net inception_v3; ckpt-plan SRC --net inception_v3 --suggest proposes the names to --map."
     if "names, looks like" in found.phrase:
-        return "The nets here have slim's names and axes: ckpt-convert SRC DST --layout slim gives it them."
+        return (
+            "A whole net of Keras, torchvision or timm is taken as it is; this one lacks layers, or has others: "
+            "ckpt-inspect SRC lists them, ckpt-edit SRC --recipe FILE gives them slim's names and axes."
+        )
     return f"The nets here are {', '.join(NETS)}; ckpt-inspect, ckpt-edit and ckpt-convert take any checkpoint."
 
 

@@ -68,6 +68,7 @@ def test_what_is_near_is_never_called_the_same(here, capsys):
         "function  near, not the same",
         "          torchvision: the stride of a stage is in its first unit, slim's in the last one of the stage before",
         "          torchvision: the first pooling pads on all sides, slim's at the end alone",
+        "note      weights that torchvision publishes take pixels of --preprocessing torch, which are not slim's",
     ]
     assert not (here / "t.safetensors").exists()
 

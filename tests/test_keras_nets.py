@@ -115,6 +115,66 @@ def test_a_slim_net_of_1001_classes_predicts_the_same_in_keras(tmp_path, monkeyp
     assert distance(got[:, 1:], expected) < 1e-5
 
 
+def write_photos(folder, labels, count=6):
+    from PIL import Image
+
+    random = np.random.default_rng(2)
+    for number, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(80 * number, 80 * number + 60, (96, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+
+
+def test_a_file_of_keras_is_trained_on_without_any_option_and_goes_back(tmp_path, monkeypatch, capsys):
+    """The file that Keras saves, fine-tuned and written as Keras' again, predicts in Keras what it predicts here."""
+    from ckpt_tools.cli.finetune import main as finetune
+    from ckpt_tools.train.use.predict import PredictOptions, predict
+
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos", ("cat", "cow", "dog"))
+    with_values(application("mobilenet_v1_025", classes=1000)).save("k.h5")
+    words = [
+        "--exclude",
+        "Logits",
+        "--trainable",
+        "Logits",
+        "--steps",
+        "20",
+        "--image-size",
+        "96",
+        "--learning-rate",
+        "0.1",
+    ]
+    assert finetune(["--checkpoint", "k.h5", "--data", "photos", "--train-dir", "run", *words]) == 0
+    said = "".join(capsys.readouterr())
+    assert (
+        "note           the checkpoint is MobilenetV1 0.25 of Keras, 1000 classes: 137 tensors under Keras' names"
+        in said
+    )
+    assert "135 of 137 tensors are bit for bit as planned" in said
+    assert convert(["run/best.ckpt", "back.h5", "--layout", "keras"]) == 0
+    assert "function  the same" in capsys.readouterr().out
+    model = application("mobilenet_v1_025", classes=3, weights="back.h5", classifier_activation="softmax")
+    found = predict(PredictOptions(train_dir="run", all_probabilities=True), ["photos"]).rows
+    chances = np.array([row["probabilities"] for row in found])
+    assert np.abs(chances[0] - chances[-1]).max() > 0.05  # it has learnt something
+    expected = np.array(model(pixels_of([row["file"] for row in found], "run"), training=False))
+    np.testing.assert_allclose(chances, expected, atol=1e-5)
+
+
+def pixels_of(files, run):
+    """The photos as a run's net sees them, [n, side, side, 3]."""
+    import tensorflow as tf
+
+    from ckpt_tools.train.data.preprocess import prepare
+    from ckpt_tools.train.use.classifier import open_classifier
+
+    how = open_classifier(run).preprocessing
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        return session.run(tf.stack([prepare(tf.io.decode_png(tf.io.read_file(file), 3), how) for file in files]))
+
+
 def from_(values):
     from ckpt_tools.tensors import from_array
 

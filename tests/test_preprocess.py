@@ -58,6 +58,18 @@ def test_vgg_keeps_the_shape_of_things_and_subtracts_the_means(photo):
     np.testing.assert_array_equal(bgr, got[..., ::-1])
 
 
+@pytest.mark.parametrize("style", ["caffe", "torch"])
+def test_caffe_and_torch_are_what_keras_calls_so(photo, style):
+    keras = pytest.importorskip("keras")
+    got = ran(photo, Preprocessing(style, 224))
+    larger = bilinear(photo.astype(float), 256, 384)[16:240, 80:304]
+    wanted = keras.applications.imagenet_utils.preprocess_input(larger.copy(), mode=style)
+    np.testing.assert_allclose(got, wanted, atol=0.02 if style == "caffe" else 1e-4)
+    again = as_picture(got, Preprocessing(style, 224)).astype(int)
+    assert np.abs(again - larger).max() < 1
+    assert np.abs(got - ran(photo, Preprocessing("vgg", 224))).max() > 1  # the comparison can fail
+
+
 def test_cifarnet_takes_brightness_and_contrast_away(photo):
     got = ran(photo, Preprocessing("cifarnet", 32))
     whole = bilinear(photo.astype(float), 32, 32)

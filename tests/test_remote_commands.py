@@ -196,8 +196,8 @@ def test_a_net_is_trained_from_a_url(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     import tiny_net
 
-    from ckpt_tools.train.run.finetune import finetune
     from ckpt_tools.train.options.training import Options
+    from ckpt_tools.train.run.finetune import finetune
 
     job = tiny_net.write_job(tmp_path, trainable=("Logits",), train_dir=str(tmp_path / "here"), steps=6)
     finetune(Options(**job))
@@ -214,8 +214,8 @@ def test_a_run_fetches_a_tensor_once(server: RangeServer, tmp_path: Path) -> Non
     """It restores, compares, writes and audits it; of a source on disk it keeps nothing."""
     import tiny_net
 
-    from ckpt_tools.train.plan.job import make_job
     from ckpt_tools.train.options.training import Options
+    from ckpt_tools.train.plan.job import make_job
 
     name, size = "Tiny/Conv_1/weights", 9 << 20
     job = tiny_net.write_job(tmp_path, trainable=("Logits",), train_dir=str(tmp_path / "run"))

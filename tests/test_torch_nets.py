@@ -102,3 +102,17 @@ def test_strides_and_the_first_pooling_are_all_that_keep_resnet_from_being_the_s
         first.conv2.stride = first.downsample[0].stride = (1, 1)
         last.conv2.stride, last.downsample = (2, 2), EverySecond()
     assert distance(logits(found, tensors, fed), output(model, fed)) < 1e-5
+
+
+@pytest.mark.parametrize(("world", "name", "code"), [("torchvision", "resnet50", 1), ("timm", "inception_v4", 0)])
+def test_the_check_of_the_command_says_what_is_the_same_and_what_is_near(
+    tmp_path, monkeypatch, capsys, world, name, code
+):
+    from ckpt_tools.cli import checking
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checking, "COUNT", 2)
+    torch.save(with_values(model_of(world, name)).state_dict(), "t.pth")
+    assert convert(["t.pth", "slim.ckpt", "--layout", "slim", "--check"]) == code
+    out = capsys.readouterr().out
+    assert ("function  near, not the same" in out) == ("above the tolerance" in out) == bool(code)

@@ -14,7 +14,8 @@ from ..formats import Checkpoint, open_checkpoint, save_checkpoint
 from ..formats.output import WRITERS, check_tensors, existing_files, format_of, target_of
 from ..report import count, render, size
 from ..surgery import row_sentence
-from . import DONE, LAYOUTS, check_v2_options, parser, print_json, run, salvaging, say
+from . import DONE, FOUND, LAYOUTS, check_v2_options, parser, print_json, run, salvaging, say
+from .checking import Check, as_json, check, prepare_check, text
 from .layouts import InLayout, in_layout
 from .progress import progress_line
 
@@ -25,6 +26,7 @@ EXAMPLES = """\
   ckpt-convert model.ckpt old/model.ckpt --to v1
   ckpt-convert weights.h5 model.ckpt --shards 4
   ckpt-convert inception_v3.weights.h5 inception_v3.ckpt --layout slim
+  ckpt-convert inception_v3.ckpt inception_v3.h5 --layout keras --check
   ckpt-convert run/best.ckpt resnet50.safetensors --layout torchvision
   ckpt-convert model.ckpt other.ckpt --link --dry-run"""
 
@@ -38,6 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--to", metavar="FORMAT", choices=list(WRITERS), help=f"{', '.join(WRITERS)}; by the ending of DST, else v2")
     add("--layout", choices=LAYOUTS, help="the net's names and axes as this library has them")
     add("--keep-background", action="store_true", help="with --layout: all of slim's 1001 classes, not the last 1000")
+    add("--check", nargs="*", metavar="IMAGES", help="with --layout: run both nets on these images, or on noise")
+    add("--tolerance", type=float, default=1e-4, metavar="X",
+        help="what --check allows: a difference in parts of the largest logit (default: %(default)s)")  # fmt: skip
     add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
     add("--link", action="store_true", help="hard links of V2 data files that stay as they are, no copies")
     add("--force", action="store_true", help="replace what is at DST")
@@ -49,19 +54,21 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0."""
+    """The command; returns 0, or 1 where --check finds more than the tolerance."""
 
     def command(args: argparse.Namespace) -> int:
         format = args.to or format_of(args.target)
         check_v2_options(args, format)
         source, layout = _open(args, format), None
+        given = source
         if args.layout:
             layout = in_layout(
                 source, args.layout, keep_background=args.keep_background, places=format == "keras_weights"
             )
             source = source._replace(tensors=layout.surgery.tensors)
-        elif args.keep_background:
-            raise RecipeError("--keep-background goes with --layout")
+        _check_options(args)
+        if args.check is not None:
+            prepare_check(given, layout, args.layout)
         total = sum(spec.nbytes or 0 for spec in source.tensors.specs().values())
         if args.dry_run:
             check_tensors(source.tensors, format)
@@ -80,9 +87,28 @@ def main(argv: Sequence[str] | None = None) -> int:
                 },
                 progress=progress,
             )
-        return _show(source, args, format, files, total, layout)
+        if args.check is None:
+            return _show(source, args, format, files, total, layout)
+        if not args.json:  # what is not the same function is said before
+            _show(source, args, format, files, total, layout)
+        checks = check(given, args.target, layout, args.layout, args.check)
+        if args.json:
+            _show(source, args, format, files, total, layout, checks)
+        else:
+            print("\n".join(text(each, args.tolerance) for each in checks))
+        return FOUND if any(not each.found.last <= args.tolerance for each in checks) else DONE
 
     return run(make_parser(), command, argv)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raises RecipeError for options that need others."""
+    if not args.layout:
+        for flag, given in (("--keep-background", args.keep_background), ("--check", args.check is not None)):
+            if given:
+                raise RecipeError(f"{flag} goes with --layout")
+    if args.check is not None and args.dry_run:
+        raise RecipeError("--check runs what was written, and --dry-run writes nothing")
 
 
 def _open(args: argparse.Namespace, format: str) -> Checkpoint:
@@ -110,6 +136,7 @@ def _show(
     files: Sequence[str],
     total: int,
     layout: InLayout | None = None,
+    checks: Sequence[Check] = (),
 ) -> int:
     rows = [{"file": file, "bytes": Path(file).stat().st_size} for file in files]
     replaced = existing_files(target_of(args.target, format)) if args.dry_run else []
@@ -126,6 +153,7 @@ def _show(
                 "replaced": replaced,
                 "dry_run": args.dry_run,
                 **({"layout": args.layout, "net": layout.net, "near": layout.near} if layout else {}),
+                **({"check": as_json(checks, args.tolerance)} if checks else {}),
             }
         )
         return DONE

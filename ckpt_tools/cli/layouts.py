@@ -17,14 +17,17 @@ _AVERAGE = "/ExponentialMovingAverage"
 
 
 class InLayout(NamedTuple):
-    """A source in another layout. `net` and `origin` say what it is; `notes` what has to be known of the result, of
-    which `near` are about the function that it computes: it is not the very same one."""
+    """A source in another layout. `net` and `origin` say what it is, `world` which library's file it is, "" for slim's;
+    `inward` are those of the operations that bring it under slim's names. `notes` say what has to be known of the
+    result, `near` what is not the very same function."""
 
     net: str
     origin: str
     surgery: Surgery
     notes: tuple[str, ...]
     near: tuple[str, ...]
+    world: str
+    inward: tuple[Operation, ...]
 
 
 def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = False, places: bool = False) -> InLayout:
@@ -40,9 +43,11 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
         if foreign:
             net, operations, near = foreign.net, to_slim(foreign), _of(foreign.world, foreign.near)
             origin = str(foreign)
+            pixels = _pixels(foreign.library, foreign.pixels)
         else:
             net, origin, operations = _from_slims(tensors)
-            near = ()
+            near, pixels = (), ()
+        inward = operations
         notes = _differences(foreign, tensors) if foreign else ()
         if layout != "slim":
             written = from_slim(
@@ -51,14 +56,24 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
             )  # fmt: skip
             operations += written.operations
             notes += written.notes
+            pixels = _pixels(layout, written.pixels)
             near += _of(layout, written.near)
-        return InLayout(net.name, origin, operate(tensors, operations), notes, tuple(dict.fromkeys(near)))
+        notes += pixels
+        surgery, world = operate(tensors, operations), foreign.world if foreign else ""
+        return InLayout(net.name, origin, surgery, notes, tuple(dict.fromkeys(near)), world, inward)
     except CheckpointError as error:
         raise error.at(path=checkpoint.path) from None
 
 
 def _of(world: str, near: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{world}: {difference}" for difference in near)
+
+
+def _pixels(library: str, style: str) -> tuple[str, ...]:
+    """A sentence where weights that the library publishes want other pixels than slim's do."""
+    if not style:
+        return ()
+    return (f"weights that {library} publishes take pixels of --preprocessing {style}, which are not slim's",)
 
 
 def _differences(foreign: Foreign, tensors: Tensors) -> tuple[str, ...]:

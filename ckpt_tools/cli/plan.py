@@ -16,6 +16,7 @@ from ..labels import label_list
 from ..nets.from_graph import classes_in
 from ..nets.head import variables_with_head
 from ..nets.net import Net
+from ..nets.opening import in_slims_names
 from ..nets.registry import recognise
 from ..nets.resolving import resolve
 from ..plan import Plan, Variable
@@ -77,12 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         source = open_checkpoint(args.source)
         options = replace(from_arguments(Options, args), checkpoint=args.source)
+        own = options.map or options.graph or options.reference.is_function
+        source, origin = (source, None) if own else in_slims_names(source, options.net)
         specs = source.tensors.specs()
         options, net, classes = requested(options, source, args.num_classes)
         variables = variables_with_head(net, classes, make_head(options))
         phases = make_phases(options, net, variables)
-        proposal = proposal_of(options, specs, variables, rules_of(options, net, classes)) if args.suggest else None
-        plans = (proposal.plan,) if proposal else plans_of(options, specs, net, classes)
+        rules = rules_of(options, net, classes, origin)
+        proposal = proposal_of(options, specs, variables, rules) if args.suggest else None
+        plans = (proposal.plan,) if proposal else plans_of(options, specs, net, classes, origin)
         plan = next((plan for plan in plans if plan.conflicts), plans[0])
         if args.output:  # before anything is printed: whoever reads the table may stop reading it
             write(args.output, proposal, plan)

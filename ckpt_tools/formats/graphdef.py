@@ -158,6 +158,8 @@ def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[
     """Constant -> the name of the variable that it was, for every constant that was one."""
     found: dict[str, str] = {}
     for node in constants:
+        if _unused_scale(node.name, consumers):
+            continue
         if any(
             use.node.op == "Identity" and use.node.name == node.name + "/read" for use in consumers.get(node.name, ())
         ):
@@ -168,6 +170,17 @@ def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[
     for name in found.values():
         taken[name] = taken.get(name, 0) + 1
     return {constant: name if taken[name] == 1 else constant for constant, name in found.items()}
+
+
+def _unused_scale(name: str, consumers: Mapping[str, Sequence[Use]]) -> bool:
+    """Whether a constant is the gamma of old batch norms that must be given one and do not multiply by it."""
+    uses = list(_uses(name, consumers))
+    return bool(uses) and all(
+        use.node.op == "BatchNormWithGlobalNormalization"
+        and use.input == 4
+        and not use.node.truth("scale_after_normalization", True)
+        for use in uses
+    )
 
 
 def _name_by_use(node: Node, uses: Sequence[Use]) -> str | None:

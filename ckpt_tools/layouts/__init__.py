@@ -5,7 +5,7 @@
 """
 
 from .matching import Foreign, recognise
-from .moving import WrittenAs, from_slim, to_slim
+from .moving import WrittenAs, as_source, from_slim, to_slim
 from .reading import WORLDS, layout_of
 
-__all__ = ["WORLDS", "Foreign", "WrittenAs", "from_slim", "layout_of", "recognise", "to_slim"]
+__all__ = ["WORLDS", "Foreign", "WrittenAs", "as_source", "from_slim", "layout_of", "recognise", "to_slim"]

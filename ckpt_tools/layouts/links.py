@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..tensors import Spec
-from .reading import Layer, Layout
+from .reading import GRAPH_2015, Layer, Layout
 
+_STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 # Our last component -> theirs, the one that is written first. Keras' files may number the weights of a layer.
 _KERAS = {
     "weights": ("kernel", "0"),
@@ -32,8 +33,13 @@ _TORCH = {
     "moving_mean": ("running_mean",),
     "moving_variance": ("running_var",),
 }
+# NAME/conv2d_params, NAME/batchnorm/beta; the head is softmax, or what retrain.py put in its place.
+_2015 = {"conv": {"weights": ("conv2d_params",)}, "norm": {word: (f"batchnorm/{word}",) for word in _STATISTICS}}
+_2015_HEADS = {
+    "weights": ("softmax/weights", "final_training_ops/weights/final_weights", "final_weights"),
+    "biases": ("softmax/biases", "final_training_ops/biases/final_biases", "final_biases"),
+}
 _TORCH_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # [out, in, height, width] becomes ours; [out, in] becomes [in, out]
-_STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 class Link(NamedTuple):
@@ -58,7 +64,7 @@ class Link(NamedTuple):
 
 def links(layout: Layout, scope: str, variables: Mapping[str, Spec]) -> tuple[Link, ...]:
     """The links of all tensors of a net under `scope` whose variables are these, in the order of the other's files."""
-    made = _keras if layout.world == "keras" else _torch
+    made = {"keras": _keras, GRAPH_2015: _graph_2015}.get(layout.world, _torch)
     return tuple(link for layer in layout.layers for link in made(layer, f"{scope}/{layer.ours}", variables))
 
 
@@ -100,6 +106,26 @@ def _torch(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[
     shape = (unfolded[0], math.prod(unfolded[1:])) if layer.kind == "dense" else unfolded
     yield Link(layer.kind, weights, _named(layer, _TORCH["weights"], "."), spec, axes, unfolded, shape)
     yield from _biases(layer, scope, _named(layer, _TORCH["biases"], "."), spec, variables)
+
+
+def _graph_2015(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
+    if layer.kind == "norm":
+        place = _norm(scope, variables)
+        for word in _STATISTICS if f"{place}/moving_mean" in variables else ():
+            names = _named(layer, _2015["norm"][word], "/")
+            yield _vector("norm", f"{place}/{word}", names, variables, like=f"{place}/moving_mean")
+        return
+    if f"{scope}/weights" not in variables:
+        return
+    spec = variables[f"{scope}/weights"]
+    if layer.kind == "conv":
+        yield Link(
+            "conv", f"{scope}/weights", _named(layer, _2015["conv"]["weights"], "/"), spec, None, *(spec.shape,) * 2
+        )
+        return
+    shape = (math.prod(spec.shape[:-1]), spec.shape[-1])
+    yield Link("dense", f"{scope}/weights", _2015_HEADS["weights"], spec, None, shape, shape)
+    yield from _biases(layer, scope, _2015_HEADS["biases"], spec, variables)
 
 
 def _norm(scope: str, variables: Mapping[str, Spec]) -> str:

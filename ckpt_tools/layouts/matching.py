@@ -9,14 +9,14 @@ from typing import NamedTuple, Protocol
 from ..plan import Variable
 from ..tensors import Spec
 from .links import Link, links
-from .reading import WORLDS, Layer, Layout, layout_of
+from .reading import GRAPH_2015, WORLDS, Layer, Layout, layout_of
 
 _WHOLE = 0.9  # share of a backbone's tensors that must be there, with their shapes
 _KNOWN = re.compile(r"[a-z_]*(kernel|bias|gamma|beta|moving_\w+|running_\w+)|\d+")  # last components of names
 _NUMBERED = re.compile(r"(?:(.*)/)?(conv2d|batch_normalization)(?:_(\d+))?", re.DOTALL)  # layers that Keras names
 # Kind of layer -> its class, as a file of Keras 3 spells it.
 CLASSES = {"conv": "conv2d", "depthwise": "depthwise_conv2d", "dense": "dense", "norm": "batch_normalization"}
-_TITLES = {"keras": "Keras", "torchvision": "torchvision", "timm": "timm"}
+_TITLES = {"keras": "Keras", "torchvision": "torchvision", "timm": "timm", GRAPH_2015: "the 2015 graph"}
 _SOME_CLASSES = 1000  # until the head is seen
 _MOST = 50_000  # tensors; no net of these families has a tenth of it, optimizer slots included
 
@@ -35,8 +35,8 @@ class Foreign(NamedTuple):
     """A net as another library writes it.
 
     `found` maps a tensor of the file to its link; `missing` are our names of those that are not there, `others` the
-    file's names that the net does not know. `classes` is None where the head is missing or of another kind. `near` says
-    what is not the same function there.
+    file's names that the net does not know. `classes` is None where the head is missing or of another kind. `near` and
+    `pixels` are those of its layout.
     """
 
     world: str
@@ -46,11 +46,17 @@ class Foreign(NamedTuple):
     missing: tuple[str, ...]
     others: tuple[str, ...]
     near: tuple[str, ...]
+    pixels: str = ""
+
+    @property
+    def library(self) -> str:
+        """What the world is called."""
+        return _TITLES[self.world]
 
     def __str__(self) -> str:
         title = self.net.title.removeprefix("slim ")
         classes = "without its head" if self.classes is None else f"{self.classes} classes"
-        return f"{title} of {_TITLES[self.world]}, {classes}"
+        return f"{title} of {self.library}, {classes}"
 
 
 def recognise(specs: Mapping[str, Spec], nets: Iterable[Net]) -> Foreign | None:
@@ -60,7 +66,7 @@ def recognise(specs: Mapping[str, Spec], nets: Iterable[Net]) -> Foreign | None:
         return None
     nets, best = list(nets), None
     plain, keras = {name: name for name in specs}, _Keras(specs)
-    for world in WORLDS:
+    for world in (*WORLDS, GRAPH_2015):
         for net in nets:
             layout = layout_of(world, net.name)
             if layout is None:
@@ -91,7 +97,7 @@ def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, layout
     if len(set(body) - set(missing)) < _WHOLE * len(body):
         return None
     others = tuple(name for name in specs if name not in found)
-    return Foreign(layout.world, net, classes, found, tuple(missing), others, layout.near)
+    return Foreign(layout.world, net, classes, found, tuple(missing), others, layout.near, layout.pixels)
 
 
 def _classes(specs: Mapping[str, Spec], names: Mapping[str, str], prefix: str, net: Net, layout: Layout) -> int | None:
@@ -108,7 +114,7 @@ def _classes(specs: Mapping[str, Spec], names: Mapping[str, str], prefix: str, n
 
 def _prefix(names: Mapping[str, str], layout: Layout) -> str | None:
     """What stands in front of every name, such as "module."; None where the net's first layer is not there."""
-    first = layout.layers[0].theirs + ("/" if layout.world == "keras" else ".")
+    first = layout.layers[0].theirs + ("/" if layout.world in ("keras", GRAPH_2015) else ".")
     found = [name[: name.index(first)] for name in names if first in name]
     whole = [prefix for prefix in found if not prefix or prefix[-1] in "./"]
     return min(whole, key=len) if whole else None

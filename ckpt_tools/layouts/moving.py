@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import SelectionError
-from ..surgery import Background, Fold, Operation
+from ..plan import InFile, Origin
+from ..surgery import Background, Fold, Operation, operate
 from ..surgery.relayout import Made, Move, Relayout
 from ..tensors import Spec, Tensors
 from .links import Link, links
 from .matching import CLASSES, Foreign, Net
 from .reading import WORLDS, layout_of
 
+_FOLDS = re.compile(r"(times|less) ([^,;]+)")  # in what `Fold` says of a tensor
 _FEW = 5  # scopes that a note lists
 BACKGROUND = 1001  # classes of slim's ImageNet files, 0 being the background; the other worlds have 1000
 
 
 class WrittenAs(NamedTuple):
-    """How a net gets into another world: operations on its tensors, what has to be said of it, and what there is not
-    the same function."""
+    """How a net gets into another world: operations on its tensors, what has to be said of it, and its layout's `near`
+    and `pixels`."""
 
     operations: tuple[Operation, ...]
     notes: tuple[str, ...]
     near: tuple[str, ...]
+    pixels: str = ""
 
 
 def to_slim(foreign: Foreign) -> tuple[Operation, ...]:
@@ -43,6 +47,26 @@ def to_slim(foreign: Foreign) -> tuple[Operation, ...]:
     what = tuple(word for word in ("gamma", "biases") if word in folds)
     folding = (Fold(what, tuple(f"/{link.ours}" for link in foreign.found.values() if link.folds)),) if what else ()
     return (Relayout(tuple(parts), reason), *folding)
+
+
+def as_source(foreign: Foreign, tensors: Tensors) -> tuple[Tensors, Origin]:
+    """The tensors of a file that was recognised, under slim's names, to be planned and restored from; and what each is
+    in the file, whose names are taken beside slim's (`Tensors.stored_names`)."""
+    surgery = operate(tensors, to_slim(foreign))
+    folded = {link.ours: source for source, link in foreign.found.items() if link.folds}
+    found, into, left = {}, [], []
+    for row in surgery.rows:
+        if row.after is not None:
+            how = _FOLDS.sub(lambda part: f"{part[1]} {folded[part[2]]}", row.detail)
+            found[row.name] = InFile(row.source, row.before, how, _folded(row.detail))
+        elif "fold" in row.action:
+            into.append(InFile(row.name, row.before, f"folded {row.detail}"))
+        else:
+            left.append(InFile(row.name, row.before, row.detail))
+    names = {name: each.name for name, each in found.items()}
+    library = foreign.library
+    origin = Origin(str(foreign), library, found, tuple(into), tuple(left), foreign.near, foreign.pixels)
+    return Tensors(surgery.tensors, names), origin
 
 
 def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = False, places: bool = False) -> WrittenAs:
@@ -77,7 +101,8 @@ def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = Fals
     if not any(variables[name].role == "head" for name in written & set(variables)):
         notes.append("the classifier is not there")
     parts, keys = tuple(map(_outward, wanted)), _places(wanted) if places else ()
-    return WrittenAs((*operations, Relayout(parts, f"no place in {world}", keys)), tuple(notes), layout.near)
+    operations.append(Relayout(parts, f"no place in {world}", keys))
+    return WrittenAs(tuple(operations), tuple(notes), layout.near, layout.pixels)
 
 
 def _scopes(names: Sequence[str]) -> list[str]:
@@ -116,3 +141,8 @@ def _outward(link: Link) -> Move | Made:
         return Made(link.theirs[0], Spec(link.spec.dtype, link.shape), link.fill)
     back = None if link.axes is None else tuple(link.axes.index(axis) for axis in range(len(link.axes)))
     return Move(link.ours, link.theirs[0], link.spec.shape, back, link.shape)
+
+
+def _folded(detail: str) -> str:
+    words = {"times": "scales", "less": "biases"}
+    return " and ".join(dict.fromkeys(words[part[1]] for part in _FOLDS.finditer(detail)))

@@ -2,6 +2,7 @@
 
     net vgg_16 vgg_19                               begins what is said of these nets
     near  WHAT IS DIFFERENT                         the other library computes something else there
+    pixels STYLE                                    preprocessing of the published weights, if not our net's
     each b=1..5                                     until `end`, for each value; several `each` are nested,
     each u=1..36 n=12,18..                          several variables of one go side by side; 12,18.. counts on by 6
     conv conv{b}/conv{b}_{u}  block{b}_conv{u}      KIND, scope of our layer below the net's, the layer there; {u-1}
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 WORLDS = ("keras", "torchvision", "timm")
+GRAPH_2015 = "graph2015"  # TensorFlow's first frozen Inception, which is read and not written
 
 
 class Layer(NamedTuple):
@@ -35,11 +37,13 @@ class Layer(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a world's file says of a net. `near` are sentences on what is not the same function there."""
+    """What a world's file says of a net. `near` are sentences on what is not the same function there; `pixels` is how
+    images were scaled for the weights that are published there, "" where it is as for slim's."""
 
     world: str
     layers: tuple[Layer, ...]
     near: tuple[str, ...]
+    pixels: str = ""
 
 
 def layout_of(world: str, net: str) -> Layout | None:
@@ -60,13 +64,16 @@ def _layouts(world: str) -> dict[str, Layout]:
 
 
 def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
-    layers, near = [], []
+    layers, near, pixels = [], [], ""
     for words in _expanded(iter(lines)):
         kind, _, bias = words[0].partition("+")
         if kind == "near":
             near.append(" ".join(words[1:]))
+        elif kind == "pixels":
+            pixels = words[1]
         elif kind == "as":
-            _, layers, near = (list(part) if part is not world else part for part in _layouts(words[1])[net])
+            same = _layouts(words[1])[net]
+            layers, near, pixels = [*same.layers], [*same.near], same.pixels
         elif kind == "without":
             layers = [layer for layer in layers if layer.ours.split("/")[0] not in words[1:]]
         elif kind == "block":
@@ -76,7 +83,7 @@ def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
             ]
         else:
             layers.append(Layer(kind, words[1], words[2], bool(bias)))
-    return Layout(world, tuple(layers), tuple(near))
+    return Layout(world, tuple(layers), tuple(near), pixels)
 
 
 def _expanded(lines: Iterator[list[str]]) -> Iterator[list[str]]:

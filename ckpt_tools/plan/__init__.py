@@ -6,6 +6,7 @@ way, `suggest.py` proposes the options that would clear it, `text.py` prints it.
 
 from ..adaptation import Adaptation
 from .making import make_plan
+from .origin import InFile, Origin
 from .rows import ACTIONS, RESTORING, Conflict, Plan, Row, Variable
 
-__all__ = ["ACTIONS", "RESTORING", "Adaptation", "Conflict", "Plan", "Row", "Variable", "make_plan"]
+__all__ = ["ACTIONS", "RESTORING", "Adaptation", "Conflict", "InFile", "Origin", "Plan", "Row", "Variable", "make_plan"]

@@ -27,6 +27,7 @@ from .conflicts import Misfit, explain
 from .idle import idle_class_map, idle_patterns, idle_renames, idle_trainable
 from .ignored import Ignored, SourceLayers, explain_ignored
 from .missing import covering
+from .origin import Origin
 from .rows import AUXILIARY, PART, RESTORING, Plan, Row, Variable
 
 
@@ -61,6 +62,7 @@ def make_plan(
     batch_norm: Mapping[str, str] | None = None,
     new: Mapping[str, str] | None = None,
     carry: Collection[str] | None = None,
+    origin: Origin | None = None,
 ) -> Plan:
     """What restoring `source` into a net with these `variables` does.
 
@@ -73,7 +75,8 @@ def make_plan(
     "stats", over the default that a batch norm trains where its layer does. new: name -> rule, for variables that need
     no source of their shape, as those of a head that was put in the place of the net's own. carry: names that stay
     behind when all other tensors that no variable takes go along, so that whoever wrote the source can load what is
-    made of it; None: all stay behind.
+    made of it; None: all stay behind. origin: where a source comes from that was brought under slim's names; rows speak
+    of its file.
 
     What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
     Raises SelectionError and RecipeError for patterns and renames that are malformed.
@@ -110,7 +113,7 @@ def make_plan(
     if class_map and not mapped and not any(misfit.kind in ("class map", "missing") for misfit in misfits):
         idle.append(idle_class_map([row for row, _, _ in decided if net[row.name].role == "head"]))
     return Plan(
-        rows=(*(row for row, _, _ in decided), *unused),
+        rows=_of_file([*(row for row, _, _ in decided), *unused], origin),
         conflicts=(
             *idle,
             *explain(misfits, net, source, [row.name for row in unused]),
@@ -118,8 +121,12 @@ def make_plan(
         ),
         adaptations={row.name: adaptation for row, adaptation, _ in decided if adaptation},
         batch_norm=policies,
-        notes=_notes(decided, net, aux),
+        notes=(*(origin.notes if origin else ()), *_notes(decided, net, aux)),
     )
+
+
+def _of_file(rows: Sequence[Row], origin: Origin | None) -> tuple[Row, ...]:
+    return (*map(origin.row, rows), *origin.unused()) if origin else tuple(rows)
 
 
 def _takes(

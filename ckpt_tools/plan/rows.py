@@ -13,8 +13,9 @@ from ..errors import PlanError
 from ..folding import Fold
 from ..tensors import Spec
 
-RESTORING = ("restore", "rename", "cast", "adapt")
+RESTORING = ("restore", "rename", "relayout", "cast", "adapt")
 ACTIONS = (*RESTORING, "init", "carry", "unused", "conflict")
+FOLDED_IN = "folded into others"  # rule of an unused tensor of another library's file
 AUXILIARY = "auxiliary head"  # rule of what begins afresh in one that is not trained
 PART = "part of a layer that is taken"  # rule of an unused tensor that is in a conflict: it must not be ignored
 

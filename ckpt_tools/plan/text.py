@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .. import html
 from . import batch_norm
-from .rows import Plan, Row
+from .rows import FOLDED_IN, Plan, Row
 
 _GROUP_DEPTH = 2  # components of the scopes that rows are collected in: InceptionV3/Mixed_5b
 
@@ -49,13 +49,13 @@ def scope_rows(plan: Plan) -> list[dict[str, object]]:
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in plan.rows:
         if row.action != "conflict":
-            scope = "/".join(row.name.split("/")[:-1][:_GROUP_DEPTH])
+            scope = "" if row.rule == FOLDED_IN else "/".join(row.name.split("/")[:-1][:_GROUP_DEPTH])
             own = row.action in ("adapt", "cast") and not row.rule.startswith("--fold")  # which names each one's gamma
             why = row.reason if own else row.rule
             groups.setdefault((scope, row.action, why), []).append(row)
     return [
         {
-            "scope": _common([row.name for row in rows]),
+            "scope": f"{rows[0].name}, ..." if why == FOLDED_IN and rows[1:] else _common([row.name for row in rows]),
             "count": len(rows),
             "action": action,
             "trainable": sum(row.trainable for row in rows),

@@ -4,6 +4,8 @@
     Preprocessing("vgg", 224)          the shorter side resized to 256, the middle 224 x 224, channel means subtracted
     Preprocessing("cifarnet", 32)      the whole image, mean and deviation of its values brought to 0 and 1
     Preprocessing("lenet", 28)         the whole image, (value - 128) / 128
+    Preprocessing("caffe", 224)        as vgg, with blue, green, red: published weights of VGG and ResNet v1 in Keras
+    Preprocessing("torch", 224)        cut as for vgg, less MEAN and divided by DEVIATION: those of torchvision and timm
     Preprocessing("unit", 64)          the whole image, 0..1
     Preprocessing("raw", 64)           the whole image, 0..255
     Preprocessing("127.5,127.5", 64)   the whole image, (value - 127.5) / 127.5; or a mean for each channel
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
+SHORTEST_SIDE = ("vgg", "caffe", "torch")  # styles that cut a square out of an image whose shape is kept
 MEANS = (123.68, 116.779, 103.939)  # red, green, blue of ImageNet, as vgg_preprocessing.py has them
 _NUMBERS = {"lenet": ((128.0,), 128.0), "raw": ((0.0,), 1.0)}
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of values from 0 to 1
 SIDES = (256 / 224, 512 / 224)  # shortest side before the crop, in units of the crop: evaluation, largest in training
 
 
@@ -58,17 +62,15 @@ class Preprocessing:
             raise RecipeError(f"{self.copies} copies of each image need one at least, and augmentation")
         parse_steps(self.augment)
 
-    @classmethod
-    def of(cls, style: str, image_size: int, channels: int, **others: object) -> Preprocessing:
-        """The preprocessing for a net that takes images of so many channels; caffe's style is vgg's, blue first."""
-        if style == "caffe":
-            return cls("vgg", image_size, channels="grey" if channels == 1 else "bgr", **others)
-        return cls(style, image_size, channels="grey" if channels == 1 else "rgb", **others)
-
     def as_dict(self) -> dict[str, object]:
         """What is written to a run's JSON; `from_dict` reads it back."""
         stored = {**asdict(self), "augment": list(self.augment), "upright": self.upright or None}
         return {name: value for name, value in stored.items() if value is not None}
+
+    @property
+    def reversed(self) -> bool:
+        """Whether the net sees blue, green and red in this order."""
+        return self.channels == "bgr" or (self.style == "caffe" and self.channels == "rgb")
 
     @property
     def random(self) -> bool:
@@ -117,7 +119,7 @@ def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
         middle = tf.image.central_crop(image, how.central_fraction)  # before the conversion, which is work
         return resize(tf.image.convert_image_dtype(middle, tf.float32), how.image_size, how.image_size)
     pixels = tf.image.convert_image_dtype(image, tf.float32)
-    if how.style != "vgg":
+    if how.style not in SHORTEST_SIDE:
         return resize(pixels, how.image_size, how.image_size)
     larger = _shortest_side(pixels, tf.constant(round(how.image_size * SIDES[0])))
     top = (tf.shape(larger)[0] - how.image_size) // 2
@@ -131,8 +133,10 @@ def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
 
     if how.style == "inception":
         pixels = pixels * 2.0 - 1.0
-    elif how.style == "vgg":
+    elif how.style in ("vgg", "caffe"):
         pixels = pixels * 255.0 - tf.constant(MEANS)
+    elif how.style == "torch":
+        pixels = (pixels - tf.constant(MEAN)) / tf.constant(DEVIATION)
     elif how.style == "cifarnet":
         pixels = tf.image.per_image_standardization(pixels * 255.0)
     elif how.style != "unit":
@@ -140,7 +144,7 @@ def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
         pixels = (pixels * 255.0 - tf.constant(means)) / divisor
     if how.channels == "grey":
         return tf.reduce_mean(pixels, axis=-1, keepdims=True)
-    return tf.reverse(pixels, [-1]) if how.channels == "bgr" else pixels
+    return tf.reverse(pixels, [-1]) if how.reversed else pixels
 
 
 def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
@@ -148,11 +152,15 @@ def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
     takes an image's brightness and contrast away, with the full range of both."""
     import numpy as np
 
-    values = values[..., ::-1] if how.channels == "bgr" else values
+    values = values[..., ::-1] if how.reversed else values
     values = np.repeat(values, 3, axis=-1) if how.channels == "grey" else values
     if how.style == "inception":
         pixels = (values + 1) * 127.5
-    elif how.style == "vgg":
+    elif how.style == "torch":
+        grey = how.channels == "grey"
+        mean, deviation = (np.mean(MEAN), np.mean(DEVIATION)) if grey else (np.array(MEAN), np.array(DEVIATION))
+        pixels = (values * deviation + mean) * 255.0
+    elif how.style in ("vgg", "caffe"):
         pixels = values + (np.mean(MEANS) if how.channels == "grey" else np.array(MEANS, np.float32))
     elif how.style == "cifarnet":
         low, high = (edge((-3, -2, -1), keepdims=True) for edge in (values.min, values.max))
@@ -195,7 +203,7 @@ def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Ten
     region = tf.random.experimental.stateless_fold_in(seed, 101)
     own = tf.random.experimental.stateless_fold_in(seed, 102)
     slim = how.style if "slim" in steps else None  # LeNet is trained on images as they are
-    if slim == "vgg":
+    if slim in SHORTEST_SIDE:
         pixels = _random_side(pixels, how.image_size, region)
     elif slim == "cifarnet":
         pixels = _random_place(fit(pixels, how), region)
@@ -204,7 +212,7 @@ def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Ten
         pixels = resize(random_crop(pixels, region, (smallest, 1.0)), how.image_size, how.image_size)
     else:
         pixels = fit(pixels, how)
-    if slim in ("inception", "vgg", "cifarnet"):
+    if slim in ("inception", "cifarnet", *SHORTEST_SIDE):
         pixels = flip(pixels, 0.5, own)
     if slim == "inception":
         pixels = fast_colour(pixels, own)

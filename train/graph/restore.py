@@ -38,7 +38,7 @@ def planned_tensors(
 
     def tensor(row: Row) -> Tensor:
         spec = Spec(row.dtype, row.target_shape)
-        if row.action in ("restore", "rename", "carry"):
+        if row.action in ("restore", "rename", "relayout", "carry"):
             found = source[row.source]
             if found.spec != spec:
                 raise TrainingError(f"the plan wants {spec}, the source has {found.spec}", tensor=row.name)

@@ -6,7 +6,7 @@ import math
 
 from ...errors import nearest
 
-STYLES = ("inception", "vgg", "caffe", "unit", "raw", "cifarnet", "lenet")
+STYLES = ("inception", "vgg", "caffe", "torch", "unit", "raw", "cifarnet", "lenet")
 
 
 def style_problem(style: str) -> str | None:

@@ -15,6 +15,7 @@ from ...nets import resolving
 from ...nets.from_graph import checkpoint_of
 from ...nets.head import Head, variables_with_head
 from ...nets.net import Net
+from ...nets.opening import in_slims_names
 from ...nets.vectors import vectors_net
 from ...plan import Plan
 from ...tensors import Tensors
@@ -152,6 +153,8 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     if is_remote(source.path):
         source = source._replace(tensors=kept(source.tensors))
+    own = on_vectors or options.map or options.graph or options.reference.is_function
+    source, origin = (source, None) if own else in_slims_names(source, options.net)
     specs = source.tensors.specs()
     net = None if on_vectors else resolving.resolve(options.reference, specs, source.path if options.checkpoint else "")
     data = data_set_of(options) if data is None else in_memory(data, options)
@@ -161,11 +164,11 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
         options = for_net(options, net)
         net, data = for_grey_images(net, data) if options.adapt_input else (net, data)
         how = {"augment": options.augment, "copies": options.augment_copies, "upright": options.exif_orientation}
-        preprocessing = pixels_of(net, options.preprocessing, options.image_size, **how)
+        preprocessing = pixels_of(net, options.preprocessing or (origin and origin.pixels), options.image_size, **how)
     head = make_head(options)
     options = replace(options, class_map=class_map_of(options, data.labels), labels_of_source=None)
     phases = make_phases(options, net, variables_with_head(net, len(data.labels), head))
-    plans = plans_of(options, specs, net, len(data.labels))
+    plans = plans_of(options, specs, net, len(data.labels), origin)
     for plan in reversed(plans):  # the last phase trains most, so that its conflicts are all there are
         plan.checked()
     return Job(options, source, net, data, preprocessing, head, plans, phases)

@@ -13,7 +13,7 @@ from ...labels import label_list, plain
 from ...nets.from_graph import has_head
 from ...nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ...nets.net import Net
-from ...plan import Plan, Variable, make_plan
+from ...plan import Origin, Plan, Variable, make_plan
 from ...plan.batch_norm import parse_policies
 from ...tensors import Spec
 from ..data.preprocess import Preprocessing
@@ -55,7 +55,7 @@ def pixels_of(net: Net, style: str | None, image_size: int | None, **others: obj
         missing.append("--image-size")
     if missing:
         raise RecipeError(f"{net.title} does not say how it takes images: give {' and '.join(missing)}")
-    return Preprocessing.of(style, image_size, net.input_channels, **others)
+    return Preprocessing(style, image_size, channels="grey" if net.input_channels == 1 else "rgb", **others)
 
 
 def for_net(options: Options, net: Net) -> Options:
@@ -108,10 +108,12 @@ def class_map_of(options: Options, labels: Sequence[str]) -> str | None:
     return class_map_text(made)
 
 
-def plans_of(options: Options, specs: Mapping[str, Spec], net: Net, classes: int) -> tuple[Plan, ...]:
+def plans_of(
+    options: Options, specs: Mapping[str, Spec], net: Net, classes: int, origin: Origin | None = None
+) -> tuple[Plan, ...]:
     """What the source gives to the net, and what trains: a plan for each phase of the run."""
     variables = variables_with_head(net, classes, make_head(options))
-    rules = rules_of(options, net, classes)
+    rules = rules_of(options, net, classes, origin)
     phases = make_phases(options, net, variables)
     how = {"exclude": options.exclude, "renames": options.map, **rules}
     if net.graph is None:
@@ -125,7 +127,7 @@ def plans_of(options: Options, specs: Mapping[str, Spec], net: Net, classes: int
     return tuple(replace(plan, batch_norm=dict.fromkeys(plan.batch_norm, "frozen")) for plan in plans)
 
 
-def rules_of(options: Options, net: Net, classes: int) -> dict[str, object]:
+def rules_of(options: Options, net: Net, classes: int, origin: Origin | None = None) -> dict[str, object]:
     """The arguments of `make_plan` besides those that `ckpt-plan --suggest` proposes."""
     head = make_head(options)
     if options.aux:
@@ -142,4 +144,5 @@ def rules_of(options: Options, net: Net, classes: int) -> dict[str, object]:
         "fold": options.fold,
         "batch_norm": parse_policies(options.bn),
         "new": new,
+        "origin": origin,
     }

@@ -16,6 +16,7 @@ from ...formats import Checkpoint, open_checkpoint
 from ...kinds import kinds
 from ...labels import read_labels
 from ...nets.from_graph import classes_in, net_of_record
+from ...nets.opening import in_slims_names
 from ...nets.registry import Net, recognise
 from ...nets.resolving import Reference, resolve
 from ...plan import Plan, make_plan
@@ -204,16 +205,13 @@ def open_classifier(
         found = _from_checkpoint(checkpoint, reference, head, preprocessing, image_size)
     if labels is not None:
         names, notes = names_for(found, Names(labels, read_labels(labels)))
-        found = replace(found, labels=names, named=True, notes=notes)
+        found = replace(found, labels=names, named=True, notes=(*found.notes, *notes))
     how = found.preprocessing
     if how is None and (image_size or preprocessing):
         fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
         raise RecipeError(fact, path=source)
     if how is not None:
         style, size, channels = preprocessing or how.style, image_size or how.image_size, how.channels
-        if preprocessing:
-            channels = Preprocessing.of(preprocessing, size, found.net.input_channels).channels
-        style = "vgg" if style == "caffe" else style
         how = Preprocessing(style, size, how.central_fraction, channels, upright=upright or how.upright)
     options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
     found = replace(found, preprocessing=how, options=options)
@@ -248,6 +246,8 @@ def _from_checkpoint(
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
     from ..graph.restore import planned_tensors
 
+    own = reference.graph or reference.is_function
+    checkpoint, origin = (checkpoint, None) if own else in_slims_names(checkpoint, reference.net)
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
     net = resolve(reference, specs, source)
@@ -262,8 +262,9 @@ def _from_checkpoint(
     renames = {scope: net.scope} if scope and scope != net.scope else {}
     plan = make_plan(specs, variables, renames=renames).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
-    how = pixels_of(net, style, image_size)
-    return Classifier(net, tensors, tuple(map(str, range(classes or 0))), False, how, checkpoint.path, Options(), plan)
+    how = pixels_of(net, style or (origin and origin.pixels), image_size)
+    labels, notes = tuple(map(str, range(classes or 0))), origin.notes if origin else ()
+    return Classifier(net, tensors, labels, False, how, checkpoint.path, Options(), plan, notes)
 
 
 def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
