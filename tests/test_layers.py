@@ -11,7 +11,7 @@ LAYERS = [
     {"errors"},
     {"dtypes", "tensors"},
     {"names", "kinds", "formats", "renames", "adaptation", "folding", "labels"},
-    {"plan", "surgery", "layouts", "diff", "verification", "salvage", "overview", "graphs"},
+    {"plan", "surgery", "layouts", "diff", "verification", "overview", "graphs"},
     {"recipe", "recipe_settings", "report", "explorer"},
     {"cli"},
 ]

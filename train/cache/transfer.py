@@ -89,7 +89,7 @@ class Transfer:
         copies = f", {len(self.views) - 1} views of each training image" if self.views[0].number is not None else ""
         return (
             f"cache          {there:,} of {images:,} {'views' if copies else 'images'} are there; "
-            f"a step is left with {left:.2%} of the work\n"
+            f"each step runs {left:.2%} of the net\n"
             f"               {size:,} bytes an image, {images * size / 1e6:,.1f} MB in all{copies}, "
             f"at {places[0]}{others}"
         )
