@@ -1,40 +1,36 @@
-"""Rows in, text out: tables for people, CSV, Markdown and JSON, and how numbers are written in them."""
+"""Rows in, a table for people out, and how numbers are written in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-STYLES = ("table", "json", "csv", "markdown")
 _TO_THE_RIGHT = ("size", "share")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
-def render(rows: Sequence[Mapping[str, object]], columns: Sequence[str], style: str = "table") -> str:
-    """The rows with the columns that are asked for, in one of STYLES. A missing or None cell is empty.
+def render(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    """A table of the rows with the columns that are asked for. A missing or None cell is empty.
 
-    In a table integers have thousands separators, shapes look as in `Spec`; JSON and CSV keep plain values.
-    The table is laid out here and not by tabulate, whose import takes longer than a whole `ckpt-inspect`.
+    Integers have thousands separators, shapes look as in `Spec`. Laid out here: importing tabulate takes longer than a
+    whole `ckpt-inspect`.
 
     >>> print(render([{"name": "a/weights", "shape": (3, 64), "bytes": 70000}], ["name", "shape", "bytes"]))
     name       shape    bytes
     ---------  ------  ------
     a/weights  [3,64]  70,000
     """
-    if style == "table":
-        return _table(rows, columns)
-    if style == "json":
-        import json
-
-        return json.dumps([{column: row.get(column) for column in columns} for row in rows], indent=1)
-    if style == "csv":
-        return _csv(rows, columns)
-    if style == "markdown":
-        from tabulate import tabulate
-
-        cells = [[cell(row.get(column)) for column in columns] for row in rows]
-        align = ["right" if _is_numeric(rows, column) else "left" for column in columns]
-        return tabulate(cells, headers=list(columns), tablefmt="github", colalign=align, disable_numparse=True)
-    raise ValueError(f"style is {style!r}, not one of {', '.join(STYLES)}")
+    laid_out = []
+    for column in columns:
+        texts = [column, *[cell(row.get(column)) for row in rows]]
+        plain = "".join(texts).isascii()
+        width = max(map(len if plain else _width, texts))
+        texts.insert(1, "-" * width)
+        pad = str.rjust if _is_numeric(rows, column) else str.ljust
+        if plain:
+            laid_out.append([pad(text, width) for text in texts])
+        else:
+            laid_out.append([pad(text, width - _width(text) + len(text)) for text in texts])
+    return "\n".join([line.rstrip() for line in map("  ".join, zip(*laid_out, strict=True))])
 
 
 def cell(value: object) -> str:
@@ -92,21 +88,6 @@ def share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.1f}%" if whole else ""
 
 
-def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    laid_out = []
-    for column in columns:
-        texts = [column, *[cell(row.get(column)) for row in rows]]
-        plain = "".join(texts).isascii()
-        width = max(map(len if plain else _width, texts))
-        texts.insert(1, "-" * width)
-        pad = str.rjust if _is_numeric(rows, column) else str.ljust
-        if plain:
-            laid_out.append([pad(text, width) for text in texts])
-        else:
-            laid_out.append([pad(text, width - _width(text) + len(text)) for text in texts])
-    return "\n".join([line.rstrip() for line in map("  ".join, zip(*laid_out, strict=True))])
-
-
 def _width(text: str) -> int:
     """Columns that a terminal needs: two for most East Asian characters, none for combining ones."""
     if text.isascii():
@@ -125,16 +106,3 @@ def _is_numeric(rows: Iterable[Mapping[str, object]], column: str) -> bool:
         if value is not None:
             return isinstance(value, (int, float)) and not isinstance(value, bool)
     return False
-
-
-def _csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        values = [row.get(column) for column in columns]
-        writer.writerow([cell(value) if isinstance(value, (tuple, list, bool)) else value for value in values])
-    return text.getvalue().rstrip("\n")

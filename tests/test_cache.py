@@ -191,7 +191,7 @@ def test_a_changed_photo_is_computed_again_and_only_it(job, tmp_path, monkeypatc
     (photos / "train/cat/0.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\0")
     finetune(Options(**options, train_dir=str(tmp_path / "second")), lines_to(said))
     there = [line.splitlines()[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
-    assert there == ["0 of 60 images are there; a step is left with 0.11% of the work", there[1]]
+    assert there == ["0 of 60 images are there; each step runs 0.11% of the net", there[1]]
     assert there[1].startswith("59 of 60 images are there")
     monkeypatch.setattr(transfer_module, "make_batches", None)  # nothing is left to be computed
     finetune(Options(**options, train_dir=str(tmp_path / "third")))
@@ -335,7 +335,7 @@ def test_a_head_is_trained_without_the_net_as_with_it(job, tmp_path, case):
     assert differing(tmp_path / "alone", tmp_path / "whole") == []
     assert losses(tmp_path / "alone").tolist() == losses(tmp_path / "whole").tolist()
     assert said["alone"][-1] == said["whole"][-1] == said["fills"][-1]  # the freeze audit
-    work = [re.search("left with (.*)% of the work", "".join(lines))[1] for lines in said.values()]
+    work = [re.search("each step runs (.*)% of the net", "".join(lines))[1] for lines in said.values()]
     assert len(set(work)) == 1
 
 

@@ -21,7 +21,7 @@ def test_facts_have_no_padding():
     """Words and columns are the printer's: an event's texts have none."""
     event = events.CacheFound(1400, 0, 8192, 0.0002, ("InceptionV3/Logits/AvgPool_1a_1x1",))
     assert lines_of(event) == [
-        "cache          0 of 1,400 images are there; a step is left with 0.02% of the work\n"
+        "cache          0 of 1,400 images are there; each step runs 0.02% of the net\n"
         "               8,192 bytes an image, 11.5 MB in all, at InceptionV3/Logits/AvgPool_1a_1x1"
     ]
     assert lines_of(Step(1, 2, 0.5, 0.5, 0.1, 8)) == []

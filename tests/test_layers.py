@@ -11,7 +11,7 @@ LAYERS = [
     {"errors", "report", "html"},
     {"dtypes", "tensors"},
     {"names", "kinds", "formats", "renames", "adaptation", "folding", "labels"},
-    {"plan", "surgery", "layouts", "diff", "verification", "salvage", "overview", "graphs"},
+    {"plan", "surgery", "layouts", "diff", "verification", "overview", "graphs"},
     {"recipe", "recipe_settings", "explorer", "events"},
     {"cli"},
     {"api"},

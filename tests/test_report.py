@@ -1,9 +1,5 @@
 """How rows and numbers are written."""
 
-import csv
-import io
-import json
-
 import pytest
 
 from ckpt_tools.report import cell, count, render, share, size
@@ -38,33 +34,6 @@ def test_wide_characters_keep_the_columns():
 
 def test_control_characters_are_spelt_out():
     assert render([{"name": "a\x1b[2J/b\nc"}], ["name"]).splitlines()[2:] == ["a\\x1b[2J/b\\nc"]
-
-
-def test_json():
-    assert json.loads(render(ROWS, ["name", "shape", "mean"], "json")) == [
-        {"name": "net/weights", "shape": [3, 64], "mean": -0.25},
-        {"name": "step", "shape": [], "mean": None},
-    ]
-
-
-def test_csv_is_read_back():
-    text = render(ROWS, ["name", "shape", "bytes", "note"], "csv")
-    assert list(csv.reader(io.StringIO(text))) == [
-        ["name", "shape", "bytes", "note"],
-        ["net/weights", "[3,64]", "70000", 'a|b, "c"'],
-        ["step", "[]", "8", ""],
-    ]
-
-
-def test_markdown():
-    assert render(ROWS, ["name", "bytes"], "markdown") == (
-        "| name        |   bytes |\n|-------------|---------|\n| net/weights |  70,000 |\n| step        |       8 |"
-    )
-
-
-def test_an_unknown_style():
-    with pytest.raises(ValueError, match="'yaml', not one of table, json, csv, markdown"):
-        render(ROWS, ["name"], "yaml")
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,11 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
             raise
         print(f"{made.prog}: {error}", file=sys.stderr)
         return CANNOT
+    except ModuleNotFoundError as error:  # an extra that was not installed
+        if args.debug or (error.name or "").startswith("ckpt_tools"):
+            raise
+        print(f'{made.prog}: needs {error.name}. pip install "ckpt-tools[train]"', file=sys.stderr)
+        return CANNOT
     except KeyboardInterrupt:
         print(f"{made.prog}: stopped; nothing was left half-written", file=sys.stderr)
         return 130

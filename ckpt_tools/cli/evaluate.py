@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import UnsupportedError
 from ..report import render
 
 if TYPE_CHECKING:
@@ -46,13 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..train.use.evaluate import EvaluateOptions, evaluate
 
         options = from_arguments(EvaluateOptions, args)
-        try:
-            hush_tensorflow()
-            evaluation = evaluate(options, Printer())
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("ckpt_tools"):
-                raise
-            raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
+        hush_tensorflow()
+        evaluation = evaluate(options, Printer())
         try:
             if options.output:
                 from ..train.pages.fonts import without_font

@@ -194,7 +194,7 @@ def _(event: events.CacheFound) -> list[str]:
         what, copies = "views", f", {event.views} views of each training image"
     others = f" and {len(event.layers) - 1} more" if len(event.layers) > 1 else ""
     whole = f"{event.images * event.bytes_per_image / 1e6:,.1f} MB in all"
-    left = f"a step is left with {event.work_left:.2%} of the work"
+    left = f"each step runs {event.work_left:.2%} of the net"
     # One line for a listener, two for the eye.
     return [
         fact("cache", f"{event.there:,} of {event.images:,} {what} are there; {left}\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..errors import UnsupportedError
 from ..report import render, size
 from . import DONE, parser, print_json, run, say
 from .events import Printer
@@ -38,13 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..train.use.export import ExportOptions, export
 
         options = from_arguments(ExportOptions, args)
-        try:
-            hush_tensorflow()
-            exported = export(options, Printer())
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("ckpt_tools"):
-                raise
-            raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
+        hush_tensorflow()
+        exported = export(options, Printer())
         summary = {"source": exported.source, "net": exported.net, "images": exported.images}
         if args.json:
             print_json({"rows": exported.rows, "summary": {**summary, "labels": list(exported.labels)}})

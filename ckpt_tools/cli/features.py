@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import UnsupportedError
 from . import DONE, parser, print_json, run, say
 from .events import Printer
 
@@ -46,29 +45,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         from ..train.use.feature_files import ENDINGS
 
-        try:
-            if getattr(args, "dry_run", False):
-                return estimate(args)
-            if args.plot:
-                from ..train.pages.projection import must_draw
+        if getattr(args, "dry_run", False):
+            return estimate(args)
+        if args.plot:
+            from ..train.pages.projection import must_draw
 
-                must_draw()  # what is missing is said before the values are computed, not after
-            prefix, features = computed(args) if args.merge is None else merged(args)
-            written = [prefix + ending for ending in ENDINGS]
-            if args.plot or args.projector:
-                from ..train.pages.fonts import without_font
-                from ..train.pages.projection import write_plots, write_projector
+            must_draw()  # what is missing is said before the values are computed, not after
+        prefix, features = computed(args) if args.merge is None else merged(args)
+        written = [prefix + ending for ending in ENDINGS]
+        if args.plot or args.projector:
+            from ..train.pages.fonts import without_font
+            from ..train.pages.projection import write_plots, write_projector
 
-                say(f"drawing        {' and '.join(what for what, asked in DRAWN.items() if getattr(args, asked))}")
-                written += write_plots(features, prefix) if args.plot else []
-                note = without_font(features.labels) if args.plot else ""
-                if note:
-                    say(f"note           {note}")
-                written += write_projector(features, args.projector) if args.projector else []
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("ckpt_tools"):
-                raise
-            raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
+            say(f"drawing        {' and '.join(what for what, asked in DRAWN.items() if getattr(args, asked))}")
+            written += write_plots(features, prefix) if args.plot else []
+            note = without_font(features.labels) if args.plot else ""
+            if note:
+                say(f"note           {note}")
+            written += write_projector(features, args.projector) if args.projector else []
         facts = {**features.facts, "shape": list(features.values.shape), "type": str(features.values.dtype)}
         if args.json:
             print_json({**facts, "files": written})

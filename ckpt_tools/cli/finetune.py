@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..errors import PlanError, UnsupportedError
+from ..errors import PlanError
 from ..events import OnEvent
 from ..train.graph.quiet import hush_tensorflow
 from ..train.options.configuration import add_arguments, from_arguments
@@ -57,11 +57,6 @@ def main(argv: Sequence[str] | None = None, *, on_event: OnEvent | None = None) 
         except PlanError as error:
             say(f"{made.prog}: {error}")
             return FOUND
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("ckpt_tools"):
-                raise
-            advice = 'pip install "ckpt-tools[train]"'
-            raise UnsupportedError(f"training needs {error.name}", advice=advice) from error
         if result is None:  # this machine served another one
             return DONE
         if args.json:

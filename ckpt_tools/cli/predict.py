@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ..errors import UnsupportedError
 from ..report import render
 from . import DONE, FOUND, parser, print_json, run, say
 from .events import Printer
@@ -43,13 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..train.use.predict import PredictOptions, predict, write_csv
 
         options = from_arguments(PredictOptions, args)
-        try:
-            hush_tensorflow()
-            found = predict(options, args.images, Printer())
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("ckpt_tools"):
-                raise
-            raise UnsupportedError(f"needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
+        hush_tensorflow()
+        found = predict(options, args.images, Printer())
         for name, reason in found.unreadable.items():
             say(f"{made.prog}: {name}: cannot be decoded: {reason}")
         if options.output:
