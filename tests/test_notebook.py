@@ -38,6 +38,7 @@ def shown_by(source, names):
 def test_the_notebook_runs_and_shows_its_pictures(tmp_path, monkeypatch):
     pytest.importorskip("tensorflow")
     pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib.font_manager")  # now: it would look for all fonts anew in another cache
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names, printed, kinds = {}, "", []

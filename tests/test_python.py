@@ -310,7 +310,7 @@ def test_results_show_themselves_in_notebooks(trained, how, home):
     assert "iframe" in result._repr_html_() and "freeze audit" in result._repr_html_()
     values = ck.features(train_dir=folder, data=data, device="cpu")
     for picture in (
-        ck.draw_images(data), ck.draw_features(values), ck.draw_features(values, "tsne"), ck.draw_values(values),
+        ck.draw_images(data), ck.draw_features(values), ck.draw_values(values),
         ck.draw_confusion(evaluation), ck.draw_errors(evaluation),
     ):  # fmt: skip
         assert picture._repr_png_().startswith(b"\x89PNG")
