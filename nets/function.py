@@ -76,9 +76,12 @@ def net_of_function(
         if channels not in _CHANNELS:
             raise RecipeError(f"CHANNELS = {channels}: images have 1 or 3", path=place.shown)
         preprocessing = _constant(code, "PREPROCESSING", str) or ""
-        images = tf.placeholder(tf.float32, [None, side, side, channels], IMAGES)
-        returned = _call(code, function, images)
-        made = tf.train.export_meta_graph(collection_list=[tf.GraphKeys.TRAINABLE_VARIABLES])
+        # A script may have built the net already, before it came to what failed; its placeholders are the function's.
+        graph = tf.Graph() if tf.global_variables() else tf.get_default_graph()
+        with graph.as_default():
+            images = tf.placeholder(tf.float32, [None, side, side, channels], IMAGES)
+            returned = _call(code, function, images)
+            made = tf.train.export_meta_graph(collection_list=[tf.GraphKeys.TRAINABLE_VARIABLES])
         data = made.SerializeToString(deterministic=True)  # so that the same function has the same digest
     name = returned.tensor.name.removesuffix(":0")
     wanted = {"logits": name} if returned.is_logits and not choices.logits else {}

@@ -320,6 +320,10 @@ def test_files_in_a_package_and_modules_by_name(tmp_path: Path, monkeypatch: pyt
 
 def test_a_script_gives_its_definitions(tmp_path: Path) -> None:
     script = "SIDE = 16\nsession = tf.Session()\ntf.train.Saver().restore(session, 'model.ckpt')\n"
+    built = f"{dedent(BACKBONE)}\nbuild(tf.zeros([1, 32, 32, 3]))\n1 / 0\n"
+    net = traced(tmp_path, built, note=lambda text: None)
+    assert [row.name for row in net.table] == [f"Trunk/conv{i}/{name}" for i in (1, 2) for name in ("kernel", "bias")]
+    assert traced(tmp_path, built.replace("1 / 0", "pass")).table == net.table
     notes = []
     assert traced(tmp_path, dedent(BACKBONE) + script, note=notes.append).width == 10
     (note,) = notes
