@@ -2,13 +2,15 @@
 
     python benchmarks/bench_step.py [--batch 32] [--size 299] [--steps 3] [--rounds 3] [--peers slim,keras,torch]
     python benchmarks/bench_step.py --scopes whole --peers "" --variants bfloat16,float16,xla,bfloat16+xla
+    python benchmarks/bench_step.py --scopes head,whole --peers "" --variants graph,frozen
 
 Each contestant is a process of its own that holds its batch in memory, that of the GPU where there is one; they take
 turns, and the best turn of each counts. With --together all begin at once, each builds its graph, and then they wait
 for their turns: for a machine that has cores to spare, and a GPU on which each is alone then. `slim` is a loop as
 slim's train_image_classifier.py has it: is_training=True everywhere and create_train_op(variables_to_train=...). It
 needs tf-keras, under whose name its batch norm is found; `torch` needs torch, torchvision. Who is not installed is left
-out. Variants are our own step with another --precision or --xla.
+out. Variants are our own step with another --precision or --xla; `graph` is the same net out of the MetaGraph of a
+training script, whose batch norms stay frozen, as those of `frozen` do.
 """
 
 import argparse
@@ -32,14 +34,25 @@ from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.graph.precision import compiled, make_loss_scale, unscaled
 from ckpt_tools.train.graph.update import apply_gradients, weight_penalty
 net = get_net("inception_v3")
+if "graph" in VARIANT:
+    import tempfile
+    from ckpt_tools.nets.from_graph import net_from, open_graph
+    with tf.Graph().as_default(), tempfile.TemporaryDirectory() as folder:
+        logits = build_net(net, tf.placeholder(tf.float32, images.shape), num_classes=10,
+                           trains_batch_norm=lambda layer: True).logits
+        loss = tf.losses.sparse_softmax_cross_entropy(tf.zeros(labels.shape, tf.int64), logits)
+        with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+            tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
+        tf.train.export_meta_graph(folder + "/model.meta")
+        net = net_from(open_graph(folder + "/model.meta"))
 plan = make_plan({}, net.variables(10), exclude=["**"], trainable=[SCOPE])
-kinds = [kind for kind in VARIANT.split("+") if kind not in ("", "xla")]
+kinds = [kind for kind in VARIANT.split("+") if kind not in ("", "xla", "graph", "frozen")]
 options = Options(optimizer="momentum", precision=(kinds or ["float32"])[0], xla="xla" in VARIANT)
 graph = tf.Graph()
 with graph.as_default():
     step = tf.train.get_or_create_global_step()
     x, y = tf.constant(images), tf.constant(labels)
-    trains = lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen"
+    trains = lambda layer: "frozen" not in VARIANT and plan.batch_norm.get(layer, "frozen") != "frozen"
     how = {"num_classes": 10, "weight_decay": 0.0, "trains_batch_norm": trains, "batch_norm_decay": 0.99}
     with compiled(options.xla):
         built = build_net(net, tf.cast(x, options.precision), **how)
