@@ -28,7 +28,7 @@ def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = 
 
     Raises what `read_graph` and `analyse` raise, and PlanError with everything that stands in the way of taking it.
     """
-    file = read_graph(path)
+    file = read_graph(graph_beside(path) or path)
     found = analyse(file, choices, saved)
     if found.conflicts or found.images is None:
         raise PlanError(f"the graph has {conflict_text(found.conflicts)}", path=file.path)
@@ -38,6 +38,7 @@ def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = 
 def checkpoint_of(path: str) -> str:
     """The checkpoint that goes with a graph file: the one beside a `.meta`, that of a SavedModel's folder, a frozen
     graph itself; "" where there is none."""
+    path = graph_beside(path) or path
     file = read_graph(path)
     if file.kind == "graphdef":
         return path

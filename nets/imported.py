@@ -148,7 +148,10 @@ def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
         differ = [side for side, own in zip(sides, wanted[1:], strict=True) if None not in (side, own) and side != own]
         if differ:
             raise UnsupportedError(f"the net takes images of {_spelled(wanted[1:])}, these are {_spelled(sides)}")
-    return tf.saturate_cast(images, tf.as_dtype(found.images.dtype))
+    dtype = tf.as_dtype(found.images.dtype)
+    if images.dtype == dtype:
+        return images
+    return tf.saturate_cast(tf.round(images) if dtype.is_integer else images, dtype)
 
 
 def check_import(

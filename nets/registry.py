@@ -194,7 +194,9 @@ def find_net(name: str | None, specs: Mapping[str, Spec], path: str) -> Net:
     if found and found.net:
         return found.net
     if found is None:
-        raise SelectionError("cannot tell which net this is", path=path, advice=f"Give --net: {', '.join(NETS)}.")
+        raise SelectionError(
+            "cannot tell which net this is", path=path, advice=f"Give its --graph, or --net: {', '.join(NETS)}."
+        )
     raise SelectionError(f"cannot be taken as it is: {found}", path=path, advice=_advice(found))
 
 

@@ -129,7 +129,9 @@ def test_the_net_cannot_be_told(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     assert main([str(tmp_path / "x.npz")]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"ckpt-plan: {tmp_path}/x.npz: cannot tell which net this is. Give --net: inception_v1, ")
+    assert said.startswith(
+        f"ckpt-plan: {tmp_path}/x.npz: cannot tell which net this is. Give its --graph, or --net: inception_v1, "
+    )
 
 
 def test_unknown_net(source, capsys):

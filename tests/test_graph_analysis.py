@@ -379,11 +379,57 @@ def test_a_scale_in_front_of_dropout_stays(tmp_path: Path) -> None:
         x = tf.reduce_mean(conv(images(), "conv"), [1, 2], name="pooled")
         x = tf.multiply(x, 0.25, name="quarter")
         mask = tf.floor(0.5 + tf.random_uniform(tf.shape(x)))
-        classified(dense(x * mask, "fc", CLASSES))
+        classified(dense(x * mask / 0.5, "fc", CLASSES))
 
     found = analyse(saved(tmp_path, build))
     assert not found.conflicts
     assert found.features == "quarter"
+
+
+def drawn(shape: tf.Tensor) -> tf.Tensor:
+    return tf.random_uniform(shape)
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda x: x * tf.floor(0.5 + drawn(tf.shape(x))),  # without a scale: half of it is what is trained with
+        lambda x: x * tf.floor(0.5 + drawn(tf.shape(x))) / 0.8,
+        lambda x: x * 4.0 * tf.cast(drawn(tf.shape(x)) < 0.5, tf.float32),
+        lambda x: x * drawn(tf.shape(x)) * 2.0,
+        lambda x: x * drawn([]) + tf.nn.relu(x) * (1 - drawn([])),
+        lambda x: x + 0.1 * x * tf.random_normal(tf.shape(x)),
+        lambda x: tf.where(tf.random_normal(tf.shape(x)) > 0.0, x * 2.0, tf.zeros_like(x)),
+    ],
+)
+def test_what_is_drawn_and_is_no_dropout_stays_in_the_way(tmp_path: Path, mixed: object) -> None:
+    """Taken out, it would leave another function than the one that was trained."""
+
+    def build() -> None:
+        x = tf.reduce_mean(conv(images(), "conv"), [1, 2], name="pooled")
+        classified(dense(mixed(x), "fc", CLASSES))
+
+    assert causes(analyse(saved(tmp_path, build))) == ["the net draws random numbers"]
+
+
+def test_statistics_of_a_batch_norm_in_pieces_are_not_trained(tmp_path: Path) -> None:
+    """In a frozen graph nothing but the structure says what they are."""
+    for subtracts_first in (True, False):
+        with tf.Graph().as_default() as graph, tf.Session() as session:
+            x = tf.placeholder(tf.float32, [None, 6, 6, 3], "images")
+            x = conv(x, "conv")
+            get = lambda name: tf.get_variable(f"bn/{name}", [x.shape[-1]])  # noqa: B023, E731
+            if subtracts_first:
+                x = (x - get("a")) * tf.rsqrt(get("b") + 1e-3) * get("gamma") + get("beta")
+            else:
+                x = tf.nn.batch_normalization(x, get("a"), get("b"), get("beta"), get("gamma"), 1e-3)
+            tf.nn.softmax(dense(tf.reduce_mean(tf.nn.relu(x), [1, 2]), "fc", CLASSES), name="out")
+            session.run(tf.global_variables_initializer())
+            made = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ["out"])
+        path = tmp_path / f"{subtracts_first}.pb"
+        path.write_bytes(made.SerializeToString())
+        still = {each.name for each in analyse(read_graph(path)).variables if not each.trainable}
+        assert still == {"bn/a", "bn/b"}
 
 
 # --- frozen graphs --------------------------------------------------------------------------------------------------

@@ -239,6 +239,20 @@ def test_what_cannot_be_is_said(files: Path, tmp_path: Path, how: dict, error: t
     assert not (tmp_path / "run").exists()
 
 
+def test_whole_numbers_are_given_whole_numbers(files: Path, tmp_path: Path) -> None:
+    """Scaled images, cast to whole numbers, would all be the same."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(tf.uint8, [None, SIDE, SIDE, 3], "images")
+        flat = tf.reshape(tf.cast(images, tf.float32), [-1, SIDE * SIDE * 3])
+        tf.nn.softmax(tf.matmul(flat, tf.get_variable("out/w", [SIDE * SIDE * 3, 4])))
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "m.ckpt"))
+    how = options(files, checkpoint=str(tmp_path / "m.ckpt"), train_dir=str(tmp_path / "run"), exclude=("out",))
+    with pytest.raises(RecipeError, match="whole numbers from 0 to 255, which --preprocessing unit does not give"):
+        finetune(Options(**how))
+    assert finetune(Options(**{**how, "preprocessing": None})).step == 9
+
+
 def test_a_graph_that_is_not_understood_stops_with_what_to_type(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -234,7 +234,7 @@ def test_images_are_given_as_the_net_takes_them(tmp_path: Path, dtype: str, shap
     weights = random.normal(size=(int(np.prod(given)), CLASSES)).astype("float32")
     images = random.uniform(0, 300, (2, *given)).astype("float32")
     made = imported(tmp_path / "g.meta", {"weights": weights}, images)[0]["logits"]
-    seen = np.clip(images, 0, 255).astype("uint8") if dtype == "uint8" else images.astype(dtype)
+    seen = np.clip(np.round(images), 0, 255).astype("uint8") if dtype == "uint8" else images.astype(dtype)
     np.testing.assert_allclose(made, seen.reshape(2, -1).astype("float32") @ weights, rtol=1e-4)
     with tf.Graph().as_default(), pytest.raises(UnsupportedError, match="the net takes"):
         import_net(file, analyse(file), tf.placeholder(tf.float32, [None, SIDE + 1, SIDE, 2]))

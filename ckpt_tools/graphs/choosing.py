@@ -74,7 +74,7 @@ def choose(
     if features and not (classes and (found[0].evidence > 0 or logits_at(graph, features) == found[0].logits)):
         return _with_features(graph, Target(""), features), []
     if not classes:
-        advice = "--features NAME makes the net a feature extractor; its end points are listed."
+        advice = "--logits NAME says which tensor they are; --features NAME makes the net a feature extractor."
         return target._replace(logits="", classes=None), [Conflict("no classes found", (), advice)]
     return target, []
 

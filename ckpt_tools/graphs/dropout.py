@@ -5,10 +5,15 @@
     from 1.13         x * (1 / keep) * cast(random >= rate)
     today             where(random >= rate, x * (1 / keep), 0)
 
-What is drawn knows the images by their shape alone. The value without dropout is x: what scales it goes, too.
+What is drawn knows the images by their shape alone. The value without dropout is x, and what scales it goes, too. That
+is so only where the mask has zeros and ones and the scale makes up for the zeros: then x is what comes out on average.
+Other products with random numbers (mixtures, noise, paths dropped without a scale) are left, and refused later.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 from .cut import Cut
 from .graph import Graph, node_of
@@ -17,7 +22,7 @@ from .values import Values
 
 _MASK = 60  # operations that a mask is made of, at most
 _DIVISIONS, _PRODUCTS = ("Div", "RealDiv"), ("Mul",)
-_NEAR = 1e-6
+_NEAR = 1e-4  # relative: shares are rounded to float32, some to float16
 _NEAR_BY = 200  # nodes behind a placeholder
 
 
@@ -34,9 +39,18 @@ def remove(made: Cut) -> tuple[Cut, list[str]]:
         if found is None:
             continue
         kept, mask = found
-        redirected[name] = _unscaled(graph, values, kept, data)
-        if behind := _scaled_behind(graph, values, name, mask, data):
-            redirected[behind] = name
+        drop = _drop(graph, values, mask)
+        before, behind = _scale(graph, values, kept, data), _scale_behind(graph, values, name, data)
+        if drop is None:
+            continue
+        if drop.makes_up():
+            redirected[name] = kept
+        elif before and drop.makes_up(before.factor):
+            redirected[name] = before.of
+        elif behind and drop.makes_up(behind.factor):
+            redirected[name], redirected[behind.of] = kept, name
+        else:
+            continue
         dropped.append(name)
     return (made.rewired(redirected) if redirected else made), dropped
 
@@ -133,23 +147,102 @@ def _is_plain(graph: Graph, tensor: str) -> bool:
     return False
 
 
-def _unscaled(graph: Graph, values: Values, tensor: str, data: set[str]) -> str:
-    """The tensor before it was divided by the share that is kept."""
+class _Factor(NamedTuple):
+    """A scalar: its value where the graph tells it, and the nodes that it is made of."""
+
+    value: float | None
+    made_of: frozenset[str]
+
+
+class _Scaled(NamedTuple):
+    """A product of the tensor `of` and a factor; of one behind the dropout, `of` is the product."""
+
+    of: str
+    factor: _Factor
+
+
+class _Drop(NamedTuple):
+    """A mask of zeros and ones, ones by the share `keep`, and the factors that it is multiplied with itself."""
+
+    keep: _Factor
+    factors: tuple[_Factor, ...]
+
+    def makes_up(self, *others: _Factor) -> bool:
+        """Whether the factors, with others, are one by the share that is kept; where that is fed, whether what is fed
+        is in them."""
+        factors = (*self.factors, *others)
+        values = [each.value for each in factors]
+        if self.keep.value is None or None in values:
+            return any(each.made_of & self.keep.made_of for each in factors)
+        return abs(math.prod(value for value in values if value is not None) * self.keep.value - 1) < _NEAR
+
+
+def _drop(graph: Graph, values: Values, mask: str) -> _Drop | None:
+    """What a mask drops; None where it is not made of a comparison of evenly drawn numbers with a share."""
+    factors: list[_Factor] = []
+    for _ in range(_MASK):
+        name = node_of(mask)
+        op, inputs = graph.nodes[name].op, graph.inputs[name]
+        if op in ("Cast", "Identity", "Reshape", "ToFloat") and inputs:
+            mask = inputs[0]
+        elif op in (*_DIVISIONS, *_PRODUCTS) and len(inputs) == 2:
+            mask, scale = inputs if op in _DIVISIONS or _is_drawn(graph, inputs[0]) else inputs[::-1]
+            if _is_drawn(graph, scale):
+                return None
+            factors.append(_factor(graph, values, scale, inverse=op in _DIVISIONS))
+        elif op == "Floor" and graph.op(inputs[0]) in ("Add", "AddV2"):
+            first, second = graph.inputs[node_of(inputs[0])]
+            share = second if _is_drawn(graph, first) else first
+            return _with_share(graph, values, second if share == first else first, share, True, factors)
+        elif op in ("GreaterEqual", "Greater", "Less", "LessEqual"):
+            first, second = inputs
+            drawn, share = (first, second) if _is_drawn(graph, first) else (second, first)
+            return _with_share(graph, values, drawn, share, (drawn == first) == op.startswith("Less"), factors)
+        else:
+            return None
+    return None
+
+
+def _with_share(
+    graph: Graph, values: Values, drawn: str, share: str, is_kept: bool, factors: list[_Factor]
+) -> _Drop | None:
+    """The mask of numbers that were drawn and a share, which is that of the ones or, not `is_kept`, of the zeros."""
+    drawing = [graph.nodes[name].op for name in graph.upstream([drawn]) if is_random(graph.nodes[name].op)]
+    if not drawing or _is_drawn(graph, share) or not all("Uniform" in op for op in drawing):
+        return None
+    found = _factor(graph, values, share)
+    if found.value is not None:
+        found = found._replace(value=found.value if is_kept else 1 - found.value)
+    return _Drop(found, tuple(factors))
+
+
+def _is_drawn(graph: Graph, tensor: str) -> bool:
+    return any(is_random(graph.nodes[name].op) for name in graph.upstream([tensor]))
+
+
+def _factor(graph: Graph, values: Values, tensor: str, *, inverse: bool = False) -> _Factor:
+    found = values(tensor)
+    value = float(found.reshape(-1)[0]) if found is not None and found.size == 1 else None
+    if inverse and value is not None:
+        value = 1 / value if value else None
+    return _Factor(value, frozenset(graph.upstream([tensor])))
+
+
+def _scale(graph: Graph, values: Values, tensor: str, data: set[str]) -> _Scaled | None:
+    """The tensor before it was scaled, and by what."""
     name = node_of(tensor)
     node = graph.nodes[name]
     if node.op not in (*_DIVISIONS, *_PRODUCTS) or len(graph.inputs[name]) != 2:
-        return tensor
+        return None
     first, second = graph.inputs[name]
     for before, scale in ((first, second), (second, first)) if node.op in _PRODUCTS else ((first, second),):
         if _is_scalar(graph, values, scale, data):
-            value = values(scale)
-            if value is None or (float(value) >= 1 if node.op in _PRODUCTS else 0 < float(value) <= 1):
-                return before
-    return tensor
+            return _Scaled(before, _factor(graph, values, scale, inverse=node.op in _DIVISIONS))
+    return None
 
 
-def _scaled_behind(graph: Graph, values: Values, name: str, mask: str, data: set[str]) -> str | None:
-    """The only user of what was dropped, where it divides by the same share: `x * mask / keep`."""
+def _scale_behind(graph: Graph, values: Values, name: str, data: set[str]) -> _Scaled | None:
+    """The only user of what was dropped, where it scales: `x * mask / keep`."""
     uses = graph.uses.get(name, [])
     if len(uses) != 1 or uses[0].slot or graph.nodes[uses[0].node].op not in (*_DIVISIONS, *_PRODUCTS):
         return None
@@ -157,13 +250,7 @@ def _scaled_behind(graph: Graph, values: Values, name: str, mask: str, data: set
     scale = graph.inputs[after][1]
     if not _is_scalar(graph, values, scale, data):
         return None
-    made_of = graph.upstream([mask])
-    value = values(scale)
-    if value is None:
-        return after if graph.upstream([scale]) & made_of else None
-    share = float(value) if graph.nodes[after].op in _DIVISIONS else 1 / float(value) if float(value) else 0
-    known = [float(found) for each in made_of if (found := values(each)) is not None and found.size == 1]
-    return after if any(abs(share - wanted) < _NEAR for each in known for wanted in (each, 1 - each)) else None
+    return _Scaled(after, _factor(graph, values, scale, inverse=graph.nodes[after].op in _DIVISIONS))
 
 
 def _is_scalar(graph: Graph, values: Values, tensor: str, data: set[str]) -> bool:

@@ -16,9 +16,9 @@ from ..formats.nodes import Node, attribute, shape_value, type_value
 from ..formats.proto import fields, message, text
 from ..kinds import kinds
 from ..tensors import Spec
-from .graph import Graph, node_of
+from .graph import Graph, Use, node_of
 from .initializers import Initializer, initializers
-from .operations import NORMALISING, VARIABLES
+from .operations import NORMALISING, VARIABLES, is_source
 
 _FARTHEST = 8
 _SHAPES_OF_PLACEHOLDERS = 24  # the graph version from which on a placeholder without sides is a scalar
@@ -157,4 +157,37 @@ def _statistics(graph: Graph) -> set[str]:
             found |= graph.upstream(graph.inputs[name][3:5])
         elif node.op == "BatchNormWithGlobalNormalization":
             found |= graph.upstream(graph.inputs[name][1:3])
+    return found | _statistics_in_pieces(graph)
+
+
+def _statistics_in_pieces(graph: Graph) -> set[str]:
+    """The same of batch norms that were written out: the variance is what a Rsqrt takes, the mean what is subtracted
+    before its result is multiplied, or multiplied with it and then subtracted."""
+    found: set[str] = set()
+    for name, node in graph.nodes.items():
+        variances = _plain_upstream(graph, graph.inputs[name][:1]) if node.op == "Rsqrt" else set()
+        if not variances:
+            continue
+        found |= variances
+        scales, products = {name}, []
+        for _ in range(2):  # of the result itself, and times gamma
+            products = [use for scale in scales for use in graph.uses.get(scale, ()) if graph.op(use.node) == "Mul"]
+            scales |= {use.node for use in products if _plain_upstream(graph, [_other(graph, use)])}
+        for use in products:
+            other = _other(graph, use)
+            if graph.op(other) == "Sub":
+                found |= _plain_upstream(graph, graph.inputs[node_of(other)][1:])
+            elif any(graph.op(after.node) == "Sub" and after.slot for after in graph.uses.get(use.node, ())):
+                found |= _plain_upstream(graph, [other])
     return found
+
+
+def _other(graph: Graph, use: Use) -> str:
+    """The other operand of a product."""
+    return graph.inputs[use.node][1 - use.slot]
+
+
+def _plain_upstream(graph: Graph, tensors: Iterable[str]) -> set[str]:
+    """What a tensor is made of, where that is variables and constants alone; else nothing."""
+    found = graph.upstream(tensors)
+    return set() if any(is_source(graph.nodes[each]) for each in found) else found

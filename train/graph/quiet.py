@@ -12,13 +12,13 @@ from types import ModuleType
 def hush_tensorflow() -> None:
     """Imports TensorFlow and lets it look for devices, without a word; later only its errors are shown.
 
-    A TF_CPP_MIN_LOG_LEVEL that the user has set is respected: then everything is shown. Raises ImportError as the
-    import does.
+    A TF_CPP_MIN_LOG_LEVEL of 0 or 1 that the user has set is respected: then everything is shown. Raises ImportError as
+    the import does.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1"):
         _import_tensorflow()
     else:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         with stderr_held():
             _import_tensorflow().config.list_physical_devices()
     for name in ("tensorflow", "absl"):

@@ -48,6 +48,9 @@ def pixels_of(net: Net, style: str | None, image_size: int | None, **others: obj
     style, image_size = style or net.preprocessing, image_size or net.image_size
     if style and (problem := style_problem(style)):  # a function's file says its own
         raise RecipeError(f"{net.title}: {problem}")
+    if net.graph is not None and net.preprocessing == "raw" != style:
+        fact = f"{net.title} takes whole numbers from 0 to 255, which --preprocessing {style} does not give"
+        raise RecipeError(fact, advice="Leave it out.")
     missing = []
     if not style:
         missing.append(f"--preprocessing ({', '.join(STYLES)}, or MEAN,DIVISOR)")
@@ -69,8 +72,12 @@ def for_net(options: Options, net: Net) -> Options:
         raise RecipeError(f"--precision {options.precision}: a net of a graph computes in the types that it has there")
     if options.bn:
         raise RecipeError("--bn: the batch norms of a net of a graph stay as they are; they cannot be trained")
-    own = has_head(net)
-    return options if own or options.head_scope else replace(options, head_scope=NEW_HEAD)
+    if has_head(net) or options.head_scope:
+        return options
+    if net.graph.found.logits:
+        fact = f"the last layer of {net.title} has no variables of its own"
+        raise RecipeError(fact, advice=f"--head-scope {NEW_HEAD} puts a new one on the features.")
+    return replace(options, head_scope=NEW_HEAD)
 
 
 def for_grey_images(net: Net, data: DataSet) -> tuple[Net, DataSet]:

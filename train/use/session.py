@@ -138,6 +138,10 @@ class ClassifierSession:
         if vectors:
             one = array.ndim == 1
             return (array[None] if one else array), one
+        if array.ndim == 3 and array.shape[2] in (2, 4):
+            raise DataError(f"an image of {array.shape[2]} channels: give red, green and blue, or grey alone")
+        if array.ndim not in (2, 3, 4):
+            raise DataError("no images: give files, or arrays [h, w, 3] or [n, h, w, 3]")
         one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
         return (array[None] if one else array), one
 
