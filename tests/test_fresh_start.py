@@ -238,7 +238,7 @@ def test_sources_that_name_each_other_come_to_an_end(run, tmp_path):
 def test_a_lost_machine_does_not_make_a_fresh_run_begin_again(tmp_path, monkeypatch):
     asked = []
 
-    def finetune(options, *others):
+    def finetune(options, *others, **where):
         asked.append(options.fresh)
         if len(asked) == 1:  # before anything was begun
             raise MachineLostError("lost")

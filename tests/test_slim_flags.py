@@ -92,7 +92,10 @@ def test_another_command_says_where_the_option_is(capsys):
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("diff", "verify")])  # of one word each
 def test_underscores_are_named_in_every_command(name, capsys):
     made = parser(name)
-    flag = next(each for each in sorted(made._option_string_actions) if "-" in each[2:] and each.startswith("--"))
+    flags = [each for each in sorted(made._option_string_actions) if "-" in each[2:] and each.startswith("--")]
+    if not flags:
+        pytest.skip("no option of two words")
+    flag = flags[0]
     spelt = "--" + flag[2:].replace("-", "_")
     assert refused(name, [spelt, "x"], capsys) == f"{made.prog}: {spelt} is {flag} here\n"
 
