@@ -20,6 +20,7 @@ from . import DONE, FOUND, LAYOUTS, parser, print_json, run, salvaging, say
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..nets.recognition import Recognised
     from ..surgery import Row as Change
 
 TITLES = {
@@ -168,7 +169,7 @@ def print_layout(args: argparse.Namespace, checkpoint) -> int:
     rows = found.surgery.rows
     if args.scope:
         chosen = set(select([row.source or row.name for row in rows], args.scope, option="--scope", of="tensors"))
-        rows = [row for row in rows if (row.source or row.name) in chosen]
+        rows = tuple(row for row in rows if (row.source or row.name) in chosen)
     table = [
         {
             "name": row.source or None,
@@ -240,7 +241,7 @@ def headline(source: str, checkpoint, rows: list[Row]) -> str:
     return f"{source}: {', '.join(facts)}" + (f"; {net}" if net else "")
 
 
-def recognised(checkpoint) -> object:
+def recognised(checkpoint) -> Recognised | None:
     from ..nets.registry import recognise
 
     return recognise(checkpoint.tensors.specs())

@@ -72,8 +72,8 @@ class Rename(Operation):
         specs = tensors.specs()
         rows = tuple(Row(new, "rename", name, specs[name], specs[name]) for name, new in kept.items() if new != name)
         keys = {kept[name]: key for name, key in tensors.stored_names.items()}
-        renamed = Tensors(((kept[name], tensor) for name, tensor in tensors.items()), keys)
-        return Edit(renamed, rows, tuple(problems))
+        made = Tensors(((kept[name], tensor) for name, tensor in tensors.items()), keys)
+        return Edit(made, rows, tuple(problems))
 
 
 def _check_rule(old: str, new: str) -> None:
