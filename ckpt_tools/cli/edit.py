@@ -37,7 +37,13 @@ _WORST = 10  # tensors that the report of a cast lists
 class Step(argparse.Action):
     """Notes operations in the order in which they were typed."""
 
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         namespace.steps = [*namespace.steps, (self.dest, values)]
 
 

@@ -13,7 +13,7 @@ net/logits/weights, unused, --exclude logits
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..adaptation import Adaptation, channels, classes
@@ -45,6 +45,10 @@ class _Decision(NamedTuple):
     row: Row
     adaptation: Adaptation | Fold | None = None
     misfit: Misfit | None = None
+
+
+_MakeRow = Callable[[str, str, str], Row]  # of action, rule and reason
+_MakeMisfit = Callable[[str, str], _Decision]  # of kind and reason
 
 
 def make_plan(
@@ -199,7 +203,9 @@ def _decide(
 _WHY_AUXILIARY = "not part of the trained graph, written so that stock slim code loads the file"
 
 
-def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row, misfit) -> _Decision:
+def _reshape(
+    variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row: _MakeRow, misfit: _MakeMisfit
+) -> _Decision:
     """A variable whose shape in the checkpoint is another one, or whose classes are mapped."""
     ours, theirs = variable.spec.shape, spec.shape
     sizes = f"net {list(ours)}, checkpoint {list(theirs)}"
@@ -224,7 +230,9 @@ def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row,
     return misfit("shape", f"{sizes}{not_covered}")
 
 
-def _map_classes(axis: int, new: int, old: int, class_map: Sequence[int | None], row, misfit) -> _Decision:
+def _map_classes(
+    axis: int, new: int, old: int, class_map: Sequence[int | None], row: _MakeRow, misfit: _MakeMisfit
+) -> _Decision:
     if len(class_map) != new:
         return misfit("class map", f"--class-map has {len(class_map)} classes, the net {new}")
     beyond = [taken for taken in class_map if taken is not None and taken >= old]

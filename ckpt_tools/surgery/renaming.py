@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from ..errors import RecipeError, nearest
 from ..formats.object_graph import GRAPH_KEY
+from ..kinds import Kind
 from ..names import did_you_mean
 from ..renames import Rename as Rule
 from ..tensors import Tensor, Tensors
@@ -177,7 +178,7 @@ class Strip(Operation):
         return _without(tensors, set(details), action="strip", details=details)
 
 
-def _belongs(kind) -> str:
+def _belongs(kind: Kind) -> str:
     return f"{kind.kind} of {kind.of}" if kind.of else kind.kind
 
 

@@ -19,6 +19,7 @@ from .figures import draw_points, new_figure, short, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image as Photo
 
 POINTS = 3000  # t-SNE takes minutes for more; they are drawn at random
 PROJECTED = 10_000  # of 2,048 values are 80 MB, and a browser has to hold them; so are these
@@ -154,7 +155,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
     return [str(root / name) for name in written]
 
 
-def sprite(examples: Examples, position: Sequence[int]):  # noqa: ANN201 - a PIL image, named only where it is used
+def sprite(examples: Examples, position: Sequence[int]) -> Photo:
     """The photos of these positions as one square picture, row by row."""
     from PIL import Image
 
