@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import tensorflow
 import tensorflow.compat.v1 as tf
 import tf_slim
+from tf_slim.layers import fully_connected  # slim's own: in the package a layer of layers.py may stand for it
 from tf_slim.ops.variables import model_variable
 
 from ckpt_tools.errors import DamagedError, UnsupportedError
@@ -202,7 +203,7 @@ def _hidden_layers(features: tf.Tensor, place: str, head: Head, layers: Layers) 
         else:
             flat = tf.squeeze(features, [1, 2])
             activation = _activation(layer.activation)
-            dense = tf_slim.fully_connected(flat, layer.units, activation_fn=activation, scope=scope)
+            dense = fully_connected(flat, layer.units, activation_fn=activation, scope=scope)
             features = dense[:, tf.newaxis, tf.newaxis, :]
     return features
 
@@ -211,7 +212,7 @@ def _own_head(features: tf.Tensor, head: Head, layers: Layers, num_classes: int)
     """A whole head in a scope of its own, from the features to the logits."""
     hidden = _hidden_layers(features, inside(head.scope), head, layers)
     scope = f"{head.scope}/{LAST_LAYER}"
-    return tf_slim.fully_connected(tf.squeeze(hidden, [1, 2]), num_classes, activation_fn=None, scope=scope)
+    return fully_connected(tf.squeeze(hidden, [1, 2]), num_classes, activation_fn=None, scope=scope)
 
 
 def _activation(name: str) -> Callable | None:
