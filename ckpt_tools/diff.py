@@ -92,7 +92,7 @@ def _compare(name: str, a: Tensor, b: Tensor, tolerance: float) -> Change | None
     if a.stored and b.stored and a.stored.crc32c == b.stored.crc32c and a.stored.size == b.stored.size:
         return None
     found = distance(a, b, tolerance)
-    return Change("values", name, None, a.spec, b.spec, *found) if found.differing else None
+    return Change("values", name, None, a.spec, b.spec, *found) if found and found.differing else None
 
 
 def distance(a: Tensor, b: Tensor, tolerance: float = 0.0) -> Distance | None:

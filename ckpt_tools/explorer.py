@@ -152,7 +152,7 @@ def _values(row: Row, values: np.ndarray, found: Statistics) -> dict[str, object
     about: dict[str, object] = {"statistics": {key: _short(value) for key, value in found._asdict().items()}}
     if row.parameters <= SPELT_OUT:
         about["values"] = np.array2string(values, max_line_width=100, separator=", ", threshold=SPELT_OUT)
-    elif found.min is not None and found.min < found.max:
+    elif found.min is not None and found.max is not None and found.min < found.max:
         with suppress(ValueError), np.errstate(all="ignore"):  # numbers so near, or so far, have no 40 bins
             about["counts"] = histogram(values, found.min, found.max)
     drawn = picture(row, values)

@@ -93,8 +93,8 @@ def foldable(specs: Mapping[str, Spec]) -> Iterator[Foldable]:
         if last != _MEAN or len(spec.shape) != 1:
             continue
         weights = _weights_in_front(scope, specs)
-        spread = weights and _spread(weights, specs[weights].shape, spec.shape[0])
-        if not spread:
+        spread = _spread(weights, specs[weights].shape, spec.shape[0]) if weights else None
+        if not weights or not spread:
             continue
         layer = weights.rpartition("/")[0]
         gamma = _of_shape(spec.shape, [f"{scope}/gamma"], specs)

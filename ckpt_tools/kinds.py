@@ -92,7 +92,7 @@ def kinds(specs: Mapping[str, Spec], stored_names: Mapping[str, str] | None = No
     for name, told in found.items():
         better = by_key[stored_names.get(name, name)]
         if told.kind in ("weight", "other") and better.kind not in ("weight", "other"):
-            found[name] = better._replace(of=shown.get(better.of, better.of))
+            found[name] = better._replace(of=better.of and shown.get(better.of, better.of))
     return found
 
 

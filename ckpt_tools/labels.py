@@ -109,9 +109,10 @@ def _pairs(lines: Sequence[str]) -> list[tuple[int, str]] | None:
             len(lines) > 1 and sign != ":" and matches[0] is None and re.fullmatch(r"[^\d,]+[,\t][^\d,]+", lines[0])
         )
         found = matches[1:] if headed else matches
-        if not all(found):
+        whole = [match for match in found if match]
+        if len(whole) < len(found):
             continue
-        pairs = [(int(match[1]), match[2].strip().strip('"').strip()) for match in found]
+        pairs = [(int(match[1]), match[2].strip().strip('"').strip()) for match in whole]
         if sign != r"\s+" or [i for i, _ in pairs] == list(range(pairs[0][0], pairs[0][0] + len(pairs))):
             return pairs
     return None

@@ -176,7 +176,9 @@ def _split(text: str) -> list[str]:
 
 def _item_at(text: str, start: int) -> str:
     if not text[start:].lstrip(" !").startswith("re:"):
-        return re.compile(r"(?:\[[^\]]*\]|[^,])*").match(text, start).group()
+        found = re.compile(r"(?:\[[^\]]*\]|[^,])*").match(text, start)
+        assert found is not None  # the pattern fits an empty text, too
+        return found[0]
     depth, in_class, position = 0, False, start
     while position < len(text):
         char = text[position]

@@ -82,8 +82,8 @@ def overview(tensors: Mapping[str, Tensor]) -> list[Row]:
     for name, kind in kinds(specs, getattr(tensors, "stored_names", None)).items():
         spec = specs[name]
         nbytes = spec.nbytes
-        if nbytes is None and tensors[name].stored:
-            nbytes = tensors[name].stored.size
+        if nbytes is None and (stored := tensors[name].stored):
+            nbytes = stored.size
         rows.append(Row(name, spec.dtype, spec.shape, spec.parameters, nbytes, *kind))
     return rows
 
@@ -137,7 +137,8 @@ def branches(rows: Iterable[Row], depth: int = 0) -> list[Branch]:
     waiting = [("", 0)]
     while waiting:
         path, level = waiting.pop()
-        found.append(Branch(path, level, *sums.get(path, (0, 0, 0)), is_scope=path in children))
+        count, parameters, nbytes = sums.get(path, (0, 0, 0))
+        found.append(Branch(path, level, count, parameters, nbytes, path in children))
         if not depth or level < depth:
             waiting += [(child, level + 1) for child in reversed(children.get(path, ()))]
     return found
@@ -189,13 +190,13 @@ def _of_numbers(parts: Sequence[np.ndarray]) -> Statistics:
             high = largest if high is None else max(high, largest)
             total += float(kept.sum(dtype="float64"))
             finite_count += kept.size
-    if not finite_count:
+    if low is None or high is None:
         return Statistics(zeros=zeros, nan=nan, inf=inf)
     mean = total / finite_count
     squares = sum(float(np.square(finite(plain(piece)) - mean, dtype="float64").sum()) for piece in parts)
     std = (squares / finite_count) ** 0.5
-    mean, std = (each if math.isfinite(each) else None for each in (mean, std))
-    return Statistics(low.item(), high.item(), mean, std, zeros, nan, inf)
+    small_mean, small_std = (each if math.isfinite(each) else None for each in (mean, std))
+    return Statistics(low.item(), high.item(), small_mean, small_std, zeros, nan, inf)
 
 
 def plain(piece: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def parse_recipe(
 
     try:
         loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
+        root: Any = loader.get_single_node()  # of one of the three kinds of nodes
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
@@ -126,7 +126,7 @@ class _Reading:
     def operations(self, root: Node | None) -> tuple[Operation, ...]:
         if root is None or root.id != "sequence" or not root.value:
             self._say(root, "a recipe is a list of operations, such as '- strip: [optimizer]'")
-            made = []
+            made: list[Operation | None] = []
         else:
             made = [self._operation(node) for node in root.value]
         for name in self.parameters:
@@ -134,7 +134,7 @@ class _Reading:
                 self._say(None, f"there is no parameter ${{{name}}}{nearest(name, self.known_parameters)}")
         if self.problems:
             raise RecipeError("\n".join(text for _, text in sorted(self.problems, key=lambda item: item[0])))
-        return tuple(made)
+        return tuple(operation for operation in made if operation is not None)
 
     def _say(self, node: Node | None, text: str) -> None:
         line = node.start_mark.line + 1 if node is not None else 0
@@ -151,7 +151,9 @@ class _Reading:
         self.filled[node] = True
 
     def _fill_in_scalars(self, node: Node) -> None:
-        if node.id == "scalar":
+        import yaml
+
+        if isinstance(node, yaml.ScalarNode):
             if "${" in node.value:
                 # YAML wants "${classes}" in quotes inside {...}: a parameter alone is a number if it looks like one.
                 alone = _PARAMETER.fullmatch(node.value) or node.style is None
@@ -204,13 +206,13 @@ class _Reading:
     def _settings(self, made: type[Operation], node: Node | None) -> dict[str, object]:
         if node is None or node.tag.endswith(":null"):
             return {}
-        known = {each.name: each.type for each in fields(made)}
+        known = {each.name: str(each.type) for each in fields(made)}
         # A rename's bare value is itself a mapping, OLD: NEW.
         if node.id != "mapping" or made.short == "rules":
             if not made.short:
                 self._say(node, f"{made.command} takes no value")
                 return {}
-            pairs = [(None, made.short, node)]
+            pairs: list[tuple[Node, str, Node]] = [(node, made.short, node)]
         else:
             pairs = [(key, str(key.value), value) for key, value in node.value]
         values: dict[str, object] = {}

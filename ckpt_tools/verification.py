@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock, Thread
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from .errors import CheckpointError, UnsupportedError
 from .formats import damaged
@@ -49,7 +49,7 @@ class Verification(NamedTuple):
     checkpoint: Checkpoint
 
     @property
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """Format, number of tensors, of those that are good and lost, bytes of the good ones, findings."""
         specs = self.checkpoint.tensors.specs()
         return {
@@ -209,7 +209,7 @@ def _graph_of(kept: Mapping[str, Tensor]) -> Tensor:
     """The object graph without what is lost: `tf.train.Checkpoint.restore` fails for a key that is not there."""
     import numpy as np
 
-    graph = kept[GRAPH_KEY].load()[()]
+    graph = kept[GRAPH_KEY].load().item()
     gone = {key: None for _, key in attributes(graph) if key and key not in kept}
     return from_array(np.array(rekeyed(graph, gone), object)) if gone else kept[GRAPH_KEY]
 

@@ -9,7 +9,6 @@ outputs are put side by side.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import tensorflow.compat.v1 as tf
@@ -37,7 +36,7 @@ def chain(inputs: tf.Tensor, line: str) -> tf.Tensor:
 
 def _layer(inputs: tf.Tensor, text: str) -> tf.Tensor:
     name, *words = text.split()
-    kernel = [int(side) for side in re.search(r"_(\d+)x(\d+)$", name).groups()]
+    kernel = [int(side) for side in name.rpartition("_")[2].split("x")]
     stride = 2 if "/2" in words else 1
     how = {"stride": stride, "padding": "VALID" if stride == 2 or "valid" in words else "SAME", "scope": name}
     pooling = _POOLINGS.get(name.partition("_")[0])

@@ -115,6 +115,7 @@ def compare(world: str, net: Net, ours: Tensors, theirs: Foreign, held: Tensors,
 def loaded(peer: Peer, net: Net, theirs: Foreign, held: Tensors) -> dict[str, Link]:
     """Gives the peer the values of the file, layer by layer; returns the links of its tensors by their names."""
     found = recognise(peer.specs(), [net])
+    assert found is not None  # it is the library's own net
     source = {link.ours: name for name, link in theirs.found.items()}
     arrays = {name: held[source[link.ours]].load() for name, link in found.found.items() if link.ours in source}
     auxiliary = tuple(f"{net.scope}/{part}/" for part in net.auxiliary)
@@ -174,7 +175,9 @@ class _Sums:
         a, b = (each.reshape(-1).astype(np.float64) for each in (ours, theirs))
         self.difference = max(self.difference, float(np.abs(a - b).max()))
         self.largest = max(self.largest, float(np.abs(b).max()))
-        self.product, self.ours, self.theirs = self.product + a @ b, self.ours + a @ a, self.theirs + b @ b
+        self.product += float(a @ b)
+        self.ours += float(a @ a)
+        self.theirs += float(b @ b)
 
     @property
     def cosine(self) -> float:

@@ -83,7 +83,7 @@ def net_from(part: GraphPart, name: str = "") -> Net:
         landmark="",
         builder="",
         image_size=side,
-        preprocessing=SCALED.get(found.images.dtype, ""),
+        preprocessing=SCALED.get(found.fed.dtype or "", ""),
         head=_below(scope, place),
         last_layer=_below(scope, last[-1].name.rpartition("/")[0]) if last else "",
         classes=found.classes or 0,
@@ -116,13 +116,13 @@ def classes_in(net: Net, specs: Mapping[str, Spec]) -> int | None:
     if not has_head(net):
         return None
     row = net.head_weights
-    spec = specs.get(row.name)
-    return spec.shape[row.class_axis] if spec and len(spec.shape) == len(row.shape) else None
+    spec, axis = specs.get(row.name), row.class_axis
+    return spec.shape[axis] if spec and axis is not None and len(spec.shape) == len(row.shape) else None
 
 
 def _rows(found: Analysis) -> tuple[TableRow, ...]:
     """The variables in the order in which the images reach them, those of the head last."""
-    graph = found.net.graph
+    graph = found.cut.graph
     before = graph.upstream([found.features])
     kind_of = kinds({each.key: each.spec for each in found.variables})
     at = _order(found)
@@ -142,7 +142,7 @@ def _class_axis(found: Analysis, name: str) -> int | None:
     """The axis of a head's variable that has one entry a class: the last, or the first of a matrix that is taken
     transposed. None for what belongs to layers before the last one."""
     shape = next(each.spec.shape for each in found.variables if each.name == name)
-    graph = found.net.graph
+    graph = found.cut.graph
     turned = [node for node in graph.nodes.values() if node.op == "MatMul" and node.truth("transpose_b")]
     transposed = len(shape) == 2 and any(name in graph.upstream(graph.inputs[node.name][1:2]) for node in turned)
     axis = 0 if transposed else len(shape) - 1
@@ -151,7 +151,7 @@ def _class_axis(found: Analysis, name: str) -> int | None:
 
 def _order(found: Analysis) -> dict[str, tuple[int, int]]:
     """Variable -> the number of the first end point that depends on it, and its place in the file."""
-    graph = found.net.graph
+    graph = found.cut.graph
     reached: dict[str, int] = {}
     for number, point in enumerate(found.end_points):
         if node_of(point) in graph.nodes:
@@ -171,7 +171,7 @@ def _points(found: Analysis, rows: tuple[TableRow, ...]) -> dict[str, int]:
 
 def _image(part: GraphPart) -> tuple[int, int]:
     """Height and width in pixels, 0 where the graph does not say them, and channels."""
-    shape = part.found.images.shape
+    shape = part.found.fed.shape
     if shape is not None and len(shape) == 2 and shape[1]:  # images as vectors
         for channels in (1, 3):
             side = round((shape[1] / channels) ** 0.5)

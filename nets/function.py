@@ -14,7 +14,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import tensorflow.compat.v1 as tf
 import tf_slim
@@ -37,6 +37,7 @@ from .own_code import Code, imported, place_of
 
 IMAGES = "images"  # the placeholder
 CLASSES = 10  # of a function that has no default for them
+_T = TypeVar("_T")
 _CLASSES = ("num_classes", "n_classes", "nb_classes")
 _GIVEN = {
     **dict.fromkeys(("is_training", "training", "train", "phase", "phase_train", "is_train"), False),
@@ -112,7 +113,7 @@ def _as_in_tensorflow_1() -> Iterator[None]:
             delattr(flags.FLAGS, name)
 
 
-def _constant(code: Code, name: str, kind: type) -> object:
+def _constant(code: Code, name: str, kind: type[_T]) -> _T | None:
     """A constant of the function's file, None where there is none. Raises RecipeError for one of another type."""
     value = getattr(code.module, name, None)
     if value is not None and type(value) is not kind:
@@ -161,15 +162,16 @@ def _arguments(code: Code, function: Callable) -> tuple[dict[str, object], bool]
 
     Raises RecipeError that names the parameters which nobody gives.
     """
-    first, *others = [*_parameters(function).items()] or [("", None)]
-    made = _known(dict(others), code.place.function)
-    needed = [name for name, _ in others if _is_needed(dict(others), name) and name not in made]
-    if needed or not first[0]:
+    parameters = _parameters(function)
+    others = dict([*parameters.items()][1:])  # the first one takes the images
+    made = _known(others, code.place.function)
+    needed = [name for name in others if _is_needed(others, name) and name not in made]
+    if needed or not parameters:
         fact = f"needs {' and '.join(needed)}" if needed else "takes no images"
         known = "num_classes, is_training, keep_prob, scope and reuse"
         advice = f"It is called with images, and {known} where it has them: name a function that gives it the rest."
         raise RecipeError(f"{code.place.function} {fact}", path=code.place.shown, advice=advice)
-    return made, any(name in dict(others) for name in _CLASSES)
+    return made, any(name in others for name in _CLASSES)
 
 
 def _is_needed(parameters: Mapping[str, inspect.Parameter], name: str) -> bool:

@@ -7,12 +7,12 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow
 import tensorflow.compat.v1 as tf
 import tf_slim
-from tf_slim import fully_connected  # slim's own, also while another stands in its place
+from tf_slim.layers import fully_connected  # slim's own: in the package a layer of layers.py may stand for it
 from tf_slim.ops.variables import model_variable
 
 from ckpt_tools.errors import DamagedError, UnsupportedError
@@ -102,7 +102,7 @@ def build_net(
         if not own_place:
             end_points = {name: tensor for name, tensor in end_points.items() if name not in _CLASS_END_POINTS}
             logits = None
-        if own_place and net.auxiliary and not aux and features is None:
+        if num_classes is not None and own_place and net.auxiliary and not aux and features is None:
             _create_auxiliary_variables(net, num_classes)
         if num_classes is not None and head.scope:
             logits = _own_head(layers.features, head, layers, num_classes)
@@ -123,11 +123,12 @@ def _build_imported(
     head: Head,
 ) -> Built:
     """A net of a graph file, whose own head ends as the file has it, for another number of classes if need be."""
+    assert net.graph is not None
     file, found = net.graph
     own_place = num_classes is not None and not head.scope
     shapes = {} if num_classes is None else {v.name: v.spec.shape for v in head_variables(net, num_classes, head)}
     whole = own_place and not head.layers
-    how = {"shapes": shapes, "name": "imported"}
+    how: dict[str, Any] = {"shapes": shapes, "name": "imported"}
     logits, end_points, variables = None, {}, {}
     if features is None:
         with _classes_fitting(net, num_classes if whole else None):
@@ -146,7 +147,7 @@ def _build_imported(
             with _classes_fitting(net, num_classes):
                 logits, own = import_head(file, found, hidden, **how)
             variables |= own
-    if logits is not None:
+    if logits is not None and num_classes is not None:
         logits = _of_classes(net, logits, num_classes)
     places = tuple(f"{inside(scope)}/" for scope in (head.scope or net.head_scope,) if scope)
     others = [v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES) if places and v.op.name.startswith(places)]
@@ -175,7 +176,7 @@ def _classes_fitting(net: Net, num_classes: int | None) -> Iterator[None]:
 def _fixed_classes(net: Net, own: int, wanted: int) -> UnsupportedError:
     fact = f"the graph fixes its number of classes, {own}, where {wanted} are wanted"
     advice = "--head-scope Logits puts a new head on the features."
-    return UnsupportedError(fact, path=net.graph.file.path, advice=advice)
+    return UnsupportedError(fact, path=net.graph and net.graph.file.path, advice=advice)
 
 
 def _without_name_scope(end_points: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -256,7 +257,7 @@ def _call_slim(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     module, function = _place(net.builder)
     family = family_of(module, function)
-    arg_scope = getattr(module, f"{family}_arg_scope", lambda **_: {})
+    arg_scope: Callable[..., dict] = getattr(module, f"{family}_arg_scope", lambda **_: {})
     # Without a head, the last layer is passed over: any number of classes will do. Our layers know what trains.
     options: dict[str, object] = {"num_classes": num_classes or 1, "is_training": True}
     if family == "resnet":

@@ -86,14 +86,14 @@ def _layer(text: str) -> Dense | Dropout:
         values = [word.id if isinstance(word, ast.Name) else ast.literal_eval(word) for word in call.args]
     except (SyntaxError, ValueError):
         raise RecipeError(f"{text!r} is no layer", advice='Write "dense(64,relu)|dropout(0.5)".') from None
-    kinds = {"dense": Dense, "dropout": Dropout}
+    kinds: dict[str, type[Dense] | type[Dropout]] = {"dense": Dense, "dropout": Dropout}
     if call.func.id not in kinds:
         hint = nearest(call.func.id, kinds)
         raise RecipeError(f"no layer is called {call.func.id!r}{hint}", advice="There are dense and dropout.")
     return _checked(text, kinds[call.func.id], values)
 
 
-def _checked(text: str, kind: type, values: list) -> Dense | Dropout:
+def _checked(text: str, kind: type[Dense] | type[Dropout], values: list) -> Dense | Dropout:
     try:
         layer = kind(*values)
     except TypeError:

@@ -65,9 +65,9 @@ def import_net(
     without `logits` what only they need is left out.
     Raises UnsupportedError for images that do not fit, DamagedError where TensorFlow does not take the graph.
     """
-    wanted = [found.features, *(found.net.goals if logits else ()), *found.end_points]
+    wanted = [found.features, *(found.cut.goals if logits else ()), *found.end_points]
     images = fitted(images, found)
-    tensors, variables = _import(file, found, wanted, {node_of(found.images.tensor): images}, thawed, name, shapes)
+    tensors, variables = _import(file, found, wanted, {node_of(found.fed.tensor): images}, thawed, name, shapes)
     return Imported(
         _rows(tensors[found.features], found.pooled),
         _rows(tensors[found.logits], "flat") if logits and found.logits else None,
@@ -89,7 +89,7 @@ def import_head(
 
     Raises UnsupportedError where the features are maps that are more than a row of values, and what `import_net` does.
     """
-    shape = found.net.graph.shape(found.features) if found.features in found.net.graph.nodes else None
+    shape = found.cut.graph.shape(found.features) if found.features in found.cut.graph.nodes else None
     if shape is not None and len(shape) == 4:
         if tuple(shape[1:3]) != (1, 1):
             fact = f"the features of {found.features} are maps, which its last layer takes as they are"
@@ -106,7 +106,7 @@ def _import(
 ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Variable]]:  # fmt: skip
     """Tensors of the graph by their names in the file, where those in `put` have been put in, and the variables that
     they need, by their names in a checkpoint."""
-    graph = found.net.graph
+    graph = found.cut.graph
     needed = graph.upstream(goals, stop={node_of(tensor) for tensor in put}.__contains__)
     needs = [each for each in found.variables if each.name in needed and (not each.frozen or each.name in thawed)]
     variables = {each.key: _variable(each, (shapes or {}).get(each.key)) for each in needs}
@@ -136,7 +136,7 @@ def _import(
 
 def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
     """Images [batch, height, width, channels] in the shape and type that the net takes."""
-    wanted = found.images.shape
+    wanted = found.fed.shape
     if wanted is not None and len(wanted) == 2:
         images = tf.reshape(images, [-1, math.prod(images.shape[1:].as_list())])
     elif wanted is not None and len(wanted) == 3:
@@ -148,7 +148,7 @@ def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
         differ = [side for side, own in zip(sides, wanted[1:], strict=True) if None not in (side, own) and side != own]
         if differ:
             raise UnsupportedError(f"the net takes images of {_spelled(wanted[1:])}, these are {_spelled(sides)}")
-    dtype = tf.as_dtype(found.images.dtype)
+    dtype = tf.as_dtype(found.fed.dtype)
     if images.dtype == dtype:
         return images
     return tf.saturate_cast(tf.round(images) if dtype.is_integer else images, dtype)
@@ -165,7 +165,7 @@ def check_import(
     row an image.
     """
     random = np.random.default_rng(0)
-    brightest = 255 if found.images.dtype == "uint8" else 1
+    brightest = 255 if found.fed.dtype == "uint8" else 1
     images = random.uniform(0, brightest, (_IMAGES, *shape)).astype("float32")
     with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(operation_timeout_in_ms=_TIMEOUT)) as session:
         fed = tf.placeholder(tf.float32, [None, *shape])

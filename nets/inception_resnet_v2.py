@@ -6,7 +6,7 @@ The published net differs from the paper's figures: its stem and Mixed_5b are th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow.compat.v1 as tf
 import tf_slim
@@ -114,7 +114,7 @@ def _repeated(net: tf.Tensor, name: str, count: int, lines: Sequence[str], scale
 
 
 def _residual(
-    net: tf.Tensor, name: str, lines: Sequence[str], scale: float, activation: object = tf.nn.relu
+    net: tf.Tensor, name: str, lines: Sequence[str], scale: float, activation: Callable | None = tf.nn.relu
 ) -> tf.Tensor:
     """`net` and `scale` times what the branches make of it, a linear 1 x 1 convolution behind them."""
     with tf.variable_scope(name):

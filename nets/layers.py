@@ -19,8 +19,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 import tf_slim
@@ -32,6 +33,7 @@ _PACKAGE = importlib.import_module("tf_slim.layers")
 _MODULE = importlib.import_module("tf_slim.layers.layers")
 _REPLACED = ("avg_pool2d", "batch_norm", "conv2d", "dropout", "fully_connected", "separable_conv2d")
 _SLIM = {name: getattr(_MODULE, name) for name in _REPLACED}
+Sides = int | Sequence[int]  # of a kernel or a stride: one number where both are alike
 _AUXILIARY_MAP = (17, 17)  # Mixed_6e of a 299 pixel image; the auxiliary head's kernels fit no other size
 
 
@@ -119,9 +121,7 @@ class Layers:
             seed = tf.random.experimental.stateless_fold_in(self.dropout_seed, _number(layer.name))
             return tf.nn.experimental.stateless_dropout(inputs, rate=1 - keep_prob, seed=seed, rng_alg="philox")
 
-    def conv2d(
-        self, inputs: tf.Tensor, num_outputs: int, kernel_size: object, *args: object, **kwargs: object
-    ) -> tf.Tensor:
+    def conv2d(self, inputs: tf.Tensor, num_outputs: int, kernel_size: Sides, *args: Any, **kwargs: Any) -> tf.Tensor:
         """Slim's `conv2d`; knows the last layer, and never fails for a map smaller than its kernel."""
         if inside(kwargs.get("scope")) == self.head_layer:
             inputs = self._at_head(inputs)
@@ -137,10 +137,10 @@ class Layers:
         self,
         inputs: tf.Tensor,
         num_outputs: int | None,
-        kernel_size: object,
+        kernel_size: Sides,
         depth_multiplier: int = 1,
-        *args: object,
-        **kwargs: object,
+        *args: Any,
+        **kwargs: Any,
     ) -> tf.Tensor:
         """Slim's `separable_conv2d`; without `num_outputs` it is a depthwise convolution."""
         if self.given is not None:
@@ -148,7 +148,7 @@ class Layers:
             return _never_run(inputs, channels, kernel_size, *args, **kwargs)
         return _SLIM["separable_conv2d"](inputs, num_outputs, kernel_size, depth_multiplier, *args, **kwargs)
 
-    def fully_connected(self, inputs: tf.Tensor, num_outputs: int, *args: object, **kwargs: object) -> tf.Tensor:
+    def fully_connected(self, inputs: tf.Tensor, num_outputs: int, *args: Any, **kwargs: Any) -> tf.Tensor:
         """Slim's `fully_connected`; knows the last layer."""
         if inside(kwargs.get("scope")) == self.head_layer:
             features = self._at_head(tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]]))
@@ -168,7 +168,7 @@ class Layers:
         self.features = inputs = tf.cast(inputs, tf.float32)  # a head computes in full precision
         return self.before_head(inputs) if self.before_head and self.has_head else inputs
 
-    def avg_pool2d(self, inputs: tf.Tensor, kernel_size: object, *args: object, **kwargs: object) -> tf.Tensor:
+    def avg_pool2d(self, inputs: tf.Tensor, kernel_size: Sides, *args: Any, **kwargs: Any) -> tf.Tensor:
         """Slim's `avg_pool2d`; before a classifier it is the mean of the whole map, whatever the map's size."""
         place = tf.get_variable_scope().name.rpartition("/")[2]
         if place in ("Logits", "AuxLogits"):
@@ -195,10 +195,10 @@ def with_arg_scope(original: Callable, layer: Callable) -> Callable:
     """`layer`, taking the arguments that an arg_scope sets for `original`."""
     key = arg_scopes.arg_scope_func_key(original)
 
-    def call(*args: object, **kwargs: object) -> tf.Tensor:
+    def call(*args: Any, **kwargs: Any) -> tf.Tensor:
         return layer(*args, **{**arg_scopes.current_arg_scope().get(key, {}), **kwargs})
 
-    call._key_op = key  # how arg_scope knows a layer
+    call.__dict__["_key_op"] = key  # how arg_scope knows a layer
     return call
 
 
@@ -207,7 +207,7 @@ def inside(scope: str | None) -> str:
     return "/".join(part for part in (tf.get_variable_scope().name, scope) if part)
 
 
-def _padded(images: tf.Tensor, kernel_size: object) -> tf.Tensor:
+def _padded(images: tf.Tensor, kernel_size: Sides) -> tf.Tensor:
     """`images` with zeros around them where a side is shorter than the kernel's."""
     missing = [max(0, wanted - side) for wanted, side in zip(_pair(kernel_size), images.shape[1:3], strict=True)]
     if not any(missing):
@@ -216,7 +216,7 @@ def _padded(images: tf.Tensor, kernel_size: object) -> tf.Tensor:
 
 
 def _never_run(
-    inputs: tf.Tensor, channels: int, kernel_size: object, stride: object = 1, padding: str = "SAME", **_: object
+    inputs: tf.Tensor, channels: int, kernel_size: Sides, stride: Sides = 1, padding: str = "SAME", **_: object
 ) -> tf.Tensor:
     """A tensor of the shape that a convolution gives, which nothing can run."""
     sides = []
@@ -225,5 +225,5 @@ def _never_run(
     return tf.placeholder(inputs.dtype, [None, *sides, channels], name="not_built")
 
 
-def _pair(sizes: object) -> list[int]:
+def _pair(sizes: Sides) -> list[int]:
     return [sizes] * 2 if isinstance(sizes, int) else list(sizes)

@@ -95,10 +95,10 @@ def batch_normalization(
 ) -> tf.Tensor:
     """`tf.layers.batch_normalization` along one axis; without a name it is batch_normalization, batch_normalization_1
     and so on in its scope."""
-    (axis,) = (axis,) if isinstance(axis, int) else axis
-    axis %= inputs.shape.rank
+    (along,) = (axis,) if isinstance(axis, int) else axis
+    along %= inputs.shape.rank
     with tf.variable_scope(name, "batch_normalization", reuse=reuse):
-        shape = [inputs.shape.as_list()[axis]]
+        shape = [inputs.shape.as_list()[along]]
 
         def variable(name: str, initializer: Callable, trains: bool) -> tf.Variable:
             return tf.get_variable(name, shape, tf.float32, initializer, trainable=trains)
@@ -108,7 +108,7 @@ def batch_normalization(
         beta = variable("beta", beta_initializer or zeros, trainable) if center else None
         mean = variable("moving_mean", moving_mean_initializer or zeros, False)
         variance = variable("moving_variance", moving_variance_initializer or ones, False)
-        return _normalised(inputs, gamma, beta, mean, variance, epsilon, axis)
+        return _normalised(inputs, gamma, beta, mean, variance, epsilon, along)
 
 
 def _normalised(

@@ -15,6 +15,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import tensorflow
 import tensorflow.compat.v1 as tf
@@ -50,7 +51,7 @@ class Names(ModuleType):
         self._sources, self._missing = sources, missing
         self.__dict__.update(own)
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         for source in self._sources:
@@ -101,7 +102,7 @@ class TensorFlow1:
             setattr(contrib, name, part)
         contrib.slim.nets = Names("tensorflow.contrib.slim.nets", tf_slim.nets, missing=Missing)
         compat = Names("tensorflow.compat", tf.compat)
-        self.tensorflow = compat.v1 = Names(
+        self.tensorflow = Names(
             "tensorflow",
             tf,
             __version__="1.15.5",  # the last: files ask for it to choose between names
@@ -113,12 +114,13 @@ class TensorFlow1:
             **dict.fromkeys(_SWITCHES, lambda *args, **kwargs: None),
             **_OLD,
         )
+        compat.__dict__["v1"] = self.tensorflow
 
     def imported(self, name: str, wanted: Sequence[str]) -> object:
         """What `import name` binds ("tensorflow" itself), or with names that are `wanted` of it, the module they lie
         in."""
         if name.startswith("tensorflow.python"):
-            found = importlib.import_module(name)
+            found: Any = importlib.import_module(name)
             for each in wanted:
                 if not hasattr(found, each):
                     importlib.import_module(f"{name}.{each}")
@@ -157,10 +159,10 @@ def split(*args: object, **kwargs: object) -> list[tf.Tensor]:
     return tf.split(given["value"], parts, axis, given.get("num"), given.get("name", "split"))
 
 
-def cond(pred: object, true_fn: Callable | None = None, false_fn: Callable | None = None, **others: object) -> object:
+def cond(pred: object, true_fn: Callable | None = None, false_fn: Callable | None = None, **others: Any) -> object:
     """`tf.cond`, also with its first names fn1 and fn2, and of a Python bool, as a switch is here."""
     true_fn, false_fn = others.pop("fn1", true_fn), others.pop("fn2", false_fn)
-    if isinstance(pred, bool):
+    if isinstance(pred, bool) and true_fn and false_fn:
         return true_fn() if pred else false_fn()
     return tf.cond(pred, true_fn, false_fn, **others)
 

@@ -33,7 +33,8 @@ class TableRow(NamedTuple):
         return self.shape.index(-1) if -1 in self.shape else None
 
     def shape_for(self, num_classes: int | None) -> tuple[int, ...]:
-        return tuple(num_classes if length == -1 else length for length in self.shape)
+        known = -1 if num_classes is None else num_classes
+        return tuple(known if length == -1 else length for length in self.shape)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether `shape` is this variable's, for some number of classes."""

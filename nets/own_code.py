@@ -15,7 +15,7 @@ import contextlib
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -163,7 +163,7 @@ class _Finder:
                 found = PathFinder.find_spec(name)
             elif found is not None and found.loader is None and _without_code(PathFinder.find_spec(name)):
                 self.packages.add(top)
-        if found is None or not isinstance(found.loader, SourceFileLoader):
+        if found is None or found.origin is None or not isinstance(found.loader, SourceFileLoader):
             return None
         self.packages.add(top)
         found.loader = _Loader(name, found.origin, self)
@@ -176,7 +176,9 @@ class _Finder:
         if package:
             importlib.import_module(package)
         loader = _Loader(name, path, self, definitions_only)
-        module = module_from_spec(spec_from_file_location(name, path, loader=loader))
+        spec = spec_from_file_location(name, path, loader=loader)
+        assert spec is not None  # it has a loader
+        module = module_from_spec(spec)
         sys.modules[name] = module
         loader.exec_module(module)
         return module
@@ -209,7 +211,12 @@ class _Loader(SourceFileLoader):
         return compile(definitions(tree) if self.definitions_only else tree, self.path, "exec", dont_inherit=True)
 
     def _import(
-        self, name: str, globals: object = None, locals: object = None, fromlist: Sequence[str] = (), level: int = 0
+        self,
+        name: str,
+        globals: Mapping[str, object] | None = None,
+        locals: Mapping[str, object] | None = None,
+        fromlist: Sequence[str] = (),
+        level: int = 0,
     ) -> object:
         if level == 0 and name.split(".")[0] == "tensorflow":
             return self.finder.names.imported(name, fromlist or ())

@@ -11,7 +11,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ckpt_tools.errors import UnsupportedError
 from ckpt_tools.tensors import Spec
@@ -154,14 +154,14 @@ class _Torch:
         return found
 
 
-def _timms(name: str, classes: int | None) -> object:
+def _timms(name: str, classes: int | None) -> Any:
     import timm
 
     more = {"aux_logits": False} if name == "inception_v3" else {}
     return timm.create_model(name, pretrained=False, num_classes=classes or 0, **more)
 
 
-def _torchvisions(name: str, classes: int | None) -> object:
+def _torchvisions(name: str, classes: int | None) -> Any:
     import torch
     import torchvision
 

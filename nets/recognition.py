@@ -119,8 +119,8 @@ def _described(specs: Mapping[str, Spec], match: _Match) -> Recognised:
     net = match.net
 
     def classes(row: TableRow) -> int | None:
-        spec = specs.get(_placed(net, row.name, match.scope) + match.suffix)
-        return spec.shape[row.class_axis] if spec and len(spec.shape) == len(row.shape) else None
+        spec, axis = specs.get(_placed(net, row.name, match.scope) + match.suffix), row.class_axis
+        return spec.shape[axis] if spec and axis is not None and len(spec.shape) == len(row.shape) else None
 
     by_role = {net.role(row): classes(row) for row in net.table if row.class_axis is not None}
     auxiliary = (by_role.get("auxiliary") is not None) if net.auxiliary else None

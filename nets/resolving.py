@@ -95,7 +95,7 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str) -> Net:
 
     Raises SelectionError where it cannot be told, and what `open_graph` and `net_of_function` raise.
     """
-    if reference.is_function:
+    if reference.net and reference.is_function:
         from .function import net_of_function
 
         return net_of_function(reference.net, reference.choices, reference.image_size, tuple(specs))

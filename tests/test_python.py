@@ -132,6 +132,9 @@ def test_a_plan_has_the_names_of_the_options(home, how):
         wrong.checked()
     own = [ck.Spec("float32", (3,))]
     assert ck.make_plan({"a": own[0]}, [_variable("a", own[0])]).summary["restored"] == 1
+    assert ck.make_plan(home / "source.ckpt", [_variable("a", own[0])]).summary["restored"] == 0
+    with pytest.raises(TypeError, match="specs go with variables"):
+        ck.make_plan({"a": own[0]})
 
 
 def _variable(name, spec):

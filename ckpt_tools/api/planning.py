@@ -47,10 +47,12 @@ def make_plan(
 
     What does not fit does not raise: `plan.conflicts` lists it, and `plan.checked()` raises PlanError.
     """
+    source = open_checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
     if variables is not None:
-        specs = checkpoint.tensors.specs() if isinstance(checkpoint, Checkpoint) else checkpoint
+        specs = source.tensors.specs() if isinstance(source, Checkpoint) else source
         return plan_of_variables(specs, variables, **options)
-    source = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+    if not isinstance(source, Checkpoint):
+        raise TypeError("make_plan: specs go with variables; a net needs a path, or what open_checkpoint returned")
     labels: tuple[str, ...] = ()
     if not isinstance(data, str | os.PathLike):
         labels, data = data.labels, ""

@@ -17,7 +17,7 @@ from .layouts import InLayout
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..nets.comparing import Comparison
+    from ..nets.comparing import Compared, Comparison
 
 COUNT, SEED, BATCH = 8, 0, 4  # random images, and those that are run at a time
 COLUMNS = ["end point", "layers", "largest value", "largest difference", "in parts of it", "cosine"]
@@ -168,7 +168,7 @@ def text(check: Check, tolerance: float) -> str:
     )
 
 
-def cells(row: object) -> list[object]:
+def cells(row: Compared) -> list[object]:
     """The cells of a row; figures are rounded to what they say."""
     figures = [None if each is None else float(f"{each:.3g}") for each in (row.largest, row.difference, row.relative)]
     cosine = None if row.cosine is None else round(row.cosine, 7)

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             source = source._replace(tensors=layout.surgery.tensors)
         _check_options(args)
-        if args.check is not None:
+        if layout and args.check is not None:
             prepare_check(given, layout, args.layout)
         total = sum(spec.nbytes or 0 for spec in source.tensors.specs().values())
         if args.dry_run:
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 },
                 progress=progress,
             )
-        if args.check is None:
+        if layout is None or args.check is None:
             return _show(source, args, format, files, total, layout)
         if not args.json:  # what is not the same function is said before
             _show(source, args, format, files, total, layout)

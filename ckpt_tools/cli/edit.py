@@ -7,7 +7,7 @@ import gc
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..adaptation import CLASS_MAP_HELP, read_class_map
@@ -37,7 +37,13 @@ _WORST = 10  # tensors that the report of a cast lists
 class Step(argparse.Action):
     """Notes operations in the order in which they were typed."""
 
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         namespace.steps = [*namespace.steps, (self.dest, values)]
 
 
@@ -265,7 +271,7 @@ def _show(source: Checkpoint, surgery: Surgery, files: Sequence[str], dry: bool)
 
 def _show_losses(surgery: Surgery) -> None:
     """The tensors that a cast hurt most, and how many others."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "values": surgery.tensors[name].spec.parameters, **loss} for name, loss in surgery.losses.items()
     ]
     if not rows:
@@ -292,5 +298,5 @@ def _row(row: Row) -> dict[str, Any]:
 def summary_rows(surgery: Surgery) -> list[dict[str, Any]]:
     """Tensors, parameters and bytes before and after."""
     before, after = surgery.summary["before"], surgery.summary["after"]
-    show = {"tensors": count, "parameters": count, "bytes": size}
+    show: dict[str, Callable[[int], str]] = {"tensors": count, "parameters": count, "bytes": size}
     return [{"": name, "before": text(before[name]), "after": text(after[name])} for name, text in show.items()]

@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import singledispatch
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from .. import events
 from ..events import Event
 from ..plan.batch_norm import POLICIES
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 QUIET_SECONDS = 30.0  # between lines about progress where the stream is no terminal
 WIDTH = 14  # of the word that begins a line
@@ -66,7 +69,7 @@ class Printer:
 class Progress:
     """A bar, or without one a line now and then."""
 
-    def __init__(self, began: events.Began, stream: TextIO, bar: object | None) -> None:
+    def __init__(self, began: events.Began, stream: TextIO, bar: tqdm | None) -> None:
         self.bar = bar
         self._began, self._stream, self._done, self._images = began, stream, began.done, 0
         self._started = self._shown = time.monotonic()

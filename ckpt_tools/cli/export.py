@@ -39,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = from_arguments(ExportOptions, args)
         hush_tensorflow()
         exported = export(options, Printer())
-        summary = {"source": exported.source, "net": exported.net, "images": exported.images}
+        summary: dict[str, object] = {"source": exported.source, "net": exported.net, "images": exported.images}
         if args.json:
-            print_json({"rows": exported.rows, "summary": {**summary, "labels": list(exported.labels)}})
+            summary["labels"] = list(exported.labels)
+            print_json({"rows": exported.rows, "summary": summary})
         else:
             shown = [
                 {**row, "size": size(row["bytes"]), "largest difference": f"{row['largest_difference']:.1e}"}

@@ -77,7 +77,9 @@ def train(options: Options, on_event: OnEvent) -> Result | None:
     from ..train.run.lead import finetune_as_task
 
     cluster = read_cluster(os.environ.get("TF_CONFIG"))
-    result = finetune_as_task(cluster, options, on_event) if cluster else finetune(options, on_event)
+    if cluster is None:
+        return finetune(options, on_event)
+    result = finetune_as_task(cluster, options, on_event)
     if isinstance(result, str):
         say(f"{cluster.job} {cluster.index} ends: {result}")
         return None

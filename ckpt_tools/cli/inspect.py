@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, SelectionError
-from ..formats import open_checkpoint
+from ..formats import Checkpoint, open_checkpoint
 from ..formats.detect import identify
 from ..formats.storage import is_file
 from ..names import select
@@ -20,6 +20,7 @@ from . import DONE, FOUND, LAYOUTS, parser, print_json, run, salvaging, say
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..nets.recognition import Recognised
     from ..surgery import Row as Change
 
 TITLES = {
@@ -130,7 +131,9 @@ def is_graph(source: str) -> bool:
     return is_file(source) and identify(source).name == "metagraph"
 
 
-def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row], values: dict) -> None:
+def print_tables(
+    args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row], values: dict
+) -> None:
     print(headline(args.source, checkpoint, rows))
     if checkpoint.note:
         print(f"note: {checkpoint.note}")
@@ -160,7 +163,7 @@ def print_tables(args: argparse.Namespace, checkpoint, rows: list[Row], shown: l
     print(render(sums, ["kind", "tensors", "parameters", "bytes", "size"]))
 
 
-def print_layout(args: argparse.Namespace, checkpoint) -> int:
+def print_layout(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     """Each tensor of the file beside what it is in another library's net."""
     from .layouts import in_layout  # takes longer than all else that is imported here
 
@@ -168,7 +171,7 @@ def print_layout(args: argparse.Namespace, checkpoint) -> int:
     rows = found.surgery.rows
     if args.scope:
         chosen = set(select([row.source or row.name for row in rows], args.scope, option="--scope", of="tensors"))
-        rows = [row for row in rows if (row.source or row.name) in chosen]
+        rows = tuple(row for row in rows if (row.source or row.name) in chosen)
     table = [
         {
             "name": row.source or None,
@@ -204,7 +207,7 @@ def selected(args: argparse.Namespace, rows: list[Row], shown: list[Row]) -> str
     return f"selected by --scope {','.join(args.scope)}: {len(shown):,} of {count(len(rows), 'tensor')}"
 
 
-def write_html(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row]) -> int:
+def write_html(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row]) -> int:
     from ..explorer import explore, write_page
 
     title, _, facts = headline(args.source, checkpoint, rows).partition(": ")
@@ -227,7 +230,7 @@ def count_on_terminal(done: int, total: int) -> None:
         print(f"\r{done:,} of {total:,} tensors read", end="\n" * (done == total), file=sys.stderr, flush=True)
 
 
-def headline(source: str, checkpoint, rows: list[Row]) -> str:
+def headline(source: str, checkpoint: Checkpoint, rows: list[Row]) -> str:
     """`inception_v3.ckpt: V1 checkpoint, 388 tensors, 27,182,194 parameters, 108.7 MB; slim InceptionV3, ...`"""
     whole = totals(rows)[-1]
     title = TITLES[checkpoint.format]
@@ -240,13 +243,13 @@ def headline(source: str, checkpoint, rows: list[Row]) -> str:
     return f"{source}: {', '.join(facts)}" + (f"; {net}" if net else "")
 
 
-def recognised(checkpoint) -> object:
+def recognised(checkpoint: Checkpoint) -> Recognised | None:
     from ..nets.registry import recognise
 
     return recognise(checkpoint.tensors.specs())
 
 
-def as_json(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[Row], values: dict) -> dict:
+def as_json(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row], values: dict) -> dict:
     found = recognised(checkpoint)
     sums = {total.kind: total._asdict() for total in totals(shown)}
     document = {
@@ -269,7 +272,7 @@ def as_json(args: argparse.Namespace, checkpoint, rows: list[Row], shown: list[R
     return document | {"totals": whole | {"kinds": by_kind}}
 
 
-def read_statistics(checkpoint, names: Iterable[str]) -> dict[str, dict]:
+def read_statistics(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, dict]:
     """Statistics of each tensor as a dictionary, by name. Tensors are read one at a time."""
     found = {}
     with salvaging():
@@ -294,7 +297,7 @@ def complain(args: argparse.Namespace, values: dict[str, dict]) -> bool:
     return bool(bad)
 
 
-def print_values(args: argparse.Namespace, checkpoint) -> int:
+def print_values(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     import numpy as np
 
     limit = sys.maxsize if args.all_values else 1000

@@ -126,7 +126,7 @@ class Requested(NamedTuple):
 def requested(options: Options, source: Checkpoint, num_classes: int | None) -> Requested:
     """Which net the options mean, for how many classes. Raises what is wrong with either."""
     specs = source.tensors.specs()
-    if options.reference.is_function:
+    if options.net and options.reference.is_function:
         load_tensorflow(options.net)
     net = resolve(options.reference, specs, source.path)
     options = for_net(options, net)
@@ -196,7 +196,8 @@ def phases_text(options: Options, phases: Sequence[Phase], plans: Sequence[Plan]
     """What --freeze-until means, and the plans of the phases of --unfreeze: a line each."""
     if options.freeze_until:
         return [f"{'trains':<13}{', '.join(phases[0].trainable)}: what lies behind {options.freeze_until}"]
-    lines, before = [], ()
+    lines: list[str] = []
+    before: tuple[str, ...] = ()
     for phase, plan in zip(phases, plans, strict=True) if options.unfreeze else ():
         added = ", ".join(pattern for pattern in phase.trainable if pattern not in before)
         counted = f"{plan.summary['trainable_variables']:,} variables"
@@ -218,7 +219,7 @@ def plan_text(title: str, plan: Plan, later: Sequence[str], every: bool) -> str:
 
 def proposal_text(proposal: Suggestion) -> str:
     """What to type, as an option a line."""
-    lists = {key: [""] if values is True else values for key, values in proposal.to_config().items()}
+    lists = {key: values if isinstance(values, list) else [""] for key, values in proposal.to_config().items()}
     options = [f"--{key} {value}".rstrip() for key, values in lists.items() for value in values]
     return "\n".join(["suggested", *(f"  {option}" for option in options or ["nothing: the checkpoint fits as it is"])])
 

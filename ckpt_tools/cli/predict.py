@@ -50,9 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_csv(found, options.output)
             say(f"wrote          {options.output}")
         if args.json:
-            summary = {"source": found.source, "images": len(found.rows), "unreadable": found.unreadable}
+            summary: dict[str, object] = {
+                "source": found.source,
+                "images": len(found.rows),
+                "unreadable": found.unreadable,
+            }
             summary |= {"labels": list(found.labels)} if options.all_probabilities else {}
-            print_json({"rows": found.rows, "summary": {**summary, "precision": found.precision}})
+            summary["precision"] = found.precision
+            print_json({"rows": found.rows, "summary": summary})
         else:
             print(text_of_many(found.rows) if found.many else text_of(found.rows))
         return FOUND if found.unreadable else DONE

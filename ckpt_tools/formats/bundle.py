@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from ..dtypes import numpy_dtype
@@ -93,10 +94,11 @@ class Bundle:
         try:
             specs = [known[value[: value[3] + 4]] for value in values]
         except (KeyError, IndexError):
-            specs = [self._spec(name, value, known) for name, value in zip(names, values, strict=True)]
-            if None in specs:
-                kept = [i for i, spec in enumerate(specs) if spec is not None]
-                names, values, specs = [[column[i] for i in kept] for column in (names, values, specs)]
+            found = [self._spec(name, value, known) for name, value in zip(names, values, strict=True)]
+            specs = [spec for spec in found if spec is not None]
+            if len(specs) < len(found):
+                kept = [spec is not None for spec in found]
+                names, values = list(compress(names, kept)), list(compress(values, kept))
         self._values.update(zip(names, values, strict=True))
         self.specs.update(zip(names, specs, strict=True))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..tensors import Tensors
 
@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
 
         specs = self.tensors.specs()
         kind_of = {name: kind.kind for name, kind in kinds(specs).items()}
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "name": name,
                 "dtype": spec.dtype,

@@ -63,7 +63,8 @@ def _load(node: Node, path: str) -> np.ndarray:
 
 def _spec(node: Node) -> tuple[Spec, Bytes | None, Bytes]:
     """Type and shape of a Const, its raw bytes where it has them, and its whole TensorProto."""
-    dtype, shape, content = 0, (), None
+    dtype, content = 0, None
+    shape: tuple[int, ...] = ()
     proto = b""
     for field, wire, value in fields(node.attribute("value") or b""):
         if field == 8:

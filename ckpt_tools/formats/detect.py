@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BufferedIOBase
 from typing import NamedTuple
 
 from ..errors import CheckpointError, DamagedError, NotACheckpointError
@@ -118,9 +119,9 @@ def _packed(path: str, kind: Kind) -> Kind:
     import lzma
     import zlib
 
-    opener = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[kind.name]
+    openers: dict[str, Callable[..., BufferedIOBase]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
     try:
-        with opener(openable(path)) as file:
+        with openers[kind.name](openable(path)) as file:
             is_tar = file.read(512)[257:262] == b"ustar"
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         return kind

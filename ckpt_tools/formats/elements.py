@@ -186,7 +186,7 @@ def number_bytes(array: np.ndarray, dtype: str) -> memoryview:
     elif array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     flat = np.ascontiguousarray(array).reshape(-1)
-    return memoryview(flat.view(np.uint8)) if math.prod(array.shape) else memoryview(b"")
+    return flat.view(np.uint8).data if math.prod(array.shape) else memoryview(b"")
 
 
 def as_bytes(element: object) -> bytes:

@@ -112,7 +112,7 @@ def _read_h5(
 
 
 def _layers(weights: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
-    for layer in _attribute_list(weights, "layer_names"):
+    for layer in _attribute_list(weights, "layer_names") or ():
         yield from _listed(_child(weights, layer), layer)
     if _link(weights, "top_level_model_weights"):  # Keras 2.6 and later: weights that belong to no layer
         yield from _listed(_child(weights, "top_level_model_weights"), "top_level_model_weights")

@@ -11,7 +11,7 @@ left out: they name the machine of whoever wrote the file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..dtypes import BY_NAME, BY_NUMBER
 from ..errors import DamagedError
@@ -19,6 +19,13 @@ from .proto import LEN, VARINT, fields, message, number, put_bytes, put_varint, 
 
 Bytes = bytes | memoryview
 Shape = tuple[int | None, ...] | None  # None for an unknown rank; a side is None where it is unknown
+
+
+def is_known(shape: Shape) -> TypeGuard[tuple[int, ...]]:
+    """Whether all of a shape is known."""
+    return shape is not None and None not in shape
+
+
 MAX_RANK = 254
 _SMALL = 1 << 16
 _REFERENCE = 100  # added to a type's number where a variable itself is meant, not its value

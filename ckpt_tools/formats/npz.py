@@ -73,6 +73,7 @@ def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, name: st
     import numpy as np
 
     with archive.open(info) as member:
+        assert isinstance(member, zipfile.ZipExtFile)
         member.MIN_READ_SIZE = 1  # do not read ahead into the values: a damaged one must not keep the rest from opening
         version = np.lib.format.read_magic(member)
         if version == (1, 0):
@@ -150,7 +151,7 @@ def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], ob
             with archive.open(info, "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
                 for block in pieces(texts[name]) if name in texts else _blocks(name, tensor):
-                    block = memoryview(block).cast("B")
+                    block = (block if isinstance(block, memoryview) else block.data).cast("B")
                     member.write(block)
                     if progress is not None:
                         progress(len(block))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, SelectionError, nearest
 from ..tensors import Tensor, Tensors
 from . import reader
@@ -10,6 +14,8 @@ from .detect import identify
 from .renamed import misnamed
 from .sources import is_shard_name, resolve, v1_shards
 from .storage import exists, is_remote
+
+_Read = TypeVar("_Read")
 
 
 def open_source(source: str, names: str = "variable") -> Checkpoint:
@@ -35,11 +41,16 @@ def open_source(source: str, names: str = "variable") -> Checkpoint:
     return opened._replace(tensors=under_scope(opened.tensors, scope, path)) if scope else opened
 
 
+def _held(holds: object, read: Callable[[], _Read]) -> _Read:
+    """What `read` gives; whoever has this call keeps `holds` alive."""
+    return read()
+
+
 def _tied(tensor: Tensor, holds: object) -> Tensor:
     """The tensor, which now keeps `holds` alive: the folder of an unpacked archive goes with the last that needs it."""
     return tensor._replace(
-        load=lambda held=holds: tensor.load(),
-        stream=tensor.stream and (lambda held=holds: tensor.stream()),
+        load=partial(_held, holds, tensor.load),
+        stream=tensor.stream and partial(_held, holds, tensor.stream),
         slices=tuple(part._replace(tensor=_tied(part.tensor, holds)) for part in tensor.slices),
     )
 

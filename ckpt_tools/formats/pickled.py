@@ -140,6 +140,10 @@ def _pair(machine: _Machine) -> list:
     return [key, value]
 
 
+def _constant(value: object) -> Callable[[_Machine, object], None]:
+    return lambda machine, _: machine.push(value)
+
+
 def _tuple(count: int) -> Callable[[_Machine, object], None]:
     def rule(machine: _Machine, argument: object) -> None:
         split = len(machine.stack) - count
@@ -156,9 +160,9 @@ _VALUES = (
     *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_RULES: dict[str, Callable[[_Machine, object], object]] = {
+_RULES: dict[str, Callable[[_Machine, Any], object]] = {
     **dict.fromkeys(_VALUES, lambda machine, value: machine.push(value)),
-    **{word: lambda machine, _, value=value: machine.push(value) for word, value in _CONSTANTS.items()},
+    **{word: _constant(value) for word, value in _CONSTANTS.items()},
     **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda machine, _: machine.push([])),
     "EMPTY_DICT": lambda machine, _: machine.push({}),
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),

@@ -77,10 +77,9 @@ def _fingerprint(path: str, name: str | None = None) -> dict[str, object]:
 
 def _sha256(path: str) -> str:
     digest = hashlib.sha256()
-    block = bytearray(_BLOCK)
     with open_file(path) as file:
-        while size := file.readinto(block):
-            digest.update(memoryview(block)[:size])
+        while block := file.read(_BLOCK):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -17,12 +17,15 @@ from collections import deque
 from collections.abc import Iterator
 from functools import cached_property
 from threading import Lock
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import RemoteError
 from ..tensors import BLOCK
 from .mapped import MappedFile
 from .remote import File, NoRangesError, error_at, find_file, may_pass, read_range
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 LEAST = 16 << 10  # bytes of a request: about what arrives before the first acknowledgement anyway
 _KEPT = 4  # answers that a file keeps, of BLOCK bytes at most
@@ -149,9 +152,9 @@ class RangedReader(io.RawIOBase):
             raise ValueError(f"negative position {self._position}")
         return self._position
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:
-        size = max(min(len(buffer), len(self._file) - self._position), 0)
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
         with memoryview(buffer).cast("B") as out:
+            size = max(min(len(out), len(self._file) - self._position), 0)
             for at in range(0, size, BLOCK):
                 length = min(BLOCK, size - at)
                 out[at : at + length] = self._file.part(self._position + at, length, "what is read")

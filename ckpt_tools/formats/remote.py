@@ -69,8 +69,8 @@ def list_folder(folder: str) -> list[str]:
         if isinstance(found := error_at(folder, error), NoPermissionError | NotACheckpointError):
             return []
         raise found from error
-    found = {each.rstrip("/").rpartition("/")[2] for each in listed}
-    return [name for name in found if name and "?" not in name]
+    names = {each.rstrip("/").rpartition("/")[2] for each in listed}
+    return [name for name in names if name and "?" not in name]
 
 
 def nothing_at(path: str, hint: str) -> CheckpointError:

@@ -227,7 +227,7 @@ class TableWriter:
         if self._block.count and len(key) + sum(map(len, value)) >= 2 * BLOCK_SIZE:
             self._cut()
         if self._pending:
-            self._add_index(_separator(self._last, key))
+            self._add_index(_separator(self._last, key), self._pending)
         self._block.add(key, value)
         self._last = key
         if self._block.size >= BLOCK_SIZE:
@@ -239,7 +239,7 @@ class TableWriter:
             self._cut()
         metaindex = self._write([EMPTY_BLOCK])
         if self._pending:
-            self._add_index(_successor(self._last))
+            self._add_index(_successor(self._last), self._pending)
         index = self._write(self._index.finish())
         handles = _encode(metaindex) + _encode(index)
         self._file.write(handles.ljust(40, b"\0") + MAGIC)
@@ -248,11 +248,11 @@ class TableWriter:
         self._pending = self._write(self._block.finish())
         self._block = _BlockWriter(RESTART_INTERVAL)
 
-    def _add_index(self, separator: bytes) -> None:
-        self._index.add(separator, (_encode(self._pending),))
+    def _add_index(self, separator: bytes, block: Handle) -> None:
+        self._index.add(separator, (_encode(block),))
         self._pending = None
 
-    def _write(self, parts: list[bytes | memoryview | LongValue]) -> Handle:
+    def _write(self, parts: Sequence[bytes | memoryview | LongValue]) -> Handle:
         parts = [*parts, b"\0"]
         size = sum(map(len, parts))
         crc = 0
@@ -272,12 +272,12 @@ class _BlockWriter:
         self.count = 0
         self.size = 8  # of the contents so far, with one restart and their number
         self._interval = interval
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview | LongValue] = []
         self._restarts = [0]
         self._length = 0
         self._last = b""
 
-    def add(self, key: bytes, value: Sequence[bytes]) -> None:
+    def add(self, key: bytes, value: Sequence[bytes | memoryview | LongValue]) -> None:
         shared = 0
         if self.count % self._interval:
             shared = _shared(self._last, key)
@@ -292,7 +292,7 @@ class _BlockWriter:
         self.count += 1
         self._last = key
 
-    def finish(self) -> list[bytes]:
+    def finish(self) -> list[bytes | memoryview | LongValue]:
         return [*self._parts, pack(f"<{len(self._restarts)}I", *self._restarts), pack("<I", len(self._restarts))]
 
 

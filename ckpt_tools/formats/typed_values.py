@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..dtypes import numpy_dtype
 from ..errors import DamagedError
@@ -53,7 +53,7 @@ _VARINT_BLOCK = 1 << 18  # bytes of varints that are decoded, or of numbers that
 WRITABLE = FIELDS.keys() - {"uint32", "uint64", "quint16"}  # TensorFlow's writers refuse the others
 
 
-def decode(proto: memoryview, spec: Spec) -> np.ndarray:
+def decode(proto: bytes, spec: Spec) -> np.ndarray:
     """Array of `spec` from a TensorProto. Raises DamagedError where the field or the number of values is not right."""
     import numpy as np
 
@@ -70,7 +70,7 @@ def decode(proto: memoryview, spec: Spec) -> np.ndarray:
     return shaped(array, spec.shape)
 
 
-def decode_blocks(proto: memoryview, spec: Spec) -> Iterator[np.ndarray]:
+def decode_blocks(proto: bytes, spec: Spec) -> Iterator[np.ndarray]:
     """What `decode` gives of numbers, in flat pieces."""
     count = 0
     for part in _numbers(_chunks(proto, spec), spec.dtype):
@@ -84,14 +84,14 @@ def _check_count(count: int, spec: Spec) -> None:
         raise DamagedError(f"{spec} takes {spec.parameters:,} values, but {count:,} are stored")
 
 
-def _chunks(proto: memoryview, spec: Spec) -> list[tuple[int, memoryview | int]]:
+def _chunks(proto: bytes, spec: Spec) -> list[tuple[int, Any]]:
     """Wire type and content of each occurrence of the field that holds the type."""
     if spec.dtype not in FIELDS:
         raise DamagedError(f"a V1 file cannot hold values of type {spec.dtype}")
     return [(wire, value) for number, wire, value in fields(proto) if number == FIELDS[spec.dtype].number]
 
 
-def _numbers(chunks: list[tuple[int, memoryview | int]], dtype: str) -> Iterator[np.ndarray]:
+def _numbers(chunks: list[tuple[int, Any]], dtype: str) -> Iterator[np.ndarray]:
     """Packed chunks and single values of one field, in their order, as flat arrays."""
     import numpy as np
 
@@ -185,11 +185,13 @@ def encode(tensor: Tensor) -> list[bytes | memoryview | LongValue]:
         return [b"".join(put_bytes(field.number, as_bytes(element)) for element in array.ravel())]
     if not spec.parameters:
         return []
-    payload = LongValue(spec.nbytes, partial(_payload, tensor))
-    if spec.nbytes <= _VARINT_BLOCK:
-        payload = b"".join(_payload(tensor))
-    elif not field.width:  # how long varints are is known when they have been made: they are made twice
-        payload = LongValue(sum(map(len, payload)), payload.parts)
+    size, parts = spec.nbytes or 0, partial(_payload, tensor)
+    if size <= _VARINT_BLOCK:
+        payload: bytes | LongValue = b"".join(parts())
+    elif field.width:
+        payload = LongValue(size, parts)
+    else:  # how long varints are is known when they have been made: they are made twice
+        payload = LongValue(sum(map(len, parts())), parts)
     return [put_varint(field.number << 3 | LEN) + put_varint(len(payload)), payload]
 
 

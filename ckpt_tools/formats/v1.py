@@ -123,7 +123,8 @@ def listing(record: bytes) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ..
 
 def _tensor(data: bytes) -> tuple[str, Spec, tuple[slices.Extents, ...]]:
     """SavedSliceMeta { 1 name, 2 shape, 3 type, 4 slice* }."""
-    name, shape, dtype, parts = "", (), 0, []
+    name, dtype, parts = "", 0, []
+    shape: tuple[int, ...] = ()
     try:
         for field, wire, value in fields(data):
             if field == 1:

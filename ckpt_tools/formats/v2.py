@@ -41,7 +41,9 @@ def read(path: str, *, names: str = "variable", report: Report | None = None) ->
     without, it is raised. Data files that are missing are said in the note, and by each tensor that needs one.
     """
     bundle = Bundle(path, report)
-    specs, stored_names, hidden = bundle.specs, {}, frozenset()
+    specs = bundle.specs
+    stored_names: dict[str, str] = {}
+    hidden: frozenset[str] = frozenset()
     if GRAPH_KEY in specs and names == "variable":
         hidden = frozenset([GRAPH_KEY])
         stored_names = bundle.variable_names()
@@ -111,19 +113,19 @@ def _layout(pieces: Sequence[Piece], shards: int | None) -> list[list[Piece]]:
     """The pieces of each data file, in the order of their bytes: stored ones as in their source, then the others."""
     known = sorted({piece.tensor.stored.shard for piece in pieces if piece.tensor.stored}) or [0]
     order = {path: i for i, path in enumerate(dict.fromkeys(p.tensor.stored.path for p in pieces if p.tensor.stored))}
-    stored = [piece for piece in pieces if piece.tensor.stored]
-    stored.sort(key=lambda p: (p.tensor.stored.shard, order[p.tensor.stored.path], *p.tensor.stored[1:3]))
+    stored = [(piece.tensor.stored, piece) for piece in pieces if piece.tensor.stored]
+    stored.sort(key=lambda each: (each[0].shard, order[each[0].path], each[0].offset, each[0].size))
     others = [piece for piece in pieces if not piece.tensor.stored]
     if shards is None or shards == len(known):
         groups: list[list[Piece]] = [[] for _ in known]
-        for piece in stored:
-            groups[known.index(piece.tensor.stored.shard)].append(piece)
+        for place, piece in stored:
+            groups[known.index(place.shard)].append(piece)
         groups[-1] += others
         return groups
     groups = [[] for _ in range(shards)]
     total = sum(_size(piece) for piece in pieces) or 1
     before = 0
-    for piece in stored + others:  # each file gets its share of the bytes
+    for piece in [*(piece for _, piece in stored), *others]:  # each file gets its share of the bytes
         groups[min(shards - 1, before * shards // total)].append(piece)
         before += _size(piece)
     return groups

@@ -68,6 +68,18 @@ class Analysis:
     net: Cut | None = None
     conflicts: tuple[Conflict, ...] = ()
 
+    @property
+    def fed(self) -> Source:
+        """The images of an analysis without conflicts."""
+        assert self.images is not None
+        return self.images
+
+    @property
+    def cut(self) -> Cut:
+        """The net of an analysis without conflicts."""
+        assert self.net is not None
+        return self.net
+
 
 def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str] = ()) -> Analysis:
     """Finds the net in a graph file, and brings it to inference form.
@@ -138,7 +150,7 @@ class _Net:
         images = self._images()
         if images is None:
             return self._result(None)
-        self.made = fed(self.made, images.tensor, images.dtype, images.shape)
+        self.made = fed(self.made, images.tensor, images.dtype or "float32", images.shape)
         self._infer()
         self._free(images)
         self._look_for_leftovers(node_of(images.tensor))
@@ -191,14 +203,16 @@ class _Net:
         """Tensors of the shape of images on the way to the features, the first first."""
         graph = self.made.graph
         shapes = {name: graph.shape(name) for name in graph.nodes}
-        return [name for name, shape in shapes.items() if len(shape or ()) == 4 and shape[3] in (1, 3, 4)][:_LISTED]
+        pictures = [name for name, shape in shapes.items() if shape and len(shape) == 4 and shape[3] in (1, 3, 4)]
+        return pictures[:_LISTED]
 
     def _infer(self) -> None:
         self.made, names = normalisation.freeze(self.made, self.graph)
         self.changes = self.changes._replace(batch_norms=tuple(names))
 
     def _free(self, images: Source) -> None:
-        self.made, freed, stuck = batch_size.free(self.made, node_of(images.tensor), images.dtype, images.shape)
+        dtype = images.dtype or "float32"
+        self.made, freed, stuck = batch_size.free(self.made, node_of(images.tensor), dtype, images.shape)
         if images.shape and images.shape[0] is not None:
             self.changes = self.changes._replace(any_batch=(node_of(images.tensor), *freed))
         if stuck:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from ..formats.constants import constant
-from ..formats.nodes import Node, Shape
+from ..formats.nodes import Node, Shape, is_known
 from .cut import Cut
 from .graph import Graph
 from .layers import Layers
@@ -66,8 +66,9 @@ def _without_batch(graph: Graph, name: str, sides: list[int]) -> list[int] | Non
         return [-1, *rest]
     before = graph.shape(graph.inputs[name][0])
     known = math.prod(side for side in rest if side != -1)
-    if before and None not in before[1:] and known and math.prod(before[1:]) % known == 0:
-        size: int | None = math.prod(before[1:]) // known
+    an_image = before[1:] if before else None
+    if is_known(an_image) and known and math.prod(an_image) % known == 0:
+        size: int | None = math.prod(an_image) // known
     else:
         size = _taken_by_layer(graph, name) if rest == [-1] else None
     return None if size is None else [-1, *(size if side == -1 else side for side in rest)]

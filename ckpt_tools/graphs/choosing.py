@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..errors import SelectionError
 from ..formats.graph_file import GraphFile
+from ..formats.nodes import is_known
 from ..names import did_you_mean
 from ..plan import Conflict
 from .finding import Candidate, candidates, logits_at, walk_to_layer
@@ -104,8 +105,9 @@ def _of_candidate(layers: Layers, found: Candidate, logits: str) -> Target:
     between = graph.upstream([logits]) & graph.downstream([layer.name])
     pooled = "mean" if any(graph.nodes[name].op in ("Mean", "AvgPool") for name in between) else "flat"
     width = layer.inputs
-    if pooled == "flat" and width and len(layer.shape) == 4 and None not in layer.shape[:2]:
-        width *= layer.shape[0] * layer.shape[1]
+    kernel = layer.shape[:2] if layer.shape and len(layer.shape) == 4 else None
+    if pooled == "flat" and width and is_known(kernel):
+        width *= kernel[0] * kernel[1]
     return Target(layer.data, logits, layer.name, slot, width, layer.outputs, pooled)
 
 

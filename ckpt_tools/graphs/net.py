@@ -38,7 +38,7 @@ class GraphPart(NamedTuple):
     @property
     def data(self) -> bytes:
         """The nodes and the functions that they call, as a GraphDef; of the same net always the same bytes."""
-        nodes = self.found.net.graph.nodes.values()
+        nodes = self.found.cut.graph.nodes.values()
         return graph_bytes(nodes, functions_called(nodes, self.file.functions), self.file.versions)
 
     @property
@@ -48,7 +48,7 @@ class GraphPart(NamedTuple):
 
     def record(self) -> dict[str, object]:
         """What is not in the nodes, for JSON."""
-        found, images = self.found, self.found.images
+        found, images = self.found, self.found.fed
         return {
             "images": {"tensor": images.tensor, "dtype": images.dtype, "shape": images.shape and list(images.shape)},
             "features": {"tensor": found.features, "width": found.width, "pooled": found.pooled},
@@ -64,7 +64,7 @@ class GraphPart(NamedTuple):
 def part_of(file: GraphFile, found: Analysis) -> GraphPart:
     """The net of an analysis without conflicts. Constants of a frozen graph that were variables are variables again."""
     thawed = {each.name: _variable(each) for each in found.variables if each.frozen}
-    net = found.net.rewired({}, thawed)
+    net = found.cut.rewired({}, thawed)
     kept = replace(found, net=net, variables=tuple(each._replace(frozen=False) for each in found.variables))
     return GraphPart(file._replace(nodes=(), collections={}), kept)
 

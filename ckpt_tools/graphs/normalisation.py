@@ -71,10 +71,11 @@ def _freeze_fused(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
     for name, node in made.graph.nodes.items():
         if not NORMALISING.search(node.op) or not _trains(node) or len(made.graph.inputs[name]) < 5:
             continue
-        averages = [assigned(whole, output(name, number))[0] for number in (1, 2)]
-        if None in averages:
-            averages = _beside(whole, name) or averages
-        if None not in averages:
+        assigns = [assigned(whole, output(name, number))[0] for number in (1, 2)]
+        averages = [each for each in assigns if each is not None]
+        if len(averages) < len(assigns):
+            averages = _beside(whole, name) or []
+        if averages:
             inputs = (*made.graph.inputs[name][:3], *averages)
             replaced[name] = node._replace(inputs=inputs).with_attribute("is_training", truth_value(False))
             added |= {each: whole.nodes[each] for each in averages}
@@ -109,7 +110,7 @@ def _freeze_spelled(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
             read, more = _shaped_as(made, whole, average, used[-1])
             redirected[used[-1]] = read
             changed.append(average.rpartition("/")[0].partition("/moments")[0] or average)
-            added |= more | {average: whole.nodes[average]}
+            added |= {**more, average: whole.nodes[average]}
     return made.rewired(redirected, added=added.values()), changed
 
 

@@ -45,7 +45,7 @@ class Source(NamedTuple):
     @property
     def is_image(self) -> bool:
         """Rank 4 with a number of channels that pictures have."""
-        return len(self.shape or ()) == 4 and self.shape[3] in (1, 3, 4, None)
+        return self.shape is not None and len(self.shape) == 4 and self.shape[3] in (1, 3, 4, None)
 
     @property
     def rank(self) -> tuple[bool, ...]:

@@ -23,7 +23,7 @@ def facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, check
 def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, checkpoint: str) -> list[tuple[str, str]]:
     name = Path(file.path).name
     wrote = f", TensorFlow {file.tensorflow}" if file.tensorflow else ""
-    on_the_way = f", {len(found.net.graph.nodes):,} of them on the way" if found.images else ""
+    on_the_way = f", {len(found.net.graph.nodes):,} of them on the way" if found.images and found.net else ""
     rows = [("graph", f"{name}: {KINDS[file.kind]}{wrote}, {found.operations:,} operations{on_the_way}")]
     if found.images:
         freed = "; batch size freed" if found.changes.any_batch else ""
@@ -63,7 +63,7 @@ def variable_rows(found: Analysis, saved: Collection[str] | None) -> list[dict[s
     """The variables of the net; with a checkpoint, which it has."""
     rows = []
     for each in found.variables:
-        row = {
+        row: dict[str, object] = {
             "variable": each.key,
             "dtype": each.spec.dtype,
             "shape": spelled(each.spec.shape),
@@ -103,7 +103,7 @@ def as_json(file: GraphFile, found: Analysis, saved: Collection[str] | None) -> 
         "format": file.kind,
         "tensorflow": file.tensorflow or None,
         "operations": found.operations,
-        "operations_on_the_way": len(found.net.graph.nodes) if images else None,
+        "operations_on_the_way": len(found.net.graph.nodes) if images and found.net else None,
         "images": {"tensor": images.tensor, "dtype": images.dtype, "shape": images.shape} if images else None,
         "features": {"tensor": found.features, "values": found.width} if found.features else None,
         "logits": {"tensor": found.logits, "classes": found.classes} if found.logits else None,

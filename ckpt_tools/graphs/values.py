@@ -5,13 +5,14 @@ Only what is asked for is computed, and only where every array is small: a stran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ..dtypes import numpy_dtype
 from ..errors import CheckpointError
 from ..formats.constants import constant_spec, constant_value
-from ..formats.nodes import Node
+from ..formats.nodes import Node, is_known
 from .graph import Graph, node_of, output_of
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Values:
         if shape is None or (node.op != "Rank" and None in shape):
             return None
         dtype = numpy_dtype(node.dtype("out_type") or "int32")
-        values = {"Shape": shape, "Size": int(np.prod(shape)) if None not in shape else 0, "Rank": len(shape)}
+        values = {"Shape": shape, "Size": math.prod(shape) if is_known(shape) else 0, "Rank": len(shape)}
         return np.asarray(values[node.op], dtype)
 
 
@@ -146,7 +147,7 @@ def _range(node: Node, first: np.ndarray, limit: np.ndarray, step: np.ndarray) -
 
     if abs(limit - first) > MOST * abs(step):
         raise ValueError
-    return np.arange(first, limit, step)
+    return np.arange(first.item(), limit.item(), step.item(), dtype=first.dtype)
 
 
 def _gather(node: Node, value: np.ndarray, indices: np.ndarray, axis: np.ndarray | None = None) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..errors import CheckpointError
 from ..formats.constants import constant_spec, constant_value
 from ..formats.graph_file import GraphFile
-from ..formats.nodes import Node, attribute, shape_value, type_value
+from ..formats.nodes import Node, attribute, is_known, shape_value, type_value
 from ..formats.proto import fields, message, text
 from ..kinds import kinds
 from ..tensors import Spec
@@ -73,7 +73,7 @@ def variables_of(
         node = graph.nodes[name]
         if node.op in VARIABLES:
             shape = node.shape()
-            if shape is None or None in shape:
+            if not is_known(shape):
                 continue
             found.append((name, Spec(node.dtype() or "float32", shape), keys.get(name, name), False))
         elif name in frozen:

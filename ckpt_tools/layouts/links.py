@@ -81,8 +81,8 @@ def _keras(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[
         return
     spec = variables[weights]
     shape = (math.prod(spec.shape[:-1]), spec.shape[-1]) if layer.kind == "dense" else spec.shape
-    names = _named(layer, _KERAS[weights.rpartition("/")[2]], "/")
-    yield Link(layer.kind, weights, names, spec, None, shape, shape)
+    theirs = _named(layer, _KERAS[weights.rpartition("/")[2]], "/")
+    yield Link(layer.kind, weights, theirs, spec, None, shape, shape)
     yield from _biases(layer, scope, _named(layer, _KERAS["biases"], "/"), spec, variables)
 
 

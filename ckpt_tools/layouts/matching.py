@@ -24,9 +24,14 @@ _MOST = 50_000  # tensors; no net of these families has a tenth of it, optimizer
 class Net(Protocol):
     """What is needed of a net; `ckpt_tools.nets.net.Net` is one."""
 
-    name: str
-    title: str
-    scope: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def scope(self) -> str: ...
 
     def variables(self, num_classes: int | None) -> tuple[Variable, ...]: ...
 
@@ -165,8 +170,8 @@ def _by_place(grouped: Iterable[str], layers: Sequence[Layer]) -> dict[str, str]
     for layer in layers:
         places.setdefault(CLASSES[layer.kind], []).append(layer.theirs)
     renamed = {}
-    for layer in grouped:
-        found = re.fullmatch(r"(?:.*/)?layers/(\w+?)(?:_(\d+))?", layer)
+    for name in grouped:
+        found = re.fullmatch(r"(?:.*/)?layers/(\w+?)(?:_(\d+))?", name)
         if found and int(found[2] or 0) < len(places.get(found[1], ())):
-            renamed[layer] = places[found[1]][int(found[2] or 0)]
+            renamed[name] = places[found[1]][int(found[2] or 0)]
     return renamed

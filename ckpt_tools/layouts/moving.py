@@ -56,6 +56,7 @@ def as_source(foreign: Foreign, tensors: Tensors) -> tuple[Tensors, Origin]:
     folded = {link.ours: source for source, link in foreign.found.items() if link.folds}
     found, into, left = {}, [], []
     for row in surgery.rows:
+        assert row.before is not None  # nothing is new here
         if row.after is not None:
             how = _FOLDS.sub(lambda part: f"{part[1]} {folded[part[2]]}", row.detail)
             found[row.name] = InFile(row.source, row.before, how, _folded(row.detail))
@@ -86,8 +87,9 @@ def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = Fals
     missing = [n for n, variable in variables.items() if n not in there and variable.role in ("backbone", "statistic")]
     if missing:
         raise SelectionError(f"{len(missing)} variables of {net.title} are not there, such as {missing[0]}")
-    operations, notes = [], []
-    axes = {name: variables[name].class_axis for name in there if variables[name].class_axis is not None}
+    operations: list[Operation] = []
+    notes = []
+    axes = {name: axis for name in there if (axis := variables[name].class_axis) is not None}
     if not background and {there[name].shape[axis] for name, axis in axes.items()} == {BACKGROUND}:
         operations.append(Background("drop", tuple(f"/{name}" for name in axes)))
         there |= {name: _one_less(there[name], axis) for name, axis in axes.items()}

@@ -88,7 +88,7 @@ def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
 
 def _expanded(lines: Iterator[list[str]]) -> Iterator[list[str]]:
     """The lines with every `each` written out."""
-    loops: list[list[dict[str, object]]] = []
+    loops: list[list[dict[str, int | str]]] = []
     held: list[list[str]] = []
     for words in lines:
         if words[0] == "each":
@@ -104,7 +104,7 @@ def _expanded(lines: Iterator[list[str]]) -> Iterator[list[str]]:
             yield words
 
 
-def _values(definitions: Sequence[str]) -> list[dict[str, object]]:
+def _values(definitions: Sequence[str]) -> list[dict[str, int | str]]:
     """The values that the variables of one `each` take side by side."""
     columns = {name: _sequence(text) for name, text in (each.split("=") for each in definitions)}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=False)]
@@ -125,9 +125,9 @@ def _sequence(text: str) -> Iterator[object]:
     return iter(int(word) if word.isdigit() else word for word in text.split(","))
 
 
-def _filled(word: str, known: Mapping[str, object]) -> str:
+def _filled(word: str, known: Mapping[str, int | str]) -> str:
     def value(found: re.Match) -> str:
         held = known[found[1]]
-        return str(held + int(found[2])) if found[2] else str(held)
+        return str(int(held) + int(found[2])) if found[2] else str(held)
 
     return re.sub(r"\{(\w)([+-]\d+)?\}", value, word)

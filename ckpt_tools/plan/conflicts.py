@@ -94,9 +94,10 @@ def _with_batch_norm(filters: Sequence[str], wanted: Iterable[str]) -> list[str]
 def _class_map_advice(names: Sequence[str], wanted: Mapping[str, Variable], source: Mapping[str, Spec]) -> str:
     """How to keep classes. Of a background class only where ImageNet's 1000 classes meet the 1001 of slim's files."""
     axis, new = wanted[names[0]].class_axis, wanted[names[0]].spec
-    old = source[names[0]].shape[axis] if names[0] in source else 0
-    if (old, new.shape[axis]) == (1001, 1000):
+    old = source.get(names[0])
+    classes = (old.shape[axis], new.shape[axis]) if old and axis is not None else None
+    if classes == (1001, 1000):
         return "--class-map 1-1000 leaves the background class (number 0) out and keeps the others."
-    if (old, new.shape[axis]) == (1000, 1001):
+    if classes == (1000, 1001):
         return "--class-map _,0-999 puts a background class in front and keeps the others."
     return "--labels-of-source FILE keeps classes by name, --class-map by number."

@@ -13,7 +13,7 @@ net/logits/weights, unused, --exclude logits
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..adaptation import Adaptation, channels, classes
@@ -45,6 +45,10 @@ class _Decision(NamedTuple):
     row: Row
     adaptation: Adaptation | Fold | None = None
     misfit: Misfit | None = None
+
+
+_MakeRow = Callable[[str, str, str], Row]  # of action, rule and reason
+_MakeMisfit = Callable[[str, str], _Decision]  # of kind and reason
 
 
 def make_plan(
@@ -199,7 +203,9 @@ def _decide(
 _WHY_AUXILIARY = "not part of the trained graph, written so that stock slim code loads the file"
 
 
-def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row, misfit) -> _Decision:
+def _reshape(
+    variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row: _MakeRow, misfit: _MakeMisfit
+) -> _Decision:
     """A variable whose shape in the checkpoint is another one, or whose classes are mapped."""
     ours, theirs = variable.spec.shape, spec.shape
     sizes = f"net {list(ours)}, checkpoint {list(theirs)}"
@@ -210,7 +216,7 @@ def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row,
     if axis is not None and _differ_on(axis, ours, theirs):
         if rules.class_map is None:
             return misfit("classes", f"{sizes}, class axis{not_covered}")
-        return _map_classes(variable, spec, rules.class_map, row, misfit)
+        return _map_classes(axis, ours[axis], theirs[axis], rules.class_map, row, misfit)
     if len(ours) == len(theirs) == 4 and _differ_on(2, ours, theirs) and variable.role == "backbone":
         if variable.name.endswith(("/depthwise_weights", "/pointwise_weights")):
             # Each input channel has outputs of its own, which the pointwise convolution weighs one by one.
@@ -224,8 +230,9 @@ def _reshape(variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row,
     return misfit("shape", f"{sizes}{not_covered}")
 
 
-def _map_classes(variable: Variable, spec: Spec, class_map: Sequence[int | None], row, misfit) -> _Decision:
-    new, old = variable.spec.shape[variable.class_axis], spec.shape[variable.class_axis]
+def _map_classes(
+    axis: int, new: int, old: int, class_map: Sequence[int | None], row: _MakeRow, misfit: _MakeMisfit
+) -> _Decision:
     if len(class_map) != new:
         return misfit("class map", f"--class-map has {len(class_map)} classes, the net {new}")
     beyond = [taken for taken in class_map if taken is not None and taken >= old]
@@ -233,7 +240,7 @@ def _map_classes(variable: Variable, spec: Spec, class_map: Sequence[int | None]
         return misfit("class map", f"--class-map takes class {beyond[0]}, the checkpoint has 0 to {old - 1}")
     kept = sum(taken is not None for taken in class_map)
     reason = f"{kept} of {new} classes taken from the checkpoint's {old}" + (", the others initialised" * (kept < new))
-    return _Decision(row("adapt", "--class-map", reason), classes(variable.class_axis, class_map))
+    return _Decision(row("adapt", "--class-map", reason), classes(axis, class_map))
 
 
 def _differ_on(axis: int, ours: Sequence[int], theirs: Sequence[int]) -> bool:
@@ -250,7 +257,8 @@ def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms
     made = []
     for decision in decided:
         row = decision.row
-        if row.name in lost and (row.action == "init" or decision.misfit.kind == "missing"):
+        missing = decision.misfit is not None and decision.misfit.kind == "missing"
+        if row.name in lost and (row.action == "init" or missing):
             why = f"{row.rule or row.reason}, but the weights of this batch norm are restored"
             row = row._replace(action="conflict", reason=why)
             decision = _Decision(row, misfit=Misfit("statistics", row.name))
@@ -260,9 +268,9 @@ def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms
 
 def _fold(decision: _Decision, fold: Fold | None) -> _Decision:
     """The decision, with what is folded into the variable before anything else happens to it."""
-    if fold is None:
-        return decision
     row, before = decision.row, decision.adaptation
+    if fold is None or isinstance(before, Fold):
+        return decision
     reason = f"{fold}; {row.reason}" if before else str(fold)
     row = row._replace(action="adapt", rule=f"--fold, {row.rule}" if before else "--fold", reason=reason)
     return _Decision(row, fold._replace(then=before))
@@ -303,7 +311,7 @@ def _carried(unused: Sequence[Row], decided: Sequence[_Decision], stays: Collect
     changing = {row.name for row, _, _ in decided if row.trainable or row.action == "init"}
     kind_of = kinds(
         {row.name: Spec(row.dtype, row.source_shape) for row, _, _ in decided if row.source_shape}
-        | {row.name: Spec(row.dtype, row.source_shape) for row in unused}
+        | {row.name: row.spec for row in unused}
     )
     made = []
     for row in unused:

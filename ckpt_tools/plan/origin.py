@@ -52,7 +52,7 @@ class Origin(NamedTuple):
 
     def row(self, row: Row) -> Row:
         """A row of a plan of the tensors under slim's names, as it is of the file."""
-        found = self.tensors.get(row.source)
+        found = self.tensors.get(row.source) if row.source else None
         if found is None or row.rule == PART:
             return row
         named = row._replace(source=found.name, source_shape=found.spec.shape)

@@ -55,6 +55,12 @@ class Row(NamedTuple):
     rule: str
     reason: str
 
+    @property
+    def spec(self) -> Spec:
+        """The variable's; of what no variable uses, the tensor's."""
+        shape = self.source_shape if self.target_shape is None else self.target_shape
+        return Spec(self.dtype, shape or ())
+
 
 class Conflict(NamedTuple):
     """Why a plan cannot be executed: one cause, everything it concerns, and what to type."""
@@ -92,8 +98,8 @@ class Plan:
             "unused": len(self.rows) - len(net) - carried,
             "conflicts": len(self.conflicts),
             "trainable_variables": sum(row.trainable for row in net),
-            "trainable_parameters": sum(Spec(row.dtype, row.target_shape).parameters for row in net if row.trainable),
-            "parameters": sum(Spec(row.dtype, row.target_shape).parameters for row in net),
+            "trainable_parameters": sum(row.spec.parameters for row in net if row.trainable),
+            "parameters": sum(row.spec.parameters for row in net),
         }
 
     @property

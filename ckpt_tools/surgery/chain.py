@@ -43,7 +43,8 @@ class Surgery:
             lost = {moved.get(name, name): loss for name, loss in lost.items()}
             for name, loss in edit.losses.items():
                 before = lost.get(name, Loss(overflow=0, underflow=0))
-                lost[name] = Loss(**{kind: before[kind] + loss[kind] for kind in before})
+                overflow, underflow = before["overflow"] + loss["overflow"], before["underflow"] + loss["underflow"]
+                lost[name] = Loss(overflow=overflow, underflow=underflow)
         return {name: loss for name, loss in lost.items() if name in self.tensors}
 
     @cached_property

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError, nearest
 from ..folding import FOLDED, foldable
 from ..folding import Fold as Change
 from ..tensors import Tensors
 from .operation import Edit, Operation, Row, chosen, kinds_of, with_values
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _FEW = 3
 
@@ -90,7 +93,7 @@ def _folded(changes: Mapping[str, Change]) -> dict[str, list[str]]:
     return found
 
 
-def _change(change: Change, tensors: Tensors):
+def _change(change: Change, tensors: Tensors) -> Callable[[np.ndarray], np.ndarray]:
     return lambda values: change.apply(values, lambda name: tensors[name].load())
 
 

@@ -29,7 +29,7 @@ def follow(tensors: Tensors, rows: Sequence[Row]) -> Edit | None:
     def change(graph: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        return np.array(rekeyed(graph[()], moved), object)
+        return np.array(rekeyed(graph.item(), moved), object)
 
     graph = tensors[GRAPH_KEY]
     gone = sum(new is None for new in moved.values())

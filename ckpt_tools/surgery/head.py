@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..adaptation import Adaptation, channels, class_map_of_labels, classes
@@ -82,7 +83,7 @@ class HeadResize(Operation):
                 hint = "; does it leave out the background class?" if len(self.labels_from) == old - 1 else ""
                 raise RecipeError(f"the head has {old} classes, labels_from has {len(self.labels_from)}{hint}")
             return class_map_of_labels(self.labels_to, self.labels_from)
-        return self.class_map or (None,) * self.classes
+        return self.class_map or (None,) * (self.classes or 0)
 
     def _start(self, name: str, spec: Spec) -> np.ndarray:
         import numpy as np
@@ -237,16 +238,16 @@ def _adapted(
     changed, rows = {}, []
     for name, kind in found.items():
         variable = kind.of if kind.kind in ("slot", "average") else name
-        if variable not in adaptations:
+        if variable is None or variable not in adaptations:
             continue
         tensor, adaptation = tensors[name], adaptations[variable]
         # A slot of another shape (a scalar, a factored second moment) has no axis that we know how to change.
         if name != variable and tensor.spec.shape != tensors[variable].spec.shape:
             continue
         if kind.kind == "slot":
-            changed[name] = _slot(tensor, adaptation, SLOT_STARTS.get(kind.slot, 0.0))
+            changed[name] = _slot(tensor, adaptation, SLOT_STARTS.get(kind.slot or "", 0.0))
         else:
-            changed[name] = _adapted_tensor(tensor, adaptation, lambda spec, v=variable: start(v, spec))
+            changed[name] = _adapted_tensor(tensor, adaptation, partial(start, variable))
         rows.append(Row(name, command, name, tensor.spec, changed[name].spec, _said(adaptation, kind, tensor.spec)))
     return Edit(replaced(tensors, changed), tuple(rows))
 

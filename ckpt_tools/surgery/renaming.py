@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from ..errors import RecipeError, nearest
 from ..formats.object_graph import GRAPH_KEY
+from ..kinds import Kind
 from ..names import did_you_mean
 from ..renames import Rename as Rule
 from ..tensors import Tensor, Tensors
@@ -72,8 +73,8 @@ class Rename(Operation):
         specs = tensors.specs()
         rows = tuple(Row(new, "rename", name, specs[name], specs[name]) for name, new in kept.items() if new != name)
         keys = {kept[name]: key for name, key in tensors.stored_names.items()}
-        renamed = Tensors(((kept[name], tensor) for name, tensor in tensors.items()), keys)
-        return Edit(renamed, rows, tuple(problems))
+        made = Tensors(((kept[name], tensor) for name, tensor in tensors.items()), keys)
+        return Edit(made, rows, tuple(problems))
 
 
 def _check_rule(old: str, new: str) -> None:
@@ -177,7 +178,7 @@ class Strip(Operation):
         return _without(tensors, set(details), action="strip", details=details)
 
 
-def _belongs(kind) -> str:
+def _belongs(kind: Kind) -> str:
     return f"{kind.kind} of {kind.of}" if kind.of else kind.kind
 
 

@@ -24,6 +24,8 @@ _BLOCK = 1 << 20  # elements of a constant that are in memory
 class _ByPattern(Operation):
     """An operation that does the same to every selected tensor: a new shape, and how values get there."""
 
+    select: tuple[str, ...]
+
     def edit(self, tensors: Tensors) -> Edit:
         names, problems = chosen(tensors, self.select, self.command)
         changed, rows, wrong = {}, [], list(problems)
@@ -61,7 +63,6 @@ class Reshape(_ByPattern):
     VGG's fc6 as a convolution becomes a matrix by `Reshape(("fc6/weights",), (-1, 4096))`.
     """
 
-    select: tuple[str, ...]
     shape: tuple[int, ...]
     command: ClassVar[str] = "reshape"
     keeps_same_shape: ClassVar[bool] = True
@@ -89,7 +90,6 @@ class Transpose(_ByPattern):
     A PyTorch convolution (out, in, height, width) becomes TensorFlow's (height, width, in, out) by axes (2, 3, 1, 0).
     """
 
-    select: tuple[str, ...]
     axes: tuple[int, ...] = ()
     command: ClassVar[str] = "transpose"
     short: ClassVar[str] = "select"
@@ -111,7 +111,6 @@ class SliceOf(_ByPattern):
     More than the axis holds is an error, not cut off silently.
     """
 
-    select: tuple[str, ...]
     start: int = 0
     stop: int | None = None
     axis: int = -1
@@ -138,7 +137,6 @@ class SliceOf(_ByPattern):
 class Pad(_ByPattern):
     """Adds `before` and `after` elements of `value` at the two ends of one axis."""
 
-    select: tuple[str, ...]
     before: int = 0
     after: int = 0
     axis: int = -1
@@ -152,7 +150,7 @@ class Pad(_ByPattern):
 
     def edit(self, tensors: Tensors) -> Edit:
         edit = super().edit(tensors)
-        specs = {row.name: row.before for row in edit.rows}
+        specs = {row.name: row.before for row in edit.rows if row.before}
         return replace(edit, problems=edit.problems + _not_held(self.command, specs, self.value))
 
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:

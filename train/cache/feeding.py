@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -36,6 +36,12 @@ class Graph(NamedTuple):
     known: Known | None
     table: Table | None = None
 
+    @property
+    def pipelines(self) -> tuple[Pipeline, Pipeline]:
+        """Those of training and validation batches, of a graph that reads images."""
+        assert self.training is not None and self.validation is not None
+        return self.training, self.validation
+
     def transfer(self, job: Job, planned: Tensors) -> Transfer | str:
         """What is cached of this graph, or the reason why nothing is."""
         return self.known.transfer(self.model, self.table) if self.known else plan_transfer(job, self.model, planned)
@@ -48,13 +54,18 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     train = job.data.train
     images = len(train) if job.data.many else None
     weights = class_weights(options.class_weights, job.data.labels, train.counts(job.classes), images)
-    common = {"num_classes": job.classes, "head": job.head, "class_weights": weights, "placement": placement}
+    common: dict[str, Any] = {
+        "num_classes": job.classes,
+        "head": job.head,
+        "class_weights": weights,
+        "placement": placement,
+    }
     known = recall(job, placement)
     if known:
         table = known.table(placement)
         model = build_model(job.net, job.plan, options, features=known.channels, table=table, **common)
         return Graph(model, None, None, known, table)
-    how = {"batch_size": options.batch_size, "unreadable": unreadable}
+    how: dict[str, Any] = {"batch_size": options.batch_size, "unreadable": unreadable}
     training = make_batches(
         train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
     )  # fmt: skip

@@ -117,7 +117,7 @@ def _is_auxiliary(job: Job, name: str) -> bool:
 
 
 def _note(job: Job) -> Path:
-    facts = [job.net.identity, job.preprocessing.image_size, job.frozen_in, 1]
+    facts = [job.net.identity, job.pixels.image_size, job.frozen_in, 1]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     return Path(job.options.cache_dir or default_folder()) / "frontiers" / f"{name}.json"
 

@@ -17,8 +17,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,6 +160,10 @@ class Rows:
 
     def __init__(self, cache: TransferCache) -> None:
         self.cache = cache
+        self._forget()
+
+    def _forget(self) -> None:
+        """Back to nothing parsed."""
         self._newest: dict[bytes, int] = {}
         self._sums = np.zeros(0, np.uint32)
         self._whole: dict[int, bool] = {}
@@ -171,7 +176,7 @@ class Rows:
         """Parses the records that have come since."""
         first = len(self._sums)
         if self.cache.count() < first:  # somebody has deleted the folder: what is known of it goes
-            self.__init__(self.cache)
+            self._forget()
             first = 0
         new = self.cache.records(first)
         self._newest.update((record, first + i) for i, record in enumerate(new["image"].tolist()))
@@ -227,13 +232,13 @@ def parse_size(text: str) -> float:
     1500000000.0
     """
     found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
-    try:
-        return float(found[1]) * _UNITS[found[2].upper()]
-    except (TypeError, ValueError):
-        raise RecipeError(f"{text!r} is no size", advice="Write 10GB or 500MB.") from None
+    with suppress(ValueError):
+        if found:
+            return float(found[1]) * _UNITS[found[2].upper()]
+    raise RecipeError(f"{text!r} is no size", advice="Write 10GB or 500MB.")
 
 
-def _write(file: object, data: bytes) -> None:
+def _write(file: RawIOBase, data: bytes) -> None:
     """All of `data`: an unbuffered file may take less at once."""
     view = memoryview(data)
     while view:

@@ -7,7 +7,7 @@ the cache lacks; `Cached` stands where a `Pipeline` would, and yields the very b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -133,7 +133,7 @@ def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequen
     facts = {
         "net": job.net.identity,
         "variables": lookup_of(job).weights(job.phase, planned, variables),
-        "preprocessing": job.preprocessing.plain.as_dict(),
+        "preprocessing": job.pixels.plain.as_dict(),
         **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),
     }
     return open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
@@ -148,8 +148,8 @@ def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
         names = tuple(digest + own for digest in examples.digested(lambda digest: digest + own not in rows))
         return View(examples, number, names, rows.find(names))
 
-    how, rows = job.preprocessing, lookup_of(job).rows(cache)
-    numbers = range(how.copies) if how.copies else [None]
+    how, rows = job.pixels, lookup_of(job).rows(cache)
+    numbers: Iterable[int | None] = range(how.copies) if how.copies else [None]
     return (*(view(job.data.train, number) for number in numbers), view(job.data.validation, None))
 
 

@@ -131,7 +131,8 @@ def texts(array: np.ndarray) -> list[str]:
 def array_images(path: Path) -> Examples:
     """The images of an .npz, with labels or without; none has a class. Raises DataError where it holds none."""
     arrays = _load(path)
-    keys = [key for key in ("images", "x") if key in arrays][:1] or [
+    usual: list[str] = ["images", "x"]
+    keys = [key for key in usual if key in arrays][:1] or [
         key for key in arrays if said_by(key).split and said_by(key).rest in ((), ("x",))
     ]
     if not keys:

@@ -48,7 +48,7 @@ def parse_steps(texts: Sequence[str]) -> tuple[Step, ...]:
     for text in (part.strip() for joined in texts for part in joined.split(",")):
         found = re.fullmatch(r"(\w+)(?:\(([\d.]+)\))?", text)
         name = {"color": "colour", "rotate": "rotation"}.get(found[1], found[1]) if found else text
-        if name not in STEPS:
+        if found is None or name not in STEPS:
             raise RecipeError(
                 f"no augmentation {text!r}{nearest(name, STEPS)}", advice=f"There are {', '.join(STEPS)}."
             )

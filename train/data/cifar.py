@@ -143,7 +143,8 @@ def _archive(root: Path) -> dict:
     """Name -> a function that reads it. Nothing is unpacked on disk."""
     try:
         with tarfile.open(root) as archive:
-            held = {Path(m.name).name: archive.extractfile(m).read() for m in archive.getmembers() if m.isfile()}
+            files = {Path(m.name).name: archive.extractfile(m) for m in archive.getmembers() if m.isfile()}
+            held = {name: file.read() for name, file in files.items() if file}
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"the archive cannot be read: {error}", path=root) from None
     return {name: lambda data=data: data for name, data in held.items()}
@@ -163,6 +164,7 @@ def _batch(
 ) -> tuple[np.ndarray, np.ndarray, Sequence[object]]:
     """Labels [n], rows uint8 [n, ROW] and names of the examples of a file."""
     key, count, _, _ = which.labels[kind]
+    names: Sequence[object]
     if name.endswith(".bin"):
         before = len(which.labels)
         if len(data) % (ROW + before) or not data:

@@ -97,7 +97,7 @@ def digest_of(example: bytes | np.ndarray) -> str:
     """32 hex digits of an example's bytes, and of the shape of an array."""
     shape = b"" if isinstance(example, bytes) else f"{example.dtype}{example.shape}".encode()
     found = hashlib.blake2b(shape, digest_size=16)
-    found.update(example if isinstance(example, bytes) else np.ascontiguousarray(example))
+    found.update(example if isinstance(example, bytes) else example.tobytes())
     return found.hexdigest()
 
 
@@ -143,8 +143,10 @@ def in_splits(
     some = next(iter(parts.values()), EMPTY)
     none = some.take([])  # of as many labels as the others
     train, validation = parts.get("train", none), parts.get("validation", none)
-    kept = {"notes": tuple(notes), "photos": photos, "turned": turned}
-    return DataSet(tuple(labels), train, validation, parts.get("test"), kind, str(path), **kept)
+    test = parts.get("test")
+    return DataSet(
+        tuple(labels), train, validation, test, kind, str(path), notes=tuple(notes), photos=photos, turned=turned
+    )
 
 
 def join(parts: Sequence[Examples]) -> Examples:
@@ -176,7 +178,7 @@ def divide(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Ex
     validation: list[int] = []
     strata = rarest(examples.label_ids)
     for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
+        members = np.flatnonzero(strata == stratum).tolist()
         ranked = sorted(members, key=lambda i: hashlib.sha1(f"{seed}/{examples.names[i]}".encode()).digest())
         count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
         validation.extend(ranked[:count])
@@ -215,7 +217,7 @@ def label_text(label: np.ndarray, labels: Sequence[str]) -> str:
     >>> label_text(np.array([1, 0, 1]), ["cat", "dog", "hat"]), label_text(np.int32(1), ["cat", "dog"])
     ('cat|hat', 'dog')
     """
-    return labels[label] if label.ndim == 0 else SEPARATOR.join(labels[i] for i in np.flatnonzero(label))
+    return labels[int(label)] if label.ndim == 0 else SEPARATOR.join(labels[i] for i in np.flatnonzero(label).tolist())
 
 
 def checked(data: DataSet) -> DataSet:

@@ -61,7 +61,7 @@ def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
         elif strangers:
             raise DataError(f"no training images for {named('class', strangers)}", path=folder)
         else:
-            found[split] = photos.list(folder, labels)
+            found[split] = photos.below(folder, labels)
             photos.look_beside(folder)
     if home not in folders.values():
         photos.look_beside(home)
@@ -203,7 +203,7 @@ def ordered_labels(folders: Sequence[str], names: Mapping[int, str] | None) -> d
         sides = [f"only in the labels file: {', '.join(missing)}"] if missing else []
         sides += [f"only as folders: {', '.join(extra)}"] if extra else []
         raise DataError(f"the labels file and the class folders disagree; {'; '.join(sides)}")
-    return dict(listed)
+    return {folder: label for folder, label in listed if folder is not None}
 
 
 # --- the photos ----------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class _Photos:
     def _shown(self, file: Path) -> str:
         return writable(file.relative_to(self._root))
 
-    def list(self, folder: Path, labels: Mapping[str, str]) -> Examples:
+    def below(self, folder: Path, labels: Mapping[str, str]) -> Examples:
         """Every image below the class folders in `folder`."""
         files: list[Path] = []
         ids: list[int] = []

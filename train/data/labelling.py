@@ -6,7 +6,7 @@ What the data and a file say must agree: neither wins in silence. Names are comp
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,10 +71,10 @@ def numbered(values: Sequence[int] | Sequence[str], called: Names | None) -> tup
     >>> numbered([1, 5, 1], Names("labels.txt", {0: "background", 1: "daisy", 5: "rose"}))
     (('daisy', 'rose'), array([0, 1, 0], dtype=int32))
     """
-    found, inverse = np.unique(np.asarray(values), return_inverse=True)
-    found = found.tolist() if len(values) else []
+    different, inverse = np.unique(np.asarray(values), return_inverse=True)
+    found: list[Any] = different.tolist() if len(values) else []
     if called is None:
-        order = sorted_names(found) if found and isinstance(found[0], str) else found
+        order: list[Any] = sorted_names(found) if found and isinstance(found[0], str) else found
         labels = tuple(map(str, order))
     else:
         by_name = {name: i for i, name in called.of.items()}
@@ -99,7 +99,8 @@ def several(
     >>> several([["cat", "hat"], [], ["hat"]], None)[1].tolist()
     [[1, 1], [0, 0], [0, 1]]
     """
-    labels, classes = numbered([label for each in values for label in each], called)
+    flat: list[Any] = [label for each in values for label in each]
+    labels, classes = numbered(flat, called)
     found = np.zeros((len(values), len(labels)), np.uint8)
     found[np.repeat(np.arange(len(values)), [len(each) for each in values]), classes] = 1
     return labels, found

@@ -112,7 +112,7 @@ def read_tables(
     values = [marks[i][1] for i in chosen]
     try:
         called = agreed(own, called)
-        labels, ids = several(values, called) if many else numbered(only_labels(values, shown), called)
+        classes, ids = several(values, called) if many else numbered(only_labels(values, shown), called)
     except DataError as error:
         raise error.at(path=next(iter(tables.values()))) from None
     splits = _splits(shown, [marks[i][0] for i in chosen])
@@ -122,7 +122,7 @@ def read_tables(
     parts = {
         split: every.take([i for i, said in enumerate(splits) if said == split]) for split in dict.fromkeys(splits)
     }
-    return in_splits(labels, parts, "csv", root, notes, turned=images.turned(chosen))
+    return in_splits(classes, parts, "csv", root, notes, turned=images.turned(chosen))
 
 
 def names_of(tables: Mapping[str, Path]) -> list[str]:
@@ -134,8 +134,9 @@ def _splits(names: Sequence[str], said: Sequence[str]) -> list[str]:
     """The split of each image: what a table said, else its folder, if these are splits; "train" without either."""
     if any(said):
         return [split or "train" for split in said]
-    folders = [split_of(name.split("/")[0]) for name in names]
-    return folders if len(set(folders)) > 1 and "train" in folders and None not in folders else ["train"] * len(names)
+    folders = [split for name in names if (split := split_of(name.split("/")[0]))]
+    known = len(folders) == len(names) and len(set(folders)) > 1 and "train" in folders
+    return folders if known else ["train"] * len(names)
 
 
 # --- the images of the folder --------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ def _file_column(table: Table, images: Images) -> tuple[int, int]:
         shown = ", ".join(table.rows[min(1, len(table.rows) - 1)][:3])
         fact = f"no column names images of the folder, which has {len(images.files):,}; its second row is {shown}"
         raise DataError(fact, advice="--data names the folder that they lie in.")
-    return max(found, key=found.get)
+    return max(found, key=found.__getitem__)
 
 
 def _split_column(table: Table, files: int) -> tuple[list[str], int | None]:
@@ -276,8 +277,9 @@ def _split_column(table: Table, files: int) -> tuple[list[str], int | None]:
         if plain in FLAGS and {cell.casefold() for cell in cells} <= {*TRUE, *FALSE}:
             return [FLAGS[plain] if cell.casefold() in TRUE else "train" for cell in cells], number
         said = [split_of(cell) for cell in cells]
-        if all(said):
-            return said, number
+        splits = [split for split in said if split]
+        if len(splits) == len(said):
+            return splits, number
         if any(said):
             wrong = cells[said.index(None)]
             raise DataError(f"column {name} says {wrong!r}", advice="It can say train, validation or test.")

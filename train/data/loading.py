@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,7 +172,7 @@ def with_vectors(data: DataSet) -> DataSet:
             None if part is None else replace(part, label_ids=np.eye(len(data.labels), dtype=np.uint8)[part.label_ids])
         )
 
-    parts = {split: vectors(getattr(data, split)) for split in ("train", "validation", "test")}
+    parts: dict[str, Any] = {split: vectors(getattr(data, split)) for split in ("train", "validation", "test")}
     return replace(data, **parts)
 
 

@@ -68,12 +68,13 @@ def read_idx(root: Path, found: dict[str, Files], names: Names | None = None, gi
     published, notes = _published(name, files, arrays)
     own = agreed(published, names)
     labels, classes = numbered(ids.tolist(), agreed(own, given))
-    parts, start = {}, 0
+    made: dict[str, Examples] = {}
+    start = 0
     for split, (images, _) in arrays.items():
         images = images.transpose(0, 2, 1) if "emnist" in name.casefold() and images.ndim == 3 else images
-        parts[split] = _examples(split, images, classes[start : start + len(images)])
+        made[split] = _examples(split, images, classes[start : start + len(images)])
         start += len(images)
-    return in_splits(labels, parts, "mnist", root, notes)
+    return in_splits(labels, made, "mnist", root, notes)
 
 
 def _published(

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import RecipeError
 from ..options.styles import numbers, style_problem
@@ -87,7 +87,7 @@ class Preprocessing:
         return epoch if self.copies is None else epoch % self.copies
 
 
-def from_dict(stored: Mapping[str, object]) -> Preprocessing:
+def from_dict(stored: Mapping[str, Any]) -> Preprocessing:
     """Reads what `as_dict` wrote. Raises RecipeError for a key that is not known."""
     unknown = sorted(set(stored) - set(Preprocessing.__dataclass_fields__))
     if unknown:
@@ -127,6 +127,12 @@ def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
     return tf.slice(larger, tf.stack([top, left, 0]), [how.image_size, how.image_size, 3])
 
 
+def _means_and_divisor(style: str) -> tuple[tuple[float, ...], float]:
+    found = _NUMBERS.get(style) or numbers(style)
+    assert found is not None  # a style was checked when its description was made
+    return found
+
+
 def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
     """`pixels` float32 [..., 3] in 0..1 become the values that the net expects, [..., 3] or grey [..., 1]."""
     import tensorflow as tf
@@ -140,7 +146,7 @@ def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
     elif how.style == "cifarnet":
         pixels = tf.image.per_image_standardization(pixels * 255.0)
     elif how.style != "unit":
-        means, divisor = _NUMBERS.get(how.style) or numbers(how.style)
+        means, divisor = _means_and_divisor(how.style)
         pixels = (pixels * 255.0 - tf.constant(means)) / divisor
     if how.channels == "grey":
         return tf.reduce_mean(pixels, axis=-1, keepdims=True)
@@ -168,7 +174,7 @@ def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
     elif how.style == "unit":
         pixels = values * 255.0
     else:
-        means, divisor = _NUMBERS.get(how.style) or numbers(how.style)
+        means, divisor = _means_and_divisor(how.style)
         pixels = values * divisor + (np.mean(means) if how.channels == "grey" else np.array(means, np.float32))
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 

@@ -266,13 +266,13 @@ def records_of(files: Sequence[Path], folder: Path, *, labelled: bool = True) ->
     store, found = None, []
     for file in files:
         with file.open("rb") as opened:
-            packed = opened.read(2) in PACKED
-            start, end = 0, file.stat().st_size
-            if packed:
+            if opened.read(2) in PACKED:
                 store = store or _Store()
                 start, end = store.add(file)
-            source = _Unpacked(file, store) if packed else _Plain(file)
-            walked = _walk(store.file if packed else opened, file, start, end)
+                source: _Unpacked | _Plain = _Unpacked(file, store)
+                walked = _walk(store.file, file, start, end)
+            else:
+                source, walked = _Plain(file), _walk(opened, file, 0, file.stat().st_size)
             for number, (place, data) in enumerate(walked):
                 shown = f"{writable(file.relative_to(folder))}:{number}"
                 found.append(_record(source, place, data, shown, labelled))

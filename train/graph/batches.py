@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -20,7 +21,7 @@ class Pipeline:
             self._iterator = tf.data.make_initializable_iterator(ahead_of(batches, device))
             self._string = self._iterator.string_handle()
 
-    def start(self, session: tf.Session) -> Iterator[tuple[object, ...]]:
+    def start(self, session: tf.Session) -> Iterator[tuple[Any, ...]]:
         """Begins at the first batch. The iterator is endless: the graph raises OutOfRangeError after the last batch."""
         session.run(self._iterator.initializer)
         value = session.run(self._string)

@@ -161,8 +161,11 @@ def wait_for(cluster: Cluster, names: Collection[tuple[str, int]], seconds: floa
 
 def reachable(address: str, timeout: float = 2.0) -> bool:
     """Whether something listens there."""
+    place = _host_and_port(address)
+    if place is None:
+        return False
     try:
-        with socket.create_connection(_host_and_port(address), timeout):
+        with socket.create_connection(place, timeout):
             return True
     except OSError:
         return False

@@ -97,8 +97,9 @@ def parse_devices(text: str, gpus: int) -> tuple[str, ...]:
         numbers = range(max(1, gpus) if text == "all" else int(text))
         names = [(kind, number) for number in numbers]
     else:
-        matches = [_NAME.fullmatch(name.strip()) for name in text.split(",")]
-        if not all(matches):
+        words = text.split(",")
+        matches = [match for word in words if (match := _NAME.fullmatch(word.strip()))]
+        if len(matches) < len(words):
             advice = "Write all, a number, or names such as gpu:0,gpu:1."
             raise RecipeError(f"--devices {text}: names no devices", advice=advice)
         names = [(match[1].upper(), int(match[2])) for match in matches]

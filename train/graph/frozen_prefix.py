@@ -37,7 +37,7 @@ class Frontier(NamedTuple):
     """
 
     tensors: tuple[tf.Tensor, ...]
-    bytes_per_image: int
+    bytes_per_image: float
     work_left: float
     variables: tuple[str, ...]
     work_saved: float

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 
 def hush_tensorflow() -> None:
@@ -32,7 +33,8 @@ def _import_tensorflow() -> ModuleType:
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TensorFlow then asks for tf_keras, and goes on when there is none
     blocked = [name for name in ("sklearn.metrics",) if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(blocked))  # None: ImportError, which tf_slim catches
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(blocked))  # None: ImportError, which tf_slim catches
     try:
         import tensorflow
         import tf_slim  # noqa: F401

@@ -37,16 +37,16 @@ def planned_tensors(
     initializers = initializers or {}
 
     def tensor(row: Row) -> Tensor:
-        spec = Spec(row.dtype, row.target_shape)
+        spec = row.spec
         if row.action in ("restore", "rename", "relayout", "carry"):
-            found = source[row.source]
+            found = source[row.source or row.name]
             if found.spec != spec:
                 raise TrainingError(f"the plan wants {spec}, the source has {found.spec}", tensor=row.name)
             return found
         fresh = lambda: initial_value(row.name, spec, seed, initializers.get(row.name))  # noqa: E731
         if row.action == "init":
             return Tensor(spec, fresh)
-        found = source[row.source]
+        found = source[row.source or row.name]
         adaptation = plan.adaptations.get(row.name)
         read = lambda name: source[name].load()  # noqa: E731
         return Tensor(spec, lambda: convert(found.load(), spec, adaptation, fresh, read))
@@ -161,10 +161,11 @@ def _chunks(tensors: Mapping[str, Tensor]) -> Iterator[Sequence[str]]:
     group: list[str] = []
     size = 0
     for name, tensor in tensors.items():
-        if group and size + tensor.spec.nbytes > CHUNK:
+        nbytes = tensor.spec.nbytes or 0
+        if group and size + nbytes > CHUNK:
             yield group
             group, size = [], 0
         group.append(name)
-        size += tensor.spec.nbytes
+        size += nbytes
     if group:
         yield group

@@ -77,8 +77,8 @@ class Variables:
 
     def remember(self, getter: Callable, name: str, *args: object, **how: object) -> tf.Variable:
         """A custom getter for tf.variable_scope: notes the initializer and makes the variable as it would be made."""
-        if callable(how.get("initializer")):
-            self.initializers.setdefault(name, how["initializer"])
+        if callable(initializer := how.get("initializer")):
+            self.initializers.setdefault(name, initializer)
         return getter(name, *args, **how)
 
 

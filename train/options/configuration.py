@@ -13,10 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...errors import RecipeError, nearest
 from ...formats.storage import is_remote
 from .slim_flags import here
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def option(
@@ -67,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type, only: Collection[
         group = groups[facts["group"]]
         made = group.add_argument(flag(found.name), default=argparse.SUPPRESS, help=text, **how)
         if facts["also"]:
-            hidden = {"dest": made.dest, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+            hidden: dict[str, Any] = {"dest": made.dest, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
             group.add_argument(flag(facts["also"]), **hidden, **how)
 
 
@@ -85,7 +89,7 @@ def from_arguments(kind: type, args: argparse.Namespace) -> typing.Any:
     return kind(**values)
 
 
-def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, object]:
+def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, Any]:
     """Field name -> value from a YAML file whose keys are the flags without `--`.
 
     Raises RecipeError naming the file and the key.
@@ -118,7 +122,7 @@ def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, object]:
     return values
 
 
-def coerce(options: object) -> None:
+def coerce(options: DataclassInstance) -> None:
     """Gives each field of an options object, which is being made, the type that the field has: a Path becomes text, a
     number that is written as text a number, one pattern a tuple of it.
 
@@ -135,7 +139,7 @@ def coerce(options: object) -> None:
         raise RecipeError("; ".join(problems))
 
 
-def to_config(options: object) -> str:
+def to_config(options: DataclassInstance) -> str:
     """YAML that `read_config` reads back: what was set to something else than its default."""
     import yaml
 
@@ -147,7 +151,7 @@ def to_config(options: object) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
-def differences(before: Mapping[str, object], now: object) -> list[str]:
+def differences(before: Mapping[str, object], now: DataclassInstance) -> list[str]:
     """One sentence for each option by which `now` is another run than the one whose config.yaml read as `before`."""
     lines = []
     for found in dataclasses.fields(now):
@@ -163,7 +167,7 @@ def _shown(value: object) -> str:
     return "not given" if value in (None, "") else str(value)
 
 
-def convert(shown: str, value: object, hint: object) -> object:
+def convert(shown: str, value: Any, hint: object) -> Any:
     """`value`, of the command line, of YAML or of Python, as the type that the field has."""
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
     if hint == tuple[str, ...]:
@@ -200,7 +204,7 @@ def problem_with(found: dataclasses.Field, value: object) -> str | None:
     facts, shown = found.metadata, flag(found.name)
     if value is None:
         return None
-    if str(facts["metavar"]).startswith(("DIR", "FILE", "PREFIX")) and found.name != "data" and is_remote(value):
+    if str(facts["metavar"]).startswith(("DIR", "FILE", "PREFIX")) and found.name != "data" and is_remote(str(value)):
         return f"{shown} {value}: must be a name on this machine, not a URL"
     if facts["choices"] and value not in facts["choices"]:
         return f"{shown} {value}: must be one of {', '.join(facts['choices'])}{nearest(str(value), facts['choices'])}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def draw_augmentation(
     def first(chosen: Examples, how: Preprocessing, training: bool) -> dict[str, np.ndarray]:
         unreadable = Unreadable()
         with tf.Graph().as_default(), tf.Session() as session, unreadable.raised():
-            common = {"batch_size": batch_size, "seed": seed, "unreadable": unreadable}
+            common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "unreadable": unreadable}
             batches = make_batches(chosen, how, training=training, **common)
             return session.run(tf.data.make_one_shot_iterator(batches).get_next())
 

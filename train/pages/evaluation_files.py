@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from ..data.examples import label_text
 from ..data.pipeline import decode
 from ..use.evaluation import Evaluation
 from .figures import draw_confusion, draw_photos, draw_precision_recall, short, write_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_evaluation(evaluation: Evaluation, folder: str, *, all_probabilities: bool = False) -> list[str]:
@@ -65,7 +69,7 @@ def worst_pictures(evaluation: Evaluation) -> list[np.ndarray]:
     return [] if read and isinstance(read[0], np.ndarray) and read[0].ndim == 1 else [decode(each) for each in read]
 
 
-def draw_worst(evaluation: Evaluation, pictures: Sequence[np.ndarray]) -> object:
+def draw_worst(evaluation: Evaluation, pictures: Sequence[np.ndarray]) -> Figure:
     """`worst_pictures` with true and predicted class, as a matplotlib figure."""
     titles = []
     for error in evaluation.summary["worst"]:

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def write_png(figure: Figure, path: str | os.PathLike) -> None:
+def write_png(figure: Figure, path: str | os.PathLike[str] | IO[bytes]) -> None:
     """Writes the picture; the file says nothing of when or by which version, so that equal pictures are equal files.
     Text in other scripts gets fonts that have them; `fonts.without_font` says what is missing."""
     use_fonts(figure)
@@ -115,7 +115,8 @@ def draw_points(points: np.ndarray, label_ids: np.ndarray, labels: Sequence[str]
 
     figure = new_figure(7.6, 5.6)
     axes = figure.add_subplot()
-    colours = colormaps["tab10"].colors if len(labels) <= 10 else colormaps["turbo"](np.linspace(0, 1, len(labels)))
+    few = len(labels) <= 10
+    colours = colormaps["tab10"](range(10)) if few else colormaps["turbo"](np.linspace(0, 1, len(labels)))
     low, high = np.percentile(points, [4, 96], axis=0)
     low, high = low - 0.4 * (high - low) - 1e-9, high + 0.4 * (high - low) + 1e-9
     places = np.clip(points, low, high)

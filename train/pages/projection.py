@@ -19,6 +19,7 @@ from .figures import draw_points, new_figure, short, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image as Photo
 
 POINTS = 3000  # t-SNE takes minutes for more; they are drawn at random
 PROJECTED = 10_000  # of 2,048 values are 80 MB, and a browser has to hold them; so are these
@@ -83,6 +84,8 @@ def write_plots(features: Features, prefix: str) -> list[str]:
 
 def draw_values(features: Features, most: int = 6) -> Figure:
     """Single images beside their transfer values drawn as a picture, one of each class up to `most`."""
+    examples = features.examples
+    assert examples is not None  # values of photos that are there
     classes = rarest(features.label_ids)
     rows = [int(np.flatnonzero(classes == number)[0]) for number in np.unique(classes)[:most]]
     figure = new_figure(5.4, 1.75 * len(rows))
@@ -90,7 +93,7 @@ def draw_values(features: Features, most: int = 6) -> Figure:
     grid = figure.subplots(len(rows), 2, squeeze=False, width_ratios=[1, 2])
     for line, row in enumerate(rows):
         photo, values = grid[line]
-        photo.imshow(decode(features.examples.read(int(features.position[row]))))
+        photo.imshow(decode(examples.read(int(features.position[row]))))
         photo.set_title(short(label_text(features.label_ids[row], features.labels)), fontsize=8)
         values.imshow(as_rectangle(features.values[row]), cmap="Reds", vmin=low, vmax=high, interpolation="nearest")
         values.set_title(f"{np.size(features.values[row]):,} transfer values", fontsize=8)
@@ -152,7 +155,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
     return [str(root / name) for name in written]
 
 
-def sprite(examples: Examples, position: Sequence[int]):  # noqa: ANN201 - a PIL image, named only where it is used
+def sprite(examples: Examples, position: Sequence[int]) -> Photo:
     """The photos of these positions as one square picture, row by row."""
     from PIL import Image
 

@@ -58,6 +58,12 @@ class Job:
     looked_up: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what cache/ finds out once
 
     @property
+    def pixels(self) -> Preprocessing:
+        """How an image becomes the net's input; only where the examples are images."""
+        assert self.preprocessing is not None
+        return self.preprocessing
+
+    @property
     def frozen_in(self) -> str:
         """Precision of what is frozen."""
         return self.frozen.precision
@@ -147,8 +153,9 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
         options = replace(options, checkpoint=checkpoint_of(options.graph))
     paths = ("checkpoint", "graph", *(("data",) if data is None else ()), "labels", "labels_csv")
     given = [name for name in paths if getattr(options, name)]
-    options = replace(options, **{name: absolute(getattr(options, name)) for name in given})
-    if options.reference.is_function:
+    absolutes: dict[str, Any] = {name: absolute(getattr(options, name)) for name in given}
+    options = replace(options, **absolutes)
+    if options.net and options.reference.is_function:
         options = replace(options, net=resolving.absolute(options.net))
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     if is_remote(source.path):
@@ -156,13 +163,16 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
     own = on_vectors or options.map or options.graph or options.reference.is_function
     source, origin = (source, None) if own else in_slims_names(source, options.net)
     specs = source.tensors.specs()
-    net = None if on_vectors else resolving.resolve(options.reference, specs, source.path if options.checkpoint else "")
+    known = (
+        None if on_vectors else resolving.resolve(options.reference, specs, source.path if options.checkpoint else "")
+    )
     data = data_set_of(options) if data is None else in_memory(data, options)
-    if on_vectors:
-        net, preprocessing = vectors_net(len(data.train.read(0))), None
+    preprocessing = None
+    if known is None:
+        net = vectors_net(len(data.train.read(0)))
     else:
-        options = for_net(options, net)
-        net, data = for_grey_images(net, data) if options.adapt_input else (net, data)
+        options = for_net(options, known)
+        net, data = for_grey_images(known, data) if options.adapt_input else (known, data)
         how = {"augment": options.augment, "copies": options.augment_copies, "upright": options.exif_orientation}
         preprocessing = pixels_of(net, options.preprocessing or (origin and origin.pixels), options.image_size, **how)
     head = make_head(options)
@@ -203,7 +213,7 @@ def planned_event(job: Job, device: str) -> Planned:
         labels=tuple(data.labels),
         source="" if job.source is NO_SOURCE else job.source.path,
         format=job.source.format,
-        image_size=job.preprocessing and job.preprocessing.image_size,
+        image_size=job.preprocessing.image_size if job.preprocessing else None,
         training=len(data.train),
         validation=len(data.validation),
         per_class=tuple(data.train.counts(job.classes)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...adaptation import class_map_of_labels, class_map_text, read_class_map
 from ...errors import RecipeError
@@ -40,7 +40,7 @@ def make_head(options: Options) -> Head:
     return Head((*layers, *last), options.head_scope)
 
 
-def pixels_of(net: Net, style: str | None, image_size: int | None, **others: object) -> Preprocessing:
+def pixels_of(net: Net, style: str | None, image_size: int | None, **others: Any) -> Preprocessing:
     """How images become what a net takes; `style` and `image_size` are what the user says, over what the net does.
 
     Raises RecipeError where neither says it: a graph rarely tells how its images are scaled, and how large they are.
@@ -122,7 +122,7 @@ def plans_of(
     variables = variables_with_head(net, classes, make_head(options))
     rules = rules_of(options, net, classes, origin)
     phases = make_phases(options, net, variables)
-    how = {"exclude": options.exclude, "renames": options.map, **rules}
+    how: dict[str, Any] = {"exclude": options.exclude, "renames": options.map, **rules}
     if net.graph is None:
         return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
     stays = ("beta1_power", "beta2_power") if options.optimizer == "adam" else ()

@@ -15,7 +15,6 @@ from ...errors import RecipeError, TrainingError
 from ...formats import Checkpoint
 from ...plan import Plan
 from ...report import render
-from ...tensors import Spec
 from ..options.configuration import differences, read_config
 from ..options.training import Options
 from .lineage import lies_in, lineage
@@ -133,7 +132,7 @@ def _differing(recorded: Plan, plans: Sequence[Plan]) -> list[str]:
 def _unfit(prefix: str, plan: Plan) -> list[str]:
     """Why the net of the plan cannot take the values of the run's checkpoint, for each of a few variables."""
     saved = read_tensors(prefix)
-    wanted = {row.name: Spec(row.dtype, row.target_shape) for row in plan.rows if row.action != "unused"}
+    wanted = {row.name: row.spec for row in plan.rows if row.action != "unused"}
     found = {name: saved[name].spec if name in saved else None for name in wanted}
     wrong = [name for name in wanted if found[name] != wanted[name]]
     lines = [f"{name} is {wanted[name]} here and {found[name] or 'not there'} in the checkpoint" for name in wrong]

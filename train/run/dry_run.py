@@ -6,22 +6,25 @@ costs.seconds, costs.disk    (27.4, {"transfer values": 11468800, "checkpoints":
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ...events import OnEvent, ignore
-from ..cache.feeding import trial
+from ..cache.feeding import Graph, trial
 from ..cache.transfer import Cached, Transfer, rows_computed
 from ..data.examples import DataSet
+from ..data.pipeline import Unreadable
 from ..graph.towers import session_config
-from ..plan.job import make_job, planned_event
+from ..options.training import Options
+from ..plan.job import Job, make_job, planned_event
 from ..use.costs import MEASURED, WARMING, Costs, Pace, gpu_memory, pace
 from .run import bytes_of_checkpoints
 
 
-def dry_run(options: object, on_event: OnEvent = ignore, data: DataSet | None = None) -> Costs:
+def dry_run(options: Options, on_event: OnEvent = ignore, data: DataSet | None = None) -> Costs:
     """Measures a run of ckpt-finetune; `on_event` is told what the run would tell before its first step.
 
     Raises what `finetune` would raise before its first step.
@@ -40,7 +43,9 @@ def dry_run(options: object, on_event: OnEvent = ignore, data: DataSet | None = 
 class Measured:
     """Batches of a run whose graph is built and restored."""
 
-    def __init__(self, job: object, graph: object, transfer: object, session: object, unreadable: object) -> None:
+    def __init__(
+        self, job: Job, graph: Graph, transfer: Transfer | str, session: tf.Session, unreadable: Unreadable
+    ) -> None:
         self.job, self.graph, self.transfer = job, graph, transfer
         self.session, self.unreadable = session, unreadable
         views = () if isinstance(transfer, str) else transfer.views
@@ -62,6 +67,7 @@ class Measured:
 
     def computed(self) -> Iterator[int]:
         """Computes transfer values; yields how many images a batch had."""
+        assert isinstance(self.transfer, Transfer)  # something is missing of it
         view = max(self.transfer.views, key=lambda view: len(view.missing))
         chosen = view.missing[: (WARMING + MEASURED) * self.job.options.batch_size].tolist()
         with self.graph.model.graph.as_default():
@@ -94,7 +100,7 @@ class Measured:
         """Batches as the run will have them, and the tensors that they are fed to: from photos, from the cache, or, as
         long as it is empty, the values that were computed here again and again."""
         if isinstance(self.transfer, str):
-            pipeline = self.graph.training if training else self.graph.validation
+            pipeline = self.graph.pipelines[0 if training else 1]
             return pipeline.start(self.session), pipeline.tensors
         labels = self.graph.model.inference.labels
         fed = self.transfer.fed if training else [(*self.transfer.inference, labels)]
@@ -106,5 +112,5 @@ class Measured:
         rows = [np.resize(values, (size, *values.shape[1:])) for values in self.rows]
         tensors = tuple(tensor for part in fed for tensor in part)
         values = [*rows, np.zeros(size)] * len(fed)
-        one = [value.astype(t.dtype.as_numpy_dtype) for value, t in zip(values, tensors, strict=True)]
-        return iter(lambda: one, None), tensors
+        one = tuple(value.astype(t.dtype.as_numpy_dtype) for value, t in zip(values, tensors, strict=True))
+        return itertools.repeat(one), tensors

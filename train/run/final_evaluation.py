@@ -42,7 +42,7 @@ def final_evaluation(
         logits.append(made[0])
         values.append(_vectors(made[1] if reads else fed[0]))
         index += [made[2]] if reads else []
-    kept = examples.take(np.concatenate(index) if reads else validation.there)
+    kept = examples.take(np.concatenate(index) if isinstance(validation, Pipeline) else validation.there)
     origin = {"source": source, "net": job.net.name}
     true, shown = kept.label_ids.astype(np.int64), photos_of(job.data, kept)
     shown = turned(shown) if job.preprocessing and job.preprocessing.upright else shown

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -60,6 +60,7 @@ from .continuing import open_run
 from .final_evaluation import final_evaluation
 from .run import (
     Batches,
+    FreezeAudit,
     Run,
     bytes_of_checkpoints,
     evaluate,
@@ -69,6 +70,9 @@ from .run import (
     save_what_is_whole,
 )
 from .run_directory import RunDirectory, read_tensors, run_digest
+
+if TYPE_CHECKING:
+    from ...graphs.net import GraphPart
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
@@ -91,13 +95,13 @@ class Result:
     total: int
     validation: Mapping[str, float]
     best: Mapping[str, float]
-    freeze_audit: Mapping[str, object]
+    freeze_audit: FreezeAudit
     stopped: str = ""
 
     def _repr_html_(self) -> str:
         """For notebooks: how it ended, and the report of the run."""
         done = f"{self.step:,} of {self.total:,} steps" + (f", stopped by {self.stopped}" if self.stopped else "")
-        pairs = [(key.replace("_", " "), value) for key, value in self.validation.items()]
+        pairs: list[tuple[str, object]] = [(key.replace("_", " "), value) for key, value in self.validation.items()]
         if self.best:
             pairs.append(("best checkpoint", f"step {self.best['step']:,}: {Path(self.train_dir, 'best.ckpt')}"))
         identical, changed = self.freeze_audit["identical"], len(self.freeze_audit["changed"])
@@ -127,7 +131,7 @@ def finetune(
         directory = replace(directory, columns=(*directory.columns, MEAN_AVERAGE_PRECISION))
     job = job.at_step(resumed or 0)
     if job.net.graph and resumed is None:
-        check_graph(job)
+        check_graph(job, job.net.graph)
     placement = place(options, cluster)
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
     job = replace(job, frozen=choose_precision(job, placement, recorded))
@@ -138,7 +142,7 @@ def finetune(
     if options.show_augmentation:
         check_picture(options.show_augmentation, options.data)
         how = {"batch_size": options.batch_size, "seed": options.seed}
-        count = draw_augmentation(job.data.train, job.preprocessing, options.show_augmentation, **how)
+        count = draw_augmentation(job.data.train, job.pixels, options.show_augmentation, **how)
         on_event(AugmentationDrawn(count, options.show_augmentation))
 
     # --- one phase of --unfreeze after the other; nearly always there is one ------------------------------------
@@ -154,12 +158,12 @@ def finetune(
             on_event(PhaseBegan(job.phases[job.phase].trainable))
 
 
-def check_graph(job: Job) -> None:
+def check_graph(job: Job, part: GraphPart) -> None:
     """Computes the features of a few random images by the net of a graph. Raises PlanError unless they are one row an
     image, the same each time and whatever the other images are."""
     from ...nets.imported import check_import
 
-    (file, found), how = job.net.graph, job.preprocessing
+    (file, found), how = part, job.pixels
     tensors = planned_tensors(job.plan, job.source.tensors, seed=job.options.seed)
     values = {name: tensor.load for name, tensor in tensors.items()}
     shape = (how.image_size, how.image_size, 1 if how.channels == "grey" else 3)
@@ -174,14 +178,14 @@ def train_phase(
     """Trains by one plan, from the checkpoint of the step `resumed` (None: from the source) to the phase's end."""
     # --- graph, restore and audit, transfer values -------------------------------------------------------------
     with opened(job, directory, resumed, where, seconds, on_event) as (run, graph, transfer):
-        job, batches = run.job, (graph.training, graph.validation)
-        if isinstance(transfer, Transfer):
-            batches = batches_of_values(run, transfer, stop)
+        job = run.job
+        batches = batches_of_values(run, transfer, stop) if isinstance(transfer, Transfer) else graph.pipelines
         whole = stop.signal or graph.known or not recall(job, where.placement)
         if whole:
             trained = train_and_save(run, *batches, where.cluster, stop)
     if not whole:  # all that reaches the head is there: the net in front of it can go
         with opened(job, directory, resumed, where, seconds, on_event, run.planned) as (run, _, transfer):
+            assert isinstance(transfer, Transfer)  # all of it is there
             trained = train_and_save(run, *batches_of_values(run, transfer, stop), where.cluster, stop)
 
     # --- freeze audit and result -------------------------------------------------------------------------------

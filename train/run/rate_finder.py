@@ -28,6 +28,9 @@ from ..plan.job import Job, make_job
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from ..cache.transfer import Cached
+    from ..graph.batches import Pipeline
+
 STEPS = 100
 COLUMNS = "learning_rate,loss,smoothed_loss"
 FIRST, LAST = 1e-7, 1.0
@@ -118,11 +121,13 @@ def _losses(job: Job, on_event: OnEvent) -> Iterator[float]:
     from ..cache.transfer import Transfer
 
     with trial(job, STEPS, on_event) as (job, graph, transfer, session, unreadable), StopRequest() as stop:
-        model, batches = graph.model, graph.training
+        model = graph.model
+        batches: Pipeline | Cached | None = graph.training
         if isinstance(transfer, Transfer):
             batches, _ = from_cache(transfer, job, model, session, unreadable, stop, on_event)
             if stop.signal:
                 raise KeyboardInterrupt
+        assert batches is not None
         feeds = [model.step.learning_rate, *batches.tensors]
         one_step = session.make_callable([model.step.train, model.step.loss], feed_list=feeds)
         values, losses = batches.start(session), []

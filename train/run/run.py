@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -124,11 +125,15 @@ def snapshot(run: Run, *, slots: bool = True) -> Tensors:
     return Tensors({**tensors, **values})
 
 
+def _nothing() -> np.ndarray:
+    raise NotImplementedError  # a tensor that is only counted
+
+
 def bytes_of_checkpoints(job: Job, variables: Mapping[str, tf.Variable]) -> tuple[int, int]:
     """About how many bytes a checkpoint of these variables takes, and the best one, which has no slots."""
-    net = {row.name: Tensor(Spec(row.dtype, row.target_shape), None) for row in job.plan.rows if row.action != "unused"}
+    net = {row.name: Tensor(row.spec, _nothing) for row in job.plan.rows if row.action != "unused"}
     made = {name: Spec(each.dtype.base_dtype.name, tuple(each.shape)) for name, each in variables.items()}
-    whole = {**net, **{name: Tensor(spec, None) for name, spec in made.items() if name not in net}}
+    whole = {**net, **{name: Tensor(spec, _nothing) for name, spec in made.items() if name not in net}}
     others = job.source.tensors if job.net.graph else ()
     best = {name: whole[name] for name in whole if name in net or name.endswith(AVERAGE) or name in others}
     return needed_bytes(whole), needed_bytes(best) if len(job.data.validation) else 0
@@ -137,7 +142,7 @@ def bytes_of_checkpoints(job: Job, variables: Mapping[str, tf.Variable]) -> tupl
 def meta_graph(job: Job) -> bytes:
     """The MetaGraph of the net with its new head, with images as a placeholder and a Saver: what TensorFlow 1 code
     imports beside the checkpoint."""
-    how = job.preprocessing
+    how = job.pixels
     with tf.Graph().as_default() as graph:
         side, channels = how.image_size, 1 if how.channels == "grey" else 3
         images = tf.placeholder(tf.float32, [None, side, side, channels], name="images")
@@ -161,10 +166,10 @@ def save(run: Run) -> None:
     prefix = run.directory.save(run.step, tensors, provenance, meta)
     run.frozen = read_tensors(prefix)  # from here on frozen tensors are copied as bytes
     run.on_event(Saved(run.step, prefix))
-    if run.better is not None:
+    if run.better is not None and run.best is not None:
         moved = {name: tensor for name, tensor in run.better.items() if name in movable or name not in run.planned}
-        tensors = {**{name: run.frozen[name] for name in run.better}, **moved}
-        run.directory.save_best(Tensors(tensors), provenance, run.best, meta)
+        best = Tensors({**{name: run.frozen[name] for name in run.better}, **moved})
+        run.directory.save_best(best, provenance, run.best, meta)
         run.better = None
         run.on_event(Saved(run.best["step"], run.directory.best, best=True))
     run.spent("saving", began)
@@ -181,7 +186,15 @@ def save_what_is_whole(run: Run) -> str:
     return f"everything up to step {run.step:,} is saved"
 
 
-def freeze_audit(run: Run) -> dict[str, object]:
+class FreezeAudit(TypedDict):
+    """How many tensors are as they were planned, and which are not; those that might move."""
+
+    identical: int
+    changed: list[str]
+    movable: list[str]
+
+
+def freeze_audit(run: Run) -> FreezeAudit:
     """Compares the saved checkpoint with the source, tensor by tensor. Raises TrainingError when a frozen one moved."""
     saved = read_tensors(run.directory.prefix(run.step))
     changed = changed_tensors(run.planned, {name: saved[name] for name in run.planned if name in saved})
@@ -190,4 +203,4 @@ def freeze_audit(run: Run) -> dict[str, object]:
     if wrong:
         raise TrainingError(f"frozen tensors differ from the source: {', '.join(wrong[:5])}", path=run.directory.path)
     same = len(run.planned) - len(changed)
-    return {"identical": same, "changed": changed, "movable": sorted(movable)}
+    return FreezeAudit(identical=same, changed=changed, movable=sorted(movable))

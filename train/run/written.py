@@ -113,8 +113,8 @@ class Written:
         events = [name for name in names if name.startswith("events.") and name.endswith(self.event_suffix)]
         for name in [*events, *(name for name in FILES if name in self.files and name not in KEPT)]:
             (self.folder / name).unlink(missing_ok=True)
-        for name in filter(None, map(_PARTIAL.fullmatch, names)):
-            remove_abandoned(str(self.folder / name["name"]))
+        for partial in filter(None, map(_PARTIAL.fullmatch, names)):
+            remove_abandoned(str(self.folder / partial["name"]))
         for name in self.files:
             (self.folder / f"{name}{WRITING}").unlink(missing_ok=True)
 

@@ -59,8 +59,9 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
     """
     count = classifier.classes
     if classifier.named:
-        found = _by_name(labels, classifier.labels)
-        missing = [label for label, place in zip(labels, found, strict=True) if place is None]
+        places = _by_name(labels, classifier.labels)
+        found = [place for place in places if place is not None]
+        missing = [label for label, place in zip(labels, places, strict=True) if place is None]
         if not missing:
             moved = found != list(range(len(labels)))
             return found, "classes are compared by name: their order here is another" if moved else ""
@@ -76,8 +77,8 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
         return numbers, note
     unknown = "none of the labels is known by name" if classifier.named else "the net's classes have no names"
     if len(labels) == count:
-        places = list(range(count))
-        return places, f"{unknown}: classes are compared by their order{_pairs(classifier, labels, places)}"
+        order = list(range(count))
+        return order, f"{unknown}: classes are compared by their order{_pairs(classifier, labels, order)}"
     if len(labels) == count - 1 and not classifier.named:
         return list(
             range(1, count)

@@ -16,8 +16,9 @@ from ...formats import Checkpoint, open_checkpoint
 from ...kinds import kinds
 from ...labels import read_labels
 from ...nets.from_graph import classes_in, net_of_record
+from ...nets.net import Net
 from ...nets.opening import in_slims_names
-from ...nets.registry import Net, recognise
+from ...nets.registry import recognise
 from ...nets.resolving import Reference, resolve
 from ...plan import Plan, make_plan
 from ...tensors import Spec, Tensors
@@ -113,6 +114,12 @@ class Classifier:
     plan: Plan
     notes: tuple[str, ...] = ()  # what the user should know of the names
     thresholds: tuple[float, ...] | None = None  # of each class, where an image may have several
+
+    @property
+    def pixels(self) -> Preprocessing:
+        """How an image becomes the net's input; only where the examples are images."""
+        assert self.preprocessing is not None
+        return self.preprocessing
 
     @property
     def classes(self) -> int:
@@ -251,9 +258,9 @@ def _from_checkpoint(
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
     net = resolve(reference, specs, source)
-    known = found is not None and found.net == net
-    scope = found.scope if known else net.scope
-    classes = found.classes if known else classes_in(net, specs)
+    known = found if found is not None and found.net == net else None
+    scope = known.scope if known else net.scope
+    classes = known.classes if known else classes_in(net, specs)
     classes = classes if head else None
     if classes is None and head:
         raise TrainingError(f"no last layer {net.head_layer or 'at all'}, so it classifies nothing", path=source)
@@ -364,7 +371,12 @@ def choose_precision(
     few, both = examples.take(np.linspace(0, len(examples) - 1, CHECKED).astype(int)), []
     try:
         for each in (FLOAT32, choice.precision):
-            how = {"device": device, "precision": each, "unreadable": Unreadable(limit=1.0), "on_event": on_event}
+            how: dict[str, Any] = {
+                "device": device,
+                "precision": each,
+                "unreadable": Unreadable(limit=1.0),
+                "on_event": on_event,
+            }
             (found,) = run_on(classifier, few, make, title="comparing", **how)
             both.append([values for name, values in found.items() if name != "index"])
     except DataError:
@@ -382,7 +394,7 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
 
     from ...nets.head import Dropout
     from ..graph.towers import Variables, build_tower
-    from ..plan.job import make_head
+    from ..plan.request import make_head
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
     several = [classifier.classes] if classifier.many else []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,8 @@ def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: Data
     if choice.precision != FLOAT32 or choice.found:
         on_event(choice.chosen())
     unreadable = Unreadable()
-    how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable, "on_event": on_event}
+    how: dict[str, Any] = {"batch_size": options.batch_size, "device": options.device, "on_event": on_event}
+    how["unreadable"] = unreadable
     parts = list(run_on(classifier, examples, make, title="evaluating", precision=choice.precision, **how))
     logits = np.concatenate([part["logits"] for part in parts])
     examples = examples.take(np.concatenate([part["index"] for part in parts]))
@@ -150,11 +152,11 @@ def stale_batch_norm(classifier: Classifier) -> str:
 def batch_norm_gap(
     classifier: Classifier, examples: Examples, logits: np.ndarray, true: np.ndarray, options: EvaluateOptions,
     on_event: OnEvent,
-) -> Mapping[str, object]:  # fmt: skip
+) -> Mapping[str, Any]:  # fmt: skip
     """Accuracy of up to four batches of images, drawn at random, with stored and with batch statistics."""
     order = np.random.default_rng(0).permutation(len(true))[: 4 * options.batch_size]
     chosen = examples.take(order)
-    how = {"batch_size": options.batch_size, "device": options.device, "on_event": on_event}
+    how: dict[str, Any] = {"batch_size": options.batch_size, "device": options.device, "on_event": on_event}
     how["title"] = "batch statistics"
     parts = run_on(classifier, chosen, lambda images: logits_of(classifier, images, training_batch_norm=True), **how)
     stored = accuracy(true[order], logits[order])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ class Evaluation:
     """
 
     labels: tuple[str, ...]
-    rows: list[dict[str, object]]
-    summary: dict[str, object]
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any]
     confusion: np.ndarray  # int64 [classes, classes], true classes down; of several labels [classes, 2, 2]
     examples: Examples
     true: np.ndarray  # int64 [n]; of several labels bool [n, classes]
@@ -101,7 +102,7 @@ def summarise(
         }
         for i in wrong
     ]
-    summary: dict[str, object] = {
+    summary: dict[str, Any] = {
         **origin,
         "images": len(true),
         "classes": len(labels),
@@ -128,7 +129,7 @@ def summarise_many(
     confusion = metrics.confusion_of_each(true, predicted)
     rows = metrics.per_label(confusion, labels, true, probabilities, needed)
     decisions = int(confusion[:, 1, 1].sum()), int(predicted.sum()), int(true.sum())
-    summary: dict[str, object] = {
+    summary: dict[str, Any] = {
         **origin,
         "images": len(true),
         "classes": len(labels),
@@ -150,7 +151,7 @@ def summarise_many(
 def surest_mistakes(
     labels: Sequence[str], examples: Examples, true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray,
     most: int,
-) -> list[dict[str, object]]:  # fmt: skip
+) -> list[dict[str, Any]]:  # fmt: skip
     """The images whose labels the net was surest of and wrong about, with the label that was predicted or missed."""
     sureness = np.where(true != predicted, np.where(predicted, probabilities, 1 - probabilities), -1)
     label = sureness.argmax(axis=1)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from ..options.training import FLOAT32, PRECISIONS
 from .classifier import Classifier, SourceOptions, logits_of, run_on, threshold_option
 from .data_options import data_of
 from .predict import find_images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Photo
 
 FORMATS = ("saved_model", "graphdef", "tflite")
 _CHECKED = 8  # images compared when none are named
@@ -79,7 +83,7 @@ class ExportOptions(SourceOptions):
 class Exported:
     """`rows`: one a format, with the largest difference of a probability; `images` that were compared."""
 
-    rows: list[dict[str, object]]
+    rows: list[dict[str, Any]]
     source: str
     net: str
     labels: tuple[str, ...]
@@ -117,7 +121,7 @@ def export(options: ExportOptions, on_event: OnEvent = ignore) -> Exported:
 
 def _written(
     classifier: Classifier, options: ExportOptions, folder: Path, images: Sequence[bytes], expected: np.ndarray
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Each format's file in `folder`, compared; the rows of the report with files relative to it."""
     from .exported import FORMS, PIXELS, serving_session
 
@@ -176,7 +180,9 @@ def _made_up(seed: int) -> bytes:
 
     random = np.random.default_rng(seed)
     blots = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-    return _encoded(blots.resize((int(random.integers(60, 400)), int(random.integers(60, 400))), Image.BICUBIC), "JPEG")
+    return _encoded(
+        blots.resize((int(random.integers(60, 400)), int(random.integers(60, 400))), Image.Resampling.BICUBIC), "JPEG"
+    )
 
 
 def _as_file(name: str, example: bytes | np.ndarray, upright: bool) -> bytes:
@@ -195,14 +201,14 @@ def _as_file(name: str, example: bytes | np.ndarray, upright: bool) -> bytes:
     return _encoded(Image.fromarray(pixels), "PNG")
 
 
-def _encoded(image: object, format: str) -> bytes:
+def _encoded(image: Photo, format: str) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format)
     return buffer.getvalue()
 
 
 def _describe(
-    folder: Path, classifier: Classifier, rows: list[dict[str, object]], images: int, precision: str
+    folder: Path, classifier: Classifier, rows: list[dict[str, Any]], images: int, precision: str
 ) -> None:  # fmt: skip
     """labels.txt, and export.json with where everything comes from and how the inputs have to look."""
     import tensorflow
@@ -212,9 +218,9 @@ def _describe(
         "source": classifier.path,
         "net": classifier.net.name,
         "classes": classifier.classes,
-        "preprocessing": classifier.preprocessing.as_dict(),
+        "preprocessing": classifier.pixels.as_dict(),
         "precision": precision,
-        **({"labels_per_image": "many", "thresholds": list(classifier.thresholds)} if classifier.many else {}),
+        **({"labels_per_image": "many", "thresholds": list(classifier.thresholds or ())} if classifier.many else {}),
         "inputs": {
             "images": "string [batch]: JPEG or PNG files" + (f", {TURNED}" if classifier.upright else ""),
             "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cut and resized",

@@ -54,7 +54,7 @@ def outputs_of(classifier: Classifier) -> tuple[str, ...]:
 def build_serving_graph(classifier: Classifier, top: int, precision: str) -> None:
     """Builds the net with decoding and preprocessing before it and labels behind it, in the current graph. The net
     computes in `precision`, its head in float32."""
-    how = classifier.preprocessing
+    how = classifier.pixels
     images = tf.placeholder(tf.string, [None], name=INPUT)
 
     def decoded(image: tf.Tensor) -> tf.Tensor:
@@ -128,7 +128,7 @@ def write_graphdef(session: tf.Session, classifier: Classifier, path: Path, prec
 def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
     """A TFLite file that takes `pixels` and gives all probabilities: TFLite has no decoder of images. In float16 it has
     the weights in that, and computes in it where the device does."""
-    side = classifier.preprocessing.image_size
+    side = classifier.pixels.image_size
     with serving_session(classifier, 1, "float32") as in_float32:
         definition = frozen(in_float32, classifier)
     with tf.Graph().as_default() as graph:

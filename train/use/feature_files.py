@@ -76,7 +76,7 @@ def write_values(blocks: Iterable[np.ndarray], count: int, type: np.dtype, prefi
                     if needed > free:
                         raise OutputError(f"{needed:,} bytes are needed, and {free:,} are free", path=path)
                     head((count, *block.shape[1:]))
-                file.write(block)
+                file.write(block.data)
                 rows += len(block)
             file.seek(0)
             head((rows, *block.shape[1:]))

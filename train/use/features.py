@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def write_features(
         "pool": options.pool,
         "type": options.type,
         "precision": work.precision,
-        "preprocessing": classifier.preprocessing.as_dict(),
+        "preprocessing": classifier.pixels.as_dict(),
         "data": work.data.path,
         "images": len(examples),
         "shards": options.shards,
@@ -157,7 +157,7 @@ def work_of(options: FeatureOptions, on_event: OnEvent, data: DataSet | None = N
     examples, split = chosen(data, options.split)
     position = np.arange(options.shard, len(examples), options.shards)
     on_event(Opened(classifier.net.title, classifier.path))
-    size = classifier.preprocessing.image_size
+    size = classifier.pixels.image_size
     on_event(ExamplesFound("images", len(position), options.split, data.path, len(examples), size))
     for note in (*classifier.notes, *data.notes):
         on_event(Noted(note))
@@ -172,7 +172,7 @@ def dry_run(options: FeatureOptions, on_event: OnEvent = ignore) -> Costs:
     work, shapes = work_of(options, on_event), []
     few = work.share.take(np.arange(min(len(work.share), (WARMING + MEASURED) * options.batch_size)))
     make = lambda images: layer_of(work.classifier, images, options)[0]  # noqa: E731
-    how = {"batch_size": options.batch_size, "device": options.device, "precision": work.precision}
+    how: dict[str, Any] = {"batch_size": options.batch_size, "device": options.device, "precision": work.precision}
     how["on_event"] = on_event
 
     def batches() -> Iterator[int]:
@@ -213,7 +213,7 @@ def computed(
         layers.append(layer)
         return wanted
 
-    how = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
+    how: dict[str, Any] = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
     how |= {"precision": precision, "on_event": on_event}
 
     def blocks() -> Iterator[np.ndarray]:
@@ -297,7 +297,7 @@ def last_frozen(
             waiting += before
         return found
 
-    for name, tensor in reversed(end_points.items()):
+    for name, tensor in reversed(list(end_points.items())):
         needed = upstream(tensor.op, None)
         divides = images.op in needed and images.op not in upstream(logits.op, tensor.op)
         if divides and not any(op.name in moving for op in needed):

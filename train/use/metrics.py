@@ -7,6 +7,7 @@ denominator is zero is None here (there: 0 and a warning).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,7 @@ def ratio(part: int, whole: int) -> float | None:
     return float(part / whole) if whole else None
 
 
-def per_class(confusion: np.ndarray, labels: Sequence[str]) -> list[dict[str, object]]:
+def per_class(confusion: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
     """One row a class: label, images (support), correct, precision, recall, f1; None where there is nothing to
     divide by.
     """
@@ -152,7 +153,7 @@ def confusion_of_each(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 def per_label(
     confusion: np.ndarray, labels: Sequence[str], true: np.ndarray, scores: np.ndarray, thresholds: np.ndarray
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """One row a class where an image may have several: images with it, for how many it was predicted, of these how many
     rightly, and figures; the threshold that would give the highest F1 on these images.
     """
@@ -179,19 +180,19 @@ def per_label(
     return rows
 
 
-def mean_of(rows: Sequence[dict[str, object]], figure: str) -> float | None:
+def mean_of(rows: Sequence[dict[str, Any]], figure: str) -> float | None:
     """The mean of a figure over the classes that have it."""
     values = [row[figure] for row in rows if row[figure] is not None]
     return float(np.mean(values)) if values else None
 
 
-def macro(rows: Sequence[dict[str, object]], figure: str) -> float | None:
+def macro(rows: Sequence[dict[str, Any]], figure: str) -> float | None:
     """The mean of a figure over the classes that have images; a figure that is None counts as 0 there."""
     values = [row[figure] or 0.0 for row in rows if row["images"]]
     return float(np.mean(values)) if values else None
 
 
-def confused_pairs(confusion: np.ndarray, labels: Sequence[str], most: int = PAIRS) -> list[dict[str, object]]:
+def confused_pairs(confusion: np.ndarray, labels: Sequence[str], most: int = PAIRS) -> list[dict[str, Any]]:
     """The pairs of classes that are mistaken for each other most often, largest first."""
     wrong = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class Predictions:
     `source` is the checkpoint; `precision` that in which the net computed.
     """
 
-    rows: list[dict[str, object]]
+    rows: list[dict[str, Any]]
     unreadable: dict[str, str]
     source: str
     precision: str
@@ -99,11 +100,11 @@ def predict(
     classifier = options.open(labels=options.labels, threshold=options.threshold)
     thresholds = classifier.thresholds
     top = options.top or (None if classifier.many else 3)
-    images = [os.fspath(each) for each in ([images] if isinstance(images, str | os.PathLike) else images)]
+    paths = [os.fspath(each) for each in ([images] if isinstance(images, str | os.PathLike) else images)]
     if classifier.takes == "vectors":
-        examples, note = vectors_in(images, classifier), ""
+        examples, note = vectors_in(paths, classifier), ""
     else:
-        examples, note = images_in(images, classifier.upright)
+        examples, note = images_in(paths, classifier.upright)
     unreadable, rows = Unreadable(limit=1.0), []
     for line in filter(None, (*classifier.notes, note)):
         on_event(Noted(line))
@@ -126,8 +127,8 @@ def predict(
         for number, chances in zip(part["index"], classifier.probabilities(part["logits"]), strict=True):
             likeliest = np.argsort(-chances, kind="stable")
             above = likeliest if thresholds is None else [i for i in likeliest if chances[i] >= thresholds[i]]
-            found = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in above[:top]]
-            row: dict[str, object] = {"file": examples.names[number], "predictions": found}
+            guesses = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in above[:top]]
+            row: dict[str, object] = {"file": examples.names[number], "predictions": guesses}
             if options.all_probabilities:
                 row["probabilities"] = chances.tolist()
             rows.append(row)

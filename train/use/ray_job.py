@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import socket
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,7 +83,8 @@ def parts_of(options: FeatureOptions) -> list[Part]:
     if options.shard:
         raise RecipeError("--shard and --ray exclude each other: Ray shares the parts out")
     given = ("checkpoint", "train_dir")
-    options = replace(options, **{name: absolute(getattr(options, name)) for name in given if getattr(options, name)})
+    paths: dict[str, Any] = {name: absolute(getattr(options, name)) for name in given if getattr(options, name)}
+    options = replace(options, **paths)
     if options.precision == AUTO:
         options = replace(options, precision=FLOAT32)  # whatever is native to each machine
     if is_remote(options.data):
@@ -180,7 +182,7 @@ def _connected(address: str) -> ModuleType:
     try:
         if where := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):  # Ray itself would wait for minutes
             socket.create_connection((where[1], int(where[2])), timeout=10).close()
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         advice = "`ray start --head` starts one; local needs none."

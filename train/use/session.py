@@ -8,7 +8,7 @@ with ClassifierSession(open_classifier("run")) as classify:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -123,7 +123,7 @@ class ClassifierSession:
 
     # --- what is given ---
 
-    def _listed(self, images: Any) -> tuple[Sequence[Any], bool]:
+    def _listed(self, images: Any) -> tuple[Sequence[Any] | np.ndarray, bool]:
         """The images one by one, and whether a single one was given."""
         vectors = self.classifier.takes == "vectors"
         if isinstance(images, str | os.PathLike):
@@ -145,20 +145,23 @@ class ClassifierSession:
         one = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3))
         return (array[None] if one else array), one
 
-    def _logits(self, given: Sequence[Any], names: Sequence[str]) -> np.ndarray:
+    def _logits(self, given: Sequence[Any] | np.ndarray, names: Sequence[str]) -> np.ndarray:
         if self._session is None:
             raise TrainingError("the classifier is closed", path=self.classifier.path)
-        prepared = [] if self._prepared is None else list(self._images(given, names))
-        values = np.asarray(given, np.float32) if self._prepared is None else prepared
         if self._prepared is None:
-            width = self.classifier.net.feature_channels
-            if values.ndim != 2 or values.shape[1] != width:
-                raise DataError(f"values of shape {values.shape}, and the net takes vectors of {width:,} values")
+            vectors, width = np.asarray(given, np.float32), self.classifier.net.feature_channels
+            if vectors.ndim != 2 or vectors.shape[1] != width:
+                raise DataError(f"values of shape {vectors.shape}, and the net takes vectors of {width:,} values")
+            values = list(vectors)
+        else:
+            values = list(self._images(given, names, self._prepared))
         size = self._batch_size
         parts = [self._run(np.stack(values[i : i + size])) for i in range(0, len(values), size)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
 
-    def _images(self, given: Sequence[Any], names: Sequence[str]) -> Iterator[np.ndarray]:
+    def _images(
+        self, given: Sequence[Any] | np.ndarray, names: Sequence[str], prepared: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
         """Each image as the net sees it."""
         broken = []
         for each, name in zip(given, names, strict=True):
@@ -168,7 +171,7 @@ class ClassifierSession:
                 broken.append(f"{name} ({error})")
                 continue
             if not broken:
-                yield self._prepared(pixels)
+                yield prepared(pixels)
         if broken:
             raise DataError(f"cannot be decoded: {named('image', broken)}")
 
