@@ -26,12 +26,18 @@ SCALED = {"uint8": "raw"}  # how the images of a net are scaled whose input says
 def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = ()) -> GraphPart:
     """The net in a graph file. `saved` are the names in the checkpoint that goes with it.
 
-    Raises what `read_graph` and `analyse` raise, and PlanError with everything that stands in the way of taking it.
+    Raises what `read_graph` and `analyse` raise, PlanError with everything that stands in the way of taking it, and
+    UnsupportedError for a SavedModel of TensorFlow 2.
     """
     file = read_graph(graph_beside(path) or path)
     found = analyse(file, choices, saved)
     if found.conflicts or found.images is None:
         raise PlanError(f"the graph has {conflict_text(found.conflicts)}", path=file.path)
+    if any(each.key.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for each in found.variables):
+        advice = "Export the net as a frozen graph first."
+        raise UnsupportedError(
+            "was written by TensorFlow 2, whose variables have no names", path=file.path, advice=advice
+        )
     return part_of(file, found)
 
 

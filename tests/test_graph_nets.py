@@ -239,6 +239,24 @@ def test_what_cannot_be_is_said(files: Path, tmp_path: Path, how: dict, error: t
     assert not (tmp_path / "run").exists()
 
 
+def test_a_saved_model_of_tensorflow_2_is_refused(files: Path, tmp_path: Path) -> None:
+    import tensorflow
+
+    class Module(tensorflow.Module):
+        def __init__(self) -> None:
+            self.kernel = tensorflow.Variable(tensorflow.ones([SIDE * SIDE * 3, 4]))
+
+        @tensorflow.function(input_signature=[tensorflow.TensorSpec([None, SIDE, SIDE, 3])])
+        def __call__(self, images: tf.Tensor) -> tf.Tensor:
+            flat = tensorflow.reshape(images, [-1, SIDE * SIDE * 3])
+            return tensorflow.nn.softmax(tensorflow.matmul(flat, self.kernel))
+
+    tensorflow.saved_model.save(Module(), str(tmp_path / "saved"))
+    how = options(files, graph=str(tmp_path / "saved"), train_dir=str(tmp_path / "run"))
+    with pytest.raises((UnsupportedError, PlanError), match="frozen graph first"):
+        finetune(Options(**{**how, "checkpoint": ""}))
+
+
 def test_whole_numbers_are_given_whole_numbers(files: Path, tmp_path: Path) -> None:
     """Scaled images, cast to whole numbers, would all be the same."""
     with tf.Graph().as_default(), tf.Session() as session:
