@@ -202,6 +202,7 @@ def test_constants_of_a_frozen_graph_train(files: Path, tmp_path: Path, named: b
     moved = {name for name in before if not np.array_equal(before[name].load(), after[name].load())}
     assert moved == {"classes/weights", "classes/biases", "hidden/weights", "hidden/biases"}
     assert evaluate_command.main(["--train-dir", str(tmp_path / "run"), "--data", str(files / "photos")]) == 0
+    assert plan_command.main(["--graph", str(tmp_path / "net.pb"), "--num-classes", "3", "--exclude", "classes"]) == 0
 
 
 def test_a_saved_model_without_classes_gets_a_head_of_its_own(files: Path, tmp_path: Path) -> None:

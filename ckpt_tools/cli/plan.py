@@ -13,7 +13,7 @@ from ..errors import DataError, OutputError, RecipeError, UnsupportedError
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.placing import write_text
 from ..labels import label_list
-from ..nets.from_graph import classes_in
+from ..nets.from_graph import checkpoint_of, classes_in
 from ..nets.head import variables_with_head
 from ..nets.net import Net
 from ..nets.opening import in_slims_names
@@ -58,7 +58,12 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of ckpt-plan."""
     made = parser("ckpt-plan", "Says what a net takes from a checkpoint, before anything is run.", EXAMPLES)
     add = made.add_argument
-    add("source", metavar="SRC", help="a checkpoint, any of its files, or SRC:scope")
+    add(
+        "source",
+        metavar="SRC",
+        nargs="?",
+        help="a checkpoint, any of its files, or SRC:scope; that of --graph if left out",
+    )
     add(
         "--num-classes",
         type=int,
@@ -76,8 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 1 for a plan with conflicts."""
 
     def command(args: argparse.Namespace) -> int:
-        source = open_checkpoint(args.source)
-        options = replace(from_arguments(Options, args), checkpoint=args.source)
+        options = from_arguments(Options, args)
+        named = args.source or (checkpoint_of(options.graph) if options.graph else "")
+        if not named:
+            raise RecipeError("SRC must be given, or a --graph with its checkpoint")
+        source, options = open_checkpoint(named), replace(options, checkpoint=named)
         own = options.map or options.graph or options.reference.is_function
         source, origin = (source, None) if own else in_slims_names(source, options.net)
         specs = source.tensors.specs()
