@@ -20,7 +20,7 @@ from ckpt_tools.tensors import Spec
 from .net import Net, TableRow
 from .registry import get_net
 
-SCALED = {"uint8": "raw"}  # how the images of a net are scaled whose input says so; others can be scaled in any way
+RAW = "raw"  # how the images of a net are scaled that takes whole numbers; those of others can be scaled in any way
 
 
 def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = ()) -> GraphPart:
@@ -45,10 +45,12 @@ def checkpoint_of(path: str) -> str:
     """The checkpoint that goes with a graph file: the one beside a `.meta`, that of a SavedModel's folder, a frozen
     graph itself; "" where there is none."""
     path = graph_beside(path) or path
-    file = read_graph(path)
-    if file.kind == "graphdef":
-        return path
-    source = file.path.removesuffix(".meta") if file.kind == "metagraph" else str(Path(file.path).parent)
+    source = path
+    if not Path(path).is_dir():
+        kind = identify(path).name
+        if kind == "graphdef":
+            return path
+        source = path.removesuffix(".meta") if kind == "metagraph" else str(Path(path).parent)
     try:
         open_checkpoint(source)
     except CheckpointError:
@@ -89,7 +91,7 @@ def net_from(part: GraphPart, name: str = "") -> Net:
         landmark="",
         builder="",
         image_size=side,
-        preprocessing=SCALED.get(found.fed.dtype or "", ""),
+        preprocessing=RAW if takes_whole_numbers(part) else "",
         head=_below(scope, place),
         last_layer=_below(scope, last[-1].name.rpartition("/")[0]) if last else "",
         classes=found.classes or 0,
@@ -110,6 +112,11 @@ def net_of_record(record: Mapping, folder: Path) -> Net:
     if record.get("graph"):
         return net_from(read_part(folder / NET_FILE, record["graph"]), record["net"])
     return get_net(record["net"])
+
+
+def takes_whole_numbers(part: GraphPart) -> bool:
+    """Whether the images of a net are whole numbers: scaled to less than 1, all would be the same."""
+    return "int" in (part.found.fed.dtype or "")
 
 
 def has_head(net: Net) -> bool:

@@ -6,6 +6,15 @@ from ckpt_tools.formats import Checkpoint
 from ckpt_tools.plan import Origin
 
 from .registry import NETS, recognise
+from .resolving import Reference
+
+
+def as_known(source: Checkpoint, reference: Reference, *, renamed: bool = False) -> tuple[Checkpoint, Origin | None]:
+    """The source for the net that is meant: see `in_slims_names`. One that goes into a net of the user's own, or whose
+    names the user maps himself (`renamed`), stays as it is."""
+    if renamed or reference.graph or reference.is_function:
+        return source, None
+    return in_slims_names(source, reference.net)
 
 
 def in_slims_names(source: Checkpoint, name: str | None = None) -> tuple[Checkpoint, Origin | None]:

@@ -21,7 +21,7 @@ from ckpt_tools.tensors import Spec
 
 from .from_graph import graph_beside, net_from, open_graph
 from .net import Net
-from .registry import find_net, recognise
+from .registry import find_net
 
 
 class Reference(NamedTuple):
@@ -101,10 +101,13 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str) -> Net:
         return net_of_function(reference.net, reference.choices, reference.image_size, tuple(specs))
     if reference.graph:
         return net_from(open_graph(reference.graph, reference.choices, specs))
-    if reference.net is None and path:
-        found, beside = recognise(specs), graph_beside(path)
-        if beside and (found is None or found.net is None or reference.chosen):
-            return net_from(open_graph(beside, reference.choices, specs))
-    if reference.chosen:
+    beside = graph_beside(path) if path and reference.net is None else ""
+    if not reference.chosen:
+        try:
+            return find_net(reference.net, specs, path)
+        except SelectionError:
+            if not beside:
+                raise
+    if not beside:
         raise SelectionError("there is no graph to choose in", path=path, advice="Name its file with --graph.")
-    return find_net(reference.net, specs, path)
+    return net_from(open_graph(beside, reference.choices, specs))

@@ -27,6 +27,7 @@ from ckpt_tools.errors import PlanError, RecipeError, UnsupportedError  # noqa: 
 from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.plan.job import make_job  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
+from ckpt_tools.train.use.classifier import open_classifier  # noqa: E402
 
 NEW = {"exclude": ("classes",), "trainable": ("classes",)}
 BESIDE = {"head_scope": "Logits", "trainable": ("Logits",)}
@@ -270,6 +271,8 @@ def test_whole_numbers_are_given_whole_numbers(files: Path, tmp_path: Path) -> N
     with pytest.raises(RecipeError, match="whole numbers from 0 to 255, which --preprocessing unit does not give"):
         finetune(Options(**how))
     assert finetune(Options(**{**how, "preprocessing": None})).step == 9
+    with pytest.raises(RecipeError, match="whole numbers from 0 to 255, which --preprocessing vgg does not give"):
+        open_classifier(str(tmp_path / "run"), preprocessing="vgg")
 
 
 def test_a_graph_that_is_not_understood_stops_with_what_to_type(

@@ -8,6 +8,7 @@ import thin
 from test_layouts import outward
 from thin import ThinNet
 
+import ckpt_tools
 from ckpt_tools import from_arrays, save_checkpoint
 from ckpt_tools.cli.plan import main as plan_main
 from ckpt_tools.formats import Checkpoint
@@ -130,6 +131,8 @@ def test_the_command_needs_no_option_for_it(tmp_path, monkeypatch, capsys):
         save_checkpoint(outward("keras", net, thin.tensors(net.variables(7)), **how), file)
         assert plan_main([file, "--num-classes", "3", "--exclude", "Logits", "--trainable", "Logits"]) == 0
         out = capsys.readouterr().out
+        made = ckpt_tools.make_plan(file, num_classes=3, exclude="Logits", trainable="Logits")  # Python's twin
+        assert made.conflicts == () and f"plan         {made.digest}" in out.splitlines()
         assert "restored     135 of 137 variables" in out
         assert (
             "note         the checkpoint is MobilenetV1 0.25 of Keras, 7 classes: 137 tensors under Keras' names" in out

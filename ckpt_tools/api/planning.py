@@ -59,5 +59,5 @@ def make_plan(
     num_classes = convert("--num-classes", num_classes, int | None)
     made = options_from(Options, {"data": data, **options}, "make_plan")
     asked = requested(replace(made, checkpoint=source.path), source, num_classes or len(labels) or None)
-    plans = plans_of(asked.options, source.tensors.specs(), asked.net, asked.classes)
+    plans = plans_of(asked.options, asked.source.tensors.specs(), asked.net, asked.classes, asked.origin)
     return next((plan for plan in plans if plan.conflicts), plans[0])

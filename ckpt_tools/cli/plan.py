@@ -16,10 +16,10 @@ from ..labels import label_list
 from ..nets.from_graph import checkpoint_of, classes_in
 from ..nets.head import variables_with_head
 from ..nets.net import Net
-from ..nets.opening import in_slims_names
+from ..nets.opening import as_known
 from ..nets.registry import recognise
 from ..nets.resolving import resolve
-from ..plan import Plan, Variable
+from ..plan import Origin, Plan, Variable
 from ..plan.suggest import Suggestion, suggest
 from ..plan.text import overview, scope_rows, variable_rows
 from ..report import render
@@ -85,11 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         named = args.source or (checkpoint_of(options.graph) if options.graph else "")
         if not named:
             raise RecipeError("SRC must be given, or a --graph with its checkpoint")
-        source, options = open_checkpoint(named), replace(options, checkpoint=named)
-        own = options.map or options.graph or options.reference.is_function
-        source, origin = (source, None) if own else in_slims_names(source, options.net)
+        options, source, origin, net, classes = requested(
+            replace(options, checkpoint=named), open_checkpoint(named), args.num_classes
+        )
         specs = source.tensors.specs()
-        options, net, classes = requested(options, source, args.num_classes)
         variables = variables_with_head(net, classes, make_head(options))
         phases = make_phases(options, net, variables)
         rules = rules_of(options, net, classes, origin)
@@ -124,15 +123,19 @@ def load_tensorflow(function: str) -> None:
 
 
 class Requested(NamedTuple):
-    """What a plan is made of: the options with their class map written out, the net, and its number of classes."""
+    """What a plan is made of: the options with their class map written out; the source, under slim's names if it is
+    another library's, and where it is from; the net, and its number of classes."""
 
     options: Options
+    source: Checkpoint
+    origin: Origin | None
     net: Net
     classes: int
 
 
 def requested(options: Options, source: Checkpoint, num_classes: int | None) -> Requested:
     """Which net the options mean, for how many classes. Raises what is wrong with either."""
+    source, origin = as_known(source, options.reference, renamed=bool(options.map))
     specs = source.tensors.specs()
     if options.net and options.reference.is_function:
         load_tensorflow(options.net)
@@ -140,7 +143,8 @@ def requested(options: Options, source: Checkpoint, num_classes: int | None) -> 
     options = for_net(options, net)
     labels, net = labels_of(options, num_classes, net)
     classes = num_classes or len(labels) or classes_of(net, specs)
-    return Requested(replace(options, class_map=class_map_of(options, labels), labels_of_source=None), net, classes)
+    options = replace(options, class_map=class_map_of(options, labels), labels_of_source=None)
+    return Requested(options, source, origin, net, classes)
 
 
 def labels_of(options: Options, classes: int | None, net: Net) -> tuple[tuple[str, ...], Net]:

@@ -1,8 +1,8 @@
 """A net that was found in a graph, as a run keeps it: the nodes in inference form, and what they are.
 
-part = GraphPart(file, found)          of a file and its analysis
-write_part(part, "run/net.pb")         the nodes, without the values of any variable
-read_part("run/net.pb", part.record()) the same again, after a trip through plan.json
+part = part_of(file, found)            of a file and its analysis
+part.data, part.record()               the nodes without the values of any variable, as bytes; the rest, for JSON
+read_part("run/net.pb", record)        the same again, of a file with these bytes
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DamagedError
 from ..formats.graph_file import GraphFile, graph_bytes, read_graph
 from ..formats.nodes import Node, attribute, shape_value, type_value
-from ..formats.placing import write_bytes
 from ..tensors import Spec
 from .analysis import Analysis
 from .cut import Cut
@@ -67,11 +65,6 @@ def part_of(file: GraphFile, found: Analysis) -> GraphPart:
     net = found.cut.rewired({}, thawed)
     kept = replace(found, net=net, variables=tuple(each._replace(frozen=False) for each in found.variables))
     return GraphPart(file._replace(nodes=(), collections={}), kept)
-
-
-def write_part(part: GraphPart, path: str | os.PathLike[str]) -> None:
-    """Writes the nodes; raises OutputError where they cannot be written."""
-    write_bytes(Path(path), part.data)
 
 
 def read_part(path: str | os.PathLike[str], record: Mapping) -> GraphPart:

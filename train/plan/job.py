@@ -15,7 +15,7 @@ from ...nets import resolving
 from ...nets.from_graph import checkpoint_of
 from ...nets.head import Head, variables_with_head
 from ...nets.net import Net
-from ...nets.opening import in_slims_names
+from ...nets.opening import as_known
 from ...nets.vectors import vectors_net
 from ...plan import Plan
 from ...tensors import Tensors
@@ -160,8 +160,7 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     if is_remote(source.path):
         source = source._replace(tensors=kept(source.tensors))
-    own = on_vectors or options.map or options.graph or options.reference.is_function
-    source, origin = (source, None) if own else in_slims_names(source, options.net)
+    source, origin = as_known(source, options.reference, renamed=on_vectors or bool(options.map))
     specs = source.tensors.specs()
     known = (
         None if on_vectors else resolving.resolve(options.reference, specs, source.path if options.checkpoint else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...adaptation import class_map_of_labels, class_map_text, read_class_map
 from ...errors import RecipeError
 from ...labels import label_list, plain
-from ...nets.from_graph import has_head
+from ...nets.from_graph import RAW, has_head, takes_whole_numbers
 from ...nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ...nets.net import Net
 from ...plan import Origin, Plan, Variable, make_plan
@@ -48,9 +48,7 @@ def pixels_of(net: Net, style: str | None, image_size: int | None, **others: Any
     style, image_size = style or net.preprocessing, image_size or net.image_size
     if style and (problem := style_problem(style)):  # a function's file says its own
         raise RecipeError(f"{net.title}: {problem}")
-    if net.graph is not None and net.preprocessing == "raw" != style:
-        fact = f"{net.title} takes whole numbers from 0 to 255, which --preprocessing {style} does not give"
-        raise RecipeError(fact, advice="Leave it out.")
+    check_style(net, style)
     missing = []
     if not style:
         missing.append(f"--preprocessing ({', '.join(STYLES)}, or MEAN,DIVISOR)")
@@ -59,6 +57,13 @@ def pixels_of(net: Net, style: str | None, image_size: int | None, **others: Any
     if missing:
         raise RecipeError(f"{net.title} does not say how it takes images: give {' and '.join(missing)}")
     return Preprocessing(style, image_size, channels="grey" if net.input_channels == 1 else "rgb", **others)
+
+
+def check_style(net: Net, style: str | None) -> None:
+    """Raises RecipeError for scaled pixels where a net takes whole numbers: cast to them, all images would be alike."""
+    if style and style != RAW and net.graph is not None and takes_whole_numbers(net.graph):
+        fact = f"{net.title} takes whole numbers from 0 to 255, which --preprocessing {style} does not give"
+        raise RecipeError(fact, advice="Leave it out.")
 
 
 def for_net(options: Options, net: Net) -> Options:

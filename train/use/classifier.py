@@ -17,7 +17,7 @@ from ...kinds import kinds
 from ...labels import read_labels
 from ...nets.from_graph import classes_in, net_of_record
 from ...nets.net import Net
-from ...nets.opening import in_slims_names
+from ...nets.opening import as_known
 from ...nets.registry import recognise
 from ...nets.resolving import Reference, resolve
 from ...plan import Plan, make_plan
@@ -30,7 +30,7 @@ from ..options.configuration import coerce, option, problem_with, read_config
 from ..options.net_options import NetOptions
 from ..options.styles import style_problem
 from ..options.training import AUTO, FLOAT32, LABELS_PER_IMAGE, Choice, Options
-from ..plan.request import pixels_of
+from ..plan.request import check_style, pixels_of
 from .class_names import names_for, thresholds_of
 from .metrics import sigmoid, softmax
 from .recorded import find_run
@@ -218,6 +218,7 @@ def open_classifier(
         fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
         raise RecipeError(fact, path=source)
     if how is not None:
+        check_style(found.net, preprocessing)
         style, size, channels = preprocessing or how.style, image_size or how.image_size, how.channels
         how = Preprocessing(style, size, how.central_fraction, channels, upright=upright or how.upright)
     options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
@@ -253,8 +254,7 @@ def _from_checkpoint(
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
     from ..graph.restore import planned_tensors
 
-    own = reference.graph or reference.is_function
-    checkpoint, origin = (checkpoint, None) if own else in_slims_names(checkpoint, reference.net)
+    checkpoint, origin = as_known(checkpoint, reference)
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
     net = resolve(reference, specs, source)
