@@ -275,6 +275,17 @@ def test_whole_numbers_are_given_whole_numbers(files: Path, tmp_path: Path) -> N
         open_classifier(str(tmp_path / "run"), preprocessing="vgg")
 
 
+def test_images_that_depend_on_each_other_are_found_without_a_run_too(files: Path, tmp_path: Path) -> None:
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+        flat = tf.reshape(images / (tf.reduce_max(images) + 1.0), [-1, SIDE * SIDE * 3])
+        tf.nn.softmax(tf.matmul(flat, tf.get_variable("out/w", [SIDE * SIDE * 3, 4])))
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "m.ckpt"))
+    with pytest.raises(PlanError, match="images depend on each other"):
+        open_classifier(str(tmp_path / "m.ckpt"), preprocessing="unit")
+
+
 def test_a_graph_that_is_not_understood_stops_with_what_to_type(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

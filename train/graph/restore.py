@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...dtypes import numpy_dtype
-from ...errors import TrainingError
+from ...errors import PlanError, TrainingError
 from ...folding import Fold
+from ...graphs.net import GraphPart
+from ...graphs.text import conflict_text
 from ...plan import RESTORING, Adaptation, Plan, Row
 from ...tensors import Spec, Tensor, Tensors
+from ..data.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +56,16 @@ def planned_tensors(
 
     net = [row for row in plan.checked().rows if row.action in (*RESTORING, "init", "carry")]
     return Tensors((row.name, tensor(row)) for row in net)
+
+
+def check_graph(part: GraphPart, how: Preprocessing, tensors: Tensors) -> None:
+    """Computes the features of a few random images by the net of a graph, with these values of its variables. Raises
+    PlanError unless they are one row an image, the same each time and whatever the other images are."""
+    from ...nets.imported import check_import
+
+    shape = (how.image_size, how.image_size, 1 if how.channels == "grey" else 3)
+    if wrong := check_import(*part, shape, {name: tensor.load for name, tensor in tensors.items()}):
+        raise PlanError(f"the graph has {conflict_text(wrong)}", path=part.file.path)
 
 
 def convert(

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ... import html
-from ...errors import PlanError, TrainingError
+from ...errors import TrainingError
 from ...events import (
     Audited,
     AugmentationDrawn,
@@ -35,7 +35,6 @@ from ...events import (
     ignore,
 )
 from ...formats.placing import write_text
-from ...graphs.text import conflict_text
 from ...tensors import Tensors
 from ..cache.feeding import Graph, build_graph, choose_precision, from_cache
 from ..cache.head_only import recall
@@ -45,7 +44,7 @@ from ..data.pipeline import Unreadable
 from ..graph.cluster import Cluster, machine_lost
 from ..graph.devices import Placement, place
 from ..graph.progress import StopRequest, told
-from ..graph.restore import assign, audit, planned_tensors
+from ..graph.restore import assign, audit, check_graph, planned_tensors
 from ..graph.tensorflow_paths import tensorflow_path
 from ..graph.towers import for_feeding, session_config
 from ..options.training import AUTO, FLOAT32, Options
@@ -72,7 +71,7 @@ from .run import (
 from .run_directory import RunDirectory, read_tensors, run_digest
 
 if TYPE_CHECKING:
-    from ...graphs.net import GraphPart
+    pass
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
@@ -131,7 +130,8 @@ def finetune(
         directory = replace(directory, columns=(*directory.columns, MEAN_AVERAGE_PRECISION))
     job = job.at_step(resumed or 0)
     if job.net.graph and resumed is None:
-        check_graph(job, job.net.graph)
+        tensors = planned_tensors(job.plan, job.source.tensors, seed=options.seed)
+        check_graph(job.net.graph, job.pixels, tensors)
     placement = place(options, cluster)
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
     job = replace(job, frozen=choose_precision(job, placement, recorded))
@@ -156,19 +156,6 @@ def finetune(
                 return result
             job, resumed = job.at_step(result.step), result.step
             on_event(PhaseBegan(job.phases[job.phase].trainable))
-
-
-def check_graph(job: Job, part: GraphPart) -> None:
-    """Computes the features of a few random images by the net of a graph. Raises PlanError unless they are one row an
-    image, the same each time and whatever the other images are."""
-    from ...nets.imported import check_import
-
-    (file, found), how = part, job.pixels
-    tensors = planned_tensors(job.plan, job.source.tensors, seed=job.options.seed)
-    values = {name: tensor.load for name, tensor in tensors.items()}
-    shape = (how.image_size, how.image_size, 1 if how.channels == "grey" else 3)
-    if wrong := check_import(file, found, shape, values):
-        raise PlanError(f"the graph has {conflict_text(wrong)}", path=file.path)
 
 
 def train_phase(

@@ -252,7 +252,7 @@ def _from_checkpoint(
     checkpoint: Checkpoint, reference: Reference, head: bool, style: str | None, image_size: int | None
 ) -> Classifier:
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
-    from ..graph.restore import planned_tensors
+    from ..graph.restore import check_graph, planned_tensors
 
     checkpoint, origin = as_known(checkpoint, reference)
     source, specs = checkpoint.path, checkpoint.tensors.specs()
@@ -270,6 +270,8 @@ def _from_checkpoint(
     plan = make_plan(specs, variables, renames=renames).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
     how = pixels_of(net, style or (origin and origin.pixels), image_size)
+    if net.graph is not None:
+        check_graph(net.graph, how, tensors)
     labels, notes = tuple(map(str, range(classes or 0))), origin.notes if origin else ()
     return Classifier(net, tensors, labels, False, how, checkpoint.path, Options(), plan, notes)
 
