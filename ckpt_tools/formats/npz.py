@@ -5,14 +5,12 @@ The .npy header is numpy's own (numpy.lib.format); nothing is ever unpickled.
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..dtypes import dtype_name, numpy_dtype
@@ -23,6 +21,7 @@ from .elements import as_bytes, byte_blocks
 from .mapped import keeps_open
 from .representable import check_names, check_types
 from .storage import openable
+from .zip_damage import damage_at
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +48,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     wrong: list[str] = []
     others: list[str] = []
-    with _damage_at(path):
+    with damage_at(path, ".npz", _DAMAGE):
         archive = zipfile.ZipFile(openable(path))
         keeps_open(path, archive, zipfile.ZipFile.close)
         for info in archive.infolist():
@@ -91,7 +90,7 @@ def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, name: st
         raise DamagedError(f"header says {spec}, but {info.file_size - start:,} bytes follow", tensor=name)
 
     def load() -> np.ndarray:
-        with _damage_at(path, name), archive.open(info) as member:
+        with damage_at(path, ".npz", _DAMAGE, name), archive.open(info) as member:
             array = np.lib.format.read_array(member, allow_pickle=False)
             if member.read(1):  # also makes zipfile compare the checksum
                 raise DamagedError("bytes follow the array")
@@ -108,23 +107,6 @@ def _native(array: np.ndarray) -> np.ndarray:
         array = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
         return array.astype(object)
     return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
-
-
-@contextmanager
-def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
-    """zipfile and numpy report damage by a dozen kinds of exception; here it is one, with its place."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise error.at(path=path, tensor=tensor) from None
-    except _DAMAGE as error:
-        raise DamagedError(f"not a sound .npz: {error}", path=path, tensor=tensor) from error
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # an offset that no file can have
-            raise
-        raise DamagedError("not a sound .npz: it points outside itself", path=path, tensor=tensor) from error
-    except (NotImplementedError, RuntimeError) as error:  # another compression; a password
-        raise UnsupportedError(f"zip archive: {error}", path=path, tensor=tensor) from error
 
 
 def check(tensors: Mapping[str, Tensor]) -> None:

@@ -8,14 +8,12 @@ Layout: torch/serialization.py and torch/_utils.py.
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..dtypes import BY_NAME, numpy_dtype
@@ -26,6 +24,7 @@ from .mapped import keeps_open
 from .pickled import Made, Name, Persistent, read_pickle
 from .storage import mapped, open_file, openable
 from .torch_names import named_tensors
+from .zip_damage import damage_at
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +84,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     a kind that TensorFlow has not (sparse, quantised).
     """
     path = os.fspath(path)
-    with _damage_at(path):
+    with damage_at(path, "PyTorch file", _DAMAGE):
         zipped = zipfile.is_zipfile(openable(path))
         value, order, part = _from_zip(path) if zipped else _from_pickles(path)
         weights = named_tensors(value, is_tensor)
@@ -260,26 +259,9 @@ def _tensor(view: _View, order: str, part: _Bytes, path: str, name: str) -> Tens
             return np.empty(spec.shape, native)
         strides = [stride * native.itemsize for stride in view.strides]
         size = native.itemsize + sum((side - 1) * step for side, step in zip(spec.shape, strides, strict=True))
-        with _damage_at(path, name):
+        with damage_at(path, "PyTorch file", _DAMAGE, name):
             data = part(view.key, view.offset * native.itemsize, size)
         array = np.ascontiguousarray(np.ndarray(spec.shape, native, data, strides=strides)).reshape(spec.shape)
         return array.byteswap() if order == ">" and native.itemsize > 1 else array
 
     return Tensor(spec, load)
-
-
-@contextmanager
-def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
-    """Whatever is wrong with a file, it is one kind of error, with its place."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise error.at(path=path, tensor=tensor) from None
-    except _DAMAGE as error:
-        raise DamagedError(f"not a sound PyTorch file: {error}", path=path, tensor=tensor) from error
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # an offset that no file can have
-            raise
-        raise DamagedError("not a sound PyTorch file: it points outside itself", path=path, tensor=tensor) from error
-    except (NotImplementedError, RuntimeError) as error:  # another compression; a password
-        raise UnsupportedError(f"zip archive: {error}", path=path, tensor=tensor) from error
