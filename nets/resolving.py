@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ckpt_tools.errors import RecipeError, SelectionError
+from ckpt_tools.errors import PlanError, RecipeError, SelectionError
 from ckpt_tools.graphs.choosing import Choices
 from ckpt_tools.tensors import Spec
 
@@ -110,4 +110,9 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str) -> Net:
                 raise
     if not beside:
         raise SelectionError("there is no graph to choose in", path=path, advice="Name its file with --graph.")
-    return net_from(open_graph(beside, reference.choices, specs))
+    try:
+        return net_from(open_graph(beside, reference.choices, specs))
+    except PlanError as error:
+        if not reference.chosen:  # nobody named this graph
+            error.advice = "By its names the checkpoint is none of the nets here; --net NAME takes it for one."
+        raise
