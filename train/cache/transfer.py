@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,12 +20,13 @@ from ...events import Advanced, CacheFound, OnEvent
 from ...tensors import Tensors
 from ..data.examples import Examples, steps_per_epoch
 from ..data.pipeline import Unreadable, epoch_order, make_batches
-from ..graph.batches import Pipeline, Table
-from ..graph.devices import FILLER, part_sizes
+from ..graph.batches import Pipeline, Table, read_batch, until_the_end
+from ..graph.devices import FILLER, part_sizes, runs_at_once
+from ..graph.folded import Folded, fold
 from ..graph.frozen_prefix import Frontier, find_frontier
 from ..graph.native import CHECKED, compared
 from ..graph.progress import StopRequest, told
-from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name
+from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name, session_config
 from ..options.training import FLOAT32
 from ..plan.job import Job
 from .lookup import lookup_of
@@ -134,7 +136,7 @@ def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequen
         "net": job.net.identity,
         "variables": lookup_of(job).weights(job.phase, planned, variables),
         "preprocessing": job.pixels.plain.as_dict(),
-        **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),
+        **({} if job.frozen_in == FLOAT32 else {"precision": job.frozen_in, "batch norms": "folded"}),
     }
     return open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
 
@@ -188,14 +190,15 @@ def settled(
     if isinstance(transfer, str) or not job.frozen.open or not any(len(view.missing) for view in transfer.views):
         return transfer, job
     view = next(view for view in transfer.views if len(view.missing))
-    tensors = (*transfer.inference, *transfer.computed)
-    with model.graph.as_default(), unreadable.raised():
-        parts = list(rows_computed(tensors, view, view.missing[:CHECKED].tolist(), job, model, session, unreadable))
-    if not parts:  # none of them can be decoded
+    both = []
+    for way in (transfer.inference, extraction(transfer, job, model, session)):
+        with unreadable.raised():
+            parts = rows_computed(way, view, view.missing[:CHECKED].tolist(), job, model, session, unreadable)
+            both.append({name: row for names, rows in parts for name, *row in zip(names, *rows, strict=True)})
+    if not both[0]:  # none of them can be decoded
         return transfer, job
-    both = [np.concatenate(rows) for rows in zip(*(rows for _, rows in parts), strict=True)]
-    count = len(transfer.inference)
-    job = replace(job, frozen=compared(job.frozen, both[:count], both[count:]))
+    float32, lower = ([np.stack(rows) for rows in zip(*(way[name] for name in both[0]), strict=True)] for way in both)
+    job = replace(job, frozen=compared(job.frozen, float32, lower))
     return (transfer if job.frozen_in != FLOAT32 else plan_transfer(job, model, planned)), job
 
 
@@ -216,9 +219,10 @@ def fill(
         return transfer
     progress = told(on_event, "transfer values", total=len(seen), unit="image")
     try:
-        with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
+        computed = extraction(transfer, job, model, session)
+        with transfer.cache.adding() as add, progress, unreadable.raised():
             for view, chosen in wanted:
-                for names, values in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
+                for names, values in rows_computed(computed, view, chosen, job, model, session, unreadable):
                     add(names, values)
                     on_event(Advanced("transfer values", images=len(names), count=len(names)))
                     if stop.signal:
@@ -229,27 +233,44 @@ def fill(
     return replace(transfer, views=tuple(view._replace(rows=rows.find(view.names)) for view in transfer.views))
 
 
+def extraction(
+    transfer: Transfer, job: Job, model: Model, session: tf.Session
+) -> Folded | Sequence[tf.Tensor]:  # fmt: skip
+    """What computes the transfer values of a session that is restored."""
+    if job.frozen_in == FLOAT32:
+        return transfer.computed
+    with model.graph.as_default():
+        values = [tf.cast(tensor, tf.float32) for tensor in transfer.computed]
+    return fold(session, values, (model.extraction or model.inference).images) or transfer.computed
+
+
 def rows_computed(
-    tensors: Sequence[tf.Tensor], view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
+    way: Folded | Sequence[tf.Tensor], view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
     unreadable: Unreadable,
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:  # fmt: skip
-    """Names and values of the tensors, in float32, for the chosen examples of a view, a batch at a time."""
+    """Names and values, in float32, of the chosen examples of a view: batches, in any order. What is folded is computed
+    in a graph and a session of its own."""
     if not chosen:
         return
-    photos = view.examples.take(chosen, kept=True)
-    batches = make_batches(
-        photos, job.preprocessing, training=False, view=view.number, seed=job.options.seed,
-        batch_size=job.options.batch_size, unreadable=unreadable,
-    )  # fmt: skip
-    pipeline = Pipeline(batches, model.inference_handle, model.device)
-    values = [tf.cast(tensor, tf.float32) for tensor in tensors]
-    run = session.make_callable([model.index, *values], feed_list=list(pipeline.tensors))
-    for fed in pipeline.start(session):
-        try:
-            index, *rows = run(*fed)
-        except tf.errors.OutOfRangeError:
-            return
-        yield [view.names[chosen[i]] for i in index], rows
+    photos, device = view.examples.take(chosen, kept=True), job.options.device
+    with ExitStack() as stack:
+        with (tf.Graph() if isinstance(way, Folded) else model.graph).as_default():
+            batches = make_batches(
+                photos, job.preprocessing, training=False, view=view.number, seed=job.options.seed,
+                batch_size=job.options.batch_size, unreadable=unreadable,
+            )  # fmt: skip
+            if isinstance(way, Folded):
+                handle, batch = read_batch(batches, model.device)
+                values, index = way.on(batch["image"]), batch["index"]
+                session = stack.enter_context(closing(tf.Session(config=session_config(device)[0])))
+            else:
+                values, index, handle = [tf.cast(each, tf.float32) for each in way], model.index, model.inference_handle
+            pipeline = Pipeline(batches, handle, model.device)
+            fed = next(pipeline.start(session))
+            run = session.make_callable([index, *values], feed_list=list(pipeline.tensors))
+        found = stack.enter_context(closing(until_the_end(lambda: run(*fed), runs_at_once(device))))
+        for numbers, *rows in found:
+            yield [view.names[chosen[i]] for i in numbers], rows
 
 
 class Cached:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+
+Result = TypeVar("Result")
 
 
 class Pipeline:
@@ -35,6 +38,35 @@ def ahead_of(batches: tf.data.Dataset, device: str) -> tf.data.Dataset:
     The iterator must be made on the same device. Without one they stay where they are.
     """
     return batches.apply(tf.data.experimental.prefetch_to_device(device, 2)) if device else batches
+
+
+def until_the_end(run: Callable[[], Result], at_once: int) -> Generator[Result, None, None]:
+    """What `run` returns, again and again until it raises OutOfRangeError; another error is raised.
+
+    Up to `at_once` runs work at a time, each in a thread of its own: where one of them pools or joins branches, which
+    keeps a core of several busy, another one's convolution takes the rest. The order is that in which they finish.
+    """
+    with ThreadPoolExecutor(at_once) as threads:
+        working = {threads.submit(run) for _ in range(at_once)}
+        while working:
+            finished, working = wait(working, return_when=FIRST_COMPLETED)
+            for each in finished:
+                try:
+                    result = each.result()
+                except tf.errors.OutOfRangeError:
+                    continue
+                working.add(threads.submit(run))
+                yield result
+
+
+def in_order(numbered: Iterable[tuple[int, Result]]) -> Iterator[Result]:
+    """The results in the order of their numbers, which are 0, 1, 2 ... in any order."""
+    following, waiting = 0, {}
+    for number, result in numbered:
+        waiting[int(number)] = result
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
 
 
 def read_batch(like: tf.data.Dataset, device: str = "") -> tuple[tf.Tensor, dict[str, tf.Tensor]]:

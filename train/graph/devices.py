@@ -118,6 +118,12 @@ def visible_gpus(device: str) -> int:
     return 0 if device == "cpu" else len(tensorflow.config.list_physical_devices("GPU"))
 
 
+def runs_at_once(device: str) -> int:
+    """Batches that are computed at a time, where one does not wait for another: two on processors, by measurement
+    (benchmarks/bench_features.py); one on a GPU, whose memory holds one."""
+    return 1 if visible_gpus(device) else 2
+
+
 def device_of_batches(device: str, wanted: str = ANYWHERE) -> str:
     """Where the batches of a run with `--device` go ahead of their step: to the device that is `wanted`, else to the
     first GPU. ANYWHERE without one: the first CPU has them already."""

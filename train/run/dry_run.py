@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 
 from ...events import OnEvent, ignore
 from ..cache.feeding import Graph, trial
-from ..cache.transfer import Cached, Transfer, rows_computed
+from ..cache.transfer import Cached, Transfer, extraction, rows_computed
 from ..data.examples import DataSet
 from ..data.pipeline import Unreadable
 from ..graph.towers import session_config
@@ -70,11 +70,11 @@ class Measured:
         assert isinstance(self.transfer, Transfer)  # something is missing of it
         view = max(self.transfer.views, key=lambda view: len(view.missing))
         chosen = view.missing[: (WARMING + MEASURED) * self.job.options.batch_size].tolist()
-        with self.graph.model.graph.as_default():
-            how = (self.job, self.graph.model, self.session, self.unreadable)
-            for names, rows in rows_computed(self.transfer.computed, view, chosen, *how):
-                self.rows = rows
-                yield len(names)
+        job, model, session = self.job, self.graph.model, self.session
+        way = extraction(self.transfer, job, model, session)
+        for names, rows in rows_computed(way, view, chosen, job, model, session, self.unreadable):
+            self.rows = rows
+            yield len(names)
 
     def steps(self) -> Iterator[int]:
         """Trains; nothing of it is saved."""

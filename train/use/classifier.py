@@ -311,8 +311,8 @@ def run_on(
     import tensorflow.compat.v1 as tf
 
     from ..data.pipeline import Unreadable, make_batches
-    from ..graph.batches import ahead_of
-    from ..graph.devices import device_of_batches
+    from ..graph.batches import ahead_of, in_order, until_the_end
+    from ..graph.devices import device_of_batches, runs_at_once
     from ..graph.towers import session_config
 
     unreadable = unreadable or Unreadable()
@@ -322,26 +322,48 @@ def run_on(
         )
         place = device_of_batches(device)
         with tf.device(place or "/cpu:0"):
-            iterator = tf.data.make_initializable_iterator(ahead_of(batches, place))
-            batch = iterator.get_next()
-        wanted = make(tf.cast(batch["image"], precision))
-        values = {name: _not_less(tensor) for name, tensor in wanted.tensors.items()}
-        session = tf.Session(config=session_config(device)[0])
+            iterator = tf.data.make_initializable_iterator(ahead_of(batches.enumerate(), place))
+            number, batch = iterator.get_next()
+        config = session_config(device)[0]
+        if precision == FLOAT32:
+            wanted = make(batch["image"])
+        else:
+            wanted = _folded(classifier, make, batch["image"], precision, config)
+        session = tf.Session(config=config)
     # Not as default session and graph: these would be the caller's, too, between two batches.
     steps = steps_per_epoch(len(examples), batch_size)
-    with closing(session), told(on_event, title, total=steps, unit="batch"):
+    with closing(session), told(on_event, title, total=steps, unit="batch"), unreadable.raised():
         with graph.as_default():
             restore(session, classifier, wanted.variables)
             session.run(iterator.initializer)
-            run = session.make_callable({**values, "index": batch["index"]})
-        for _ in range(steps):
-            try:
-                with unreadable.raised():
-                    got = run()
-            except tf.errors.OutOfRangeError:  # images that could not be decoded made it shorter
-                return
-            yield got
-            on_event(Advanced(title, images=len(got["index"])))
+            run = session.make_callable((number, {**wanted.tensors, "index": batch["index"]}))
+        with closing(until_the_end(run, runs_at_once(device))) as numbered:
+            for got in in_order(numbered):
+                yield got
+                on_event(Advanced(title, images=len(got["index"])))
+
+
+def _folded(
+    classifier: Classifier, make: Callable[[tf.Tensor], Wanted], images: tf.Tensor, precision: str,
+    config: tf.ConfigProto,
+) -> Wanted:  # fmt: skip
+    """What `make` wants of the images in a precision below float32, folded where it can be: then without variables."""
+    import tensorflow.compat.v1 as tf
+
+    from ..graph.folded import fold
+
+    def made(images: tf.Tensor) -> Wanted:
+        wanted = make(tf.cast(images, precision))
+        return wanted._replace(tensors={name: _not_less(tensor) for name, tensor in wanted.tensors.items()})
+
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+        apart = tf.placeholder(images.dtype, images.shape)
+        wanted = made(apart)
+        restore(session, classifier, wanted.variables)
+        folded = fold(session, list(wanted.tensors.values()), apart)
+    if folded is None:
+        return made(images)
+    return Wanted(dict(zip(wanted.tensors, folded.on(images), strict=True)), ())
 
 
 def _not_less(tensor: tf.Tensor) -> tf.Tensor:
