@@ -1,7 +1,7 @@
 """Transfer values of photos, beside the bare forward pass of the same net, Keras and OpenVINO: images a second.
 
     python benchmarks/bench_features.py CHECKPOINT [--images 256] [--rounds 3] [--batch 32]
-        [--contestants "bare float32,ours float32,ours auto,keras,openvino bfloat16,pipeline"]
+        [--contestants "bare float32,bare bfloat16,ours float32,ours auto,keras,openvino bfloat16,pipeline"]
 
 JPEG files of 500 x 375 pixels in memory, at the net's own size. `ours` is what ckpt-features runs, from the bytes of a
 file to values in memory; `bare` a forward pass of the same graph on one batch that is decoded and on the device
@@ -14,7 +14,9 @@ hits all of them; the best turn of each counts, and processor time says what wou
 import argparse
 import io
 import os
+import threading
 import time
+from unittest import mock
 
 import numpy as np
 from PIL import Image
@@ -28,12 +30,13 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 from ckpt_tools.nets.graph import build_net  # noqa: E402
 from ckpt_tools.train.data.examples import Examples  # noqa: E402
 from ckpt_tools.train.data.pipeline import make_batches  # noqa: E402
-from ckpt_tools.train.graph.batches import ahead_of  # noqa: E402
+from ckpt_tools.train.graph import batches as graph_batches  # noqa: E402
+from ckpt_tools.train.graph.batches import ahead_of, until_the_end  # noqa: E402
 from ckpt_tools.train.graph.devices import device_of_batches  # noqa: E402
 from ckpt_tools.train.graph.native import native  # noqa: E402
 from ckpt_tools.train.use.classifier import Wanted, open_classifier, restore, run_on  # noqa: E402
 
-CONTESTANTS = "bare float32,ours float32,ours auto,keras,openvino bfloat16,pipeline"
+CONTESTANTS = "bare float32,bare bfloat16,ours float32,ours auto,keras,openvino bfloat16,pipeline"
 BATCH = 32
 ENDLESS = 10**6  # images
 
@@ -58,13 +61,29 @@ def photos(count):
 
 
 def ours(classifier, precision, batch):
-    """The loop of ckpt-features."""
+    """The loop of ckpt-features. It computes batches ahead of those that are asked for: a turn allows so many, and none
+    is computed while others have theirs."""
     precision = native("auto") or "float32" if precision == "auto" else precision
+    allowed = threading.Semaphore(0)
+
+    def in_turns(run, at_once):
+        def allowed_run():
+            allowed.acquire()
+            return run()
+
+        return until_the_end(allowed_run, at_once)
+
+    def work(number):
+        allowed.release(number)
+        return [next(following) for _ in range(number)]
+
     make = lambda images: Wanted({"values": build_net(classifier.net, images, num_classes=None).features})  # noqa: E731
     following = run_on(
         classifier, photos(ENDLESS), make, title="transfer values", batch_size=batch, precision=precision
     )
-    return lambda batches: [next(following) for _ in range(batches)]
+    with mock.patch.object(graph_batches, "until_the_end", in_turns):
+        work(1)
+    return work
 
 
 def bare(classifier, precision, batch):
@@ -88,8 +107,12 @@ def pipeline(classifier, _, batch):
             iterator = tf.data.make_initializable_iterator(ahead_of(made, place))
             index = iterator.get_next()["index"]
     session = tf.Session(graph=graph)
-    session.run(iterator.initializer)
-    return lambda batches: [session.run(index) for _ in range(batches)]
+
+    def work(batches):
+        session.run(iterator.initializer)  # batches that were made before its turn do not count
+        return [session.run(index) for _ in range(batches)]
+
+    return work
 
 
 def keras(classifier, _, batch):
@@ -157,12 +180,14 @@ def main():
         except ModuleNotFoundError as error:
             print(f"{name:<20} left out: {error.name} is not installed", flush=True)
     batches = max(1, arguments.images // arguments.batch)
+    means = dict.fromkeys(ready, 0.0)
     best = dict.fromkeys(ready, (0.0, 0.0))
     for _ in range(arguments.rounds):
         for name, turn in ready.items():
             began, worked = time.monotonic(), time.process_time()
             turn(batches)
             took, worked = time.monotonic() - began, time.process_time() - worked
+            means[name] += batches * arguments.batch / took / arguments.rounds
             best[name] = tuple(
                 map(max, best[name], (batches * arguments.batch / took, batches * arguments.batch / worked))
             )
@@ -172,7 +197,11 @@ def main():
     ours_best = max((speed for name, (speed, _) in best.items() if name.startswith("ours")), default=0)
     for name, (speed, of_a_core) in best.items():
         ratio = f"; ours at best {ours_best / speed:5.2f} times" if not name.startswith("ours") else ""
-        print(f"{name:<20} {speed:8.1f} images/s, {of_a_core:7.1f} in a second of processor time{ratio}", flush=True)
+        line = (
+            f"{name:<20} {speed:8.1f} images/s (mean {means[name]:.1f}), {of_a_core:7.1f} in a second of processor time"
+        )
+        print(line + ratio, flush=True)
+    os._exit(0)  # ours waits in its threads for turns that do not come
 
 
 if __name__ == "__main__":
