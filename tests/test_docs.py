@@ -164,5 +164,5 @@ def test_the_reference_has_every_public_name_with_its_options(tmp_path: Path) ->
     page = (tmp_path / "api" / "ckpt_tools.html").read_text(encoding="utf-8")
     functions = [name for name in ckpt_tools.__all__ if name not in ("errors", "events")]
     assert [name for name in functions if f'id="{name}"' not in page] == []
-    assert "train all that lies behind this end point of the net" in page  # help of --freeze-until
+    assert "freeze the net up to this end point and train everything after it" in page  # help of --freeze-until
     assert 'id="Planned"' in (tmp_path / "api" / "ckpt_tools" / "events.html").read_text(encoding="utf-8")

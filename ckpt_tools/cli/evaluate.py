@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     from ..train.options.configuration import add_arguments
     from ..train.use.evaluate import EvaluateOptions
 
-    made = parser("ckpt-evaluate", "Says how good a checkpoint is on labelled images.", EXAMPLES)
+    made = parser("ckpt-evaluate", "Evaluates a checkpoint on labelled images.", EXAMPLES)
     add_arguments(made, EvaluateOptions)
     return made
 

@@ -29,11 +29,11 @@ def make_parser() -> argparse.ArgumentParser:
     from ..train.options.configuration import add_arguments
     from ..train.use.features import FeatureOptions
 
-    made = parser("ckpt-features", "Writes what a net makes of each image of a data set.", EXAMPLES)
+    made = parser("ckpt-features", "Extracts features (embeddings) of the images of a data set.", EXAMPLES)
     add_arguments(made, FeatureOptions)
-    made.add_argument("--plot", action="store_true", help="draw PCA, t-SNE, and the values of single images")
-    made.add_argument("--projector", metavar="DIR", help="write what TensorBoard's embedding projector opens")
-    made.add_argument("--merge", metavar="N", type=int, help="put the N parts of --output together instead")
+    made.add_argument("--plot", action="store_true", help="draw PCA, t-SNE, and the features of single images")
+    made.add_argument("--projector", metavar="DIR", help="write files for TensorBoard's embedding projector")
+    made.add_argument("--merge", metavar="N", type=int, help="merge the N parts of --output instead")
     made.add_argument("--ray", metavar="ADDRESS", help="compute the parts on a Ray cluster: auto, HOST:PORT, or local")
     return made
 

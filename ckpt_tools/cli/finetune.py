@@ -34,7 +34,7 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the fields of `train.options.Options`."""
-    made = parser("ckpt-finetune", "Restores a checkpoint by the plan and trains the selected scopes.", EXAMPLES)
+    made = parser("ckpt-finetune", "Restores a checkpoint as planned and trains the selected scopes.", EXAMPLES)
     add_arguments(made, Options)
     return made
 

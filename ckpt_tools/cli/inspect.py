@@ -60,13 +60,16 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "source", metavar="SRC", help="any checkpoint, any of its files, its folder; SRC:scope for a part"
     )
+    made.add_argument("--scope", metavar="PATTERN", action="append", help="only tensors that match; may be repeated")
+    made.add_argument("--sort", choices=SORTS, help="order of the rows; that of the source by default")
+    made.add_argument("--names", action="store_true", help="print only names, one per line")
     made.add_argument(
-        "--scope", metavar="PATTERN", action="append", help="only what the patterns select; may be repeated"
-    )
-    made.add_argument("--sort", choices=SORTS, help="order of the rows; by default the order of the source")
-    made.add_argument("--names", action="store_true", help="print names alone, one on a line")
-    made.add_argument(
-        "--tree", metavar="DEPTH", type=_depth, nargs="?", const=0, help="the tree of scopes, to this depth if given"
+        "--tree",
+        metavar="DEPTH",
+        type=_depth,
+        nargs="?",
+        const=0,
+        help="print the tree of scopes, to this depth if given",
     )
     made.add_argument("--stats", action="store_true", help="min, max, mean, std of the finite values; zeros, NaN, Inf")
     made.add_argument("--tensor", metavar="NAME", action="append", help="print the values of a tensor; may be repeated")
@@ -74,12 +77,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--all-values", action="store_true", help="with --tensor: every value, not the first and last few"
     )
     made.add_argument(
-        "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if a tensor holds such values"
+        "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if any tensor has such values"
     )
-    made.add_argument("--as", dest="layout", choices=LAYOUTS, help="what each tensor is called in this library's net")
-    made.add_argument("--graph", action="store_true", help="what the graph takes and gives; for a .meta the default")
-    made.add_argument("--html", metavar="FILE", help="write one self-contained page to explore the checkpoint")
-    made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: the keys as in the file")
+    made.add_argument("--as", dest="layout", choices=LAYOUTS, help="show what each tensor is called in this library")
+    made.add_argument(
+        "--graph", action="store_true", help="show inputs, outputs and end points of the graph; default for a .meta"
+    )
+    made.add_argument("--html", metavar="FILE", help="write a self-contained page to explore the checkpoint")
+    made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: show the keys as stored")
     return made
 
 

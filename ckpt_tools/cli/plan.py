@@ -56,23 +56,23 @@ WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"map:\n", b"fold:"
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ckpt-plan."""
-    made = parser("ckpt-plan", "Says what a net takes from a checkpoint, before anything is run.", EXAMPLES)
+    made = parser("ckpt-plan", "Shows what a net would restore from a checkpoint, before anything is run.", EXAMPLES)
     add = made.add_argument
     add(
         "source",
         metavar="SRC",
         nargs="?",
-        help="a checkpoint, any of its files, or SRC:scope; that of --graph if left out",
+        help="a checkpoint, any of its files, or SRC:scope; that of --graph by default",
     )
     add(
         "--num-classes",
         type=int,
         metavar="N",
-        help="classes of the net; those of the data or the checkpoint by default",
+        help="number of classes; that of the data or the checkpoint by default",
     )
     add("--suggest", action="store_true", help="propose --exclude, --trainable, --map and --fold")
     add("--output", metavar="FILE", help="write the plan as JSON, or with --suggest the proposal as YAML")
-    add("--all", action="store_true", help="one line for each variable")
+    add("--all", action="store_true", help="one line per variable")
     add_arguments(made, Options, DECIDING)
     return made
 

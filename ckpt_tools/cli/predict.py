@@ -21,7 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     from ..train.options.configuration import add_arguments
     from ..train.use.predict import PredictOptions
 
-    made = parser("ckpt-predict", "Says what is seen in images, with probabilities.", EXAMPLES)
+    made = parser("ckpt-predict", "Predicts labels of images, with probabilities.", EXAMPLES)
     made.add_argument(
         "images",
         nargs="+",

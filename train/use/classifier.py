@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 def threshold_option() -> Any:
     """The option of every command that tells labels."""
-    help = "probability from which on a label is predicted where images have several, of all or of one; 0.5 by default"
+    help = "multi-label nets: lowest probability at which a label is predicted; 0.5 by default"
     return option((), help, group="run", metavar="NUMBER|LABEL=NUMBER")
 
 
@@ -53,9 +53,9 @@ def threshold_option() -> Any:
 class SourceOptions(NetOptions):
     """Which net a command runs, and on what pixels: that of a run of `ckpt-finetune`, or any slim checkpoint."""
 
-    train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
+    train_dir: str = option("", "use the net of this run", group="source", metavar="DIR")
     use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
-    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
+    moving_averages: bool = option(False, "use the moving averages of --ema instead of the weights", group="source")
     checkpoint: str = option("", "take this checkpoint", group="source", metavar="SRC")
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
     preprocessing: str | None = option(

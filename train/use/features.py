@@ -46,25 +46,23 @@ class FeatureOptions(DataOptions):
     """What `ckpt-features` was asked to do."""
 
     end_point: str | None = option(
-        None, "layer whose output is kept; what reaches the last layer by default", group="source", metavar="NAME"
+        None, "layer to take the features from; the input of the last layer by default", group="source", metavar="NAME"
     )
     trainable: tuple[str, ...] = option(
-        (), "keep what --trainable of ckpt-finetune would leave frozen, instead", group="source", metavar="PATTERN"
+        (), "take the output of what ckpt-finetune --trainable would leave frozen", group="source", metavar="PATTERN"
     )
-    pool: str = option(
-        "mean", "what is kept of a map of an end point: its mean, max, or all", group="source", choices=POOLS
-    )
+    pool: str = option("mean", "pooling of feature maps: mean, max, or none", group="source", choices=POOLS)
 
-    split: str = option("all", "which of its images", group="data", choices=SPLITS)
-    output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
-    type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))
-    shards: int = option(1, "number of machines that share the work", group="run", least=1)
-    shard: int = option(0, "which of them this is, from 0", group="run", least=0)
-    batch_size: int = option(32, "images a step", group="run", least=1)
-    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
-    dry_run: bool = option(False, "measure a few batches and say what the work will take", group="run")
+    split: str = option("all", "which split of the data set", group="data", choices=SPLITS)
+    output: str = option("", "prefix of the output files", group="run", metavar="PREFIX")
+    type: str = option("float32", "element type of the features", group="run", choices=("float32", "float16"))
+    shards: int = option(1, "how many machines share the work", group="run", least=1)
+    shard: int = option(0, "number of this machine, from 0", group="run", least=0)
+    batch_size: int = option(32, "images per batch", group="run", least=1)
+    device: str = option("auto", "auto uses a GPU if there is one", group="run", choices=("auto", "gpu", "cpu"))
+    dry_run: bool = option(False, "measure a few batches and estimate time, memory and disk", group="run")
     precision: str = option(
-        "auto", "of the net; auto takes what is native here if the values are nearly the same", group="run",
+        "auto", "precision of the net; auto: the hardware's own if the values are nearly the same", group="run",
         choices=PRECISIONS,
     )  # fmt: skip
 

@@ -39,21 +39,23 @@ SHOWN = 5  # labels of an image in a notebook's table
 class PredictOptions(SourceOptions):
     """What `ckpt-predict` was asked to do, besides the images."""
 
-    labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
+    labels: str | None = option(None, "file with the net's class names, in order", group="source", metavar="FILE")
 
     top: int | None = option(
         None,
-        "labels shown for an image: 3 by default, or all that are above their threshold, where images have several",
+        "labels per image: 3 by default; for multi-label nets all that reach their threshold",
         group="run",
         least=1,
     )
     threshold: tuple[str, ...] = threshold_option()
-    all_probabilities: bool = option(False, "those of every class as well, in --json and --output", group="run")
-    output: str = option("", "write the predictions as a CSV", group="run", metavar="FILE.csv")
-    batch_size: int = option(32, "images a step", group="run", least=1)
-    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    all_probabilities: bool = option(
+        False, "the probability of every class as well, in --json and --output", group="run"
+    )
+    output: str = option("", "write the predictions to a CSV file", group="run", metavar="FILE.csv")
+    batch_size: int = option(32, "images per batch", group="run", least=1)
+    device: str = option("auto", "auto uses a GPU if there is one", group="run", choices=("auto", "gpu", "cpu"))
     precision: str = option(
-        "auto", "of the net; auto takes what is native here for many images if the values are nearly the same",
+        "auto", "precision of the net; auto: for many images, the hardware's own if nearly the same",
         group="run", choices=PRECISIONS,
     )  # fmt: skip
 
