@@ -52,7 +52,7 @@ def _run_python(blocks: list[str], folder: Path) -> list[str]:
         return []
     command = [sys.executable, __file__, "--session"]
     text = {"input": json.dumps(blocks), "text": True, "encoding": "utf-8"}
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}  # transfer values, for this page alone
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}  # cached features, for this page alone
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True, **text)
     return json.loads(done.stdout)
 

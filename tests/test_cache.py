@@ -116,7 +116,7 @@ def test_values_of_the_wrong_shape_are_refused(cache):
 def test_the_limit_is_told_before_it_is_passed(cache):
     assert cache.check_space(10, 1e9) == ""
     assert cache.check_space(10, 500.0) == (
-        "the transfer values would take 520 bytes, more than --cache-limit 500 bytes"
+        "the cached features would take 520 bytes, more than --cache-limit 500 bytes"
     )
     assert parse_size("10GB") == 1e10
     assert parse_size("500 MB") == 5e8
@@ -226,10 +226,10 @@ def test_a_photo_that_cannot_be_decoded_is_replaced_as_without_the_cache(job, tm
             "the images are another view in each epoch (--augment); --augment-copies K would cache K views of each",
         ),
         ({"trainable": ()}, "too little of the net is frozen"),
-        ({"cache_limit": "1KB"}, "the transfer values would take 3.8 kB, more than --cache-limit 1.0 kB"),
+        ({"cache_limit": "1KB"}, "the cached features would take 3.8 kB, more than --cache-limit 1.0 kB"),
         (  # 64 bytes for each of the 18 images to validate and of 2,000 views of the 42 to train on
             {"augment": ("flip",), "augment_copies": 2000, "cache_limit": "5MB"},
-            "the transfer values would take 5.4 MB, more than --cache-limit 5.0 MB",
+            "the cached features would take 5.4 MB, more than --cache-limit 5.0 MB",
         ),
     ],
 )

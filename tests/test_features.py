@@ -232,7 +232,7 @@ def test_the_projector_shows_some_of_many_images(home, monkeypatch):
     monkeypatch.setattr(projection, "PROJECTED", 5)
     _, features = write_features(options(home, "many"))
     projection.write_projector(features, str(home / "some"))
-    assert 'tensor_name: "transfer values (5 of 21 images)"' in (home / "some" / "projector_config.pbtxt").read_text()
+    assert 'tensor_name: "features (5 of 21 images)"' in (home / "some" / "projector_config.pbtxt").read_text()
     shown = [line.split("\t")[1] for line in (home / "some" / "metadata.tsv").read_text().splitlines()[1:]]
     rows = [features.names.index(name) for name in shown]
     assert (len(rows), rows) == (5, sorted(rows))

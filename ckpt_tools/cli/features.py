@@ -1,4 +1,4 @@
-"""ckpt-features: transfer values of a data set to disk, pictures of them, files for TensorBoard's projector."""
+"""ckpt-features: features of a data set to disk, pictures of them, files for TensorBoard's projector."""
 
 from __future__ import annotations
 

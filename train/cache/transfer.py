@@ -214,13 +214,13 @@ def fill(
         seen.update(first)
     if not seen:
         return transfer
-    progress = told(on_event, "transfer values", total=len(seen), unit="image")
+    progress = told(on_event, "features", total=len(seen), unit="image")
     try:
         with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
             for view, chosen in wanted:
                 for names, values in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
                     add(names, values)
-                    on_event(Advanced("transfer values", images=len(names), count=len(names)))
+                    on_event(Advanced("features", images=len(names), count=len(names)))
                     if stop.signal:
                         return transfer
     finally:

@@ -14,8 +14,8 @@ class NetOptions:
     tells."""
 
     net: str | None = option(
-        None, "name of the net, or a function that builds it; recognised from the checkpoint by default", group="source",
-        metavar="NAME|FILE.py:FUNCTION",
+        None, "name of the net, or a function that builds it; recognised from the checkpoint by default",
+        group="source", metavar="NAME|FILE.py:FUNCTION",
     )  # fmt: skip
     graph: str | None = option(
         None, "use the net in this .meta, frozen graph or SavedModel", group="source", metavar="FILE"

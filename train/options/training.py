@@ -196,8 +196,8 @@ class Options(NetOptions):
     )
 
     find_learning_rate: str = option(
-        "", "learning-rate range test instead of training: draw the loss, suggest a rate", group="run", metavar="FILE.png",
-        same_run=True,
+        "", "learning-rate range test instead of training: draw the loss, suggest a rate", group="run",
+        metavar="FILE.png", same_run=True,
     )  # fmt: skip
     dry_run: bool = option(
         False, "measure a few batches and estimate time, memory and disk of the run", group="run", same_run=True

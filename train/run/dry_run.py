@@ -1,7 +1,7 @@
 """--dry-run of ckpt-finetune: what a run would take, from a few batches of each kind. Nothing is written.
 
 costs = dry_run(Options(checkpoint="inception_v3.ckpt", data="photos", trainable=("Logits",)))
-costs.seconds, costs.disk    (27.4, {"transfer values": 11468800, "checkpoints": 402653184})
+costs.seconds, costs.disk    (27.4, {"features": 11468800, "checkpoints": 402653184})
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def dry_run(options: Options, on_event: OnEvent = ignore, data: DataSet | None =
         paces, variables = measured.paces(), graph.model.variables
     row_bytes = transfer.cache.row_bytes if isinstance(transfer, Transfer) else 0
     whole, best = bytes_of_checkpoints(job, variables)
-    disk = {"transfer values": measured.missing * row_bytes, "checkpoints": job.options.keep * whole + best}
+    disk = {"features": measured.missing * row_bytes, "checkpoints": job.options.keep * whole + best}
     return Costs(paces, disk, gpu_memory=gpu_memory(options.device))
 
 
@@ -57,7 +57,7 @@ class Measured:
         evaluations = -(-job.total // (options.eval_steps or job.per_epoch)) + 1  # and one for the report
         found = {}
         if self.missing:
-            found["transfer values"] = Pace(self.missing, pace(self.computed()))
+            found["features"] = Pace(self.missing, pace(self.computed()))
         images = int(len(job.data.train) * job.total / job.per_epoch)
         if images:
             found["training"] = Pace(images, pace(self.steps()))

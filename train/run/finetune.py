@@ -242,7 +242,7 @@ def batches_of_values(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[
     """Training and validation batches of transfer values, computed as far as they are not there."""
     began = time.monotonic()
     found = from_cache(transfer, run.job, run.model, run.session, run.unreadable, stop, run.on_event, step=run.step)
-    run.spent("transfer values", began)
+    run.spent("features", began)
     return found
 
 

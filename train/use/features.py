@@ -174,14 +174,14 @@ def dry_run(options: FeatureOptions, on_event: OnEvent = ignore) -> Costs:
     how["on_event"] = on_event
 
     def batches() -> Iterator[int]:
-        for part in run_on(work.classifier, few, make, title="transfer values", **how):
+        for part in run_on(work.classifier, few, make, title="features", **how):
             shapes.append(part["values"].shape)
             yield len(part["index"])
 
     found = Pace(len(work.share), pace(batches()))
     row = np.prod(shapes[0][1:], dtype=np.int64) * np.dtype(options.type).itemsize
     files = {".npy and .npz": 2 * int(row) * len(work.share)}
-    return Costs({"transfer values": found}, files, gpu_memory=gpu_memory(options.device))
+    return Costs({"features": found}, files, gpu_memory=gpu_memory(options.device))
 
 
 def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
@@ -215,7 +215,7 @@ def computed(
     how |= {"precision": precision, "on_event": on_event}
 
     def blocks() -> Iterator[np.ndarray]:
-        for part in run_on(classifier, examples, make, title="transfer values", **how):
+        for part in run_on(classifier, examples, make, title="features", **how):
             kept.append(part["index"])
             yield part["values"]
 
