@@ -142,7 +142,7 @@ def _label_map(text: str, path: str | os.PathLike[str]) -> dict[int, str]:
                 fields[key] = _unquoted(token)
             key = "" if key else token
     if depth or not names:
-        raise DataError("is no whole label map", path=path, advice="Its last item is cut off.")
+        raise DataError("is not a complete label map", path=path, advice="Its last item is cut off.")
     return names
 
 

@@ -120,7 +120,7 @@ def test_the_limit_is_told_before_it_is_passed(cache):
     )
     assert parse_size("10GB") == 1e10
     assert parse_size("500 MB") == 5e8
-    with pytest.raises(RecipeError, match="'much' is no size"):
+    with pytest.raises(RecipeError, match="'much' is not a size"):
         parse_size("much")
 
 
@@ -191,7 +191,7 @@ def test_a_changed_photo_is_computed_again_and_only_it(job, tmp_path, monkeypatc
     (photos / "train/cat/0.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\0")
     finetune(Options(**options, train_dir=str(tmp_path / "second")), lines_to(said))
     there = [line.splitlines()[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
-    assert there == ["0 of 60 images are there; each step runs 0.11% of the net", there[1]]
+    assert there == ["0 of 60 images cached; each step runs 0.11% of the net", there[1]]
     assert there[1].startswith("59 of 60 images are there")
     monkeypatch.setattr(transfer_module, "make_batches", None)  # nothing is left to be computed
     finetune(Options(**options, train_dir=str(tmp_path / "third")))
@@ -249,7 +249,7 @@ def test_half_precision_halves_the_rows_and_stays_near(job, tmp_path):
     said = []
     finetune(Options(**options, train_dir=str(tmp_path / "whole")))
     finetune(Options(**options, train_dir=str(tmp_path / "half"), cache_dtype="float16"), lines_to(said))
-    assert any("32 bytes an image" in line and "at Tiny/Logits/pool" in line for line in said)
+    assert any("32 bytes per image" in line and "at Tiny/Logits/pool" in line for line in said)
     name = "Tiny/Logits/Conv2d_1c_1x1/weights"
     whole, half = (open_checkpoint(tmp_path / run / "model.ckpt-14").tensors[name].load() for run in ("whole", "half"))
     assert 0 < np.abs(whole - half).max() < 1e-2

@@ -129,7 +129,7 @@ def test_what_cannot_be_trained_on(tmp_path, counts, words):
 
 def test_images_without_class_folders(tmp_path):
     (tmp_path / "1.jpg").write_bytes(jpeg())
-    with pytest.raises(DataError, match="1 images lie in no class folder.*folder of its own"):
+    with pytest.raises(DataError, match="1 images are not in a class folder.*folder of its own"):
         load_data_set(tmp_path)
 
 
@@ -516,7 +516,10 @@ def test_npz_and_npy_vectors(tmp_path):
         ({"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1]}, "3 examples, 2 labels"),
         ({"images": np.zeros((3, 4), np.uint8), "labels": [0, 1, 1]}, "feature vectors of type uint8"),
         ({"images": np.zeros((3, 4, 4, 5), np.uint8), "labels": [0, 1, 1]}, "shape"),
-        ({"features": np.zeros((3, 2, 2, 7), np.float32), "labels": [0, 1, 1]}, "2 x 2 x 7 values each are no vectors"),
+        (
+            {"features": np.zeros((3, 2, 2, 7), np.float32), "labels": [0, 1, 1]},
+            "2 x 2 x 7 values each are not vectors",
+        ),
         (
             {"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1, 2], "label_names": ["a", "b"]},
             "label 2 has no name",

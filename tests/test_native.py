@@ -79,7 +79,9 @@ def test_the_comparison_allows_rounding_and_nothing_else():
     for wrong in (far, values[::-1], np.where(values > 3, np.nan, values), np.full_like(values, np.inf)):
         found = compared(open_choice, [values, values], [values, wrong])
         assert found.precision == "float32", found
-        assert found.why.startswith("bfloat16 is" if np.isfinite(wrong).all() else "bfloat16 gives what is no number")
+        assert found.why.startswith(
+            "bfloat16 is" if np.isfinite(wrong).all() else "bfloat16 gives values that are not finite"
+        )
 
 
 # --- training ------------------------------------------------------------------------------------------------------

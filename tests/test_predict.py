@@ -158,5 +158,5 @@ def test_a_csv_with_all_probabilities(home, tmp_path, capsys):
     assert command.main([*flags, "--output", str(tmp_path / "no" / "p.csv")]) == 2
     assert "p.csv: is in no folder that exists" in capsys.readouterr().err
     assert command.main([*flags, "--output", str(home / "labels.txt")]) == 2
-    assert "labels.txt: exists and is no CSV of predictions" in capsys.readouterr().err
+    assert "labels.txt: exists and is not a CSV of predictions" in capsys.readouterr().err
     assert (home / "labels.txt").read_text().startswith("0:ant")

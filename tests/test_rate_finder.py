@@ -88,13 +88,13 @@ def test_the_picture_takes_the_place_of_nothing_else(job, tmp_path):
     """`--find-learning-rate source.ckpt` wrote a picture over the checkpoint, and rates.csv over anybody's table."""
     (tmp_path / "rates.csv").write_text("mine")
     for path, fact in (
-        (job["checkpoint"] + ".index", "exists and is no picture"),
-        (f"{job['data']}/train/cat/0.png", "lies among the photos"),
+        (job["checkpoint"] + ".index", "exists and is not a picture"),
+        (f"{job['data']}/train/cat/0.png", "is among the photos"),
         (str(tmp_path / "rates.png"), "rates.csv: exists, and --find-learning-rate did not write it"),
     ):
         with pytest.raises(OutputError, match=fact):
             find_learning_rate(Options(**{**job, "find_learning_rate": path}))
-    with pytest.raises(OutputError, match="lies among the photos"):
+    with pytest.raises(OutputError, match="is among the photos"):
         how = {"augment": ("flip",), "show_augmentation": f"{job['data']}/train/cat/0.png", "steps": 1}
         finetune(Options(**{**job, **how, "train_dir": str(tmp_path / "run")}))
     assert not (tmp_path / "run").exists()

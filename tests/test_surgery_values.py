@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_said_before_a_value_is_read(operation, reason):
         (lambda: Reshape(("w",), (-1, -1)), "one may be -1"),
         (lambda: Pad(("w",)), "not both 0"),
         (lambda: Fill(("w",), name="v", dtype="int8"), "`select`.* or `name` and `dtype`"),
-        (lambda: Fill(name="v", dtype="int8", shape=(2, -1)), r"\[2, -1\] is no shape"),
+        (lambda: Fill(name="v", dtype="int8", shape=(2, -1)), r"\[2, -1\] is not a shape"),
         (lambda: Fill(name="v", dtype="float33"), "did you mean float32"),
     ],
 )

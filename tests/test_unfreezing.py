@@ -56,7 +56,7 @@ def test_without_phases_everything_has_one_age():
 
 
 def test_only_one_option_says_what_trains():
-    with pytest.raises(RecipeError, match="--trainable and --unfreeze exclude each other"):
+    with pytest.raises(RecipeError, match="--trainable and --unfreeze cannot be combined"):
         Options(trainable=("Logits",), unfreeze="0:Logits")
 
 

@@ -187,7 +187,7 @@ def _merged(steps: Sequence[tuple[str, Any]]) -> list[tuple[str, dict[str, Any]]
             fields["select"] += (value,)
         elif flag == "keep_statistics":
             if last != "cast":
-                raise RecipeError("--keep-statistics belongs behind --cast")
+                raise RecipeError("--keep-statistics must follow --cast")
             fields["keep_statistics"] = True
         elif flag == "head_scope" and last == "background":
             fields["select"] = (*fields.get("select", ()), value)

@@ -108,7 +108,7 @@ def closing_lines(result: Result) -> list[str]:
     """What a person reads last."""
     if result.stopped:
         text = f"stopped by {result.stopped} after step {result.step:,} of {result.total:,}; everything is saved"
-        return [text, "The same command goes on from there."]
+        return [text, "Run the same command again to resume."]
     lines = [f"done           {result.step:,} steps, in {result.train_dir}"]
     if result.validation:
         best = figures(result.best, loss_first=False).rpartition(",")[0]

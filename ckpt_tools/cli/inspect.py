@@ -333,7 +333,7 @@ def _values_as_json(name: str, spec: Spec, array: np.ndarray) -> dict:
 
 def _depth(text: str) -> int:
     if not text.isdigit() or text == "0":
-        raise argparse.ArgumentTypeError(f"{text!r} is no depth; write --tree=2, or give SRC before --tree")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a depth; write --tree=2, or give SRC before --tree")
     return int(text)
 
 

@@ -249,7 +249,7 @@ def write(path: str, proposal: Suggestion | None, plan: Plan) -> None:
         if target.is_file() and target.stat().st_size:
             with target.open("rb") as file:
                 if not file.read(16).startswith(WRITTEN):
-                    raise OutputError("exists and is no plan", path=path, advice="Choose another name for --output.")
+                    raise OutputError("exists and is not a plan", path=path, advice="Choose another name for --output.")
         write_text(target, text)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", path=path) from None

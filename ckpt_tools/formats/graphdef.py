@@ -96,7 +96,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     except CheckpointError as error:
         raise error.at(path=path) from None
     left = len(constants) - len(names)
-    note = f"Constants that are no variables are left out ({left}). " if left else ""
+    note = f"Constants that are not variables are left out ({left}). " if left else ""
     note += _folding(nodes, names, consumers)
     return Checkpoint(Tensors(tensors), "saved_model" if saved_model else "graphdef", path, (path,), note.strip())
 

@@ -40,7 +40,7 @@ def misnamed(path: str, kind: Kind) -> CheckpointError:
         )
     if kind.name == "unknown" and (sentence := _data_of(path)):
         return NotACheckpointError(
-            "is no file that can be read by itself, as the data files of V2 checkpoints are not",
+            "is not a file that can be read by itself, as the data files of V2 checkpoints are not",
             path=path,
             advice=sentence,
         )

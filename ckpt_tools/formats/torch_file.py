@@ -226,7 +226,7 @@ def _sides(value: Any) -> tuple[int, ...]:
     """A shape or strides: a tuple, or a torch.Size of one."""
     value = value.args[0] if isinstance(value, Made) else value
     if not all(type(side) is int and side >= 0 for side in value):
-        raise DamagedError("its shape or strides are no numbers of elements")
+        raise DamagedError("its shape or strides are not numbers of elements")
     return tuple(value)
 
 

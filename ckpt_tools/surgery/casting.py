@@ -57,7 +57,7 @@ class Cast(Operation):
             raise RecipeError(f"cast: no element type {self.dtype!r} to cast to{hint}")
         if self.dtype not in FLOATS and not self.select:
             raise RecipeError(
-                f"cast: {self.dtype} is no floating-point type; in a recipe, `select` says which tensors are cast to it"
+                f"cast: {self.dtype} is not a floating-point type; in a recipe, `select` says which tensors to cast"
             )
 
     def edit(self, tensors: Tensors) -> Edit:

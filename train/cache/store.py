@@ -201,7 +201,7 @@ def open_cache(
     own = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:20]
     there = next(parent for parent in (own, *own.absolute().parents) if os.path.lexists(parent))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "not writable" if there.is_dir() else f"{there} is no folder"
+        why = "not writable" if there.is_dir() else f"{there} is not a folder"
         raise OutputError(f"features cannot be cached here ({why})", path=folder)
     return TransferCache(own, tuple(parts), dtype, text + "\n")
 
@@ -235,7 +235,7 @@ def parse_size(text: str) -> float:
     with suppress(ValueError):
         if found:
             return float(found[1]) * _UNITS[found[2].upper()]
-    raise RecipeError(f"{text!r} is no size", advice="Write 10GB or 500MB.")
+    raise RecipeError(f"{text!r} is not a size", advice="Write 10GB or 500MB.")
 
 
 def _write(file: RawIOBase, data: bytes) -> None:

@@ -111,7 +111,7 @@ def label_values(labels: np.ndarray | Sequence, key: str, many: bool) -> list:
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if not np.isin(labels, (0, 1)).all():
-            raise DataError(f"{key} of shape {labels.shape} with values other than 0 and 1 are no labels")
+            raise DataError(f"{key} of shape {labels.shape} with values other than 0 and 1 are not labels")
         found = [np.flatnonzero(row).tolist() for row in labels]
         return found if many else only_labels(found, [f"{key}: example {i}" for i in range(len(found))])
     labels = labels.ravel()
@@ -119,7 +119,7 @@ def label_values(labels: np.ndarray | Sequence, key: str, many: bool) -> list:
         listed = texts(labels)
         return [text.split(SEPARATOR) if text else [] for text in listed] if many else listed
     if labels.dtype.kind not in "iufb" or (labels != labels.astype(np.int64)).any():
-        raise DataError(f"{key} of type {labels.dtype} are no labels", advice="Needed are whole numbers, or names.")
+        raise DataError(f"{key} of type {labels.dtype} are not labels", advice="Needed are whole numbers, or names.")
     return [[label] if many else label for label in labels.astype(np.int64).tolist()]
 
 
@@ -175,7 +175,7 @@ def checked_values(array: np.ndarray, key: str) -> np.ndarray:
     if "features" in key and array.ndim != 2:
         shape = " x ".join(map(str, array.shape[1:]))
         advice = "ckpt-features --end-point NAME takes the mean of a map, which is a vector."
-        raise DataError(f"features of {shape} values each are no vectors", advice=advice)
+        raise DataError(f"features of {shape} values each are not vectors", advice=advice)
     if not (array.ndim in (2, 3) or (array.ndim == 4 and array.shape[3] in (1, 3))):
         raise DataError(f"images of shape {array.shape}", advice="Needed is [n, height, width, 1 or 3].")
     if array.ndim > 2 and array.dtype != np.uint8:

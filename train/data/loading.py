@@ -113,7 +113,7 @@ def data_set_of(options: Options, *, training: bool = True) -> DataSet:
 
 
 def images_of(path: Path) -> Examples | None:
-    """The images of a data set that is no folder of photos, whatever their labels are; None for other paths."""
+    """The images of a data set that is not a folder of photos, whatever their labels are; None for other paths."""
     if path.suffix in (".npz", ".npy"):
         return array_images(path)
     if cifar := find_cifar(path):
@@ -181,7 +181,7 @@ def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
     if len(data.validation):
         return data
     if data.test is not None:
-        note = "no validation examples of its own: the test examples are used for validation"
+        note = "no validation split: the test split is used for validation"
         return replace(data, validation=data.test, test=None, notes=(*data.notes, note))
     train, validation = divide(data.train, fraction, seed)
     note = f"{len(validation):,} of {len(data.train):,} examples were set aside for validation (seed {seed})"

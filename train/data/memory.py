@@ -140,7 +140,7 @@ def _elements(dataset: Any) -> Iterator[tuple[np.ndarray, Any]]:
             image, label = element
         else:
             advice = 'Map it to (image, label), or to {"image": ..., "label": ...}.'
-            raise DataError("an element of the tf.data.Dataset is no pair of image and label", advice=advice)
+            raise DataError("an element of the tf.data.Dataset is not a pair of image and label", advice=advice)
         batched = np.ndim(image) == 4 or (np.ndim(image) == 3 and np.ndim(label) == 1 and len(image) == len(label))
         yield from zip(image, label, strict=True) if batched else [(np.asarray(image), label)]
 
@@ -178,7 +178,7 @@ def _files(paths: Sequence[Path], label_ids: np.ndarray, names: Sequence[str] | 
 
 def _divided(parts: dict[str, Examples], split: Sequence[str]) -> dict[str, Examples]:
     if len(parts) > 1:
-        raise DataError("`split` and `validation` or `test` exclude each other")
+        raise DataError("`split` and `validation` or `test` cannot be combined")
     examples, said = parts["train"], np.array([split_of(str(word)) or "" for word in split])
     if len(said) != len(examples):
         raise DataError(f"{len(examples):,} examples, {len(said):,} words in split")

@@ -94,7 +94,7 @@ def _published(
         ]
         called = {row[0]: "".join(map(chr, row[1:])) for row in rows}  # a number and the codes of its letters
     except (ValueError, OSError) as error:
-        raise DataError(f"is no mapping of EMNIST ({error})", path=mapping) from None
+        raise DataError(f"is not an EMNIST mapping ({error})", path=mapping) from None
     return Names(mapping.name, called), notes
 
 
@@ -113,7 +113,7 @@ def _array(file: Path, axes: Iterable[int]) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read: {error}", path=file, advice="Download it again.") from None
     if len(data) < 4 or data[:3] != bytes([0, 0, UBYTE]) or data[3] not in axes:
-        raise DataError("is no IDX file of bytes with these axes", path=file)
+        raise DataError("is not an IDX file of bytes with these axes", path=file)
     shape = tuple(np.frombuffer(data, ">u4", data[3], 4).tolist()) if len(data) >= 4 + 4 * data[3] else (0,)
     start = 4 + 4 * data[3]
     if len(data) - start != np.prod(shape, dtype=np.int64) or (len(shape) == 4 and shape[3] not in (1, 3)):

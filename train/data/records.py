@@ -318,7 +318,7 @@ def _values(feature: Feature) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """The whole numbers of a feature, or its texts."""
     numbers = feature.int64_list.value or feature.float_list.value
     if any(number != int(number) for number in numbers):
-        raise DataError(f"a label is {list(numbers)[:5]}, which are no whole numbers")
+        raise DataError(f"a label is {list(numbers)[:5]}, which are not whole numbers")
     texts = tuple(value.decode(errors="backslashreplace") for value in feature.bytes_list.value)
     return tuple(map(int, numbers)), texts
 

@@ -270,14 +270,14 @@ class Options(NetOptions):
         if self.preprocessing and (problem := style_problem(self.preprocessing)):
             problems.append(problem)
         if self.resume and self.fresh:
-            problems.append("--resume and --fresh exclude each other")
+            problems.append("--resume and --fresh cannot be combined")
         if self.steps is not None and self.epochs is not None:
-            problems.append("--steps and --epochs exclude each other")
+            problems.append("--steps and --epochs cannot be combined")
         chosen = [flag(name) for name in ("trainable", "freeze_until", "unfreeze") if getattr(self, name)]
         if len(chosen) > 1:
-            problems.append(f"{' and '.join(chosen)} exclude each other")
+            problems.append(f"{' and '.join(chosen)} cannot be combined")
         if self.class_map and self.labels_of_source:
-            problems.append("--class-map and --labels-of-source exclude each other")
+            problems.append("--class-map and --labels-of-source cannot be combined")
         if self.show_augmentation and not self.augment:
             problems.append("--show-augmentation shows nothing without --augment")
         if self.augment_copies and not self.augment:

@@ -53,7 +53,7 @@ def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataS
     file, and a CSV file beside it.
 
     Raises what a run would raise, OutputError where the files cannot be written, TrainingError where the loss never
-    falls or is no number from the start.
+    falls or is not finite from the start.
     """
     picture = Path(options.find_learning_rate)
     if not picture.parent.is_dir():

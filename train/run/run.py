@@ -160,7 +160,7 @@ def save(run: Run) -> None:
     tensors = snapshot(run)
     broken = [name for name in sorted(movable) if not np.isfinite(tensors[name].load()).all()]
     if broken:  # not saved: what is on disk stays the last good one
-        fact = f"step {run.step:,} made values of {', '.join(broken[:3])} that are no numbers; {last_good(run)}"
+        fact = f"step {run.step:,} made values of {', '.join(broken[:3])} that are not finite; {last_good(run)}"
         raise TrainingError(fact, advice="Try a lower --learning-rate or --clip-norm 1.")
     meta = meta_graph(job) if job.net.graph else b""
     prefix = run.directory.save(run.step, tensors, provenance, meta)

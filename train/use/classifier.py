@@ -198,7 +198,7 @@ def open_classifier(
     checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
     if run is None and use != "best":
         advice = f"Give one by its name with --checkpoint, such as {checkpoint.path}."
-        raise RecipeError(f"--use {use}: this is no train directory of ckpt-finetune", path=source, advice=advice)
+        raise RecipeError(f"--use {use}: this is not a run of ckpt-finetune", path=source, advice=advice)
     if moving_averages:
         checkpoint = averaged(checkpoint)
     reference = net if isinstance(net, Reference) else Reference(net, image_size=image_size)
@@ -207,7 +207,7 @@ def open_classifier(
         other = reference.net not in (None, found.net.name) or reference.graph or reference.chosen
         if other or (reference.net and run == Path(source)):
             named = reference.net or reference.graph
-            raise RecipeError(f"--net {named} is pointless: the run says that it is {found.net.name}", path=source)
+            raise RecipeError(f"--net {named} has no effect: the run says that it is {found.net.name}", path=source)
     else:
         found = _from_checkpoint(checkpoint, reference, head, preprocessing, image_size)
     if labels is not None:
@@ -215,7 +215,7 @@ def open_classifier(
         found = replace(found, labels=names, named=True, notes=(*found.notes, *notes))
     how = found.preprocessing
     if how is None and (image_size or preprocessing):
-        fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
+        fact = f"--image-size and --preprocessing have no effect: this is {found.net.title}"
         raise RecipeError(fact, path=source)
     if how is not None:
         check_style(found.net, preprocessing)

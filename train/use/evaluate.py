@@ -71,7 +71,7 @@ def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: Data
     # --- net and images ---
     classifier = options.open(labels=options.labels, threshold=options.threshold)
     if options.batch_norm_gap and not classifier.plan.batch_norm:
-        raise RecipeError(f"--batch-norm-gap is pointless: {classifier.net.title} has no batch norm")
+        raise RecipeError(f"--batch-norm-gap has no effect: {classifier.net.title} has no batch norm")
     data = data_of(classifier, options, data)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)

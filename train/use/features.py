@@ -71,7 +71,7 @@ class FeatureOptions(DataOptions):
         if not self.output and not self.dry_run:
             problems.append("--output must be given")
         if self.end_point and self.trainable:
-            problems.append("--end-point and --trainable exclude each other")
+            problems.append("--end-point and --trainable cannot be combined")
         if self.shard >= self.shards > 0:
             problems.append(f"--shard {self.shard}: {self.shards} shards are numbered from 0 to {self.shards - 1}")
         return problems

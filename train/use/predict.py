@@ -179,7 +179,7 @@ def vectors_in(given: Sequence[str], classifier: Classifier) -> Examples:
     parts = []
     for text in given:
         if not holds_vectors(text):
-            fact = f"is no file of vectors, and the net takes vectors of {classifier.net.feature_channels:,} values"
+            fact = f"is not a file of vectors, and the net takes vectors of {classifier.net.feature_channels:,} values"
             advice = "ckpt-features makes them of images: give its .npz."
             raise DataError(fact, path=text, advice=advice)
         vectors = read_vectors(Path(text))
@@ -243,4 +243,4 @@ def check_output(path: str) -> None:
     if target.is_file() and target.stat().st_size:
         with target.open("rb") as file:
             if not file.readline().startswith((b"file,label,probability", b"file,labels")):
-                raise OutputError("exists and is no CSV of predictions", path=path, advice="Choose another name.")
+                raise OutputError("exists and is not a CSV of predictions", path=path, advice="Choose another name.")
