@@ -168,7 +168,7 @@ def test_the_same_weights_with_and_without_the_cache(job, tmp_path, case):
     finetune(Options(**options, train_dir=str(tmp_path / "on"), cache="require"), lines_to(said))
     finetune(Options(**options, train_dir=str(tmp_path / "again"), cache="require"), lines_to(said))
     views = TRAINABLE[case].get("augment_copies", 1)
-    count = f"{42 * views + 18} of {42 * views + 18} {'images' if views == 1 else 'views'} are there"
+    count = f"{42 * views + 18} of {42 * views + 18} {'images' if views == 1 else 'views'} cached"
     assert [count in line for line in said if line.startswith("cache")] == [False, True]
     assert distance(tmp_path / "off", tmp_path / "on") < TOLERANCE
     np.testing.assert_allclose(losses(tmp_path / "on"), losses(tmp_path / "off"), rtol=1e-5)
@@ -192,7 +192,7 @@ def test_a_changed_photo_is_computed_again_and_only_it(job, tmp_path, monkeypatc
     finetune(Options(**options, train_dir=str(tmp_path / "second")), lines_to(said))
     there = [line.splitlines()[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
     assert there == ["0 of 60 images cached; each step runs 0.11% of the net", there[1]]
-    assert there[1].startswith("59 of 60 images are there")
+    assert there[1].startswith("59 of 60 images cached")
     monkeypatch.setattr(transfer_module, "make_batches", None)  # nothing is left to be computed
     finetune(Options(**options, train_dir=str(tmp_path / "third")))
 
@@ -203,7 +203,7 @@ def test_another_backbone_is_computed_again(job, tmp_path):
     options = {**job, "cache_dir": str(tmp_path / "cache"), "trainable": ("Logits",)}
     finetune(Options(**options, train_dir=str(tmp_path / "a")), lines_to(said))
     finetune(Options(**{**options, "checkpoint": other}, train_dir=str(tmp_path / "b")), lines_to(said))
-    assert sum("0 of 60 images are there" in line for line in said) == 2
+    assert sum("0 of 60 images cached" in line for line in said) == 2
     assert len(list((tmp_path / "cache").glob("*/facts.json"))) == 2
 
 
@@ -262,7 +262,7 @@ VIEWS = {"trainable": ("Logits",), "augment": ("flip", "crop(0.5)", "colour"), "
 
 def caches(said):
     """How many views each run found."""
-    return [line.split(" are there")[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
+    return [line.split(" cached")[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
 
 
 def test_epochs_take_the_views_in_turn(job):

@@ -39,7 +39,7 @@ def test_class_folders_are_split_by_the_seed_and_sorted(tmp_path):
     assert data.train.counts(2) == [16, 8]
     assert data.validation.counts(2) == [4, 2]
     assert not set(data.train.names) & set(data.validation.names)
-    assert data.notes == ("6 of 30 examples were set aside for validation (seed 1)",)
+    assert data.notes == ("6 of 30 examples were held out for validation (seed 1)",)
     again = load_data_set(tmp_path, validation_fraction=0.2, seed=1)
     other = load_data_set(tmp_path, validation_fraction=0.2, seed=2)
     assert again.validation.names == data.validation.names
@@ -117,9 +117,9 @@ def test_a_git_lfs_pointer_says_so(tmp_path):
     [
         ({}, "no class folders"),
         ({"a": 0, "b": 0}, "no images found"),
-        ({"a": 5, "b": 0, "c": 0}, "no images to train on for 2 classes: b, c"),
+        ({"a": 5, "b": 0, "c": 0}, "no training images for 2 classes: b, c"),
         ({"a": 5}, "only one class, a"),
-        ({"a": 1, "b": 1}, "nothing to validate with"),
+        ({"a": 1, "b": 1}, "leave none for validation"),
     ],
 )
 def test_what_cannot_be_trained_on(tmp_path, counts, words):

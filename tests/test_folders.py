@@ -160,7 +160,7 @@ def test_linked_folders_are_entered_once(tmp_path):
 def test_folders_that_tools_leave_behind_hold_no_examples(tmp_path):
     photos(tmp_path, *(f"{label}/{i}.png" for label in "ab" for i in range(5)))
     photos(tmp_path, "a/.ipynb_checkpoints/0-checkpoint.png", "__MACOSX/a/1.png", ".cache/1.png")
-    assert load_data_set(tmp_path).notes == ("2 of 10 examples were set aside for validation (seed 0)",)
+    assert load_data_set(tmp_path).notes == ("2 of 10 examples were held out for validation (seed 0)",)
 
 
 def test_numbers_are_in_the_order_of_numbers(tmp_path):

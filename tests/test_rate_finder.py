@@ -109,5 +109,5 @@ def test_cached_values_give_the_same_losses(job, tmp_path):
         found.append(find_learning_rate(options, lines_to(said)))
     assert found[0].losses == found[1].losses
     np.testing.assert_allclose(found[0].losses, found[2].losses, rtol=1e-4)
-    there = [line.split(" are there")[0] for line in said if line.startswith("cache")]
+    there = [line.split(" cached")[0] for line in said if line.startswith("cache")]
     assert there == ["cache          0 of 60 images", "cache          60 of 60 images"]

@@ -184,5 +184,5 @@ def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
         note = "no validation split: the test split is used for validation"
         return replace(data, validation=data.test, test=None, notes=(*data.notes, note))
     train, validation = divide(data.train, fraction, seed)
-    note = f"{len(validation):,} of {len(data.train):,} examples were set aside for validation (seed {seed})"
+    note = f"{len(validation):,} of {len(data.train):,} examples were held out for validation (seed {seed})"
     return replace(data, train=train, validation=validation, notes=(*data.notes, note))
