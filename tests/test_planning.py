@@ -67,7 +67,7 @@ def test_the_plan_is_the_run_s(files, capsys, case):
 
 def test_what_lies_behind_an_end_point_is_named(files, capsys):
     _, _, said = planned(files, written(files, CASES["freeze_until"]), capsys)
-    assert "trains       Tiny/Conv_3, Tiny/Logits: what lies behind Conv_2" in said.splitlines()
+    assert "trains       Tiny/Conv_3, Tiny/Logits: everything after Conv_2" in said.splitlines()
 
 
 def test_plans_of_different_options_differ(files, capsys):

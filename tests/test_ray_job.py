@@ -173,7 +173,7 @@ def test_what_is_refused_before_any_work(home: Path, tmp_path: Path, monkeypatch
             write_on_ray(options(home, f"{server.url}/empty", tmp_path / "f"), "local")
         (home / "bare").mkdir(exist_ok=True)
         (home / "bare" / "x.tfrecord").write_bytes(b"")
-        with pytest.raises(DataError, match=r"/bare: no labels\.txt lies beside the records"):
+        with pytest.raises(DataError, match=r"/bare: there is no labels\.txt next to the records"):
             write_on_ray(options(home, f"{server.url}/bare", tmp_path / "f"), "local")
         with pytest.raises(RecipeError, match="of a URL each file of records is a part"):
             write_on_ray(options(home, f"{server.url}/records", tmp_path / "f", shards=2), "local")

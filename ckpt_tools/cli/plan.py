@@ -207,7 +207,7 @@ def proposal_of(
 def phases_text(options: Options, phases: Sequence[Phase], plans: Sequence[Plan]) -> list[str]:
     """What --freeze-until means, and the plans of the phases of --unfreeze: a line each."""
     if options.freeze_until:
-        return [f"{'trains':<13}{', '.join(phases[0].trainable)}: what lies behind {options.freeze_until}"]
+        return [f"{'trains':<13}{', '.join(phases[0].trainable)}: everything after {options.freeze_until}"]
     lines: list[str] = []
     before: tuple[str, ...] = ()
     for phase, plan in zip(phases, plans, strict=True) if options.unfreeze else ():

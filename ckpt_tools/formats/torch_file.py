@@ -185,7 +185,7 @@ def _storage_widths(value: Any) -> Iterator[tuple[str, int]]:
 
 def _key(value: Any) -> str:
     if not isinstance(value, str):
-        raise DamagedError("the key of a storage is no text")
+        raise DamagedError("the key of a storage is not text")
     return value
 
 
@@ -208,7 +208,7 @@ def _view_of(made: Made) -> _View:
         if not is_tensor(made):
             raise UnsupportedError("a tensor that another library makes")
     if made.of.name not in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
-        raise UnsupportedError(f"a tensor of a kind that TensorFlow has not: torch's {made.of.name}")
+        raise UnsupportedError(f"a tensor of a kind that TensorFlow does not have: torch's {made.of.name}")
     storage, offset, shape, strides = made.args[:4]
     shape, strides = _sides(shape), _sides(strides)
     if made.of.name == "_rebuild_tensor_v3":

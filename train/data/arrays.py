@@ -119,7 +119,7 @@ def label_values(labels: np.ndarray | Sequence, key: str, many: bool) -> list:
         listed = texts(labels)
         return [text.split(SEPARATOR) if text else [] for text in listed] if many else listed
     if labels.dtype.kind not in "iufb" or (labels != labels.astype(np.int64)).any():
-        raise DataError(f"{key} of type {labels.dtype} are not labels", advice="Needed are whole numbers, or names.")
+        raise DataError(f"{key} of type {labels.dtype} are not labels", advice="Use whole numbers or names.")
     return [[label] if many else label for label in labels.astype(np.int64).tolist()]
 
 
@@ -136,7 +136,7 @@ def array_images(path: Path) -> Examples:
         key for key in arrays if said_by(key).split and said_by(key).rest in ((), ("x",))
     ]
     if not keys:
-        raise DataError(f"holds {', '.join(sorted(arrays))}", path=path, advice="Needed are `images`.")
+        raise DataError(f"holds {', '.join(sorted(arrays))}", path=path, advice="An array `images` is needed.")
     names = next((texts(arrays[key]) for key in NAMES if key in arrays), None) if len(keys) == 1 else None
     try:
         parts = [
@@ -177,7 +177,7 @@ def checked_values(array: np.ndarray, key: str) -> np.ndarray:
         advice = "ckpt-features --end-point NAME takes the mean of a map, which is a vector."
         raise DataError(f"features of {shape} values each are not vectors", advice=advice)
     if not (array.ndim in (2, 3) or (array.ndim == 4 and array.shape[3] in (1, 3))):
-        raise DataError(f"images of shape {array.shape}", advice="Needed is [n, height, width, 1 or 3].")
+        raise DataError(f"images of shape {array.shape}", advice="Expected is [n, height, width, 1 or 3].")
     if array.ndim > 2 and array.dtype != np.uint8:
         raise DataError(f"images of type {array.dtype}", advice="Scale them to 0..255 and save as uint8.")
     if array.ndim == 2 and array.dtype.kind != "f":

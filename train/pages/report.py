@@ -84,7 +84,7 @@ def cards(plan: Mapping, result: Mapping, evaluation: Evaluation | None) -> str:
         found.append((f"{evaluation.summary['macro_f1']:.3f}", "macro F1"))
     best = result.get("best") or {}
     if MEAN_AVERAGE_PRECISION in best:
-        text = f"best mean average precision in validation, at step {best['step']:,}"
+        text = f"best validation mean average precision, at step {best['step']:,}"
         found.append((f"{best[MEAN_AVERAGE_PRECISION]:.3f}", text))
     elif "validation_accuracy" in best:
         found.append((f"{best['validation_accuracy']:.1%}", f"best validation accuracy, at step {best['step']:,}"))
@@ -239,7 +239,7 @@ def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
         f'<span><i style="background:{colour(i, len(labels))}"></i>{escape(labels[i])}</span>' for i in used
     )
     width = evaluation.features.shape[1]
-    text = f"What reaches the head for {len(rows):,} images, {width:,} values each, in a plane; coloured by true class."
+    text = f"Features of {len(rows):,} images, {width:,} values each, in two dimensions; coloured by true class."
     return (
         f'<p class="soft">{text}</p><div class="columns">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
         f'<div class="legend">{legend}</div>{note}'

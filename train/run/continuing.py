@@ -77,7 +77,7 @@ _FRESH = "--fresh deletes that run"
 def _check_strangers(written: Written) -> None:
     strangers = written.strangers()
     if "plan.json" in strangers:
-        fact = f"holds a run, but not the list {LIST} of what that run wrote, so that nothing in it may be written over"
+        fact = f"holds a run, but not the list {LIST} of what that run wrote, so nothing in it may be overwritten"
         raise TrainingError(fact, path=written.folder, advice="Name another folder.")
     if strangers:
         which = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
@@ -100,7 +100,7 @@ def _check_source(written: Written, options: Options, source: Checkpoint) -> Non
             raise TrainingError(fact, path=written.folder, advice=advice)
         if not options.fresh:
             if any(checkpoint_of(file.name) for file in here):
-                fact = "the source is a checkpoint of the run in this folder, which would write over it"
+                fact = "the source is a checkpoint of the run in this folder, which would overwrite it"
                 raise TrainingError(fact, path=written.folder, advice=advice)
             return
 

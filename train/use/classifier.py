@@ -365,8 +365,8 @@ def choose_precision(
         return Choice(FLOAT32, "the data are vectors")
     if classifier.net.graph is not None and precision != FLOAT32:
         if precision != AUTO:
-            raise RecipeError(f"--precision {precision}: a net of a graph computes in the types that it has there")
-        return Choice(FLOAT32, "a net of a graph computes in the types that it has there")
+            raise RecipeError(f"--precision {precision}: a net from a graph keeps the graph's own types")
+        return Choice(FLOAT32, "a net from a graph keeps the graph's own types")
     choice = candidate(precision, device, len(examples))
     if not choice.open:
         return choice

@@ -223,7 +223,7 @@ def _describe(
         **({"labels_per_image": "many", "thresholds": list(classifier.thresholds or ())} if classifier.many else {}),
         "inputs": {
             "images": "string [batch]: JPEG or PNG files" + (f", {TURNED}" if classifier.upright else ""),
-            "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cut and resized",
+            "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cropped and resized",
         },
         "formats": rows,
         "compared_images": images,
@@ -240,7 +240,7 @@ def _check_target(target: Path, force: bool) -> None:
         raise OutputError("exists", path=target, advice="Give --force to replace it.")
     advice = "Choose another name for --output."
     if not target.is_dir():
-        raise OutputError("is no folder, and --force replaces exports only", path=target, advice=advice)
+        raise OutputError("is not a folder, and --force replaces exports only", path=target, advice=advice)
     names = {path.name for path in target.iterdir()}
     try:
         formats = json.loads((target / "export.json").read_text(encoding="utf-8"))["formats"] if names else []

@@ -3,7 +3,7 @@
 All come from one graph, whose tensors have these names:
 
     images             string [batch]: JPEG or PNG files
-    pixels             float32 [batch, s, s, 3]: red, green, blue from 0 to 255, cut and resized; may be fed instead
+    pixels             float32 [batch, s, s, 3]: red, green, blue from 0 to 255, cropped and resized; may be fed instead
     labels             string [batch, top]: the likeliest classes first
     probabilities      float32 [batch, top]: theirs
     all_probabilities  float32 [batch, classes]: in the order of the classes

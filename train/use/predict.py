@@ -239,7 +239,7 @@ def check_output(path: str) -> None:
     """Raises OutputError where a CSV of predictions would take the place of another file, or has no folder."""
     target = Path(path)
     if not target.parent.is_dir():
-        raise OutputError("is in no folder that exists", path=path)
+        raise OutputError("is in a folder that does not exist", path=path)
     if target.is_file() and target.stat().st_size:
         with target.open("rb") as file:
             if not file.readline().startswith((b"file,label,probability", b"file,labels")):

@@ -111,7 +111,7 @@ def record_parts(options: FeatureOptions) -> list[Part]:
     labels = next((f"{folder}/{name}" for name in LABEL_FILES if name in names), None)
     if labels is None:
         advice = "Its lines are the names of the classes."
-        raise DataError(f"no {LABEL_FILES[0]} lies beside the records", path=options.data, advice=advice)
+        raise DataError(f"there is no {LABEL_FILES[0]} next to the records", path=options.data, advice=advice)
     said = {name: said_by(name).split for name in files}
     if "train" in said.values():
         said = {name: split for name, split in said.items() if split}
