@@ -45,7 +45,7 @@ def test_what_falls_after_a_jump_is_not_taken_for_the_descent():
 
 @pytest.mark.parametrize("curve", [[1.0, 2.0, 3.0], [1.0, 1.0, 1.0], [], [1.0]])
 def test_where_the_loss_never_falls_nothing_is_suggested(curve):
-    with pytest.raises(TrainingError, match="falls at no learning rate"):
+    with pytest.raises(TrainingError, match="does not fall at any learning rate"):
         suggest(rate_ramp(), curve)
 
 
