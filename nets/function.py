@@ -117,7 +117,7 @@ def _constant(code: Code, name: str, kind: type[_T]) -> _T | None:
     """A constant of the function's file, None where there is none. Raises RecipeError for one of another type."""
     value = getattr(code.module, name, None)
     if value is not None and type(value) is not kind:
-        raise RecipeError(f"{name} = {value!r} is no {kind.__name__}", path=code.place.shown)
+        raise RecipeError(f"{name} = {value!r} is not of type {kind.__name__}", path=code.place.shown)
     return value
 
 

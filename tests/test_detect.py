@@ -334,7 +334,7 @@ def test_wrong_names(v2: Path, tmp_path: Path) -> None:
     assert message(v2 / "modle.ckpt").endswith("there is no such file or checkpoint; did you mean model.ckpt?")
     assert message(tmp_path / "none" / "model.ckpt").endswith(f"there is no folder {tmp_path}/none")
     shutil.copy(v2 / "model.ckpt.index", v2 / "renamed")
-    assert message(v2 / "renamed").endswith("which must lie beside it.")  # test_renamed.py has its other kin
+    assert message(v2 / "renamed").endswith("which must be next to it.")  # test_renamed.py has its other kin
     (v2 / "checkpoint").unlink()
     shutil.copy(v2 / "model.ckpt.index", v2 / "other.index")
     assert message(v2).endswith("the folder holds 2 checkpoints: model.ckpt, other. Give one of them.")

@@ -130,7 +130,7 @@ def test_an_empty_class(files, photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
-        (["cat"], "only one class, cat. A classifier needs two at least."),
+        (["cat"], "only one class, cat. A classifier needs at least two."),
         (["cat", "dog"], "2 images leave none for validation. Add images."),
     ],
 )

@@ -362,7 +362,7 @@ MISTAKES = {
     "def build(x): exit(3)": "line 3, in build: it ends the program",
     "def build(x:": "line 3: ",
     "def build(x):\n    with tf.Graph().as_default(): return tf.zeros([1, 2])": "build builds in a graph of its own",
-    "IMAGE_SIZE = '32'\ndef build(x): return x": "IMAGE_SIZE = '32' is no int",
+    "IMAGE_SIZE = '32'\ndef build(x): return x": "IMAGE_SIZE = '32' is not of type int",
     "CHANNELS = 2\ndef build(x): return x": "CHANNELS = 2: images have 1 or 3",
 }
 

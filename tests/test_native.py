@@ -53,7 +53,7 @@ def test_auto_takes_what_is_native_for_many_images(bfloat16_here, monkeypatch):
     assert candidate("auto", "auto", 10) == Choice("bfloat16", "native here", open=True)
     assert candidate("auto", "auto", 9) == Choice("float32", "fewer than 10 images")
     monkeypatch.setattr(native, "native", lambda device: None)
-    assert candidate("auto", "auto", 10) == Choice("float32", "nothing less is native here")
+    assert candidate("auto", "auto", 10) == Choice("float32", "nothing below float32 is native here")
 
 
 @pytest.mark.parametrize(

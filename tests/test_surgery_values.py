@@ -59,7 +59,7 @@ def test_values_and_the_spec_that_was_announced(operation, expected):
         (Pad(("byte",), 1, value=-1.0), "byte is uint8\\[2\\], which cannot hold -1"),
         (Fill(("w",), 1e39), "cannot hold 1e\\+39"),
         (Fill(name="step", dtype="int32", value=1e12), "step is int32\\[\\], which cannot hold 1000000000000"),
-        (Fill(name="w", dtype="float32"), "w is there already"),
+        (Fill(name="w", dtype="float32"), "w exists already"),
     ],
 )
 def test_what_does_not_fit_is_said_before_a_value_is_read(operation, reason):

@@ -11,6 +11,7 @@ from . import DONE, parser, print_json, run, say
 from .events import Printer
 
 if TYPE_CHECKING:
+    from ..train.use.feature_files import Features
     from ..train.use.features import FeatureOptions
 
 EXAMPLES = """\
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(made, command, argv)
 
 
-def computed(args: argparse.Namespace) -> tuple:
+def computed(args: argparse.Namespace) -> tuple[str, Features]:
     """Prefix and features."""
     if args.ray:
         from ..train.options.configuration import from_arguments
@@ -110,7 +111,7 @@ def options_of(args: argparse.Namespace) -> FeatureOptions:
     return options
 
 
-def merged(args: argparse.Namespace) -> tuple:
+def merged(args: argparse.Namespace) -> tuple[str, Features]:
     """The same for parts that are put together; the photos need not be here."""
     from ..errors import RecipeError
     from ..train.use.feature_files import merge_features

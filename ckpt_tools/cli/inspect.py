@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, SelectionError
 from ..formats import Checkpoint, open_checkpoint
@@ -137,7 +137,11 @@ def is_graph(source: str) -> bool:
 
 
 def print_tables(
-    args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row], values: dict
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    rows: list[Row],
+    shown: list[Row],
+    values: dict[str, dict[str, Any]],
 ) -> None:
     print(headline(args.source, checkpoint, rows))
     if checkpoint.note:
@@ -254,7 +258,13 @@ def recognised(checkpoint: Checkpoint) -> Recognised | None:
     return recognise(checkpoint.tensors.specs())
 
 
-def as_json(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row], values: dict) -> dict:
+def as_json(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    rows: list[Row],
+    shown: list[Row],
+    values: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
     found = recognised(checkpoint)
     sums = {total.kind: total._asdict() for total in totals(shown)}
     document = {
@@ -277,7 +287,7 @@ def as_json(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], s
     return document | {"totals": whole | {"kinds": by_kind}}
 
 
-def read_statistics(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, dict]:
+def read_statistics(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Statistics of each tensor as a dictionary, by name. Tensors are read one at a time."""
     found = {}
     with salvaging():
@@ -289,7 +299,7 @@ def read_statistics(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, d
     return found
 
 
-def complain(args: argparse.Namespace, values: dict[str, dict]) -> bool:
+def complain(args: argparse.Namespace, values: dict[str, dict[str, Any]]) -> bool:
     """Says on stderr what --fail-on finds; True when it finds something."""
     bad = [
         f"{name} ({', '.join(f'{each[word]:,} {SPELLED[word]}' for word in args.fail_on if each[word])})"
@@ -321,7 +331,7 @@ def print_values(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     return FOUND if complain(args, measured) else DONE
 
 
-def _values_as_json(name: str, spec: Spec, array: np.ndarray) -> dict:
+def _values_as_json(name: str, spec: Spec, array: np.ndarray) -> dict[str, Any]:
     if array.dtype.kind == "O":
         values = [each.decode("utf-8", "backslashreplace") for each in array.reshape(-1)]
     elif array.dtype.kind == "c":

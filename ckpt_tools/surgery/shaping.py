@@ -204,7 +204,7 @@ class Fill(Operation):
 
     def _create(self, tensors: Tensors) -> Edit:
         if self.name in tensors:
-            problem = f"fill: {self.name} is there already, {tensors[self.name].spec}; `select` sets its values"
+            problem = f"fill: {self.name} exists already, {tensors[self.name].spec}; `select` sets its values"
             return Edit(tensors, problems=(problem,))
         spec = Spec(self.dtype, self.shape)
         if problems := _not_held(self.command, {self.name: spec}, self.value):

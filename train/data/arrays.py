@@ -32,7 +32,7 @@ def read_npz(path: Path, given: Names | None = None, *, many: bool = False) -> D
     if path.suffix == ".npy":
         twin = path.with_suffix(".npz")
         if not twin.is_file():
-            raise DataError("no labels", path=path, advice=f"{twin.name} with an array `labels` must lie beside it.")
+            raise DataError("no labels", path=path, advice=f"{twin.name} with an array `labels` must be next to it.")
         arrays = {**_load(twin, without=("images", "features")), "features": arrays["features"]}
     try:
         return _data_set(path, arrays, given, many)
@@ -99,7 +99,7 @@ def _pairs(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str, str]]:
     values = next((key for key in ("images", "features", "x") if key in arrays), None)
     ids = next((key for key in ("labels", "y") if key in arrays), None)
     if values is None or ids is None:
-        advice = "Needed are `images` or `features`, and `labels`."
+        advice = "It needs `images` or `features`, and `labels`."
         raise DataError(f"holds {', '.join(sorted(arrays))}", advice=advice)
     return [("", values, ids)]
 

@@ -28,9 +28,9 @@ class Step(NamedTuple):
 # name -> default amount, largest useful amount, what the amount is
 STEPS = {
     "slim": (1.0, 1.0, "the distortions that slim trains nets of this preprocessing with"),
-    "crop": (0.7, 1.0, "smallest share of the area that a random crop keeps"),
-    "flip": (0.5, 1.0, "how often left and right are swapped"),
-    "shift": (0.1, 1.0, "largest move, as a share of the side"),
+    "crop": (0.7, 1.0, "smallest fraction of the area that a random crop keeps"),
+    "flip": (0.5, 1.0, "probability of a horizontal flip"),
+    "shift": (0.1, 1.0, "largest shift, as a fraction of the side"),
     "rotation": (15.0, 180.0, "largest turn, in degrees"),
     "shear": (10.0, 60.0, "largest slant, in degrees"),
     "zoom": (0.2, 0.9, "largest change of scale"),
@@ -58,7 +58,7 @@ def parse_steps(texts: Sequence[str]) -> tuple[Step, ...]:
         except ValueError:
             raise RecipeError(f"augmentation {text}: {found[2]!r} is not a number") from None
         if not 0 < amount <= most:
-            raise RecipeError(f"augmentation {text}: {what} lies above 0 and up to {most:g}")
+            raise RecipeError(f"augmentation {text}: {what} must be above 0 and at most {most:g}")
         steps.append(Step(name, amount))
     return tuple(steps)
 

@@ -238,7 +238,7 @@ def checked(data: DataSet) -> DataSet:
             advice="Add images, or remove the empty class.",
         )
     if len(data.labels) < 2:
-        raise DataError(f"only one class, {data.labels[0]}", path=data.path, advice="A classifier needs two at least.")
+        raise DataError(f"only one class, {data.labels[0]}", path=data.path, advice="A classifier needs at least two.")
     if not len(data.validation):
         raise DataError(f"{len(data.train)} images leave none for validation", path=data.path, advice="Add images.")
     notes = []

@@ -105,7 +105,7 @@ def _pair(given: Any, limit: int, word: str) -> tuple[Any, Any]:
     values, labels = (given, None) if _is_dataset(given) else given
     if _is_dataset(values):
         if labels is not None:
-            raise DataError("a tf.data.Dataset has its labels itself", advice="Leave out `labels`.")
+            raise DataError("a tf.data.Dataset brings its own labels", advice="Leave out `labels`.")
         return _read_all(values, limit)
     if labels is None:
         raise DataError(f"no labels for the {word} examples", advice="data_set(images, labels) takes both.")
@@ -120,7 +120,7 @@ def _is_dataset(given: object) -> bool:
 def _read_all(dataset: Any, limit: int) -> tuple[list[np.ndarray], list]:
     """Every image and its label. Raises DataError for a dataset without end, or of more than `limit` bytes."""
     if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
-        raise DataError("the tf.data.Dataset has no end", advice="Take repeat() away: a run repeats it itself.")
+        raise DataError("the tf.data.Dataset has no end", advice="Remove repeat(): a run repeats it itself.")
     images, labels, size = [], [], 0
     for image, label in _elements(dataset):
         size += image.nbytes

@@ -84,7 +84,9 @@ def _published(
     begin = [labels[:10].tolist() for _, labels in arrays.values()]
     if any(labels in FASHION_BEGINS for labels in begin):
         return Names("Fashion-MNIST", dict(enumerate(FASHION))), ["Fashion-MNIST, by its first labels"]
-    notes = ["EMNIST's images, which are written column by column, are turned"] if "emnist" in name.casefold() else []
+    notes = (
+        ["EMNIST's images, which are written column by column, are transposed"] if "emnist" in name.casefold() else []
+    )
     mapping = next(iter(files["train"].values())).parent / f"{name}-mapping.txt"
     if not mapping.is_file():
         return None, notes

@@ -250,7 +250,7 @@ def machine_lost(cluster: Cluster | None, save: Callable[[], str]) -> Iterator[N
         try:
             kept = save()
         except tf.errors.OpError:  # the variables were on the machine that is gone
-            kept = "what the last checkpoint has is all there is"
+            kept = "only the last checkpoint is left"
         raise MachineLostError(f"lost {lost}; {kept}", advice="Run the same command again to resume.") from error
 
 

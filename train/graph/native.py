@@ -55,7 +55,7 @@ def candidate(precision: str, device: str, images: int) -> Choice:
         return Choice(FLOAT32, f"fewer than {WORTH} images")
     found = native(device)
     if found is None:
-        return Choice(FLOAT32, "nothing less is native here")
+        return Choice(FLOAT32, "nothing below float32 is native here")
     return Choice(found, "native here", open=True)
 
 
