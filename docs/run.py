@@ -98,7 +98,7 @@ def write_stand_in(path: Path) -> Path:
     from ckpt_tools.nets.registry import get_net
 
     draw = np.random.default_rng(0)
-    variables = get_net("inception_v3").variables(1001)
+    variables = sorted(get_net("inception_v3").variables(1001))  # as TensorFlow's Saver writes them
     arrays = {variable.name: draw.standard_normal(variable.spec.shape, np.float32) for variable in variables}
     save_checkpoint(from_arrays(arrays), str(path), format="v1")
     return path

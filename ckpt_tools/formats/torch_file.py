@@ -22,6 +22,7 @@ from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
 from .mapped import keeps_open
 from .pickled import Made, Name, Persistent, read_pickle
+from .proto import Bytes
 from .storage import mapped, open_file, openable
 from .torch_names import named_tensors
 from .zip_damage import damage_at
@@ -63,7 +64,7 @@ _DAMAGE = (
     *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
 )
 
-_Bytes = Callable[[str, int, int], "memoryview | bytes"]  # key of a storage, first byte, number of bytes
+_Bytes = Callable[[str, int, int], Bytes]  # key of a storage, first byte, number of bytes
 
 
 class _View(NamedTuple):
@@ -121,7 +122,7 @@ def _from_zip(path: str) -> tuple[Any, str, _Bytes]:
     order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in names else b"little"
     whole: set[str] = set()
 
-    def part(key: str, start: int, count: int) -> memoryview | bytes:
+    def part(key: str, start: int, count: int) -> Bytes:
         info = archive.getinfo(f"{folder}data/{key}")
         if start + count > info.file_size:
             raise DamagedError(f"its storage {key} has {info.file_size:,} bytes, and should have {start + count:,}")
