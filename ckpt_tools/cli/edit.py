@@ -209,7 +209,7 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 # What a flag's value means for the fields of its operation.
-_FIELDS = {
+_FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "recipe": lambda path: {"path": path},
     "rename": lambda text: {"rules": rename_rules(text)},
     "keep": lambda text: {"select": (text,)},
@@ -223,7 +223,7 @@ _FIELDS = {
     "average": lambda paths: {"others": tuple(paths)},
     "graft": lambda pair: {"source": pair[0], "select": (pair[1],)},
 }
-_HEAD = {
+_HEAD: dict[str, Callable[[Any], dict[str, Any]]] = {
     "num_classes": lambda number: {"classes": number},
     "class_map": lambda text: {"class_map": read_class_map(text)},
     "labels_of_source": lambda path: {"labels_from": label_list(path)},

@@ -65,7 +65,7 @@ def _spec(node: Node) -> tuple[Spec, Bytes | None, Bytes]:
     """Type and shape of a Const, its raw bytes where it has them, and its whole TensorProto."""
     dtype, content = 0, None
     shape: tuple[int, ...] = ()
-    proto = b""
+    proto: Bytes = b""
     for field, wire, value in fields(node.attribute("value") or b""):
         if field == 8:
             proto = message(value, wire, "the value of a constant")

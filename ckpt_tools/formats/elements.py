@@ -157,7 +157,7 @@ def variants(data: memoryview, count: int, crc: int, big_endian: bool = False) -
     return out
 
 
-def encode(array: np.ndarray, dtype: str) -> tuple[list[Bytes], int]:
+def encode(array: np.ndarray, dtype: str) -> tuple[Sequence[Bytes], int]:
     """The bytes of an array as a little-endian V2 data file has them, in parts, and their masked checksum."""
     if dtype == "string":
         return _encode_strings([as_bytes(element) for element in array.ravel()])

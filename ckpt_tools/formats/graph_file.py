@@ -121,7 +121,7 @@ def _function_bytes(function: Function) -> bytes:
     )
 
 
-def _for_inference(view: Bytes) -> bytes:
+def _for_inference(view: Bytes) -> Bytes:
     """Of the graphs of a SavedModel the first that is not tagged for training; the first where all are."""
     graphs = [message(graph, wire, "a meta graph") for field, wire, graph in fields(view) if field == 2]
     for graph in graphs:

@@ -160,7 +160,8 @@ def encode_node(node: Node) -> bytes:
 
 def attribute_of(entry: Bytes) -> tuple[str, Bytes]:
     """Key and AttrValue of an entry of the map."""
-    key, value = b"", b""
+    key: Bytes = b""
+    value: Bytes = b""
     for field, wire, content in fields(entry):
         if field == 1:
             key = message(content, wire, "the name of an attribute")

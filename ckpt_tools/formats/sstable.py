@@ -188,7 +188,7 @@ def spans(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
         yield key, middle, pos
 
 
-def first_record(head: bytes) -> tuple[bytes, bytes, int]:
+def first_record(head: Bytes) -> tuple[bytes, Bytes, int]:
     """Key, value and the value's length of the first record of a table; the value may be cut where `head` ends.
 
     The first block must not be compressed. No checksum is looked at: this is for finding out what a file is.

@@ -86,7 +86,7 @@ class TableFile:
         self._block = lru_cache(maxsize=32)(self._read_block)
         keeps_open(path, self, lambda file: file._block.cache_clear())
 
-    def _read_block(self, position: int) -> tuple[bytes, dict[bytes, tuple[int, int]]]:
+    def _read_block(self, position: int) -> tuple[memoryview, dict[bytes, tuple[int, int]]]:
         contents = memoryview(self.table.read(self.table.blocks[position].handle))
         return contents, {key: (start, end) for key, start, end in spans(contents)}
 
@@ -217,7 +217,7 @@ def _place(parts: Sequence[Part], name: str) -> Iterator[None]:
         raise error.at(path=parts[0].file.path if parts else None, tensor=name) from None
 
 
-def _record(name: str, part: Part) -> bytes:
+def _record(name: str, part: Part) -> Bytes:
     record = part.file.record(slices.slice_key(raw(name), part.extents))
     if record is None:
         raise DamagedError("its values are listed, but they are not in the file")
