@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckpt_tools.errors import RecipeError, nearest
 from ckpt_tools.tensors import Spec
@@ -93,7 +93,7 @@ def _layer(text: str) -> Dense | Dropout:
     return _checked(text, kinds[call.func.id], values)
 
 
-def _checked(text: str, kind: type[Dense] | type[Dropout], values: list) -> Dense | Dropout:
+def _checked(text: str, kind: type[Dense] | type[Dropout], values: list[Any]) -> Dense | Dropout:
     try:
         layer = kind(*values)
     except TypeError:

@@ -48,6 +48,7 @@ def takes(kind: type[NetOptions], leave_out: typing.Collection[str] = ()) -> Cal
             for found in fields
         ]  # fmt: skip
         lines = [f"- `{found.name}`: {found.metadata['help']}" for found in fields]
+        # What inspect.signature looks for first; typeshed gives functions none.
         function.__signature__ = own.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
         function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nOptions:\n\n" + "\n".join(lines)
         return function

@@ -128,7 +128,7 @@ class TransferCache:
             for file in files:
                 file.close()
 
-    def _add(self, files: Sequence, images: Sequence[str], values: Sequence[np.ndarray]) -> None:
+    def _add(self, files: Sequence[RawIOBase], images: Sequence[str], values: Sequence[np.ndarray]) -> None:
         records = np.zeros(len(images), RECORD)
         records["image"] = [key(image) for image in images]
         for part, file, array in zip(self.parts, files, values, strict=False):

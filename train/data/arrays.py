@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def _pairs(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str, str]]:
     return [("", values, ids)]
 
 
-def label_values(labels: np.ndarray | Sequence, key: str, many: bool) -> list:
+def label_values(labels: np.ndarray | Sequence[Any], key: str, many: bool) -> list[Any]:
     """One label each, an id or a name; with `many` a list of them each, which they may be already."""
     if many and not isinstance(labels, np.ndarray) and all(isinstance(each, list | tuple | set) for each in labels):
         return [list(each) for each in labels]

@@ -12,12 +12,15 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import RecipeError, nearest
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+Matrix = list[list[Any]]  # of numbers and scalar tensors, row by row
 
 
 class Step(NamedTuple):
@@ -192,28 +195,33 @@ def moved(image: tf.Tensor, about_centre: tf.Tensor) -> tf.Tensor:
     )[0]
 
 
-def shift(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
+def shift(amount: float, seed: tf.Tensor, side: tf.Tensor) -> Matrix:
     x, y = _uniform(seed, amount, amount)
     return [[1.0, 0.0, x * side], [0.0, 1.0, y * side], [0.0, 0.0, 1.0]]
 
 
-def rotation(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
+def rotation(amount: float, seed: tf.Tensor, side: tf.Tensor) -> Matrix:
     import tensorflow as tf
 
     (angle,) = _uniform(seed, math.radians(amount))
     return [[tf.cos(angle), -tf.sin(angle), 0.0], [tf.sin(angle), tf.cos(angle), 0.0], [0.0, 0.0, 1.0]]
 
 
-def shear(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
+def shear(amount: float, seed: tf.Tensor, side: tf.Tensor) -> Matrix:
     import tensorflow as tf
 
     (angle,) = _uniform(seed, math.radians(amount))
     return [[1.0, tf.tan(angle), 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
-def zoom(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
+def zoom(amount: float, seed: tf.Tensor, side: tf.Tensor) -> Matrix:
     (scale,) = _uniform(seed, amount)
     return [[1.0 + scale, 0.0, 0.0], [0.0, 1.0 + scale, 0.0], [0.0, 0.0, 1.0]]
 
 
-_MAPS: dict[str, Callable] = {"shift": shift, "rotation": rotation, "shear": shear, "zoom": zoom}
+_MAPS: dict[str, Callable[[float, tf.Tensor, tf.Tensor], Matrix]] = {
+    "shift": shift,
+    "rotation": rotation,
+    "shear": shear,
+    "zoom": zoom,
+}

@@ -32,13 +32,13 @@ LABEL_FILES = ("labels.txt", "label.txt")
 
 
 def load_data_set(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     validation_fraction: float = 0.2,
     seed: int = 0,
-    labels_file: str | os.PathLike | None = None,
+    labels_file: str | os.PathLike[str] | None = None,
     labels_per_image: str = "one",
-    labels_csv: str | os.PathLike | None = None,
+    labels_csv: str | os.PathLike[str] | None = None,
     label_column: Sequence[str] = (),
     upright: bool = False,
     training: bool = True,
@@ -131,7 +131,7 @@ def turned_note(count: int, upright: bool) -> str:
 
 
 def read_photos(
-    root: Path, called: Names | None, labels_csv: str | os.PathLike | None, columns: Sequence[str], many: bool
+    root: Path, called: Names | None, labels_csv: str | os.PathLike[str] | None, columns: Sequence[str], many: bool
 ) -> DataSet:
     """The photos in a folder, by a CSV that was given; else by class folders; else by a CSV in the folder."""
     if labels_csv:
@@ -148,7 +148,7 @@ def read_photos(
     return replace(data, notes=(*data.notes, beside)) if tables else data
 
 
-def csv_path(given: str | os.PathLike, root: str | os.PathLike) -> Path:
+def csv_path(given: str | os.PathLike[str], root: str | os.PathLike[str]) -> Path:
     """The CSV that was named, from where the user is or from the folder of the data."""
     return Path(given) if Path(given).is_file() else Path(root, given)
 

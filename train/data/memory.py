@@ -117,7 +117,7 @@ def _is_dataset(given: object) -> bool:
     return any(kind.__name__ == "DatasetV2" for kind in type(given).__mro__)
 
 
-def _read_all(dataset: Any, limit: int) -> tuple[list[np.ndarray], list]:
+def _read_all(dataset: Any, limit: int) -> tuple[list[np.ndarray], list[Any]]:
     """Every image and its label. Raises DataError for a dataset without end, or of more than `limit` bytes."""
     if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
         raise DataError("the tf.data.Dataset has no end", advice="Remove repeat(): a run repeats it itself.")

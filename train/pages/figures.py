@@ -40,7 +40,7 @@ def write_png(figure: Figure, path: str | os.PathLike[str] | IO[bytes]) -> None:
         figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def check_picture(path: str | os.PathLike, data: str = "") -> None:
+def check_picture(path: str | os.PathLike[str], data: str = "") -> None:
     """Raises OutputError where writing a picture would take the place of something else: a file that is none, or one
     of the photos of the data set in the folder `data`."""
     target = Path(path)

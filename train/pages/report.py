@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
     return str(root / "report.html")
 
 
-def cards(plan: Mapping, result: Mapping, evaluation: Evaluation | None) -> str:
+def cards(plan: Mapping[str, Any], result: Mapping[str, Any], evaluation: Evaluation | None) -> str:
     """The figures that are looked for first."""
     found = []
     if evaluation is not None and evaluation.many:
@@ -114,9 +115,9 @@ def curves(rows: Sequence[Mapping[str, str]]) -> str:
     return f'<div class="columns">{drawn}</div>' if drawn else '<p class="soft">metrics.csv has no rows yet.</p>'
 
 
-def restored(plan: Mapping) -> str:
+def restored(plan: Mapping[str, Any]) -> str:
     """How many variables each rule of the plan gave their values, and the names of all that were not just restored."""
-    groups: dict[tuple, list[str]] = {}
+    groups: dict[tuple[str, str, bool], list[str]] = {}
     for row in plan["rows"]:
         groups.setdefault((row["action"], row["rule"], bool(row["trainable"])), []).append(row["reason"])
     lines = [
@@ -191,7 +192,7 @@ def errors(evaluation: Evaluation) -> str:
     )
 
 
-def error_table(worst: Sequence[Mapping]) -> str:
+def error_table(worst: Sequence[Mapping[str, Any]]) -> str:
     """The same where there are no photos: a run on vectors that came without them."""
     lines = [
         f"<tr><td>{escape(error['file'])}</td><td>{escape(error['true'])}</td><td>{escape(error['predicted'])}</td>"
@@ -257,7 +258,7 @@ def principal_plane(centred: np.ndarray) -> np.ndarray:
     return axes[:, :-3:-1] * np.sqrt(np.maximum(sizes[:-3:-1], 0))
 
 
-def audit(result: Mapping) -> str:
+def audit(result: Mapping[str, Any]) -> str:
     """What the comparison of the saved checkpoint with the source found."""
     found = result.get("freeze_audit")
     if not found:
@@ -270,7 +271,7 @@ def audit(result: Mapping) -> str:
     return f"<p>{text}</p>{listed if changed else ''}"
 
 
-def times(result: Mapping) -> str:
+def times(result: Mapping[str, Any]) -> str:
     """Seconds spent in each part, with bars."""
     seconds = result.get("seconds") or {}
     if not seconds:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from ...adaptation import class_map_of_labels, class_map_text
 from ...errors import RecipeError, TrainingError
@@ -108,7 +109,7 @@ def _check_source(written: Written, options: Options, source: Checkpoint) -> Non
 # --- what another run is ---------------------------------------------------------------------------------------------
 
 
-def _recorded(directory: RunDirectory, kind: type) -> tuple[dict, Plan, dict[str, object]]:
+def _recorded(directory: RunDirectory, kind: type[Options]) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
     """What plan.json says, the plan in it, and the options of config.yaml."""
     path = directory.path / "plan.json"
     try:

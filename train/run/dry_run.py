@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -96,7 +97,7 @@ class Measured:
         except tf.errors.OutOfRangeError:
             return
 
-    def batches(self, *, training: bool) -> tuple[Iterable[tuple], tuple]:
+    def batches(self, *, training: bool) -> tuple[Iterable[tuple[Any, ...]], tuple[tf.Tensor, ...]]:
         """Batches as the run will have them, and the tensors that they are fed to: from photos, from the cache, or, as
         long as it is empty, the values that were computed here again and again."""
         if isinstance(self.transfer, str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -40,7 +40,7 @@ class Run:
     planned: Tensors  # every variable of the net as the plan has it
     frozen: Tensors  # the same values, from wherever they are copied fastest
     step: int = 0
-    best: dict | None = None
+    best: dict[str, Any] | None = None
     better: Tensors | None = None  # the best variables while they are not on disk yet
     gradient_norms: np.ndarray | None = None  # of the last good step, by trained variable
     unreadable: Unreadable = field(default_factory=Unreadable)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow
@@ -173,7 +173,7 @@ def run_tflite(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.nd
     return np.stack(found)
 
 
-def _interpreter() -> Callable:
+def _interpreter() -> Callable[..., Any]:
     """TFLite's interpreter: from the package that it is moving to, or from TensorFlow, which warns of that."""
     try:
         from ai_edge_litert.interpreter import Interpreter

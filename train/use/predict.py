@@ -88,7 +88,7 @@ class Predictions:
 
 def predict(
     options: PredictOptions,
-    images: Sequence[str | os.PathLike] | str | os.PathLike,
+    images: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     on_event: OnEvent = ignore,
 ) -> Predictions:
     """Runs the net on image files, folders of them, glob patterns, and the images of records, .npz files and published
