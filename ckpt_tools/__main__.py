@@ -7,15 +7,15 @@ from .errors import nearest
 
 COMMANDS = {
     "inspect": "what a checkpoint holds",
-    "verify": "structure and checksums, and saving what is still good",
+    "verify": "check structure and checksums; save what is still intact",
     "diff": "what differs between two checkpoints",
-    "plan": "what each variable of a net will get from a checkpoint, and why",
+    "plan": "what a net would restore from a checkpoint, and why",
     "edit": "rename, drop, cast, resize, average: surgery without TensorFlow",
-    "convert": "between V1, V2, npz, safetensors and Keras files",
-    "finetune": "restore by the plan and train the selected scopes",
+    "convert": "convert between V1, V2, npz, safetensors and Keras files",
+    "finetune": "restore a checkpoint and train the selected scopes",
     "evaluate": "accuracy, confusion matrix and worst errors on a data set",
     "predict": "labels with probabilities for images",
-    "features": "transfer values of a data set, with pictures",
+    "features": "feature extraction: embeddings of a data set, with pictures",
     "export": "SavedModel, frozen graph, TFLite",
     "completion": "completions for bash, zsh and tcsh",
 }

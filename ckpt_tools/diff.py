@@ -23,7 +23,7 @@ class Change(NamedTuple):
     """One difference. `name` is the tensor's in A, or for "added" in B; `new_name` is that in B of a "renamed" one.
 
     `a` and `b` are the specs. Of values, `differing` elements differ by more than the tolerance; `max_abs` is the
-    largest |a - b|, and `max_rel` the largest |a - b| / max(|a|, |b|) (inf where one is no number or infinite).
+    largest |a - b|, and `max_rel` the largest |a - b| / max(|a|, |b|) (inf where one is NaN or infinite).
     They are None where values were not compared: other shapes, texts.
     """
 
@@ -122,7 +122,7 @@ def _distance(a: np.ndarray, b: np.ndarray, tolerance: float) -> Distance:
             a, b = _wide(a), _wide(b)
             difference = np.abs(a - b)
             scale = np.maximum(np.abs(a), np.abs(b))
-        difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0  # inf - inf is no number
+        difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0  # inf - inf is NaN
         difference[np.isnan(difference)] = np.inf
     differing = difference > tolerance
     if not differing.any():

@@ -84,7 +84,7 @@ class AugmentationDrawn(Event):
 
 @dataclass(frozen=True)
 class CacheFound(Event):
-    """The frozen part of the net is computed once for each image: `there` of `images` transfer values are cached.
+    """The frozen part of the net is computed once for each image: the features of `there` of `images` are cached.
 
     `work_left` is the share of the net's work that a step still does; `layers` are where the values are taken.
     """
@@ -136,7 +136,7 @@ class Continued(Event):
 
 @dataclass(frozen=True)
 class Began(Event):
-    """A piece of work of `total` units begins ("training", "transfer values", "evaluating"), `done` of them behind it.
+    """A piece of work of `total` units begins ("training", "features", "evaluating"), `done` of them behind it.
     `Ended` follows, also after an error."""
 
     work: str

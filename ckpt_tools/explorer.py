@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import CheckpointError, OutputError
 from .formats.placing import write_text
@@ -113,7 +113,7 @@ def histogram(values: np.ndarray, low: float, high: float) -> list[int]:
     return counts.tolist()
 
 
-def picture(row: Row, values: np.ndarray) -> dict | None:
+def picture(row: Row, values: np.ndarray) -> dict[str, Any] | None:
     """The filters of a convolution as bytes of grey or RGB pixels; None for what is not one.
 
     A kernel `[height, width, in, out]` that sees up to 4 channels is a first convolution, and is shown in colour where
@@ -163,7 +163,7 @@ def _short(value: float | int | None) -> float | int | None:
     return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
-def _filled(title: str, document: dict) -> str:
+def _filled(title: str, document: dict[str, Any]) -> str:
     """The template with its parts. In JSON inside HTML "<" is written so that no name can end the script."""
     parts = {
         "title": html.escape(title),

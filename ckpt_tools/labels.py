@@ -90,7 +90,7 @@ def _read(path: str | os.PathLike[str]) -> dict[int, str]:
         return _label_map(text, path)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise DataError("holds no label", path=path, advice="One `id:name` a line, or one name a line.")
+        raise DataError("holds no label", path=path, advice="Write one `id:name` per line, or one name per line.")
     pairs = _pairs(lines)
     if pairs is None:
         return dict(enumerate(lines))
@@ -142,7 +142,7 @@ def _label_map(text: str, path: str | os.PathLike[str]) -> dict[int, str]:
                 fields[key] = _unquoted(token)
             key = "" if key else token
     if depth or not names:
-        raise DataError("is no whole label map", path=path, advice="Its last item is cut off.")
+        raise DataError("is not a complete label map", path=path, advice="Its last item is cut off.")
     return names
 
 

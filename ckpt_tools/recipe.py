@@ -158,7 +158,8 @@ class _Reading:
                 # YAML wants "${classes}" in quotes inside {...}: a parameter alone is a number if it looks like one.
                 alone = _PARAMETER.fullmatch(node.value) or node.style is None
                 node.value = _PARAMETER.sub(lambda match: self._parameter(match, node), node.value)
-                node.tag = self.loader.resolve(type(node), node.value, (True, False)) if alone else node.tag
+                if alone:  # the stub of `resolve` has no types
+                    node.tag = self.loader.resolve(type(node), node.value, (True, False))  # type: ignore[no-untyped-call]
             return
         for child in node.value:
             for each in child if isinstance(child, tuple) else (child,):

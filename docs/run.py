@@ -3,6 +3,10 @@
 Only blocks marked `console` are run, and those marked `pycon` in one Python session, in a temporary folder, in their
 order. `tests/test_docs.py` runs them again and compares. Blocks marked `shell-session` show runs whose figures differ
 from machine to machine; nothing runs those.
+
+Most of what the pages show of inception_v3.ckpt are names, shapes and sizes, which any InceptionV3 has: where the
+trained file is not beside the repository, one of random values takes its place. A block marked `console trained` shows
+what follows from the trained values, and is run on that file alone.
 """
 
 from __future__ import annotations
@@ -19,19 +23,26 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TRAINED = ROOT.parent / "shared" / "checkpoints" / "inception_v3.ckpt"  # not every clone has it
+BLOCK = re.compile(r"^```console( trained)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def rerun(page: str, inputs: dict[str, Path]) -> str:
-    """The page with the real output of its commands. `inputs` are linked into the folder where they run."""
+    """The page with the real output of its commands. `inputs` are linked into the folder where they run; blocks that
+    want the trained checkpoint stay as they are where it is not among them."""
+    trained = TRAINED in inputs.values()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for link, target in inputs.items():
             (folder / link).symlink_to(target)
-        page = BLOCK.sub(lambda block: f"```console\n{_run(block[1], folder)}```", page)
+        page = BLOCK.sub(lambda block: _shown(block, folder) if trained or not block[1] else block[0], page)
         shown = iter(_run_python(PYTHON.findall(page), folder))
         return PYTHON.sub(lambda block: f"```pycon\n{next(shown)}```", page)
+
+
+def _shown(block: re.Match[str], folder: Path) -> str:
+    return f"```console{block[1] or ''}\n{_run(block[2], folder)}```"
 
 
 def _run(block: str, folder: Path) -> str:
@@ -52,7 +63,7 @@ def _run_python(blocks: list[str], folder: Path) -> list[str]:
         return []
     command = [sys.executable, __file__, "--session"]
     text = {"input": json.dumps(blocks), "text": True, "encoding": "utf-8"}
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}  # transfer values, for this page alone
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}  # cached features, for this page alone
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True, **text)
     return json.loads(done.stdout)
 
@@ -78,18 +89,32 @@ def session(blocks: list[str]) -> list[str]:
     return shown
 
 
-def inputs() -> dict[str, Path]:
-    """What the pages call by name; the full-size file lies beside the repository, and not every clone has it."""
-    golden, shared = ROOT / "tests" / "golden", ROOT.parent / "shared"
+def write_stand_in(path: Path) -> Path:
+    """Writes an InceptionV3 with the names, shapes and types of the published one and random values: a V1 file of the
+    same size."""
+    import numpy as np
+
+    from ckpt_tools import from_arrays, save_checkpoint
+    from ckpt_tools.nets.registry import get_net
+
+    draw = np.random.default_rng(0)
+    variables = sorted(get_net("inception_v3").variables(1001))  # as TensorFlow's Saver writes them
+    arrays = {variable.name: draw.standard_normal(variable.spec.shape, np.float32) for variable in variables}
+    save_checkpoint(from_arrays(arrays), str(path), format="v1")
+    return path
+
+
+def inputs(checkpoint: Path) -> dict[str, Path]:
+    """What the pages call by name; `checkpoint` is inception_v3.ckpt."""
+    golden = ROOT / "tests" / "golden"
     return {
-        "inception_v3.ckpt": shared / "checkpoints" / "inception_v3.ckpt",
+        "inception_v3.ckpt": checkpoint,
         "training": golden / "tf115_v2_training",
         "partitioned": golden / "tf115_v2_partitioned",
         "object": golden / "tf221_object",
         "torch": golden / "torch",
         "graph": golden / "tf221_graph",
         "nets.py": ROOT / "docs" / "nets.py",
-        "broken": shared / "corpus" / "broken" / "derived",
     }
 
 
@@ -97,6 +122,8 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--session"]:
         print(json.dumps(session(json.load(sys.stdin))))
         sys.exit()
-    for argument in sys.argv[1:]:
-        page = Path(argument)
-        page.write_text(rerun(page.read_text(encoding="utf-8"), inputs()), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as name:
+        checkpoint = TRAINED if TRAINED.exists() else write_stand_in(Path(name) / "inception_v3.ckpt")
+        for argument in sys.argv[1:]:
+            page = Path(argument)
+            page.write_text(rerun(page.read_text(encoding="utf-8"), inputs(checkpoint)), encoding="utf-8")

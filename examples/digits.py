@@ -53,7 +53,7 @@ def show(command: str, *, why: str, quiet: bool = False) -> str:
 
 
 def accuracy(run: str) -> float:
-    """Share of the validation images of the digits 5 to 9 that a run's best checkpoint classifies rightly."""
+    """Accuracy of a run's best checkpoint on the validation images of the digits 5 to 9."""
     command = f"ckpt-evaluate --train-dir {OUT}/{run} --json"
     return json.loads(show(command, why=f"How good is {run}?", quiet=True))["summary"]["accuracy"]
 
@@ -64,7 +64,7 @@ def main() -> None:
     write_photos()
     show(
         f"ckpt-finetune --net resnet_v1_14 --data {OUT}/digits_0_to_4 --train-dir {OUT}/pretraining --epochs 4",
-        why="A small slim ResNet learns the digits 0 to 4, from nothing ...",
+        why="A small slim ResNet learns the digits 0 to 4 from scratch ...",
     )
     show(
         f"ckpt-edit {OUT}/pretraining/best.ckpt -o {LEGACY} --strip optimizer,step --format v1",
@@ -73,7 +73,7 @@ def main() -> None:
     show(f"ckpt-inspect {LEGACY} --tree 2", why="What is in this file?")
     show(
         f"ckpt-plan {LEGACY} --num-classes 5 --exclude Logits --trainable Logits",
-        why="What will each variable get, and why? Nothing is trained yet, TensorFlow is not even loaded",
+        why="What will be restored, and why? Nothing is trained yet; TensorFlow is not even loaded",
     )
     show(
         f"ckpt-finetune --checkpoint {LEGACY} --train-dir {OUT}/migrated --exclude Logits {HEAD_ONLY}",
@@ -81,16 +81,16 @@ def main() -> None:
     )
     show(
         f"ckpt-finetune --net resnet_v1_14 --train-dir {OUT}/untrained {HEAD_ONLY}",
-        why="The same head, on a backbone that was never trained",
+        why="The same head, on an untrained backbone",
         quiet=True,
     )
     migrated, untrained = accuracy("migrated"), accuracy("untrained")
     print(f"""
 A small ResNet learnt the digits 0 to 4 and was saved as {LEGACY}, a legacy V1 file.
-It got a new head for the digits 5 to 9, which it had never seen. Only the head was trained, in two passes.
+It got a new head for the digits 5 to 9, which it had never seen. Only the head was trained, for two epochs.
 
-  right on the digits 5 to 9, with the checkpoint's backbone:   {migrated:.1%}
-  right with the same head on a backbone that was not trained:  {untrained:.1%}
+  accuracy on the digits 5 to 9, with the checkpoint's backbone:  {migrated:.1%}
+  accuracy with the same head on an untrained backbone:           {untrained:.1%}
 
 Everything is in {OUT}/, and took {time.monotonic() - began:.0f} seconds. Look at {OUT}/migrated/report.html.""")
 

@@ -12,10 +12,12 @@ from tf_slim import layers
 
 from ckpt_tools.errors import UnsupportedError
 
+from .net import ArgScope
+
 _GREY = (0.299, 0.587, 0.114)  # red, green, blue in brightness: ITU-R BT.601; they add up to 1
 
 
-def cifarnet_arg_scope(weight_decay: float = 0.004) -> dict:
+def cifarnet_arg_scope(weight_decay: float = 0.004) -> ArgScope:
     """Small normal weights; those of the dense layers decay."""
     convolutions = tf_slim.arg_scope(
         [layers.conv2d], weights_initializer=tf.truncated_normal_initializer(stddev=0.05), activation_fn=tf.nn.relu
@@ -65,7 +67,7 @@ def cifarnet(
     return logits, end_points
 
 
-def lenet_arg_scope(weight_decay: float = 0.0) -> dict:
+def lenet_arg_scope(weight_decay: float = 0.0) -> ArgScope:
     """Normal weights everywhere."""
     with tf_slim.arg_scope(
         [layers.conv2d, layers.fully_connected],

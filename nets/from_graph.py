@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from ckpt_tools.errors import CheckpointError, PlanError, UnsupportedError
 from ckpt_tools.formats import open_checkpoint
@@ -107,7 +108,7 @@ def net_from(part: GraphPart, name: str = "") -> Net:
 NET_FILE = "net.pb"  # in a train directory: the graph of a net that was found in one
 
 
-def net_of_record(record: Mapping, folder: Path) -> Net:
+def net_of_record(record: Mapping[str, Any], folder: Path) -> Net:
     """The net that the plan.json of a run in `folder` speaks of. Raises KeyError where it speaks of none."""
     if record.get("graph"):
         return net_from(read_part(folder / NET_FILE, record["graph"]), record["net"])

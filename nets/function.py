@@ -14,7 +14,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import tensorflow.compat.v1 as tf
 import tf_slim
@@ -117,11 +117,11 @@ def _constant(code: Code, name: str, kind: type[_T]) -> _T | None:
     """A constant of the function's file, None where there is none. Raises RecipeError for one of another type."""
     value = getattr(code.module, name, None)
     if value is not None and type(value) is not kind:
-        raise RecipeError(f"{name} = {value!r} is no {kind.__name__}", path=code.place.shown)
+        raise RecipeError(f"{name} = {value!r} is not of type {kind.__name__}", path=code.place.shown)
     return value
 
 
-def _call(code: Code, function: Callable, images: tf.Tensor) -> Returned:
+def _call(code: Code, function: Callable[..., Any], images: tf.Tensor) -> Returned:
     """What the function gives for the images, with the arg_scope beside it opened."""
     arguments, takes_classes = _arguments(code, function)
     family = family_of(code.module, code.place.function)
@@ -137,7 +137,7 @@ def _call(code: Code, function: Callable, images: tf.Tensor) -> Returned:
     return Returned(tensor, is_logits or takes_classes)
 
 
-def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Those that can be given by name."""
     try:
         found = inspect.signature(function).parameters
@@ -157,7 +157,7 @@ def _known(parameters: Mapping[str, inspect.Parameter], scope: str) -> dict[str,
     return made | {name: value for name, value in needed.items() if _is_needed(parameters, name)}
 
 
-def _arguments(code: Code, function: Callable) -> tuple[dict[str, object], bool]:
+def _arguments(code: Code, function: Callable[..., Any]) -> tuple[dict[str, object], bool]:
     """What a function is given besides the images, and whether it takes a number of classes.
 
     Raises RecipeError that names the parameters which nobody gives.

@@ -20,7 +20,7 @@ from ckpt_tools.errors import DamagedError, UnsupportedError
 from .head import LAST_LAYER, Dropout, Head, head_variables, layer_scopes
 from .imported import import_head, import_net
 from .layers import Layers, inside
-from .net import Net
+from .net import ArgScope, Net
 
 OWN_HEAD = Head()
 _CLASS_END_POINTS = ("Logits", "Predictions", "predictions")  # slim makes them of whatever the last layer gives
@@ -185,7 +185,9 @@ def _without_name_scope(end_points: dict[str, tf.Tensor]) -> dict[str, tf.Tensor
     return {name.removeprefix(f"{opened}/") if opened else name: tensor for name, tensor in end_points.items()}
 
 
-def _float32_variable(getter: Callable, name: str, *args: object, **how: object) -> tf.Variable | tf.Tensor:
+def _float32_variable(
+    getter: Callable[..., tf.Variable], name: str, *args: object, **how: object
+) -> tf.Variable | tf.Tensor:
     """A custom getter: variables are kept in float32 and cast where a layer computes in less."""
     dtype = tf.as_dtype(how.get("dtype") or tf.float32)
     if dtype not in (tf.float16, tf.bfloat16):
@@ -215,7 +217,7 @@ def _own_head(features: tf.Tensor, head: Head, layers: Layers, num_classes: int)
     return fully_connected(tf.squeeze(hidden, [1, 2]), num_classes, activation_fn=None, scope=scope)
 
 
-def _activation(name: str) -> Callable | None:
+def _activation(name: str) -> Callable[[tf.Tensor], tf.Tensor] | None:
     return None if name == "linear" else getattr(tensorflow.nn, name)
 
 
@@ -231,7 +233,7 @@ def _create_auxiliary_variables(net: Net, num_classes: int) -> None:
             model_variable(row.name, row.shape_for(num_classes), tf.float32, initializer, trainable=False)
 
 
-def _place(builder: str | Callable) -> tuple[object, str]:
+def _place(builder: str | Callable[..., Any]) -> tuple[object, str]:
     """The module of a builder, and its name there."""
     if callable(builder):
         return inspect.getmodule(builder), builder.__name__
@@ -257,7 +259,7 @@ def _call_slim(
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     module, function = _place(net.builder)
     family = family_of(module, function)
-    arg_scope: Callable[..., dict] = getattr(module, f"{family}_arg_scope", lambda **_: {})
+    arg_scope: Callable[..., ArgScope] = getattr(module, f"{family}_arg_scope", lambda **_: {})
     # Without a head, the last layer is passed over: any number of classes will do. Our layers know what trains.
     options: dict[str, object] = {"num_classes": num_classes or 1, "is_training": True}
     if family == "resnet":

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckpt_tools.errors import RecipeError, nearest
 from ckpt_tools.tensors import Spec
@@ -53,7 +53,7 @@ class Head:
     def __post_init__(self) -> None:
         if self.scope and not re.fullmatch(r"[A-Za-z0-9.][\w.>-]*(/[\w.>-]+)*", self.scope, re.ASCII):
             advice = "Write it as Logits or net/Logits: letters, digits, and _ . - between slashes."
-            raise RecipeError(f"--head-scope {self.scope} is no scope of TensorFlow's", advice=advice)
+            raise RecipeError(f"--head-scope {self.scope} is not a valid TensorFlow scope", advice=advice)
 
     def place(self, net: Net) -> str:
         """The scope under which all the head's variables lie."""
@@ -73,7 +73,7 @@ def parse_layers(text: str) -> tuple[Dense | Dropout, ...]:
     >>> parse_layers("dropout(0.2) | dense(128) | dense(32, tanh)")
     (Dropout(rate=0.2), Dense(units=128, activation='relu'), Dense(units=32, activation='tanh'))
 
-    Raises RecipeError for what is no layer, and for sizes and rates that make none.
+    Raises RecipeError for what is not a layer, and for sizes and rates that make none.
     """
     return tuple(_layer(part.strip()) for part in text.split("|")) if text.strip() else ()
 
@@ -85,7 +85,7 @@ def _layer(text: str) -> Dense | Dropout:
             raise ValueError
         values = [word.id if isinstance(word, ast.Name) else ast.literal_eval(word) for word in call.args]
     except (SyntaxError, ValueError):
-        raise RecipeError(f"{text!r} is no layer", advice='Write "dense(64,relu)|dropout(0.5)".') from None
+        raise RecipeError(f"{text!r} is not a layer", advice='Write "dense(64,relu)|dropout(0.5)".') from None
     kinds: dict[str, type[Dense] | type[Dropout]] = {"dense": Dense, "dropout": Dropout}
     if call.func.id not in kinds:
         hint = nearest(call.func.id, kinds)
@@ -93,7 +93,7 @@ def _layer(text: str) -> Dense | Dropout:
     return _checked(text, kinds[call.func.id], values)
 
 
-def _checked(text: str, kind: type[Dense] | type[Dropout], values: list) -> Dense | Dropout:
+def _checked(text: str, kind: type[Dense] | type[Dropout], values: list[Any]) -> Dense | Dropout:
     try:
         layer = kind(*values)
     except TypeError:

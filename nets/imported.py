@@ -233,7 +233,7 @@ def _variable(made: GraphVariable, shape: Sequence[int] | None) -> tf.Variable:
         return tf.get_variable(made.key, shape, tf.as_dtype(made.spec.dtype), initializer, **how)
 
 
-def _initializer(made: GraphVariable, rank: int) -> Callable:
+def _initializer(made: GraphVariable, rank: int) -> Callable[..., tf.Tensor]:
     if made.initializer is not None:
         kind, *numbers = made.initializer
         if kind == "constant":

@@ -13,6 +13,7 @@ import tf_slim
 from tf_slim import layers
 
 from .branches import branches, chain
+from .net import ArgScope
 
 _STEM = (
     "Conv2d_1a_3x3 32 /2",
@@ -51,7 +52,7 @@ _BLOCK8 = ("Conv2d_1x1 192", "Conv2d_0a_1x1 192 | Conv2d_0b_1x3 224 | Conv2d_0c_
 
 def inception_resnet_v2_arg_scope(
     weight_decay: float = 0.00004, batch_norm_decay: float = 0.9997, batch_norm_epsilon: float = 0.001
-) -> dict:
+) -> ArgScope:
     """What slim's Inception nets do, with a decay of the biases as well."""
     decay = tf_slim.l2_regularizer(weight_decay)
     normalise = {"decay": batch_norm_decay, "epsilon": batch_norm_epsilon}
@@ -114,7 +115,11 @@ def _repeated(net: tf.Tensor, name: str, count: int, lines: Sequence[str], scale
 
 
 def _residual(
-    net: tf.Tensor, name: str, lines: Sequence[str], scale: float, activation: Callable | None = tf.nn.relu
+    net: tf.Tensor,
+    name: str,
+    lines: Sequence[str],
+    scale: float,
+    activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu,
 ) -> tf.Tensor:
     """`net` and `scale` times what the branches make of it, a linear 1 x 1 convolution behind them."""
     with tf.variable_scope(name):

@@ -75,7 +75,7 @@ class Layers:
         center: bool = True,
         scale: bool = False,
         epsilon: float = 0.001,
-        activation_fn: Callable | None = None,
+        activation_fn: Callable[[tf.Tensor], tf.Tensor] | None = None,
         updates_collections: str = tf.GraphKeys.UPDATE_OPS,
         variables_collections: object = None,
         scope: str | None = None,
@@ -185,13 +185,13 @@ def _number(scope: str) -> int:
     return zlib.crc32(scope.encode()) & 0x7FFFFFFF
 
 
-def install(name: str, layer: Callable) -> None:
+def install(name: str, layer: Callable[..., tf.Tensor]) -> None:
     """Puts a layer in the place of tf_slim's own of this name."""
     for place in (tf_slim, _PACKAGE, _MODULE):
         setattr(place, name, layer)
 
 
-def with_arg_scope(original: Callable, layer: Callable) -> Callable:
+def with_arg_scope(original: Callable[..., tf.Tensor], layer: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """`layer`, taking the arguments that an arg_scope sets for `original`."""
     key = arg_scopes.arg_scope_func_key(original)
 

@@ -34,8 +34,8 @@ def slim_batch_norm(
     center: bool = True,
     scale: bool = False,
     epsilon: float = 0.001,
-    activation_fn: Callable | None = None,
-    param_initializers: Mapping[str, Callable] | None = None,
+    activation_fn: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    param_initializers: Mapping[str, Callable[..., tf.Tensor]] | None = None,
     param_regularizers: object = None,
     updates_collections: object = None,
     is_training: object = None,
@@ -54,7 +54,7 @@ def slim_batch_norm(
     with tf.variable_scope(scope, "BatchNorm", [inputs], reuse=reuse) as layer:
         axis = 1 if data_format.startswith("NC") else inputs.shape.rank - 1
 
-        def variable(name: str, initializer: Callable, trains: bool) -> tf.Variable:
+        def variable(name: str, initializer: Callable[..., tf.Tensor], trains: bool) -> tf.Variable:
             collections = variables_collections
             if isinstance(collections, dict):
                 collections = collections.get(name)
@@ -79,10 +79,10 @@ def batch_normalization(
     epsilon: float = 1e-3,
     center: bool = True,
     scale: bool = True,
-    beta_initializer: Callable | None = None,
-    gamma_initializer: Callable | None = None,
-    moving_mean_initializer: Callable | None = None,
-    moving_variance_initializer: Callable | None = None,
+    beta_initializer: Callable[..., tf.Tensor] | None = None,
+    gamma_initializer: Callable[..., tf.Tensor] | None = None,
+    moving_mean_initializer: Callable[..., tf.Tensor] | None = None,
+    moving_variance_initializer: Callable[..., tf.Tensor] | None = None,
     beta_regularizer: object = None,
     gamma_regularizer: object = None,
     beta_constraint: object = None,
@@ -100,7 +100,7 @@ def batch_normalization(
     with tf.variable_scope(name, "batch_normalization", reuse=reuse):
         shape = [inputs.shape.as_list()[along]]
 
-        def variable(name: str, initializer: Callable, trains: bool) -> tf.Variable:
+        def variable(name: str, initializer: Callable[..., tf.Tensor], trains: bool) -> tf.Variable:
             return tf.get_variable(name, shape, tf.float32, initializer, trainable=trains)
 
         zeros, ones = tf.zeros_initializer(), tf.ones_initializer()

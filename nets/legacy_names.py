@@ -83,7 +83,7 @@ class Missing:
     def __call__(self, *args: object, **kwargs: object) -> object:
         raise UnsupportedError(f"TensorFlow {tensorflow.__version__} has no {self.__name__}, nor has ckpt-tools")
 
-    def __mro_entries__(self, bases: tuple) -> tuple:
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[()]:
         return ()  # a class that is derived from it can be defined
 
 
@@ -159,7 +159,12 @@ def split(*args: object, **kwargs: object) -> list[tf.Tensor]:
     return tf.split(given["value"], parts, axis, given.get("num"), given.get("name", "split"))
 
 
-def cond(pred: object, true_fn: Callable | None = None, false_fn: Callable | None = None, **others: Any) -> object:
+def cond(
+    pred: object,
+    true_fn: Callable[[], object] | None = None,
+    false_fn: Callable[[], object] | None = None,
+    **others: Any,
+) -> object:
     """`tf.cond`, also with its first names fn1 and fn2, and of a Python bool, as a switch is here."""
     true_fn, false_fn = others.pop("fn1", true_fn), others.pop("fn2", false_fn)
     if isinstance(pred, bool) and true_fn and false_fn:

@@ -8,6 +8,8 @@ import tensorflow.compat.v1 as tf
 import tf_slim
 from tf_slim import layers
 
+from .net import ArgScope
+
 # Stride and channels of each pair of a depthwise and a pointwise convolution, numbered from 1.
 _PAIRS = ((1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512), *[(1, 512)] * 5, (2, 1024), (1, 1024))
 
@@ -17,7 +19,7 @@ def mobilenet_v1_arg_scope(
     stddev: float = 0.09,
     batch_norm_decay: float = 0.9997,
     batch_norm_epsilon: float = 0.001,
-) -> dict:
+) -> ArgScope:
     """Batch norm with gamma, relu6; depthwise weights, of which there are few, do not decay."""
     normalise = {"decay": batch_norm_decay, "epsilon": batch_norm_epsilon, "scale": True}
     both = tf_slim.arg_scope(

@@ -8,6 +8,8 @@ import tensorflow.compat.v1 as tf
 import tf_slim
 from tf_slim import layers
 
+from .net import ArgScope
+
 _EXPANSION = 6
 # Channels, number of blocks and stride of the first of them; the very first block does not expand its input.
 _BLOCKS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -16,7 +18,7 @@ _LAST = 1280  # a narrower net keeps it: the classifier would have too little to
 
 def mobilenet_v2_arg_scope(
     weight_decay: float = 0.00004, stddev: float = 0.09, batch_norm_decay: float = 0.997
-) -> dict:
+) -> ArgScope:
     """Batch norm with gamma, relu6; depthwise weights, of which there are few, do not decay."""
     both = tf_slim.arg_scope(
         [layers.conv2d, layers.separable_conv2d],

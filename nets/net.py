@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os.path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckpt_tools.tensors import Spec
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _TABLES = os.path.join(os.path.dirname(__file__), "variables")
 CLASS_AXIS = "C"  # stands in a table for the number of classes
+ArgScope = dict[Any, dict[str, Any]]  # of slim: layer -> what it is called with
 
 
 class TableRow(NamedTuple):
@@ -59,7 +60,7 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
     title: str
     scope: str
     landmark: str
-    builder: str | Callable
+    builder: str | Callable[..., Any]
     image_size: int
     preprocessing: str
     head: str
@@ -161,7 +162,7 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
 
 
 @functools.cache
-def _code_digest(builder: Callable) -> str:
+def _code_digest(builder: Callable[..., Any]) -> str:
     """Of the file that a builder lies in: what it calls there decides what it builds."""
     import hashlib
     import inspect

@@ -20,7 +20,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ckpt_tools.errors import RecipeError, UnsupportedError, nearest
 
@@ -82,7 +82,7 @@ class Code:
     def __init__(self, place: Place, module: ModuleType, files: set[str]) -> None:
         self.place, self.module, self.files = place, module, files
 
-    def find(self) -> Callable:
+    def find(self) -> Callable[..., Any]:
         """The function that is meant. Raises RecipeError, with the nearest names, where there is none."""
         found = getattr(self.module, self.place.function, None)
         if callable(found):

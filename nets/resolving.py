@@ -55,7 +55,7 @@ class Reference(NamedTuple):
     def problems(self) -> list[str]:
         """What cannot be meant, a sentence each."""
         if self.net and self.graph:
-            return ["--net and --graph exclude each other"]
+            return ["--net and --graph cannot be combined"]
         if self.chosen and self.net and not self.is_function:
             return [f"{' and '.join(self.chosen)} choose in a graph, and --net {self.net} is a net of the registry"]
         return []

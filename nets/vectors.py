@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .net import Net
+from .net import ArgScope, Net
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -52,6 +52,6 @@ def vectors(values: tf.Tensor, num_classes: int, scope: str, **_: object) -> tup
         return layers.conv2d(features, num_classes, [1, 1], activation_fn=None, scope="logits"), {}
 
 
-def vectors_arg_scope(**_: object) -> dict:
+def vectors_arg_scope(**_: object) -> ArgScope:
     """Slim's builders have one each."""
     return {}

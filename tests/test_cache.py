@@ -116,11 +116,11 @@ def test_values_of_the_wrong_shape_are_refused(cache):
 def test_the_limit_is_told_before_it_is_passed(cache):
     assert cache.check_space(10, 1e9) == ""
     assert cache.check_space(10, 500.0) == (
-        "the transfer values would take 520 bytes, more than --cache-limit 500 bytes"
+        "the cached features would take 520 bytes, more than --cache-limit 500 bytes"
     )
     assert parse_size("10GB") == 1e10
     assert parse_size("500 MB") == 5e8
-    with pytest.raises(RecipeError, match="'much' is no size"):
+    with pytest.raises(RecipeError, match="'much' is not a size"):
         parse_size("much")
 
 
@@ -168,7 +168,7 @@ def test_the_same_weights_with_and_without_the_cache(job, tmp_path, case):
     finetune(Options(**options, train_dir=str(tmp_path / "on"), cache="require"), lines_to(said))
     finetune(Options(**options, train_dir=str(tmp_path / "again"), cache="require"), lines_to(said))
     views = TRAINABLE[case].get("augment_copies", 1)
-    count = f"{42 * views + 18} of {42 * views + 18} {'images' if views == 1 else 'views'} are there"
+    count = f"{42 * views + 18} of {42 * views + 18} {'images' if views == 1 else 'views'} cached"
     assert [count in line for line in said if line.startswith("cache")] == [False, True]
     assert distance(tmp_path / "off", tmp_path / "on") < TOLERANCE
     np.testing.assert_allclose(losses(tmp_path / "on"), losses(tmp_path / "off"), rtol=1e-5)
@@ -191,8 +191,8 @@ def test_a_changed_photo_is_computed_again_and_only_it(job, tmp_path, monkeypatc
     (photos / "train/cat/0.png").write_bytes((photos / "train/dog/1.png").read_bytes() + b"\0")
     finetune(Options(**options, train_dir=str(tmp_path / "second")), lines_to(said))
     there = [line.splitlines()[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
-    assert there == ["0 of 60 images are there; each step runs 0.11% of the net", there[1]]
-    assert there[1].startswith("59 of 60 images are there")
+    assert there == ["0 of 60 images cached; each step runs 0.11% of the net", there[1]]
+    assert there[1].startswith("59 of 60 images cached")
     monkeypatch.setattr(transfer_module, "make_batches", None)  # nothing is left to be computed
     finetune(Options(**options, train_dir=str(tmp_path / "third")))
 
@@ -203,7 +203,7 @@ def test_another_backbone_is_computed_again(job, tmp_path):
     options = {**job, "cache_dir": str(tmp_path / "cache"), "trainable": ("Logits",)}
     finetune(Options(**options, train_dir=str(tmp_path / "a")), lines_to(said))
     finetune(Options(**{**options, "checkpoint": other}, train_dir=str(tmp_path / "b")), lines_to(said))
-    assert sum("0 of 60 images are there" in line for line in said) == 2
+    assert sum("0 of 60 images cached" in line for line in said) == 2
     assert len(list((tmp_path / "cache").glob("*/facts.json"))) == 2
 
 
@@ -226,10 +226,10 @@ def test_a_photo_that_cannot_be_decoded_is_replaced_as_without_the_cache(job, tm
             "the images are another view in each epoch (--augment); --augment-copies K would cache K views of each",
         ),
         ({"trainable": ()}, "too little of the net is frozen"),
-        ({"cache_limit": "1KB"}, "the transfer values would take 3.8 kB, more than --cache-limit 1.0 kB"),
+        ({"cache_limit": "1KB"}, "the cached features would take 3.8 kB, more than --cache-limit 1.0 kB"),
         (  # 64 bytes for each of the 18 images to validate and of 2,000 views of the 42 to train on
             {"augment": ("flip",), "augment_copies": 2000, "cache_limit": "5MB"},
-            "the transfer values would take 5.4 MB, more than --cache-limit 5.0 MB",
+            "the cached features would take 5.4 MB, more than --cache-limit 5.0 MB",
         ),
     ],
 )
@@ -249,7 +249,7 @@ def test_half_precision_halves_the_rows_and_stays_near(job, tmp_path):
     said = []
     finetune(Options(**options, train_dir=str(tmp_path / "whole")))
     finetune(Options(**options, train_dir=str(tmp_path / "half"), cache_dtype="float16"), lines_to(said))
-    assert any("32 bytes an image" in line and "at Tiny/Logits/pool" in line for line in said)
+    assert any("32 bytes per image" in line and "at Tiny/Logits/pool" in line for line in said)
     name = "Tiny/Logits/Conv2d_1c_1x1/weights"
     whole, half = (open_checkpoint(tmp_path / run / "model.ckpt-14").tensors[name].load() for run in ("whole", "half"))
     assert 0 < np.abs(whole - half).max() < 1e-2
@@ -262,7 +262,7 @@ VIEWS = {"trainable": ("Logits",), "augment": ("flip", "crop(0.5)", "colour"), "
 
 def caches(said):
     """How many views each run found."""
-    return [line.split(" are there")[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
+    return [line.split(" cached")[0].removeprefix("cache").strip() for line in said if line.startswith("cache")]
 
 
 def test_epochs_take_the_views_in_turn(job):

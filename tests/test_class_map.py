@@ -52,7 +52,7 @@ def test_labels_of_the_source_make_the_map_and_continue_without_their_file(job, 
 def test_a_map_of_another_number_of_classes_is_a_conflict(job):
     with pytest.raises(PlanError, match="--class-map has 2 classes, the net 3"):
         make_job(Options(**job, class_map="3,7"))
-    with pytest.raises(RecipeError, match="--class-map and --labels-of-source exclude each other"):
+    with pytest.raises(RecipeError, match="--class-map and --labels-of-source cannot be combined"):
         Options(**job, class_map="3,7", labels_of_source="old.txt")
 
 

@@ -37,7 +37,7 @@ def net_of(*labels, classes=None, net="tiny"):
 def test_names_win_over_positions():
     net = net_of("cat", "dog", "frog")
     assert class_of_label(net, ["cat", "dog", "frog"]) == ([0, 1, 2], "")
-    assert class_of_label(net, ["frog", "cat"]) == ([2, 0], "classes are compared by name: their order here is another")
+    assert class_of_label(net, ["frog", "cat"]) == ([2, 0], "classes are matched by name: their order differs here")
     with pytest.raises(DataError, match="the net has no class dogg; did you mean dog"):
         class_of_label(net, ["cat", "dogg"])
 
@@ -45,7 +45,7 @@ def test_names_win_over_positions():
 def test_labels_that_are_numbers_are_those_classes():
     places, note = class_of_label(net_of(classes=12), ["0", "1", "10", "11", "2"])
     assert places == [0, 1, 10, 11, 2]
-    assert note == "the labels are numbers, and taken for the net's classes of these numbers"
+    assert note == "the labels are numbers, and taken as the net's class numbers"
     assert "slim's ImageNet records count from 1" in class_of_label(net_of(classes=1000, net="vgg_16"), ["5", "7"])[1]
     places, note = class_of_label(net_of("ant", "bee", "cow"), ["2", "0"])
     assert places == [2, 0]
@@ -57,11 +57,11 @@ def test_what_only_positions_can_say_is_said():
     places, note = class_of_label(net_of("cat", "dog"), ["chat", "chien"])
     assert places == [0, 1]
     assert note.startswith(
-        "none of the labels is known by name: classes are compared by their order (chat is cat, chien"
+        "none of the labels is known by name: classes are matched by their order (chat is cat, chien"
     )
     places, note = class_of_label(net_of(classes=3), ["1", "2", "3"])
     assert places == [0, 1, 2]
-    assert note == "the net's classes have no names: classes are compared by their order (1 is 0, 2 is 1, 3 is 2)"
+    assert note == "the net's classes have no names: classes are matched by their order (1 is 0, 2 is 1, 3 is 2)"
     with pytest.raises(DataError, match="the data has 2 classes, the net 4"):
         class_of_label(net_of(classes=4), ["cat", "dog"])
 
@@ -85,7 +85,7 @@ def test_files_with_and_without_slims_background_class():
     assert names == ("background", "ant", "bee")
     assert note == "x.txt names 2 classes: the net's class 0 is taken for slim's background class"
     names, (note,) = names_for(net_of(classes=2), Names("x.txt", {0: "background", **counted}))
-    assert (names, "passed over" in note) == (("ant", "bee"), True)
+    assert (names, "ignored" in note) == (("ant", "bee"), True)
     names, (note,) = names_for(net_of(classes=2), Names("x.txt", counted))
     assert (names, note) == (("ant", "bee"), "x.txt counts from 1: its names are taken in their order")
     with pytest.raises(DataError, match="2 labels, but the net has 3 classes"):
@@ -128,7 +128,7 @@ def test_folders_of_numbers_are_the_classes_of_the_net(twelve, tmp_path):
     lines = []
     options = EvaluateOptions(checkpoint=str(root / "tiny.ckpt"), data=str(tmp_path), split="all")
     assert evaluate(options, lines_to(lines)).summary["accuracy"] == 1.0
-    assert any("the labels are numbers, and taken for the net's classes of these numbers" in line for line in lines)
+    assert any("the labels are numbers, and taken as the net's class numbers" in line for line in lines)
 
 
 @pytest.mark.parametrize("kind", ["records", "npz", "labels.txt"])

@@ -114,7 +114,7 @@ def test_links_that_cannot_be_become_copies_and_it_is_said(model, capsys, monkey
     [
         (["model.ckpt", "model.ckpt"], "exists already .*--force"),
         (["nothing.ckpt", "x.npz"], "nothing.ckpt"),
-        (["model.ckpt", "x.keras"], "cannot write .keras files. Written are v1, v2, npz, safetensors, keras_h5"),
+        (["model.ckpt", "x.keras"], "cannot write .keras files. Supported are v1, v2, npz, safetensors, keras_h5"),
         (["model.ckpt", "x.npz", "--shards", "2"], "--shards is for V2 checkpoints"),
         (["model.ckpt", "x.ckpt", "--link", "--shards", "2"], "links keep the data files of the source"),
         (["model.ckpt", "no/x.npz"], "there is no folder no. Make it first: mkdir -p no"),

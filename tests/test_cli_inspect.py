@@ -228,7 +228,7 @@ def fails(capsys, *argv):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--tree", "model.ckpt"], "'model.ckpt' is no depth; write --tree=2, or give SRC before --tree"),
+        (["--tree", "model.ckpt"], "'model.ckpt' is not a depth; write --tree=2, or give SRC before --tree"),
         (["model.ckpt", "--fail-on", "nans"], "'nans' is not one of nan, inf"),
         (["model.ckpt", "--sort", "length"], "invalid choice: 'length'"),
     ],

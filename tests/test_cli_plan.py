@@ -187,7 +187,7 @@ def test_only_a_plan_is_overwritten(source, tmp_path, capsys):
     before = (tmp_path / "model.ckpt").write_bytes(b"\0\0")
     capsys.readouterr()
     assert main([source, "--output", str(tmp_path / "model.ckpt")]) == 2
-    assert capsys.readouterr().err.endswith("model.ckpt: exists and is no plan. Choose another name for --output.\n")
+    assert capsys.readouterr().err.endswith("model.ckpt: exists and is not a plan. Choose another name for --output.\n")
     assert (tmp_path / "model.ckpt").stat().st_size == before
 
 

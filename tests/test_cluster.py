@@ -115,7 +115,7 @@ def test_a_worker_is_lost_and_nothing_with_it(job, two_workers, tmp_path):
     last = [line for line in written.splitlines() if line.startswith("ckpt-finetune: ")][-1]
     found = re.fullmatch(
         r"ckpt-finetune: lost worker 0 at 127\.0\.0\.1:\d+; everything up to step (\d) is saved\. "
-        r"The same command goes on from there\.",
+        r"Run the same command again to resume\.",
         last,
     )
     assert found, written

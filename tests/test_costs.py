@@ -51,11 +51,11 @@ def test_a_run_on_transfer_values(job, tmp_path):
     assert files(Path(job["data"]).parent) == before  # neither a cache nor a run
     assert any(line.startswith("net ") for line in said)
     assert {what: each.images for what, each in found.paces.items()} == {
-        "transfer values": 60,
+        "features": 60,
         "training": 168,
         "evaluation": 90,  # after each of four epochs, and for the report
     }
-    assert found.disk["transfer values"] == 60 * 16 * 4
+    assert found.disk["features"] == 60 * 16 * 4
     assert found.seconds == pytest.approx(sum(each.seconds for each in found.paces.values()))
     assert found.memory > 50e6
     assert found.gpu_memory is None
@@ -66,7 +66,7 @@ def test_a_run_on_transfer_values(job, tmp_path):
     assert found.disk["checkpoints"] == pytest.approx(written, rel=0.25)
     again = dry_run(Options(**job, dry_run=True))  # all values are there now
     assert again.paces.keys() == {"training", "evaluation"}
-    assert again.disk["transfer values"] == 0
+    assert again.disk["features"] == 0
 
 
 @pytest.mark.parametrize("more", [{"cache": "off"}, {"trainable": ("Conv_3,Logits",), "devices": "2"}])
@@ -75,14 +75,14 @@ def test_a_run_on_photos_and_one_on_two_devices(job, tmp_path, more):
     found = dry_run(Options(**options, dry_run=True))
     wanted = {"training": 168, "evaluation": 18 * 4}  # 24 steps
     assert {what: each.images for what, each in found.paces.items() if what in wanted} == wanted
-    assert ("transfer values" in found.paces) == ("devices" in more)
+    assert ("features" in found.paces) == ("devices" in more)
     assert not (tmp_path / "cache").exists()
 
 
 def test_features(job, tmp_path):
     options = {"checkpoint": job["checkpoint"], "net": "tiny", "data": job["data"], "device": "cpu"}
     found = features_dry_run(FeatureOptions(**options, dry_run=True, batch_size=8))
-    assert found.paces["transfer values"].images == 60
+    assert found.paces["features"].images == 60
     write_features(FeatureOptions(**options, output=str(tmp_path / "f")))
     assert found.disk[".npy and .npz"] == 2 * 60 * 16 * 4
     assert (tmp_path / "f.npy").stat().st_size == 60 * 16 * 4 + 128  # NumPy's header
@@ -92,14 +92,14 @@ def test_features(job, tmp_path):
 
 
 def test_lines():
-    paces = {"transfer values": Pace(1400, 36.0), "training": Pace(10_000, 40_000.0)}
-    found = Costs(paces, {"transfer values": 11_500_000, "checkpoints": 0}, memory=2_100_000_000, gpu_memory=None)
+    paces = {"features": Pace(1400, 36.0), "training": Pace(10_000, 40_000.0)}
+    found = Costs(paces, {"features": 11_500_000, "checkpoints": 0}, memory=2_100_000_000, gpu_memory=None)
     assert found.lines() == [
-        "transfer values1,400 images, 36.0 images/s: 39 s",
+        "features       1,400 images, 36.0 images/s: 39 s",
         "training       10,000 images, 40,000.0 images/s: 0.2 s",
         "in all         39 s, besides starting, saving and the report",
         "memory         2.1 GB",
-        "disk           11.5 MB for transfer values",
+        "disk           11.5 MB for features",
     ]
     assert duration(7300) == "2:01:40 h"
 
@@ -109,9 +109,9 @@ def test_commands(job, tmp_path, capsys, monkeypatch):
     common = ["--checkpoint", job["checkpoint"], "--net", "tiny", "--data", job["data"], "--device", "cpu", "--dry-run"]
     assert finetune_command.main([*common, "--exclude", "Logits", "--trainable", "Logits", "--cache-dir", "c"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out] == ["transfer", "training", "evaluation", "in", "memory", "disk", "disk"]
+    assert [line.split()[0] for line in out] == ["features", "training", "evaluation", "in", "memory", "disk", "disk"]
     assert features_command.main([*common, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found.keys() == {"paces", "disk", "memory", "gpu_memory", "seconds"}
-    assert found["paces"]["transfer values"].keys() == {"images", "images_per_second", "seconds"}
+    assert found["paces"]["features"].keys() == {"images", "images_per_second", "seconds"}
     assert files(tmp_path) == []

@@ -39,7 +39,7 @@ def test_class_folders_are_split_by_the_seed_and_sorted(tmp_path):
     assert data.train.counts(2) == [16, 8]
     assert data.validation.counts(2) == [4, 2]
     assert not set(data.train.names) & set(data.validation.names)
-    assert data.notes == ("6 of 30 examples were set aside for validation (seed 1)",)
+    assert data.notes == ("6 of 30 examples were held out for validation (seed 1)",)
     again = load_data_set(tmp_path, validation_fraction=0.2, seed=1)
     other = load_data_set(tmp_path, validation_fraction=0.2, seed=2)
     assert again.validation.names == data.validation.names
@@ -117,9 +117,9 @@ def test_a_git_lfs_pointer_says_so(tmp_path):
     [
         ({}, "no class folders"),
         ({"a": 0, "b": 0}, "no images found"),
-        ({"a": 5, "b": 0, "c": 0}, "no images to train on for 2 classes: b, c"),
+        ({"a": 5, "b": 0, "c": 0}, "no training images for 2 classes: b, c"),
         ({"a": 5}, "only one class, a"),
-        ({"a": 1, "b": 1}, "nothing to validate with"),
+        ({"a": 1, "b": 1}, "leave none for validation"),
     ],
 )
 def test_what_cannot_be_trained_on(tmp_path, counts, words):
@@ -129,7 +129,7 @@ def test_what_cannot_be_trained_on(tmp_path, counts, words):
 
 def test_images_without_class_folders(tmp_path):
     (tmp_path / "1.jpg").write_bytes(jpeg())
-    with pytest.raises(DataError, match="1 images lie in no class folder.*folder of its own"):
+    with pytest.raises(DataError, match="1 images are not in a class folder.*folder of its own"):
         load_data_set(tmp_path)
 
 
@@ -516,7 +516,10 @@ def test_npz_and_npy_vectors(tmp_path):
         ({"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1]}, "3 examples, 2 labels"),
         ({"images": np.zeros((3, 4), np.uint8), "labels": [0, 1, 1]}, "feature vectors of type uint8"),
         ({"images": np.zeros((3, 4, 4, 5), np.uint8), "labels": [0, 1, 1]}, "shape"),
-        ({"features": np.zeros((3, 2, 2, 7), np.float32), "labels": [0, 1, 1]}, "2 x 2 x 7 values each are no vectors"),
+        (
+            {"features": np.zeros((3, 2, 2, 7), np.float32), "labels": [0, 1, 1]},
+            "2 x 2 x 7 values each are not vectors",
+        ),
         (
             {"images": np.zeros((3, 4, 4), np.uint8), "labels": [0, 1, 2], "label_names": ["a", "b"]},
             "label 2 has no name",

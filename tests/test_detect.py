@@ -239,7 +239,10 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, GOLDEN: Path) -> None:
         b"\x18" + bytes(11) + b"\t\0\0\x80\xe2\x0eu\xd9A\x1a\rbrain.Event:2" + bytes(9)
     )
     unknown = said(b"not\xff")
-    assert "none of the kinds of file that are known (it starts with 6e 6f 74 ff), not a checkpoint. A data" in unknown
+    assert (
+        "none of the kinds of file that are known (it starts with 6e 6f 74 ff), not a checkpoint. A renamed data"
+        in unknown
+    )
     assert "model.ckpt: is a text file, not a checkpoint" in said(b"# noth\ning")
     assert "is a graph in text form" in said(b'node {\n  name: "x"\n}\n')
     _zip(path, "archive/data.pkl", "archive/version", "archive/data/0")
@@ -334,7 +337,7 @@ def test_wrong_names(v2: Path, tmp_path: Path) -> None:
     assert message(v2 / "modle.ckpt").endswith("there is no such file or checkpoint; did you mean model.ckpt?")
     assert message(tmp_path / "none" / "model.ckpt").endswith(f"there is no folder {tmp_path}/none")
     shutil.copy(v2 / "model.ckpt.index", v2 / "renamed")
-    assert message(v2 / "renamed").endswith("which must lie beside it.")  # test_renamed.py has its other kin
+    assert message(v2 / "renamed").endswith("which must be next to it.")  # test_renamed.py has its other kin
     (v2 / "checkpoint").unlink()
     shutil.copy(v2 / "model.ckpt.index", v2 / "other.index")
     assert message(v2).endswith("the folder holds 2 checkpoints: model.ckpt, other. Give one of them.")

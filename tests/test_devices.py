@@ -117,8 +117,8 @@ def test_transfer_values_are_divided_as_images_are(job, tmp_path):
     one, _, said = trained(job, tmp_path / "one", **head, cache="off")
     cached, _, cached_said = trained(job, tmp_path / "cached", **head, cache="require", devices="2")
     assert difference(one, cached) < TOLERANCE
-    assert not any("bytes an image" in line for line in said)
-    assert any("bytes an image" in line for line in cached_said)
+    assert not any("bytes per image" in line for line in said)
+    assert any("bytes per image" in line for line in cached_said)
 
 
 def test_moving_statistics_follow_the_first_part(job, tmp_path):

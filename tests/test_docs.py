@@ -16,36 +16,55 @@ from ckpt_tools.train.options.training import Options
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PYTHON = ROOT / "docs" / "python.md"
+RUN = [page for page in PAGES if re.search(r"^```(console|pycon)", page.read_text(encoding="utf-8"), re.MULTILINE)]
+TRAINED = [page for page in RUN if "```console trained\n" in page.read_text(encoding="utf-8")]
+NEEDS = {"own_net.md": "tensorflow", "python.md": "tensorflow", "weights.md": "keras"}
 
 _spec = importlib.util.spec_from_file_location("docs_run", ROOT / "docs" / "run.py")
 docs_run = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(docs_run)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != PYTHON], ids=lambda page: page.name)
-def test_commands_print_what_the_page_shows(page: Path, SHARED: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert docs_run.rerun(text, docs_run.inputs()) == text
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An inception_v3.ckpt with random values: 109 MB that a clone need not have."""
+    return docs_run.write_stand_in(tmp_path_factory.mktemp("docs") / "inception_v3.ckpt")
 
 
-def test_python_shows_what_its_page_shows() -> None:
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_commands_print_what_the_page_shows(page: Path, stand_in: Path) -> None:
     """Needs nothing but what is installed."""
-    pytest.importorskip("tensorflow")
-    text = PYTHON.read_text(encoding="utf-8")
-    assert docs_run.rerun(text, {}) == text
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name])
+    text = page.read_text(encoding="utf-8")
+    assert docs_run.rerun(text, docs_run.inputs(stand_in)) == text
+
+
+@pytest.mark.parametrize("page", TRAINED, ids=lambda page: page.name)
+def test_commands_print_what_the_page_shows_of_trained_values(page: Path, SHARED: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert docs_run.rerun(text, docs_run.inputs(docs_run.TRAINED)) == text
+
+
+def test_pages_are_run_in_a_clone() -> None:
+    """All pages that show output of commands on files, and no page by its trained values alone."""
+    names = {page.name for page in RUN}
+    assert {"README.md", "files.md", "inspect.md", "plan.md", "surgery.md", "python.md", "own_net.md"} <= names
+    assert all(re.search(r"^```console$", page.read_text(encoding="utf-8"), re.MULTILINE) for page in TRAINED)
 
 
 def test_the_comparison_can_fail() -> None:
     page = "```console\n$ echo one\ntwo\n```\n"
     assert docs_run.rerun(page, {}) == "```console\n$ echo one\none\n```\n"
+    trained = page.replace("console", "console trained")
+    assert docs_run.rerun(trained, {}) == trained
     page = "```pycon\n>>> a = 1\n>>> a + 1\n3\n>>> a / 0\n```\n"
     error = "Traceback (most recent call last):\n    ...\nZeroDivisionError: division by zero\n"
     assert docs_run.rerun(page, {}) == f"```pycon\n>>> a = 1\n>>> a + 1\n2\n>>> a / 0\n{error}```\n"
 
 
 def test_every_public_name_is_on_the_page_of_python() -> None:
-    text = PYTHON.read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     public = [*(f"ck.{name}" for name in ckpt_tools.__all__), *(f"events.{name}" for name in typed_events())]
     assert [name for name in public if not re.search(rf"\b{re.escape(name)}\b", text)] == []
 
@@ -164,5 +183,5 @@ def test_the_reference_has_every_public_name_with_its_options(tmp_path: Path) ->
     page = (tmp_path / "api" / "ckpt_tools.html").read_text(encoding="utf-8")
     functions = [name for name in ckpt_tools.__all__ if name not in ("errors", "events")]
     assert [name for name in functions if f'id="{name}"' not in page] == []
-    assert "train all that lies behind this end point of the net" in page  # help of --freeze-until
+    assert "freeze the net up to this end point and train everything after it" in page  # help of --freeze-until
     assert 'id="Planned"' in (tmp_path / "api" / "ckpt_tools" / "events.html").read_text(encoding="utf-8")

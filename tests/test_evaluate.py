@@ -230,10 +230,10 @@ def test_options_that_say_nothing_are_refused(run, slim_folder):
         RecipeError, match="--use last chooses a checkpoint of --train-dir; --checkpoint names one itself"
     ):
         EvaluateOptions(checkpoint="a", data="b", use="last")
-    with pytest.raises(RecipeError, match="slim: --use 500: this is no train directory of ckpt-finetune. Give one by"):
+    with pytest.raises(RecipeError, match="slim: --use 500: this is not a run of ckpt-finetune. Give one by"):
         evaluate(EvaluateOptions(train_dir=str(slim_folder), data=data, use="500"))
     for source, net in ((folder, "tiny"), (folder, "vgg_16"), (folder / "best.ckpt", "vgg_16")):
-        with pytest.raises(RecipeError, match=f"--net {net} is pointless: the run says that it is tiny"):
+        with pytest.raises(RecipeError, match=f"--net {net} has no effect: the run says that it is tiny"):
             open_classifier(str(source), net=net)
     assert open_classifier(str(folder / "best.ckpt"), net="tiny").net.name == "tiny"
     assert open_classifier(str(slim_folder), net="tiny").net.name == "tiny"
@@ -247,5 +247,5 @@ def test_a_batch_norm_gap_without_batch_norm_is_said_before_anything_is_computed
     bare = replace(found, plan=replace(found.plan, batch_norm={}))
     monkeypatch.setattr(EvaluateOptions, "open", lambda self, **how: bare)
     monkeypatch.setattr(module, "run_on", None)
-    with pytest.raises(RecipeError, match="--batch-norm-gap is pointless: Tiny has no batch norm"):
+    with pytest.raises(RecipeError, match="--batch-norm-gap has no effect: Tiny has no batch norm"):
         evaluate(EvaluateOptions(checkpoint=source, data=run[1], batch_norm_gap=True))

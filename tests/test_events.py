@@ -21,8 +21,8 @@ def test_facts_have_no_padding():
     """Words and columns are the printer's: an event's texts have none."""
     event = events.CacheFound(1400, 0, 8192, 0.0002, ("InceptionV3/Logits/AvgPool_1a_1x1",))
     assert lines_of(event) == [
-        "cache          0 of 1,400 images are there; each step runs 0.02% of the net\n"
-        "               8,192 bytes an image, 11.5 MB in all, at InceptionV3/Logits/AvgPool_1a_1x1"
+        "cache          0 of 1,400 images cached; each step runs 0.02% of the net\n"
+        "               8,192 bytes per image, 11.5 MB in total, at InceptionV3/Logits/AvgPool_1a_1x1"
     ]
     assert lines_of(Step(1, 2, 0.5, 0.5, 0.1, 8)) == []
     assert lines_of(Evaluated(32, 1.5803, FIGURES)) == ["step 32: loss 1.5803, validation loss 1.2108, accuracy 0.515"]

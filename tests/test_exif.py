@@ -25,7 +25,7 @@ from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E40
 from ckpt_tools.train.use.export import ExportOptions, export  # noqa: E402
 from ckpt_tools.train.use.predict import PredictOptions, predict  # noqa: E402
 
-HINT = "are turned by their EXIF orientation, which is ignored, as slim ignores it; --exif-orientation obeys it"
+HINT = "are rotated by their EXIF orientation, which is ignored, as slim ignores it; --exif-orientation obeys it"
 
 
 def photo(seed, turned=UPRIGHT, extra=b"", kind="JPEG"):
@@ -91,7 +91,7 @@ def test_it_is_said_of_folders_tables_and_records(tmp_path):
     folder(tmp_path / "photos")
     assert f"6 photos {HINT}" in load_data_set(tmp_path / "photos").notes
     obeyed = load_data_set(tmp_path / "photos", upright=True).notes
-    assert "6 photos are turned by their EXIF orientation, which is obeyed" in obeyed
+    assert "6 photos are rotated by their EXIF orientation, which is obeyed" in obeyed
     write_records(tmp_path / "x_train", [(photo(i, 6 if i % 4 == 0 else 1), i % 2) for i in range(8)])
     assert f"2 photos {HINT}" in load_data_set(tmp_path / "x_train").notes
     (tmp_path / "flat").mkdir()

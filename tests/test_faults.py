@@ -123,15 +123,15 @@ def test_an_empty_class(files, photos, tmp_path, capsys):
     for file in (photos / "train/cat").iterdir():
         file.unlink()
     said = fails(capsys, arguments(files, tmp_path / "run", data=photos))
-    assert said == f"{photos}: no images to train on for class cat. Add images, or take the empty class away."
+    assert said == f"{photos}: no training images for class cat. Add images, or remove the empty class."
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("classes", "said"),
     [
-        (["cat"], "only one class, cat. A classifier needs two at least."),
-        (["cat", "dog"], "2 images leave nothing to validate with. Add images."),
+        (["cat"], "only one class, cat. A classifier needs at least two."),
+        (["cat", "dog"], "2 images leave none for validation. Add images."),
     ],
 )
 def test_one_image(files, tmp_path, capsys, classes, said):
@@ -173,7 +173,7 @@ def test_weights_that_are_no_numbers_are_not_saved(files, tmp_path, capsys):
     wild = ["--optimizer", "sgd", "--learning-rate", "3e38", "--momentum", "0", "--clip-norm", "1e6"]
     wild += ["--lr-mult", "Conv_3=10", "--resume", "--steps", "4"]  # infinite in float32
     said = fails(capsys, arguments(files, run, *wild))
-    assert re.match(r"step 4 made values of Tiny/Conv_3/\S+, .* that are no numbers; the last good", said)
+    assert re.match(r"step 4 made values of Tiny/Conv_3/\S+, .* that are not finite; the last good", said)
     assert f"the last good checkpoint is {run}/model.ckpt-3." in said
     assert is_whole(run, 3)
 

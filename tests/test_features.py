@@ -157,7 +157,9 @@ def test_outputs_do_not_take_the_place_of_inputs(home, tmp_path):
     np.savez(tmp_path / "other.npz", **photos)
     before = (tmp_path / "photos.npz").read_bytes()
     common = {"checkpoint": str(home / "tiny.ckpt"), "data": str(tmp_path / "photos.npz")}
-    with pytest.raises(OutputError, match="photos.npz: would be written over, and is read. Choose another --output."):
+    with pytest.raises(
+        OutputError, match="photos.npz: is an input, and would be overwritten. Choose another --output."
+    ):
         write_features(FeatureOptions(**common, output=str(tmp_path / "photos")))
     with pytest.raises(OutputError, match="other.npz: exists, and ckpt-features did not write it"):
         write_features(FeatureOptions(**common, output=str(tmp_path / "other")))
@@ -232,7 +234,7 @@ def test_the_projector_shows_some_of_many_images(home, monkeypatch):
     monkeypatch.setattr(projection, "PROJECTED", 5)
     _, features = write_features(options(home, "many"))
     projection.write_projector(features, str(home / "some"))
-    assert 'tensor_name: "transfer values (5 of 21 images)"' in (home / "some" / "projector_config.pbtxt").read_text()
+    assert 'tensor_name: "features (5 of 21 images)"' in (home / "some" / "projector_config.pbtxt").read_text()
     shown = [line.split("\t")[1] for line in (home / "some" / "metadata.tsv").read_text().splitlines()[1:]]
     rows = [features.names.index(name) for name in shown]
     assert (len(rows), rows) == (5, sorted(rows))
@@ -273,7 +275,7 @@ def test_the_command_merges(home, capsys):
     assert (shown["shape"], shown["layer"]) == ([21, 16], "features")
     for number in ("0", "-1"):
         assert command.main(["--merge", number, "--output", str(home / "two")]) == 2
-        assert capsys.readouterr().err == f"ckpt-features: --merge {number}: one part at least\n"
+        assert capsys.readouterr().err == f"ckpt-features: --merge {number}: at least one part\n"
     assert command.main(["--merge", "2"]) == 2
     assert "--output must be given" in capsys.readouterr().err
 

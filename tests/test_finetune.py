@@ -94,7 +94,7 @@ def test_what_is_said_and_written(head_run):
         "plan           12 restored, 2 initialised, 2 unused tensors of the source",
         "trainable      51 of 3,843 parameters (1.33%) in 2 variables",
         "batch norm     3 frozen",
-        "images         42 to train on, 18 to validate; per class: cat 14 dog 14 frog 14",
+        "images         42 for training, 18 for validation; per class: cat 14 dog 14 frog 14",
         "cache          none: --cache off",
         "restored       14 variables, read back and compared with the plan",
         "freeze audit   12 of 14 tensors are bit for bit as planned; 2 changed",
@@ -188,7 +188,7 @@ def test_another_run_in_the_folder_is_refused(job, tmp_path, capsys):
     assert run_main(job, tmp_path, *common, "--trainable", "Logits") == 0
     capsys.readouterr()
     assert run_main(job, tmp_path, *common, "--trainable", "Conv_3,Logits") == 2
-    assert "--resume goes on with the new options, --fresh deletes that run" in capsys.readouterr().err
+    assert "--resume continues with the new options, --fresh deletes that run" in capsys.readouterr().err
     assert run_main(job, tmp_path, *common, "--trainable", "Conv_3,Logits", "--fresh", "--json") == 0
     assert json.loads(capsys.readouterr().out)["step"] == 2
 
@@ -320,7 +320,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(job, tmp_path, capsys):
     argv = ("--exclude", "Logits", "--trainable", "Logits", "--steps", "9", "--cache", "off")
     interrupted = at_step(5, lambda: os.kill(os.getpid(), signal.SIGINT))
     assert run_main(job, tmp_path, *argv, on_event=interrupted) == 130
-    text = "stopped by SIGINT after step 5 of 9; everything is saved\nThe same command goes on from there.\n"
+    text = "stopped by SIGINT after step 5 of 9; everything is saved\nRun the same command again to resume.\n"
     assert capsys.readouterr().out == text
     assert (tmp_path / "run/model.ckpt-5.index").exists()
     assert run_main(job, tmp_path, *argv) == 0

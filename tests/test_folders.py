@@ -91,7 +91,7 @@ def test_classes_that_are_called_like_splits(tmp_path):
 def test_folders_that_all_hold_the_same_ones_are_no_classes(tmp_path):
     split_folders(tmp_path / "x", entrenamiento=4, prueba=2)
     found = (
-        "2 folders: entrenamiento, prueba all hold the same 2 sub-folders: a, b: they are no classes.*call them train"
+        "2 folders: entrenamiento, prueba all hold the same 2 sub-folders: a, b: they are not classes.*call them train"
     )
     with pytest.raises(DataError, match=found):
         load_data_set(tmp_path / "x")
@@ -119,7 +119,7 @@ def test_photos_beside_class_folders_are_said_to_be_left_out(tmp_path):
     photos(tmp_path, "cover.png", "train/x.png")
     assert "left out, in no class folder: 2 images: train/x.png, cover.png" in load_data_set(tmp_path).notes
     photos(tmp_path, *(f"train/{i}.png" for i in range(30)))
-    with pytest.raises(DataError, match="32 images lie in no class folder, more than the 14 that lie in one"):
+    with pytest.raises(DataError, match="32 images are not in a class folder, more than the 14 that lie in one"):
         load_data_set(tmp_path)
 
 
@@ -134,7 +134,7 @@ def test_an_unlabelled_test_folder_of_kaggles_kind(tmp_path, unlabelled):
 
 def test_kaggles_folders_without_any_class(tmp_path):
     photos(tmp_path, *(f"{split}/{i}.png" for split in ("train", "test") for i in range(3)))
-    with pytest.raises(DataError, match="train: 3 images lie in no class folder"):
+    with pytest.raises(DataError, match="train: 3 images are not in a class folder"):
         load_data_set(tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_linked_folders_are_entered_once(tmp_path):
 def test_folders_that_tools_leave_behind_hold_no_examples(tmp_path):
     photos(tmp_path, *(f"{label}/{i}.png" for label in "ab" for i in range(5)))
     photos(tmp_path, "a/.ipynb_checkpoints/0-checkpoint.png", "__MACOSX/a/1.png", ".cache/1.png")
-    assert load_data_set(tmp_path).notes == ("2 of 10 examples were set aside for validation (seed 0)",)
+    assert load_data_set(tmp_path).notes == ("2 of 10 examples were held out for validation (seed 0)",)
 
 
 def test_numbers_are_in_the_order_of_numbers(tmp_path):

@@ -234,7 +234,7 @@ def test_it_is_a_recipe_too():
         ({}, "fold: no batch norm has gamma or biases that its layer's weights could take"),
         (
             {"net/conv/BatchNorm/gamma": (8,), "net/conv/weights/Momentum": (3, 3, 4, 8)},
-            "fold: net/conv/weights/Momentum would not fit what is folded any more: strip optimizer and averages first",
+            "fold: net/conv/weights/Momentum would no longer fit what is folded: strip optimizer and averages first",
         ),
         (
             {"net/conv/BatchNorm/gamma": (8,), "u/preact/gamma": (8,), "u/preact/moving_mean": (8,)},

@@ -47,7 +47,7 @@ def test_nothing_is_written_over_that_no_run_wrote(tmp_path, name, kind, fresh):
     (tmp_path / name).write_text("mine")
     with pytest.raises(TrainingError) as caught:
         opened(tmp_path, fresh=fresh)
-    fact = f"holds {kind} that ckpt-finetune did not write, under the names of its own: {name}"
+    fact = f"holds {kind} that ckpt-finetune did not write, under names that runs use: {name}"
     assert str(caught.value) == f"{tmp_path}: {fact}. Name another folder, or move them elsewhere."
     assert held(tmp_path) == {name: b"mine"}
 
@@ -156,7 +156,7 @@ def test_the_list_names_every_file(run):
 
 # --- the source ------------------------------------------------------------------------------------------------------
 
-REFUSED = "the source lies in this folder, and --fresh deletes the run that is there. Name another folder"
+REFUSED = "the source is in this folder, and --fresh would delete the run there. Name another folder"
 
 
 def given(folder, how):
@@ -219,7 +219,7 @@ def test_a_fresh_start_does_not_delete_what_its_source_was_made_from(run, tmp_pa
     begin(second, source=str(tmp_path / "converted.npz"))
     second.save(5, tensors(5), {"source": open_checkpoint(tmp_path / "converted.npz")})
     opening = {"checkpoint": second.prefix(5), "source": open_checkpoint(second.prefix(5))}
-    refused = f"{directory.best}, from which the source was made, lies in this folder, and --fresh deletes the run"
+    refused = f"{directory.best}, from which the source was made, is in this folder, and --fresh would delete the run"
     for _ in ("by the sidecar", "by plan.json"):
         with pytest.raises(TrainingError, match=refused):
             opened(directory.path, fresh=True, **opening)

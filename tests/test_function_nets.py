@@ -362,7 +362,7 @@ MISTAKES = {
     "def build(x): exit(3)": "line 3, in build: it ends the program",
     "def build(x:": "line 3: ",
     "def build(x):\n    with tf.Graph().as_default(): return tf.zeros([1, 2])": "build builds in a graph of its own",
-    "IMAGE_SIZE = '32'\ndef build(x): return x": "IMAGE_SIZE = '32' is no int",
+    "IMAGE_SIZE = '32'\ndef build(x): return x": "IMAGE_SIZE = '32' is not of type int",
     "CHANNELS = 2\ndef build(x): return x": "CHANNELS = 2: images have 1 or 3",
 }
 
@@ -431,7 +431,7 @@ def test_a_new_head_on_a_function(
     run += ["--exclude", "logits", "--trainable", "logits", "--batch-size", "8", "--cache-dir", "cache"]
     assert finetune.main([*run, "--epochs", "2"]) == 0
     err = capfd.readouterr().err
-    assert "10 of 12 tensors" not in err and "restored       10 variables" in err and "0 of 60 images are there" in err
+    assert "10 of 12 tensors" not in err and "restored       10 variables" in err and "0 of 60 images cached" in err
     before, after = (open_checkpoint(each).tensors for each in (source, "run/best.ckpt"))
     kept = [name for name in before if "logits" not in name and name != "global_step"]
     assert len(kept) == 8 and all(np.array_equal(before[name].load(), after[name].load()) for name in kept)
@@ -450,7 +450,7 @@ def test_a_new_head_on_a_function(
     assert finetune.main([*run, "--epochs", "4"]) == 2
     assert "nets.py:build computes something else than when the run began" in capfd.readouterr().err
     assert finetune.main([*run, "--epochs", "4", "--resume"]) == 0
-    assert "0 of 60 images are there" in capfd.readouterr().err  # what was cached is another net's
+    assert "0 of 60 images cached" in capfd.readouterr().err  # what was cached is another net's
     assert json.loads(Path("run/plan.json").read_text(encoding="utf-8"))["graph"] != record["graph"]
 
 

@@ -228,9 +228,13 @@ def test_a_saved_model_without_classes_gets_a_head_of_its_own(files: Path, tmp_p
     [
         ({"preprocessing": None}, RecipeError, "does not say how it takes images: give --preprocessing"),
         ({"bn": ("conv1=train",)}, RecipeError, "--bn: the batch norms of a net of a graph"),
-        ({"precision": "bfloat16"}, RecipeError, "--precision bfloat16: a net of a graph computes in the types"),
+        (
+            {"precision": "bfloat16"},
+            RecipeError,
+            "--precision bfloat16: a net from a graph keeps the graph's own types",
+        ),
         ({"preprocessing": "units"}, RecipeError, "no preprocessing 'units'; did you mean unit"),
-        ({"net": "vgg_16", "graph": "x.meta"}, RecipeError, "--net and --graph exclude each other"),
+        ({"net": "vgg_16", "graph": "x.meta"}, RecipeError, "--net and --graph cannot be combined"),
         ({"feed": ("is_training",)}, RecipeError, "--feed is_training: write NAME=VALUE"),
         ({"image_size": 20}, UnsupportedError, "the net takes images of 12 x 12 x 3, these are 20 x 20 x 3"),
     ],

@@ -54,7 +54,7 @@ def test_variables_come_back_with_their_names(tmp_path):
     assert opened.format == "graphdef"
     assert list(opened.tensors) == ["Net/Conv/weights", "Net/Conv/biases"]
     assert np.array_equal(opened.tensors["Net/Conv/weights"].load(), KERNEL)
-    assert opened.note == "Constants that are no variables are left out (1)."
+    assert opened.note == "Constants that are not variables are left out (1)."
 
 
 def test_constants_that_are_used_as_variables_are_found_without_read(tmp_path):

@@ -15,9 +15,9 @@ def test_layers_are_read_in_order():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("dense", "'dense' is no layer. Write"),
-        ("dense(64", r"'dense\(64' is no layer"),
-        ("dense(64)|", "'' is no layer"),
+        ("dense", "'dense' is not a layer. Write"),
+        ("dense(64", r"'dense\(64' is not a layer"),
+        ("dense(64)|", "'' is not a layer"),
         ("dense(units=64)", "is no layer"),
         ("danse(64)", "no layer is called 'danse'; did you mean dense"),
         ("dense(64,rely)", "no activation is called 'rely'; did you mean relu"),
@@ -66,7 +66,9 @@ def test_a_scope_of_its_own_leaves_the_nets_heads_out():
 
 @pytest.mark.parametrize("scope", ["/Logits", "Logits/", "a//b", "my head", "_x", "tête"])
 def test_a_scope_that_tensorflow_refuses_is_refused_before(scope):
-    with pytest.raises(RecipeError, match=f"--head-scope {scope} is no scope of TensorFlow's. Write it as Logits or"):
+    with pytest.raises(
+        RecipeError, match=f"--head-scope {scope} is not a valid TensorFlow scope. Write it as Logits or"
+    ):
         Head(scope=scope)
 
 

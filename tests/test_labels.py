@@ -65,7 +65,7 @@ def test_tensorflows_label_maps(write):
     for wrong, said in (
         (LABEL_MAP.replace("id: 3", ""), "item 1 has no id and name of its own"),
         (LABEL_MAP.replace("id: 3", "id: 1"), "item 1 has no id and name of its own"),
-        (LABEL_MAP.rstrip()[:-1], "is no whole label map"),
+        (LABEL_MAP.rstrip()[:-1], "is not a complete label map"),
     ):
         with pytest.raises(DataError, match=said):
             read_labels(write(wrong))

@@ -53,7 +53,7 @@ def test_auto_takes_what_is_native_for_many_images(bfloat16_here, monkeypatch):
     assert candidate("auto", "auto", 10) == Choice("bfloat16", "native here", open=True)
     assert candidate("auto", "auto", 9) == Choice("float32", "fewer than 10 images")
     monkeypatch.setattr(native, "native", lambda device: None)
-    assert candidate("auto", "auto", 10) == Choice("float32", "nothing less is native here")
+    assert candidate("auto", "auto", 10) == Choice("float32", "nothing below float32 is native here")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,9 @@ def test_the_comparison_allows_rounding_and_nothing_else():
     for wrong in (far, values[::-1], np.where(values > 3, np.nan, values), np.full_like(values, np.inf)):
         found = compared(open_choice, [values, values], [values, wrong])
         assert found.precision == "float32", found
-        assert found.why.startswith("bfloat16 is" if np.isfinite(wrong).all() else "bfloat16 gives what is no number")
+        assert found.why.startswith(
+            "bfloat16 is" if np.isfinite(wrong).all() else "bfloat16 gives values that are not finite"
+        )
 
 
 # --- training ------------------------------------------------------------------------------------------------------

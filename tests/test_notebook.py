@@ -51,7 +51,7 @@ def test_the_notebook_runs_and_shows_its_pictures(tmp_path, monkeypatch):
     # images, values, PCA, t-SNE, confusion matrix, errors; a checkpoint, a plan, an evaluation
     assert (kinds.count("image/png"), kinds.count("text/html")) == (6, 3)
     found = {way.strip(): float(share) for way, share in re.findall(r"^(.+?)\s+([\d.]+)%$", printed, re.MULTILINE)}
-    assert list(found) == ["new head", "small net on transfer values", "head and last block"]
+    assert list(found) == ["new head", "small net on features", "head and last block"]
     assert min(found.values()) > 50  # of five classes; chance is 20
     assert "freeze audit   80 of 82 tensors are bit for bit as planned" in printed
     assert len(names["predictions"]) == 5

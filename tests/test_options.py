@@ -81,7 +81,7 @@ def test_a_wrong_file_is_explained(tmp_path, text, said):
         ({"learning_rate": 0.0}, "--learning-rate 0.0: must be above 0"),
         ({"learning_rate": float("nan")}, "--learning-rate nan: must be above 0"),
         ({"dropout": 1.0}, "--dropout 1.0 leaves nothing; it must be below 1"),
-        ({"steps": 1, "epochs": 1.0}, "--steps and --epochs exclude each other"),
+        ({"steps": 1, "epochs": 1.0}, "--steps and --epochs cannot be combined"),
         ({"resume": True, "fresh": True, "keep": 0}, "--keep 0: must be at least 1; --resume and --fresh exclude"
          " each other"),
     ],

@@ -197,7 +197,7 @@ def test_targets_that_cannot_be(tmp_path, target, said):
 def test_formats_by_ending():
     assert format_of("dir.h5/model.ckpt-20") == "v2"
     assert format_of("m.HDF5") == "keras_h5"
-    with pytest.raises(UnsupportedError, match=r"x.keras: cannot write .keras files. Written are v1, v2, npz"):
+    with pytest.raises(UnsupportedError, match=r"x.keras: cannot write .keras files. Supported are v1, v2, npz"):
         format_of("x.keras")
     with pytest.raises(UnsupportedError, match="'npzz'; did you mean npz?"):
         save_checkpoint(from_arrays(OLD), "never", format="npzz")

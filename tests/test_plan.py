@@ -90,7 +90,9 @@ def test_a_mapped_tensor_wins_over_one_of_the_same_name():
 def test_a_rename_that_takes_a_tensor_away_is_called_so():
     plan = make_plan(specs(small_net()), small_net(), renames=["net=model/net"])
     idle, away = plan.conflicts
-    assert idle.advice.startswith("--map net=model/net makes model/net/conv/weights, which is no variable of the net")
+    assert idle.advice.startswith(
+        "--map net=model/net makes model/net/conv/weights, which is not a variable of the net"
+    )
     assert (away.cause, len(away.names)) == ("renamed away", 6)
     assert row(plan, "net/conv/weights").reason == "--map net=model/net makes model/net/conv/weights of it"
     assert {each.rule for each in plan.rows} == {"--map net=model/net"}

@@ -67,7 +67,7 @@ def test_the_plan_is_the_run_s(files, capsys, case):
 
 def test_what_lies_behind_an_end_point_is_named(files, capsys):
     _, _, said = planned(files, written(files, CASES["freeze_until"]), capsys)
-    assert "trains       Tiny/Conv_3, Tiny/Logits: what lies behind Conv_2" in said.splitlines()
+    assert "trains       Tiny/Conv_3, Tiny/Logits: everything after Conv_2" in said.splitlines()
 
 
 def test_plans_of_different_options_differ(files, capsys):
@@ -105,7 +105,7 @@ def test_what_cannot_be_planned_is_said(files, capsys):
     assert code == 2
     assert "--labels-of-source keeps classes of the same name. Give --labels, a file with the names" in said
     code, _, said = planned(files, {"freeze_until": "Conv_1", "trainable": ["Logits"]}, capsys)
-    assert (code, said) == (2, "ckpt-plan: --trainable and --freeze-until exclude each other\n")
+    assert (code, said) == (2, "ckpt-plan: --trainable and --freeze-until cannot be combined\n")
     code, _, said = planned(files, {"freeze_until": "Conv_1"}, capsys, "--suggest")
     assert (code, said) == (2, "ckpt-plan: --suggest proposes --freeze-until itself. Leave out one or the other.\n")
 

@@ -135,7 +135,7 @@ def test_records_arrays_and_published_data_sets(home, tmp_path, capsys):
     write_idx(tmp_path / "mnist")
     assert len(predict(options(home), [str(tmp_path / "mnist")]).rows) == 40
     np.savez(tmp_path / "y.npz", pictures=pixels)
-    with pytest.raises(DataError, match="y.npz: holds pictures. Needed are `images`."):
+    with pytest.raises(DataError, match="y.npz: holds pictures. An array `images` is needed."):
         predict(options(home), [str(tmp_path / "y.npz")])
 
 
@@ -156,7 +156,7 @@ def test_a_csv_with_all_probabilities(home, tmp_path, capsys):
     assert command.main([*flags, "--output", str(out)]) == 0
     assert out.read_text().splitlines()[0] == "file,label,probability"
     assert command.main([*flags, "--output", str(tmp_path / "no" / "p.csv")]) == 2
-    assert "p.csv: is in no folder that exists" in capsys.readouterr().err
+    assert "p.csv: is in a folder that does not exist" in capsys.readouterr().err
     assert command.main([*flags, "--output", str(home / "labels.txt")]) == 2
-    assert "labels.txt: exists and is no CSV of predictions" in capsys.readouterr().err
+    assert "labels.txt: exists and is not a CSV of predictions" in capsys.readouterr().err
     assert (home / "labels.txt").read_text().startswith("0:ant")

@@ -87,9 +87,9 @@ def test_emnist_has_letters_and_stands_upright(tmp_path):
     [
         (lambda data: data[:-40], "cannot be read: .*Download it again"),
         (lambda data: gzip.compress(gzip.decompress(data)[:-3]), "says 30 x 28 x 28 values and holds 23,517 bytes"),
-        (lambda data: gzip.compress(b"hello"), "is no IDX file"),
+        (lambda data: gzip.compress(b"hello"), "is not an IDX file"),
         (lambda data: gzip.compress(idx(np.zeros((29, 28, 28), np.uint8))), "29 images, 30 labels"),
-        (lambda data: gzip.compress(b"\0\0\x0d\3" + bytes(12)), "is no IDX file of bytes"),
+        (lambda data: gzip.compress(b"\0\0\x0d\3" + bytes(12)), "is not an IDX file of bytes"),
         (None, "train-labels-idx1-ubyte.gz is without the file of its images"),
     ],
 )

@@ -45,7 +45,7 @@ def test_what_falls_after_a_jump_is_not_taken_for_the_descent():
 
 @pytest.mark.parametrize("curve", [[1.0, 2.0, 3.0], [1.0, 1.0, 1.0], [], [1.0]])
 def test_where_the_loss_never_falls_nothing_is_suggested(curve):
-    with pytest.raises(TrainingError, match="falls at no learning rate"):
+    with pytest.raises(TrainingError, match="does not fall at any learning rate"):
         suggest(rate_ramp(), curve)
 
 
@@ -88,13 +88,13 @@ def test_the_picture_takes_the_place_of_nothing_else(job, tmp_path):
     """`--find-learning-rate source.ckpt` wrote a picture over the checkpoint, and rates.csv over anybody's table."""
     (tmp_path / "rates.csv").write_text("mine")
     for path, fact in (
-        (job["checkpoint"] + ".index", "exists and is no picture"),
-        (f"{job['data']}/train/cat/0.png", "lies among the photos"),
+        (job["checkpoint"] + ".index", "exists and is not a picture"),
+        (f"{job['data']}/train/cat/0.png", "is among the photos"),
         (str(tmp_path / "rates.png"), "rates.csv: exists, and --find-learning-rate did not write it"),
     ):
         with pytest.raises(OutputError, match=fact):
             find_learning_rate(Options(**{**job, "find_learning_rate": path}))
-    with pytest.raises(OutputError, match="lies among the photos"):
+    with pytest.raises(OutputError, match="is among the photos"):
         how = {"augment": ("flip",), "show_augmentation": f"{job['data']}/train/cat/0.png", "steps": 1}
         finetune(Options(**{**job, **how, "train_dir": str(tmp_path / "run")}))
     assert not (tmp_path / "run").exists()
@@ -109,5 +109,5 @@ def test_cached_values_give_the_same_losses(job, tmp_path):
         found.append(find_learning_rate(options, lines_to(said)))
     assert found[0].losses == found[1].losses
     np.testing.assert_allclose(found[0].losses, found[2].losses, rtol=1e-4)
-    there = [line.split(" are there")[0] for line in said if line.startswith("cache")]
+    there = [line.split(" cached")[0] for line in said if line.startswith("cache")]
     assert there == ["cache          0 of 60 images", "cache          60 of 60 images"]

@@ -173,11 +173,11 @@ def test_what_is_refused_before_any_work(home: Path, tmp_path: Path, monkeypatch
             write_on_ray(options(home, f"{server.url}/empty", tmp_path / "f"), "local")
         (home / "bare").mkdir(exist_ok=True)
         (home / "bare" / "x.tfrecord").write_bytes(b"")
-        with pytest.raises(DataError, match=r"/bare: no labels\.txt lies beside the records"):
+        with pytest.raises(DataError, match=r"/bare: there is no labels\.txt next to the records"):
             write_on_ray(options(home, f"{server.url}/bare", tmp_path / "f"), "local")
         with pytest.raises(RecipeError, match="of a URL each file of records is a part"):
             write_on_ray(options(home, f"{server.url}/records", tmp_path / "f", shards=2), "local")
-        with pytest.raises(RecipeError, match="--shard and --ray exclude each other"):
+        with pytest.raises(RecipeError, match="--shard and --ray cannot be combined"):
             write_on_ray(options(home, str(home / "records"), tmp_path / "f", shards=2, shard=1), "local")
     with pytest.raises(UnsupportedError, match=r"--ray 127.0.0.1:1: no cluster answers"):
         write_on_ray(options(home, str(home / "records"), tmp_path / "f"), "127.0.0.1:1")

@@ -76,7 +76,7 @@ def test_an_index_without_its_data(v2: Path) -> None:
     (v2 / DATA).unlink()
     (v2 / "model.ckpt-1234.index").rename(v2 / "model.ckpt")
     assert said(v2 / "model.ckpt").endswith(
-        "Rename it to model.ckpt.index; the values are in model.ckpt.data-00000-of-00001, which must lie beside it."
+        "Rename it to model.ckpt.index; the values are in model.ckpt.data-00000-of-00001, which must be next to it."
     )
 
 

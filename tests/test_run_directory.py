@@ -49,7 +49,7 @@ def test_another_run_is_refused_with_both_digests_and_what_differs(run):
     for part in (
         f"{directory.path}: holds run ", plan(trainable=["logits"]).digest, plan().digest,
         "--trainable was logits, is not given", "--learning-rate was not given, is 0.5",
-        "the plan differs for net/conv/weights", "--resume goes on with the new options, --fresh deletes that run",
+        "the plan differs for net/conv/weights", "--resume continues with the new options, --fresh deletes that run",
     ):  # fmt: skip
         assert part in text
     assert directory.steps() == [10, 15]
@@ -73,7 +73,7 @@ def test_a_best_checkpoint_alone_is_not_written_over(run):
     directory.save_best(tensors(10), {}, {"step": 10})
     for step in directory.steps():
         directory.written.delete(f"model.ckpt-{step}")
-    with pytest.raises(TrainingError, match="holds best.ckpt of a run, and no checkpoint to go on from. --fresh"):
+    with pytest.raises(TrainingError, match="holds best.ckpt of a run, and no checkpoint to resume from. --fresh"):
         opened(directory.path, plan(trainable=["logits"]), trainable=("logits",))
     assert opened(directory.path, fresh=True)[1] is None
 

@@ -7,7 +7,7 @@ from ckpt_tools.errors import TrainingError
 from ckpt_tools.plan import Variable, make_plan
 from ckpt_tools.tensors import Spec
 
-SAME_NAME = "A run of its own that knows the classes that have the same name: {} --labels-of-source FOLDER/labels.txt\n"
+SAME_NAME = "A new run that knows the classes that have the same name: {} --labels-of-source FOLDER/labels.txt\n"
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def test_a_renamed_class_stops_with_both_lists_and_what_to_type(tmp_path):
             "      0  cat      boat\n"
             "      1  dog      cat\n"
             "      2  ship     dog\n"
-            "  => The run goes on when the data has the run's labels again.\n"
-            "  => --fresh deletes that run and begins again with the labels of the data.\n"
-            "  => A run of its own that knows all classes, boat being what ship was: "
+            "  => The run continues once the data has the run's labels again.\n"
+            "  => --fresh deletes that run and starts over with the labels of the data.\n"
+            "  => A new run that knows all classes, boat being what ship was: "
             f"--train-dir NEW --checkpoint {tmp_path}/best.ckpt --class-map 2,0,1\n"
             "     without --exclude of the head"
         )
@@ -52,7 +52,7 @@ def test_a_renamed_class_stops_with_both_lists_and_what_to_type(tmp_path):
             ["dog", "cat"],
             SAME_NAME,
         ),
-        (["cow", "hen"], "A run of its own with a head of its own: {} --exclude net/logits"),
+        (["cow", "hen"], "A new run with a new head: {} --exclude net/logits"),
         (
             ["dog"],
             SAME_NAME,

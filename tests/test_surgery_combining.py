@@ -97,7 +97,7 @@ def test_graft_of_another_shape_must_be_asked_for():
 def test_graft_of_nothing():
     with pytest.raises(SelectionError, match="did you mean model/conv"):
         Graft(from_arrays(THERE), ("conf",))(from_arrays(HERE))
-    with pytest.raises(SelectionError, match="modell fits no tensor"):
+    with pytest.raises(SelectionError, match="modell matches no tensor"):
         Graft(from_arrays(THERE), rename=(("modell", "net"),))(from_arrays(HERE))
 
 
@@ -106,7 +106,7 @@ def test_graft_leaves_no_slot_of_another_shape_behind():
     operation = Graft(from_arrays(THERE), rename=(("model", "net"),), any_shape=True)
     with pytest.raises(SelectionError) as caught:
         operation(from_arrays(HERE | slots))
-    advice = "would not fit net/Logits/weights any more; strip it first, or take it along"
+    advice = "would no longer fit net/Logits/weights; strip it first, or take it along"
     assert str(caught.value).splitlines() == [
         "2 problems:",
         *(f"  graft: {name} {advice}" for name in slots),

@@ -61,14 +61,14 @@ def test_all_collisions_and_all_idle_rules_are_named_at_once():
         Rename((("net/conv1", "net/Logits"), ("net/Logitz", "head"), (r"re:nothing(\d)", r"\1")))(unread(*NET))
     text = str(caught.value)
     assert text.startswith("4 problems:\n")
-    assert "rename: net/Logitz fits no tensor and no scope; did you mean net/Logits (2 variables)?" in text
-    assert r"rename: re:nothing(\d) fits no name" in text
+    assert "rename: net/Logitz matches no tensor and no scope; did you mean net/Logits (2 variables)?" in text
+    assert r"rename: re:nothing(\d) matches no name" in text
     assert "net/conv1/weights and net/Logits/weights would both be net/Logits/weights" in text
     assert "net/conv1/biases and net/Logits/biases would both be net/Logits/biases" in text
 
 
 def test_a_rule_that_comes_too_late_is_said():
-    with pytest.raises(SelectionError, match="an earlier rule takes every name that net/conv1 fits"):
+    with pytest.raises(SelectionError, match="an earlier rule takes every name that net/conv1 matches"):
         Rename((("net", "n"), ("net/conv1", "first")))(unread(*NET))
 
 
@@ -168,7 +168,7 @@ def test_no_moving_averages_is_an_error():
 def test_a_long_list_of_rules_none_of_which_fits_is_one_sentence():
     source = from_arrays({"net/w": 1.0})
     rules = tuple((f"conv{i}", f"Conv{i}") for i in range(40))
-    said = "rename: none of the 40 rules (conv0, conv1, conv2, ...) fits a tensor of this checkpoint"
+    said = "rename: none of the 40 rules (conv0, conv1, conv2, ...) matches a tensor of this checkpoint"
     with pytest.raises(SelectionError, match=f"^{re.escape(said)}$"):
         Rename(rules)(source)
     with pytest.raises(SelectionError, match="^39 problems"):

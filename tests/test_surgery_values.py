@@ -48,8 +48,8 @@ def test_values_and_the_spec_that_was_announced(operation, expected):
         (Reshape(("w",), (-1, 7)), "do not fit"),
         (Reshape(("w",), (-1, 0)), "do not fit"),
         (Transpose(("w",), (0, 1)), r"axes \[0, 1\] are not its 3 axes"),
-        (SliceOf(("w",), 0, 5), "0:5 is no part of 4"),
-        (SliceOf(("w",), 2, 2), "2:2 is no part of 4"),
+        (SliceOf(("w",), 0, 5), "0:5 is not a part of 4"),
+        (SliceOf(("w",), 2, 2), "2:2 is not a part of 4"),
         (SliceOf(("w",), 0, 1, 3), "it has 3 axes, not axis 3"),
         (Pad(("w",), 1, axis=-4), "it has 3 axes, not axis -4"),
         (Cast("float16", ("name",)), "name is string, which has no cast to float16"),
@@ -59,7 +59,7 @@ def test_values_and_the_spec_that_was_announced(operation, expected):
         (Pad(("byte",), 1, value=-1.0), "byte is uint8\\[2\\], which cannot hold -1"),
         (Fill(("w",), 1e39), "cannot hold 1e\\+39"),
         (Fill(name="step", dtype="int32", value=1e12), "step is int32\\[\\], which cannot hold 1000000000000"),
-        (Fill(name="w", dtype="float32"), "w is there already"),
+        (Fill(name="w", dtype="float32"), "w exists already"),
     ],
 )
 def test_what_does_not_fit_is_said_before_a_value_is_read(operation, reason):
@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_said_before_a_value_is_read(operation, reason):
         (lambda: Reshape(("w",), (-1, -1)), "one may be -1"),
         (lambda: Pad(("w",)), "not both 0"),
         (lambda: Fill(("w",), name="v", dtype="int8"), "`select`.* or `name` and `dtype`"),
-        (lambda: Fill(name="v", dtype="int8", shape=(2, -1)), r"\[2, -1\] is no shape"),
+        (lambda: Fill(name="v", dtype="int8", shape=(2, -1)), r"\[2, -1\] is not a shape"),
         (lambda: Fill(name="v", dtype="float33"), "did you mean float32"),
     ],
 )

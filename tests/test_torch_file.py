@@ -106,7 +106,7 @@ def test_a_training_state_shows_its_weights_as_a_state_dict_does(GOLDEN):
 
 def test_kinds_that_tensorflow_has_not_are_named(GOLDEN):
     with pytest.raises(
-        UnsupportedError, match="cannot read sparse .*a kind that TensorFlow has not: torch's _rebuild_sp"
+        UnsupportedError, match="cannot read sparse .*a kind that TensorFlow does not have: torch's _rebuild_sp"
     ):
         open_checkpoint(GOLDEN / "torch" / "sparse.pt")
 
@@ -276,13 +276,13 @@ def test_a_pickle_that_wants_to_run_something_runs_nothing(tmp_path):
         ({"shape": (5,)}, "tensor w: it reaches to element 5 of a storage that has 4"),
         ({"offset": 1}, "it reaches to element 5"),
         ({"strides": (2,)}, "it reaches to element 7"),
-        ({"strides": (-1,)}, "no numbers of elements"),
-        ({"shape": (True,)}, "no numbers of elements"),
+        ({"strides": (-1,)}, "not numbers of elements"),
+        ({"shape": (True,)}, "not numbers of elements"),
         ({"offset": -1}, "it reaches to element 3"),
         ({"shape": (10**15,), "strides": (0,)}, "elements, its storage 4"),
         ({"shape": (2, 2)}, "described otherwise"),
         ({"storage": 7}, "not a sound PyTorch file"),
-        ({"storage": Storage(7, 4)}, "the key of a storage is no text"),
+        ({"storage": Storage(7, 4)}, "the key of a storage is not text"),
         ({"storage": Storage("k0", "4")}, "described otherwise"),
         ({"shape": None}, "not a sound PyTorch file"),
     ],

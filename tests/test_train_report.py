@@ -106,7 +106,7 @@ def test_the_trainer_writes_it(run, tmp_path, cache):
     assert f"{summary['accuracy']:.1%}accuracy on 18 images" in page.text["figures"]
     assert all(error["file"] in page.text["errors"] for error in summary["worst"])
     assert "adds t-SNE" in page.text["values"]
-    assert ("transfer values" in page.text["time"]) == (cache == "require")
+    assert ("features" in page.text["time"]) == (cache == "require")
 
 
 def test_the_command_in_it_is_the_run(run):

@@ -56,7 +56,7 @@ def test_without_phases_everything_has_one_age():
 
 
 def test_only_one_option_says_what_trains():
-    with pytest.raises(RecipeError, match="--trainable and --unfreeze exclude each other"):
+    with pytest.raises(RecipeError, match="--trainable and --unfreeze cannot be combined"):
         Options(trainable=("Logits",), unfreeze="0:Logits")
 
 
@@ -93,7 +93,7 @@ def test_unknown_end_points_and_the_last_one():
     net = get_net("inception_v3")
     with pytest.raises(SelectionError, match="--freeze-until Mixed_7z: no end point of inception_v3; did you mean"):
         scopes_after(net, net.variables(5), "Mixed_7z")
-    with pytest.raises(RecipeError, match="nothing behind it can be trained"):
+    with pytest.raises(RecipeError, match="nothing after it can be trained"):
         scopes_after(net, net.variables(5), "Predictions")
 
 

@@ -6,16 +6,20 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import nearest
 from ..train.options.configuration import flag
 from ..train.options.slim_flags import here
 
+if TYPE_CHECKING:
+    from ..train.options.net_options import NetOptions
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+Made = TypeVar("Made", bound="NetOptions")
 
 
-def options_from(kind: type, given: Mapping[str, object], function: str) -> Any:
+def options_from(kind: type[Made], given: Mapping[str, Any], function: str) -> Made:
     """The options object of a call. Raises TypeError for a name that is no option, saying which one is meant, and
     RecipeError for values, as the command does."""
     names = [found.name for found in dataclasses.fields(kind)]
@@ -28,7 +32,7 @@ def options_from(kind: type, given: Mapping[str, object], function: str) -> Any:
     return kind(**given)
 
 
-def takes(kind: type, leave_out: typing.Collection[str] = ()) -> Callable[[Function], Function]:
+def takes(kind: type[NetOptions], leave_out: typing.Collection[str] = ()) -> Callable[[Function], Function]:
     """Shows the options of a class as keyword arguments of a function that takes `**options`: to help(), to editors and
     in the reference. `leave_out` are options that the function does not take, or takes in its own way."""
 
@@ -44,6 +48,7 @@ def takes(kind: type, leave_out: typing.Collection[str] = ()) -> Callable[[Funct
             for found in fields
         ]  # fmt: skip
         lines = [f"- `{found.name}`: {found.metadata['help']}" for found in fields]
+        # What inspect.signature looks for first; typeshed gives functions none.
         function.__signature__ = own.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
         function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nOptions:\n\n" + "\n".join(lines)
         return function

@@ -51,12 +51,12 @@ def draw_features(features: Features, method: str = "pca") -> Picture:
 
     must_draw()
     points, rows = points_of(features, method)
-    title = {"pca": "PCA", "tsne": "t-SNE"}[method] + " of the transfer values" + share_shown(rows, features)
+    title = {"pca": "PCA", "tsne": "t-SNE"}[method] + " of the features" + share_shown(rows, features)
     return Picture(draw_points(points, *one_colour(features.label_ids[rows], features.labels), title))
 
 
 def draw_values(features: Features, most: int = 6) -> Picture:
-    """Single images beside their transfer values, one of each class up to `most`."""
+    """Single images next to their features, one of each class up to `most`."""
     from ..train.pages.projection import draw_values as values_figure
 
     return Picture(values_figure(features, most))

@@ -16,7 +16,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    made = parser("ckpt-completion", "Print completions of all commands for a shell.", EXAMPLES)
+    made = parser("ckpt-completion", "Prints completions of all commands for a shell.", EXAMPLES)
     made.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return made
 

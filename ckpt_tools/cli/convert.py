@@ -36,20 +36,31 @@ def make_parser() -> argparse.ArgumentParser:
     made = parser("ckpt-convert", "Writes a checkpoint in another format, without TensorFlow.", EXAMPLES)
     add = made.add_argument
     add("source", metavar="SRC", help="a checkpoint, any of its files, a SavedModel, a frozen graph, or SRC:scope")
-    add("target", metavar="DST", help="the file, or the prefix of the V2 checkpoint, to write")
-    add("--to", metavar="FORMAT", choices=list(WRITERS), help=f"{', '.join(WRITERS)}; by the ending of DST, else v2")
-    add("--layout", choices=LAYOUTS, help="the net's names and axes as this library has them")
-    add("--keep-background", action="store_true", help="with --layout: all of slim's 1001 classes, not the last 1000")
-    add("--check", nargs="*", metavar="IMAGES", help="with --layout: run both nets on these images, or on noise")
+    add("target", metavar="DST", help="file or V2 prefix to write")
+    add("--to", metavar="FORMAT", choices=list(WRITERS), help=f"{', '.join(WRITERS)}; by the extension of DST, else v2")
+    add("--layout", choices=LAYOUTS, help="write the net with this library's names and axes")
+    add(
+        "--keep-background",
+        action="store_true",
+        help="with --layout: keep all of slim's 1001 classes, not the last 1000",
+    )
+    add(
+        "--check",
+        nargs="*",
+        metavar="IMAGES",
+        help="with --layout: run both nets on these images, or on noise, and compare",
+    )
     add("--tolerance", type=float, default=1e-4, metavar="X",
-        help="what --check allows: a difference in parts of the largest logit (default: %(default)s)")  # fmt: skip
+        help="largest difference for --check, relative to the largest logit (default: %(default)s)")  # fmt: skip
     add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
-    add("--link", action="store_true", help="hard links of V2 data files that stay as they are, no copies")
+    add("--link", action="store_true", help="hard-link V2 data files that do not change instead of copying them")
     add("--force", action="store_true", help="replace what is at DST")
-    add("--dry-run", action="store_true", help="say what would be written, and write nothing")
+    add("--dry-run", action="store_true", help="show what would be written, and write nothing")
     names = made.add_mutually_exclusive_group()
-    names.add_argument("--tf-names", action="store_true", help="object-based V2 to V2: the names of the variables")
-    names.add_argument("--stored-names", action="store_true", help="object-based V2 to others: the keys in the file")
+    names.add_argument("--tf-names", action="store_true", help="object-based V2 to V2: use the names of the variables")
+    names.add_argument(
+        "--stored-names", action="store_true", help="object-based V2 to others: use the keys in the file"
+    )
     return made
 
 

@@ -22,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of ckpt-diff."""
     made = parser("ckpt-diff", "Compares names, shapes, types and values of two checkpoints.", EXAMPLES)
     made.add_argument("a", metavar="A", help="a checkpoint, any of its files, or SRC:scope")
-    made.add_argument("b", metavar="B", help="the other one; its format may be another")
+    made.add_argument("b", metavar="B", help="the other checkpoint, in any format")
     made.add_argument("--tolerance", type=float, default=0.0, metavar="X", help="largest |a - b| that counts as equal")
     return made
 

@@ -55,15 +55,19 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operations(made.add_argument_group("operations, done in the order given"))
     names = "; ".join(shipped_recipes())
     recipes = made.add_argument_group("recipes", f"shipped: {names}")
-    recipes.add_argument("--recipe", action=Step, metavar="FILE", help="operations as YAML, or a shipped recipe's name")
-    recipes.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fills ${NAME} of a recipe")
+    recipes.add_argument(
+        "--recipe", action=Step, metavar="FILE", help="operations in a YAML file, or the name of a built-in recipe"
+    )
+    recipes.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="value of ${NAME} in the recipe"
+    )
     add = made.add_argument_group("output").add_argument
-    add("--dry-run", action="store_true", help="print what would be done to each tensor, write nothing")
+    add("--dry-run", action="store_true", help="show what would be done to each tensor, and write nothing")
     add("--force", action="store_true", help="replace what is at DST")
-    add("--format", "--to", choices=list(WRITERS), help="by the ending of DST, or as the source")
+    add("--format", "--to", choices=list(WRITERS), help="by the extension of DST, else as the source")
     add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
-    add("--link", action="store_true", help="hard links of V2 data files that stay as they are, no copies")
-    add("--stored-names", action="store_true", help="keys of object-based checkpoints as in the file")
+    add("--link", action="store_true", help="hard-link V2 data files that do not change instead of copying them")
+    add("--stored-names", action="store_true", help="use the keys of object-based checkpoints as stored")
     return made
 
 
@@ -74,24 +78,24 @@ def _add_operations(group: argparse._ArgumentGroup) -> None:
         if was:
             group.add_argument(was, action=Step, dest=made.dest, help=argparse.SUPPRESS, **more)
 
-    add("--rename", "OLD=NEW", "a scope, a name or re:EXPR with \\1; A=B,B=A swaps", was="--map")
+    add("--rename", "OLD=NEW", "rename a scope, a tensor or re:EXPR with \\1; A=B,B=A swaps", was="--map")
     add("--keep", "PATTERN", "only these tensors")
-    add("--drop", "PATTERN", "all but these tensors")
-    add("--strip", "WHAT", "any of optimizer,ema,step")
-    add("--ema-to-weights", None, "moving averages become the weights", nargs=0)
-    add("--cast", "TYPE", "floating-point tensors in float16, bfloat16, float32, ...")
-    add("--keep-statistics", None, "the cast before leaves batch-norm statistics alone", nargs=0)
-    add("--num-classes", "N", "a head of N classes, all new without a map", was="--head", type=int)
-    add("--class-map", "MAP", f"{CLASS_MAP_HELP}, or a file of it")
-    add("--labels-of-source", "FILE", "labels of the old classes, one a line", was="--labels-from")
-    add("--labels", "FILE", "labels of the new classes", was="--labels-to")
-    add("--head-scope", "PATTERN", "scope of the head (or background), where it is not a usual one", was="--head-in")
-    add("--head-init", "KIND", "new classes begin with zeros or normal", choices=("zeros", "normal"))
-    add("--background", "CHANGE", "drop or add class 0 of 1001", choices=("drop", "add"))
-    add("--input-channels", "N", "the first convolution for N channels", type=int)
-    add("--fold", "WHAT", "gamma, biases or both of batch-normalised layers into weights and moving means")
-    add("--average", "SRC", "mean with these checkpoints", nargs="+")
-    add("--graft", ("SRC", "PATTERN"), "tensors of another checkpoint into this one", nargs=2)
+    add("--drop", "PATTERN", "drop these tensors")
+    add("--strip", "WHAT", "drop any of optimizer,ema,step")
+    add("--ema-to-weights", None, "replace the weights with their moving averages", nargs=0)
+    add("--cast", "TYPE", "cast floating-point tensors to float16, bfloat16, float32, ...")
+    add("--keep-statistics", None, "exclude batch-norm statistics from the --cast before it", nargs=0)
+    add("--num-classes", "N", "a head for N classes, all of them new unless a map is given", was="--head", type=int)
+    add("--class-map", "MAP", f"{CLASS_MAP_HELP}, or a file with such a list")
+    add("--labels-of-source", "FILE", "labels of the old classes, one per line", was="--labels-from")
+    add("--labels", "FILE", "labels of the new classes, one per line", was="--labels-to")
+    add("--head-scope", "PATTERN", "scope of the head, if it is not one of the usual ones", was="--head-in")
+    add("--head-init", "KIND", "initialise new classes with zeros or normal", choices=("zeros", "normal"))
+    add("--background", "CHANGE", "drop or add class 0 of 1001, the background", choices=("drop", "add"))
+    add("--input-channels", "N", "adapt the first convolution to N input channels", type=int)
+    add("--fold", "WHAT", "fold gamma, biases or both of batch norms into weights and moving means")
+    add("--average", "SRC", "average with these checkpoints", nargs="+")
+    add("--graft", ("SRC", "PATTERN"), "take these tensors from another checkpoint", nargs=2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,7 +187,7 @@ def _merged(steps: Sequence[tuple[str, Any]]) -> list[tuple[str, dict[str, Any]]
             fields["select"] += (value,)
         elif flag == "keep_statistics":
             if last != "cast":
-                raise RecipeError("--keep-statistics belongs behind --cast")
+                raise RecipeError("--keep-statistics must follow --cast")
             fields["keep_statistics"] = True
         elif flag == "head_scope" and last == "background":
             fields["select"] = (*fields.get("select", ()), value)
@@ -205,7 +209,7 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 # What a flag's value means for the fields of its operation.
-_FIELDS = {
+_FIELDS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "recipe": lambda path: {"path": path},
     "rename": lambda text: {"rules": rename_rules(text)},
     "keep": lambda text: {"select": (text,)},
@@ -219,7 +223,7 @@ _FIELDS = {
     "average": lambda paths: {"others": tuple(paths)},
     "graft": lambda pair: {"source": pair[0], "select": (pair[1],)},
 }
-_HEAD = {
+_HEAD: dict[str, Callable[[Any], dict[str, Any]]] = {
     "num_classes": lambda number: {"classes": number},
     "class_map": lambda text: {"class_map": read_class_map(text)},
     "labels_of_source": lambda path: {"labels_from": label_list(path)},

@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     from ..train.options.configuration import add_arguments
     from ..train.use.evaluate import EvaluateOptions
 
-    made = parser("ckpt-evaluate", "Says how good a checkpoint is on labelled images.", EXAMPLES)
+    made = parser("ckpt-evaluate", "Evaluates a checkpoint on labelled images.", EXAMPLES)
     add_arguments(made, EvaluateOptions)
     return made
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def text_of_many(evaluation: Evaluation) -> str:
-    """The same where an image may have several labels: per class, the surest mistakes, average precision last."""
+    """The same where an image may have several labels: per class, the most confident errors, average precision last."""
     figures = ["precision", "recall", "f1", "average_precision", "auc", "best_threshold"]
     seen = [row for row in evaluation.rows if row["images"]]
     rows = [{**row, **{f: None if row[f] is None else round(row[f], 3) for f in figures}} for row in seen]
@@ -80,13 +80,13 @@ def text_of_many(evaluation: Evaluation) -> str:
     summary = evaluation.summary
     if summary["worst"]:
         worst = [{**error, "probability": round(error["probability"], 3)} for error in summary["worst"]]
-        parts.append("surest mistakes\n" + render(worst, ["file", "label", "present", "probability", "true"]))
+        parts.append("most confident errors\n" + render(worst, ["file", "label", "present", "probability", "true"]))
     if 0 < len(seen) <= THRESHOLDS and not any("," in row["label"] for row in seen):
         best = ",".join(f"{row['label']}={row['best_threshold']:.2f}" for row in seen)
         parts.append(f"F1 on these images is highest with --threshold {shlex.quote(best)}")
     means = {"mean average precision": "mean_average_precision", "macro AUC": "macro_auc", "macro F1": "macro_f1"}
     shown = [f"{word} {summary[key]:.3f}" for word, key in means.items() if summary[key] is not None]
-    shown.append(f"all labels right {summary['exact_match']:.1%}")
+    shown.append(f"exact match {summary['exact_match']:.1%}")
     parts.append(f"{', '.join(shown)}, loss {summary['loss']:.4f} on {summary['images']:,} images")
     return "\n\n".join(parts)
 
@@ -105,7 +105,7 @@ def text_of(evaluation: Evaluation, width: int) -> str:
     summary = evaluation.summary
     if summary["worst"]:
         worst = [{**error, "probability": round(error["probability"], 3)} for error in summary["worst"]]
-        parts.append("surest errors\n" + render(worst, ["file", "true", "predicted", "probability"]))
+        parts.append("most confident errors\n" + render(worst, ["file", "true", "predicted", "probability"]))
     tops = "".join(f", {key[:-9].replace('_', '-')} {summary[key]:.1%}" for key in summary if key.startswith("top_"))
     parts.append(
         f"accuracy {summary['accuracy']:.1%}{tops}, macro F1 {summary['macro_f1']:.3f}, "

@@ -151,7 +151,7 @@ def _(event: events.Planned) -> list[str]:
     share = facts["trainable_parameters"] / max(1, facts["parameters"])
     norms = ", ".join(f"{modes.count(mode)} {mode}" for mode in POLICIES if mode in modes)
     per_class = " ".join(f"{label} {n}" for label, n in zip(event.labels, event.per_class, strict=True))
-    counts = f"{event.training:,} to train on, {event.validation:,} to validate; per class: {per_class}"
+    counts = f"{event.training:,} for training, {event.validation:,} for validation; per class: {per_class}"
     what = "vectors" if event.image_size is None else "images"
     pixels = "" if event.image_size is None else f", {event.image_size} x {event.image_size} pixels"
     trained = f"{facts['trainable_parameters']:,} of {facts['parameters']:,} parameters"
@@ -196,12 +196,12 @@ def _(event: events.CacheFound) -> list[str]:
     if event.views:
         what, copies = "views", f", {event.views} views of each training image"
     others = f" and {len(event.layers) - 1} more" if len(event.layers) > 1 else ""
-    whole = f"{event.images * event.bytes_per_image / 1e6:,.1f} MB in all"
+    whole = f"{event.images * event.bytes_per_image / 1e6:,.1f} MB in total"
     left = f"each step runs {event.work_left:.2%} of the net"
     # One line for a listener, two for the eye.
     return [
-        fact("cache", f"{event.there:,} of {event.images:,} {what} are there; {left}\n")
-        + fact("", f"{event.bytes_per_image:,} bytes an image, {whole}{copies}, at {event.layers[0]}{others}")
+        fact("cache", f"{event.there:,} of {event.images:,} {what} cached; {left}\n")
+        + fact("", f"{event.bytes_per_image:,} bytes per image, {whole}{copies}, at {event.layers[0]}{others}")
     ]
 
 

@@ -1,4 +1,4 @@
-"""ckpt-features: transfer values of a data set to disk, pictures of them, files for TensorBoard's projector."""
+"""ckpt-features: features of a data set to disk, pictures of them, files for TensorBoard's projector."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from . import DONE, parser, print_json, run, say
 from .events import Printer
 
 if TYPE_CHECKING:
+    from ..train.use.feature_files import Features
     from ..train.use.features import FeatureOptions
 
 EXAMPLES = """\
@@ -29,11 +30,11 @@ def make_parser() -> argparse.ArgumentParser:
     from ..train.options.configuration import add_arguments
     from ..train.use.features import FeatureOptions
 
-    made = parser("ckpt-features", "Writes what a net makes of each image of a data set.", EXAMPLES)
+    made = parser("ckpt-features", "Extracts features (embeddings) of the images of a data set.", EXAMPLES)
     add_arguments(made, FeatureOptions)
-    made.add_argument("--plot", action="store_true", help="draw PCA, t-SNE, and the values of single images")
-    made.add_argument("--projector", metavar="DIR", help="write what TensorBoard's embedding projector opens")
-    made.add_argument("--merge", metavar="N", type=int, help="put the N parts of --output together instead")
+    made.add_argument("--plot", action="store_true", help="draw PCA, t-SNE, and the features of single images")
+    made.add_argument("--projector", metavar="DIR", help="write files for TensorBoard's embedding projector")
+    made.add_argument("--merge", metavar="N", type=int, help="merge the N parts of --output instead")
     made.add_argument("--ray", metavar="ADDRESS", help="compute the parts on a Ray cluster: auto, HOST:PORT, or local")
     return made
 
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(made, command, argv)
 
 
-def computed(args: argparse.Namespace) -> tuple:
+def computed(args: argparse.Namespace) -> tuple[str, Features]:
     """Prefix and features."""
     if args.ray:
         from ..train.options.configuration import from_arguments
@@ -110,7 +111,7 @@ def options_of(args: argparse.Namespace) -> FeatureOptions:
     return options
 
 
-def merged(args: argparse.Namespace) -> tuple:
+def merged(args: argparse.Namespace) -> tuple[str, Features]:
     """The same for parts that are put together; the photos need not be here."""
     from ..errors import RecipeError
     from ..train.use.feature_files import merge_features

@@ -34,7 +34,7 @@ EXAMPLES = """\
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser; its options are the fields of `train.options.Options`."""
-    made = parser("ckpt-finetune", "Restores a checkpoint by the plan and trains the selected scopes.", EXAMPLES)
+    made = parser("ckpt-finetune", "Restores a checkpoint as planned and trains the selected scopes.", EXAMPLES)
     add_arguments(made, Options)
     return made
 
@@ -108,7 +108,7 @@ def closing_lines(result: Result) -> list[str]:
     """What a person reads last."""
     if result.stopped:
         text = f"stopped by {result.stopped} after step {result.step:,} of {result.total:,}; everything is saved"
-        return [text, "The same command goes on from there."]
+        return [text, "Run the same command again to resume."]
     lines = [f"done           {result.step:,} steps, in {result.train_dir}"]
     if result.validation:
         best = figures(result.best, loss_first=False).rpartition(",")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, SelectionError
 from ..formats import Checkpoint, open_checkpoint
@@ -60,13 +60,16 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "source", metavar="SRC", help="any checkpoint, any of its files, its folder; SRC:scope for a part"
     )
+    made.add_argument("--scope", metavar="PATTERN", action="append", help="only tensors that match; may be repeated")
+    made.add_argument("--sort", choices=SORTS, help="order of the rows; that of the source by default")
+    made.add_argument("--names", action="store_true", help="print only names, one per line")
     made.add_argument(
-        "--scope", metavar="PATTERN", action="append", help="only what the patterns select; may be repeated"
-    )
-    made.add_argument("--sort", choices=SORTS, help="order of the rows; by default the order of the source")
-    made.add_argument("--names", action="store_true", help="print names alone, one on a line")
-    made.add_argument(
-        "--tree", metavar="DEPTH", type=_depth, nargs="?", const=0, help="the tree of scopes, to this depth if given"
+        "--tree",
+        metavar="DEPTH",
+        type=_depth,
+        nargs="?",
+        const=0,
+        help="print the tree of scopes, to this depth if given",
     )
     made.add_argument("--stats", action="store_true", help="min, max, mean, std of the finite values; zeros, NaN, Inf")
     made.add_argument("--tensor", metavar="NAME", action="append", help="print the values of a tensor; may be repeated")
@@ -74,12 +77,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--all-values", action="store_true", help="with --tensor: every value, not the first and last few"
     )
     made.add_argument(
-        "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if a tensor holds such values"
+        "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if any tensor has such values"
     )
-    made.add_argument("--as", dest="layout", choices=LAYOUTS, help="what each tensor is called in this library's net")
-    made.add_argument("--graph", action="store_true", help="what the graph takes and gives; for a .meta the default")
-    made.add_argument("--html", metavar="FILE", help="write one self-contained page to explore the checkpoint")
-    made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: the keys as in the file")
+    made.add_argument("--as", dest="layout", choices=LAYOUTS, help="show what each tensor is called in this library")
+    made.add_argument(
+        "--graph", action="store_true", help="show inputs, outputs and end points of the graph; default for a .meta"
+    )
+    made.add_argument("--html", metavar="FILE", help="write a self-contained page to explore the checkpoint")
+    made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: show the keys as stored")
     return made
 
 
@@ -132,7 +137,11 @@ def is_graph(source: str) -> bool:
 
 
 def print_tables(
-    args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row], values: dict
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    rows: list[Row],
+    shown: list[Row],
+    values: dict[str, dict[str, Any]],
 ) -> None:
     print(headline(args.source, checkpoint, rows))
     if checkpoint.note:
@@ -249,7 +258,13 @@ def recognised(checkpoint: Checkpoint) -> Recognised | None:
     return recognise(checkpoint.tensors.specs())
 
 
-def as_json(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row], values: dict) -> dict:
+def as_json(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    rows: list[Row],
+    shown: list[Row],
+    values: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
     found = recognised(checkpoint)
     sums = {total.kind: total._asdict() for total in totals(shown)}
     document = {
@@ -272,7 +287,7 @@ def as_json(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], s
     return document | {"totals": whole | {"kinds": by_kind}}
 
 
-def read_statistics(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, dict]:
+def read_statistics(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Statistics of each tensor as a dictionary, by name. Tensors are read one at a time."""
     found = {}
     with salvaging():
@@ -284,7 +299,7 @@ def read_statistics(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, d
     return found
 
 
-def complain(args: argparse.Namespace, values: dict[str, dict]) -> bool:
+def complain(args: argparse.Namespace, values: dict[str, dict[str, Any]]) -> bool:
     """Says on stderr what --fail-on finds; True when it finds something."""
     bad = [
         f"{name} ({', '.join(f'{each[word]:,} {SPELLED[word]}' for word in args.fail_on if each[word])})"
@@ -316,7 +331,7 @@ def print_values(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     return FOUND if complain(args, measured) else DONE
 
 
-def _values_as_json(name: str, spec: Spec, array: np.ndarray) -> dict:
+def _values_as_json(name: str, spec: Spec, array: np.ndarray) -> dict[str, Any]:
     if array.dtype.kind == "O":
         values = [each.decode("utf-8", "backslashreplace") for each in array.reshape(-1)]
     elif array.dtype.kind == "c":
@@ -328,7 +343,7 @@ def _values_as_json(name: str, spec: Spec, array: np.ndarray) -> dict:
 
 def _depth(text: str) -> int:
     if not text.isdigit() or text == "0":
-        raise argparse.ArgumentTypeError(f"{text!r} is no depth; write --tree=2, or give SRC before --tree")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a depth; write --tree=2, or give SRC before --tree")
     return int(text)
 
 

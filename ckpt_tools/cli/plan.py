@@ -56,23 +56,23 @@ WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"map:\n", b"fold:"
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ckpt-plan."""
-    made = parser("ckpt-plan", "Says what a net takes from a checkpoint, before anything is run.", EXAMPLES)
+    made = parser("ckpt-plan", "Shows what a net would restore from a checkpoint, before anything is run.", EXAMPLES)
     add = made.add_argument
     add(
         "source",
         metavar="SRC",
         nargs="?",
-        help="a checkpoint, any of its files, or SRC:scope; that of --graph if left out",
+        help="a checkpoint, any of its files, or SRC:scope; that of --graph by default",
     )
     add(
         "--num-classes",
         type=int,
         metavar="N",
-        help="classes of the net; those of the data or the checkpoint by default",
+        help="number of classes; that of the data or the checkpoint by default",
     )
     add("--suggest", action="store_true", help="propose --exclude, --trainable, --map and --fold")
     add("--output", metavar="FILE", help="write the plan as JSON, or with --suggest the proposal as YAML")
-    add("--all", action="store_true", help="one line for each variable")
+    add("--all", action="store_true", help="one line per variable")
     add_arguments(made, Options, DECIDING)
     return made
 
@@ -207,7 +207,7 @@ def proposal_of(
 def phases_text(options: Options, phases: Sequence[Phase], plans: Sequence[Plan]) -> list[str]:
     """What --freeze-until means, and the plans of the phases of --unfreeze: a line each."""
     if options.freeze_until:
-        return [f"{'trains':<13}{', '.join(phases[0].trainable)}: what lies behind {options.freeze_until}"]
+        return [f"{'trains':<13}{', '.join(phases[0].trainable)}: everything after {options.freeze_until}"]
     lines: list[str] = []
     before: tuple[str, ...] = ()
     for phase, plan in zip(phases, plans, strict=True) if options.unfreeze else ():
@@ -249,7 +249,7 @@ def write(path: str, proposal: Suggestion | None, plan: Plan) -> None:
         if target.is_file() and target.stat().st_size:
             with target.open("rb") as file:
                 if not file.read(16).startswith(WRITTEN):
-                    raise OutputError("exists and is no plan", path=path, advice="Choose another name for --output.")
+                    raise OutputError("exists and is not a plan", path=path, advice="Choose another name for --output.")
         write_text(target, text)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", path=path) from None

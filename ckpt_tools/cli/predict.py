@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from ..report import render
 from . import DONE, FOUND, parser, print_json, run, say
@@ -21,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     from ..train.options.configuration import add_arguments
     from ..train.use.predict import PredictOptions
 
-    made = parser("ckpt-predict", "Says what is seen in images, with probabilities.", EXAMPLES)
+    made = parser("ckpt-predict", "Predicts labels of images, with probabilities.", EXAMPLES)
     made.add_argument(
         "images",
         nargs="+",
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(made, command, argv)
 
 
-def text_of_many(rows: Sequence[dict]) -> str:
+def text_of_many(rows: Sequence[dict[str, Any]]) -> str:
     """A table with one line an image: all its labels, the likeliest first."""
     lines = []
     for row in rows:
@@ -74,7 +75,7 @@ def text_of_many(rows: Sequence[dict]) -> str:
     return render(lines, ["file", "labels"])
 
 
-def text_of(rows: Sequence[dict]) -> str:
+def text_of(rows: Sequence[dict[str, Any]]) -> str:
     """A table with one line an image: the likeliest labels from left to right."""
     most = max(len(row["predictions"]) for row in rows)
     columns = [

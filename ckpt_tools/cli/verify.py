@@ -20,9 +20,11 @@ _NAMED = 10  # lost tensors that are named when the rest is saved; all are in th
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ckpt-verify."""
-    made = parser("ckpt-verify", "Checks the structure and every checksum; one row for each finding.", EXAMPLES)
+    made = parser("ckpt-verify", "Checks the structure and every checksum; prints one row per finding.", EXAMPLES)
     made.add_argument("source", metavar="SRC", help="a checkpoint, whole or not, any of its files, or SRC:scope")
-    made.add_argument("--salvage", metavar="DST", help="write every tensor that is still good; its ending says how")
+    made.add_argument(
+        "--salvage", metavar="DST", help="write every tensor that is still intact; the extension sets the format"
+    )
     made.add_argument("--force", action="store_true", help="replace DST")
     return made
 

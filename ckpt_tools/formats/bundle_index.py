@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..dtypes import BY_NAME, BY_NUMBER
 from ..errors import DamagedError
 from ..tensors import Spec
-from .proto import FIXED32, VARINT, fields, message, number, put_bytes, put_number, put_varint, signed
+from .proto import FIXED32, VARINT, Bytes, fields, message, number, put_bytes, put_number, put_varint, signed
 from .slices import Extents, encode_shape, encode_slice, is_whole, parse_shape, parse_slice
 
 READER_VERSION = 1  # the version of both formats that this reader knows; none is newer
@@ -67,7 +67,7 @@ def encode_header(header: Header) -> bytes:
     return put_number(1, header.num_shards) + put_bytes(3, VERSIONS)
 
 
-def check_version(data: bytes) -> None:
+def check_version(data: Bytes) -> None:
     """VersionDef, of V1 and V2 alike: refuses a file that says it needs another reader."""
     for field, wire, value in fields(data):
         if field == 2 and signed(number(value, wire, "the oldest reader")) > READER_VERSION:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec, PathFinder
 from os.path import exists, join
 
+from .proto import Bytes
+
 _DELTA = 0xA282EAD8
 
 
@@ -40,7 +42,7 @@ def mask(crc: int) -> int:
     return ((crc >> 15 | crc << 17 & 0xFFFFFFFF) + _DELTA) & 0xFFFFFFFF
 
 
-def masked_crc(data: bytes) -> int:
+def masked_crc(data: Bytes) -> int:
     """Masked CRC-32C of any buffer.
 
     >>> hex(masked_crc(b"123456789"))

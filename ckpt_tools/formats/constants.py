@@ -9,8 +9,8 @@ from ..dtypes import BY_NAME, BY_NUMBER, dtype_name, numpy_dtype
 from ..errors import CheckpointError, DamagedError, UnsupportedError
 from ..tensors import Spec, Tensor
 from . import typed_values
-from .nodes import Bytes, Node, attribute, type_value
-from .proto import LEN, fields, message, number, put_bytes, put_number
+from .nodes import Node, attribute, type_value
+from .proto import LEN, Bytes, fields, message, number, put_bytes, put_number
 from .slices import encode_shape, parse_shape
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _spec(node: Node) -> tuple[Spec, Bytes | None, Bytes]:
     """Type and shape of a Const, its raw bytes where it has them, and its whole TensorProto."""
     dtype, content = 0, None
     shape: tuple[int, ...] = ()
-    proto = b""
+    proto: Bytes = b""
     for field, wire, value in fields(node.attribute("value") or b""):
         if field == 8:
             proto = message(value, wire, "the value of a constant")

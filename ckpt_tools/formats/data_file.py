@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from ..errors import DamagedError
+from .proto import Bytes
 
 BLOCK = 32 << 20  # bytes asked of the kernel at once; also how often the disk and `progress` hear of it
 _CANNOT = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY}
@@ -50,7 +51,7 @@ class DataFile:
             self._path, self._start = path, offset
         self._end = offset + size
 
-    def write(self, block: bytes | memoryview) -> None:
+    def write(self, block: Bytes) -> None:
         """Appends values."""
         self._flush()
         self._allocate()
@@ -104,7 +105,9 @@ class DataFile:
     def __enter__(self) -> DataFile:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self._flush()

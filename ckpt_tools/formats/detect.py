@@ -219,7 +219,7 @@ def _proto(path: str, head: bytes, size: int) -> Kind:
     return Kind(
         "unknown",
         f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})",
-        "A data file of a V2 checkpoint that was renamed looks so: it needs its own name, and its .index beside it.",
+        "A renamed data file of a V2 checkpoint looks like this: it needs its own name, and its .index next to it.",
     )
 
 

@@ -18,7 +18,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DamagedError, UnsupportedError
 from ..tensors import Spec, Tensor
 from .checksum import crc32c, mask
-from .proto import put_varint, varint
+from .proto import Bytes, put_varint, varint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,7 +157,7 @@ def variants(data: memoryview, count: int, crc: int, big_endian: bool = False) -
     return out
 
 
-def encode(array: np.ndarray, dtype: str) -> tuple[list[memoryview | bytes], int]:
+def encode(array: np.ndarray, dtype: str) -> tuple[Sequence[Bytes], int]:
     """The bytes of an array as a little-endian V2 data file has them, in parts, and their masked checksum."""
     if dtype == "string":
         return _encode_strings([as_bytes(element) for element in array.ravel()])

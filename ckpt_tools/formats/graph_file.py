@@ -21,8 +21,8 @@ from typing import NamedTuple
 from ..dtypes import BY_NUMBER
 from ..errors import CheckpointError, DamagedError, NotACheckpointError
 from .detect import identify
-from .nodes import Bytes, Node, Shape, encode_node, parse_node, partial_shape
-from .proto import LEN, fields, message, number, put_bytes, text
+from .nodes import Node, Shape, encode_node, parse_node, partial_shape
+from .proto import LEN, Bytes, fields, message, number, put_bytes, text
 from .storage import is_file, is_folder, mapped
 
 MAX_BYTES = 1 << 31  # of a protobuf message
@@ -121,7 +121,7 @@ def _function_bytes(function: Function) -> bytes:
     )
 
 
-def _for_inference(view: bytes) -> bytes:
+def _for_inference(view: Bytes) -> Bytes:
     """Of the graphs of a SavedModel the first that is not tagged for training; the first where all are."""
     graphs = [message(graph, wire, "a meta graph") for field, wire, graph in fields(view) if field == 2]
     for graph in graphs:
@@ -130,7 +130,7 @@ def _for_inference(view: bytes) -> bytes:
     return graphs[0]
 
 
-def _meta_graph(made: GraphFile, view: bytes) -> GraphFile:
+def _meta_graph(made: GraphFile, view: Bytes) -> GraphFile:
     collections: dict[str, Sequence[Bytes]] = {}
     signatures: dict[str, Signature] = {}
     version, tags = _meta_info(view)
@@ -148,7 +148,7 @@ def _meta_graph(made: GraphFile, view: bytes) -> GraphFile:
     return made._replace(tensorflow=version, tags=tags, collections=collections, signatures=signatures)
 
 
-def _meta_info(view: bytes) -> tuple[str, tuple[str, ...]]:
+def _meta_info(view: Bytes) -> tuple[str, tuple[str, ...]]:
     """The release of TensorFlow that wrote a MetaGraph, and its tags."""
     version, tags = "", []
     for field, wire, content in fields(view):
@@ -161,7 +161,7 @@ def _meta_info(view: bytes) -> tuple[str, tuple[str, ...]]:
     return version, tuple(tags)
 
 
-def _graph(made: GraphFile, view: bytes) -> GraphFile:
+def _graph(made: GraphFile, view: Bytes) -> GraphFile:
     nodes: list[Node] = []
     functions: dict[str, Function] = {}
     versions, producer = b"", 0

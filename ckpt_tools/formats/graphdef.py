@@ -21,7 +21,7 @@ from ..tensors import Tensors
 from .checkpoint import Checkpoint
 from .constants import constant_spec, constant_tensor
 from .nodes import Node, parse_node
-from .proto import fields, message
+from .proto import Bytes, fields, message
 from .storage import mapped
 
 _BATCH_NORM = {1: "gamma", 2: "beta", 3: "moving_mean", 4: "moving_variance"}
@@ -96,7 +96,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     except CheckpointError as error:
         raise error.at(path=path) from None
     left = len(constants) - len(names)
-    note = f"Constants that are no variables are left out ({left}). " if left else ""
+    note = f"Constants that are not variables are left out ({left}). " if left else ""
     note += _folding(nodes, names, consumers)
     return Checkpoint(Tensors(tensors), "saved_model" if saved_model else "graphdef", path, (path,), note.strip())
 
@@ -106,12 +106,12 @@ def frozen_names(nodes: Sequence[Node]) -> dict[str, str]:
     return _variable_names([node for node in nodes if node.op == "Const"], _consumers(nodes))
 
 
-def _is_saved_model(view: bytes) -> bool:
+def _is_saved_model(view: Bytes) -> bool:
     """A SavedModel begins with its schema version, a number; a GraphDef with a node."""
     return view[:1] == b"\x08"
 
 
-def _saved_model_nodes(view: bytes) -> Iterator[Node]:
+def _saved_model_nodes(view: Bytes) -> Iterator[Node]:
     for field, wire, meta_graph in fields(view):
         if field == 2:
             for inner, inner_wire, graph in fields(message(meta_graph, wire, "a meta graph")):
@@ -119,7 +119,7 @@ def _saved_model_nodes(view: bytes) -> Iterator[Node]:
                     yield from _nodes(message(graph, inner_wire, "a graph"))
 
 
-def _nodes(view: bytes) -> Iterator[Node]:
+def _nodes(view: Bytes) -> Iterator[Node]:
     for field, wire, value in fields(view):
         if field == 1:
             yield parse_node(message(value, wire, "a node"))
@@ -129,7 +129,7 @@ def _nodes(view: bytes) -> Iterator[Node]:
                     yield from _function_nodes(message(function, inner_wire, "a function"))
 
 
-def _function_nodes(function: bytes) -> Iterator[Node]:
+def _function_nodes(function: Bytes) -> Iterator[Node]:
     for field, wire, value in fields(function):
         if field == 3:
             yield parse_node(message(value, wire, "a node"))

@@ -29,7 +29,7 @@ class MappedFile:
     def view(self) -> memoryview:
         """The whole file. Raises NotACheckpointError where there is none, or no regular file."""
         if self._released:
-            raise NotACheckpointError("was closed so that it could be written over", path=self.path)
+            raise NotACheckpointError("was closed so that it could be overwritten", path=self.path)
         if self._view is None:
             try:
                 if not stat.S_ISREG(os.stat(self.path).st_mode):

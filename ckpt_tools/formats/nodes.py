@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ..dtypes import BY_NAME, BY_NUMBER
 from ..errors import DamagedError
-from .proto import LEN, VARINT, fields, message, number, put_bytes, put_varint, raw, signed, text, varint
+from .proto import LEN, VARINT, Bytes, fields, message, number, put_bytes, put_varint, raw, signed, text, varint
 
-Bytes = bytes | memoryview
 Shape = tuple[int | None, ...] | None  # None for an unknown rank; a side is None where it is unknown
 
 
@@ -161,7 +160,8 @@ def encode_node(node: Node) -> bytes:
 
 def attribute_of(entry: Bytes) -> tuple[str, Bytes]:
     """Key and AttrValue of an entry of the map."""
-    key, value = b"", b""
+    key: Bytes = b""
+    value: Bytes = b""
     for field, wire, content in fields(entry):
         if field == 1:
             key = message(content, wire, "the name of an attribute")

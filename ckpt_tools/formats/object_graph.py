@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
-from .proto import fields, message, put_bytes, raw, text
+from .proto import Bytes, fields, message, put_bytes, raw, text
 
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
-def attributes(graph: bytes) -> Iterator[tuple[str, str]]:
+def attributes(graph: Bytes) -> Iterator[tuple[str, str]]:
     """Full name and checkpoint key of every attribute: nodes* { attributes* { 2 full_name, 3 checkpoint_key } }."""
     for field, wire, node in fields(graph):
         if field != 1:
@@ -32,7 +32,7 @@ def attributes(graph: bytes) -> Iterator[tuple[str, str]]:
             yield full_name, key
 
 
-def rekeyed(graph: bytes, keys: Mapping[str, str | None]) -> bytes:
+def rekeyed(graph: Bytes, keys: Mapping[str, str | None]) -> bytes:
     """The graph with other checkpoint keys: old key -> new key, or None to take the attribute out."""
     out = []
     for field, wire, node in fields(graph):
@@ -41,7 +41,7 @@ def rekeyed(graph: bytes, keys: Mapping[str, str | None]) -> bytes:
     return b"".join(out)
 
 
-def _rekeyed_node(node: bytes, keys: Mapping[str, str | None]) -> bytes:
+def _rekeyed_node(node: Bytes, keys: Mapping[str, str | None]) -> bytes:
     out = []
     for field, wire, value in fields(node):
         value = message(value, wire, "a field of a node of the object graph")
@@ -56,7 +56,7 @@ def _rekeyed_node(node: bytes, keys: Mapping[str, str | None]) -> bytes:
     return b"".join(out)
 
 
-def variable_names(graph: bytes, keys: Collection[str]) -> dict[str, str]:
+def variable_names(graph: Bytes, keys: Collection[str]) -> dict[str, str]:
     """Shown name -> key, for every key that is shown under another name.
 
     A key is shown as the variable's full name where only one variable has it, otherwise without the suffix that all

@@ -123,7 +123,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
         raise UnsupportedError(
             f"cannot write {ending} files",
             path=path,
-            advice=f"Written are {', '.join(WRITERS)}: --to of ckpt-convert and ckpt-edit names one.",
+            advice=f"Supported are {', '.join(WRITERS)}: --to of ckpt-convert and ckpt-edit names one.",
         )
     return next((format for ending, format in _ENDINGS.items() if name.endswith(ending)), "v2")
 

@@ -62,14 +62,14 @@ class _Machine:
     """The stack, the stacks below each mark, and what was put aside to be used again."""
 
     def __init__(self) -> None:
-        self.stack: list = []
-        self.below: list[list] = []
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []
         self.memo: dict[Any, Any] = {}
 
     def push(self, value: object) -> None:
         self.stack.append(value)
 
-    def since_mark(self) -> list:
+    def since_mark(self) -> list[Any]:
         found, self.stack = self.stack, self.below.pop()
         return found
 
@@ -91,14 +91,14 @@ class _Machine:
         name, module = self.stack.pop(), self.stack.pop()
         self.push(Name(str(module), str(name)))
 
-    def set_items(self, flat: list) -> None:
+    def set_items(self, flat: list[Any]) -> None:
         owner = self.stack[-1]
         items = owner.items if isinstance(owner, Made) else owner
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             # Hashing a key that is nested deep enough would take the process down.
             items[key if isinstance(key, (*_PLAIN, Name)) else Made(key, ())] = value
 
-    def add(self, values: list) -> None:
+    def add(self, values: list[Any]) -> None:
         if isinstance(self.stack[-1], list):  # else a class of its own that behaves like a list or set
             self.stack[-1].extend(values)
 
@@ -135,7 +135,7 @@ def _object(machine: _Machine, count: int) -> None:
     machine.make(taken[-1], taken[-2])
 
 
-def _pair(machine: _Machine) -> list:
+def _pair(machine: _Machine) -> list[Any]:
     value, key = machine.stack.pop(), machine.stack.pop()
     return [key, value]
 

@@ -12,9 +12,10 @@ from typing import Any
 from ..errors import DamagedError
 
 VARINT, FIXED64, LEN, FIXED32 = 0, 1, 2, 5
+Bytes = bytes | memoryview  # of a file that is mapped, or in memory
 
 
-def varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
+def varint(data: Bytes, pos: int, end: int) -> tuple[int, int]:
     """Reads an unsigned 64-bit varint at `pos`; returns it and the position after it."""
     value = shift = 0
     while pos < end:
@@ -29,7 +30,7 @@ def varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
     raise DamagedError("a variable-length number is cut off")
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
+def fields(data: Bytes) -> Iterator[tuple[int, int, Any]]:
     """Field number, wire type and value of every field of a message, in the order of the file.
 
     >>> list(fields(bytes([0x08, 0x96, 0x01, 0x12, 0x01, 0x61])))
@@ -60,7 +61,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
         yield number, wire, part if wire == LEN else int.from_bytes(part, "little")
 
 
-def message(value: Any, wire: int, what: str) -> bytes:
+def message(value: Any, wire: int, what: str) -> Bytes:
     """The bytes of a field that must be a message or a string."""
     if wire != LEN:
         raise DamagedError(f"{what} has the wrong wire type {wire}")
@@ -79,7 +80,7 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def text(value: bytes) -> str:
+def text(value: Bytes) -> str:
     """A name. Names are UTF-8; other bytes survive as surrogates and can be written back unchanged."""
     return bytes(value).decode("utf-8", "surrogateescape")
 
@@ -110,7 +111,7 @@ def put_number(field: int, value: int) -> bytes:
     return put_varint(field << 3) + put_varint(value) if value else b""
 
 
-def put_bytes(field: int, value: bytes) -> bytes:
+def put_bytes(field: int, value: Bytes) -> bytes:
     """A length-delimited field, also when it is empty."""
     return put_varint(field << 3 | LEN) + put_varint(len(value)) + value
 
@@ -118,18 +119,18 @@ def put_bytes(field: int, value: bytes) -> bytes:
 class LongValue:
     """Bytes that are made while they are written, part by part; how many is known before."""
 
-    def __init__(self, size: int, parts: Callable[[], Iterator[bytes | memoryview]]) -> None:
+    def __init__(self, size: int, parts: Callable[[], Iterator[Bytes]]) -> None:
         self.size = size
         self.parts = parts
 
     def __len__(self) -> int:
         return self.size
 
-    def __iter__(self) -> Iterator[bytes | memoryview]:
+    def __iter__(self) -> Iterator[Bytes]:
         return self.parts()
 
 
-def flattened(values: Iterable[bytes | memoryview | LongValue]) -> Iterator[bytes | memoryview]:
+def flattened(values: Iterable[Bytes | LongValue]) -> Iterator[Bytes]:
     """The values, those that are long in their parts."""
     for value in values:
         if isinstance(value, LongValue):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import CheckpointError, NotACheckpointError, RemoteError
 
@@ -85,7 +85,7 @@ def nothing_at(path: str, hint: str) -> CheckpointError:
     return NotACheckpointError(f"there is no such file or checkpoint{hint}", path=path)
 
 
-def _looked_for(path: str) -> dict | None:
+def _looked_for(path: str) -> dict[str, Any] | None:
     """What the server says of a path; None where nothing is there. A bucket that may not be listed answers "forbidden"
     for names that are not there, so that counts as none; `nothing_at` says it when all else fails."""
     try:
@@ -94,7 +94,7 @@ def _looked_for(path: str) -> dict | None:
         return None
 
 
-def details(path: str) -> dict:
+def details(path: str) -> dict[str, Any]:
     """Type and size. Raises NotACheckpointError where nothing is there, and RemoteError."""
     system, inner = _system(path)
     try:

@@ -40,7 +40,7 @@ def misnamed(path: str, kind: Kind) -> CheckpointError:
         )
     if kind.name == "unknown" and (sentence := _data_of(path)):
         return NotACheckpointError(
-            "is no file that can be read by itself, as the data files of V2 checkpoints are not",
+            "is not a file that can be read by itself, as the data files of V2 checkpoints are not",
             path=path,
             advice=sentence,
         )
@@ -77,7 +77,7 @@ def _index(path: str) -> CheckpointError:
             break
     else:
         wanted = _listed(_wanted(path, base)) or f"{base}.data-00000-of-00001"
-        advice = f"Rename it to {base}.index; the values are in {wanted}, which must lie beside it."
+        advice = f"Rename it to {base}.index; the values are in {wanted}, which must be next to it."
     return NotACheckpointError("is the index of a V2 checkpoint under another name", path=path, advice=advice)
 
 

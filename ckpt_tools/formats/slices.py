@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DamagedError, UnsupportedError
 from ..tensors import BLOCK, Extent
-from .proto import fields, message, number, put_bytes, put_number, put_varint, signed
+from .proto import Bytes, fields, message, number, put_bytes, put_number, put_varint, signed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ Extents = tuple[Extent, ...]
 WHOLE: Extents = (Extent(0, None),)  # times the rank: the whole tensor
 
 
-def parse_shape(data: bytes) -> tuple[int, ...]:
+def parse_shape(data: Bytes) -> tuple[int, ...]:
     """TensorShapeProto: `2 dim { 1 size }` repeated, `3 unknown_rank`."""
     shape = []
     for field, wire, value in fields(data):
@@ -53,7 +53,7 @@ def encode_shape(shape: Sequence[int]) -> bytes:
     return b"".join(put_bytes(2, put_number(1, size)) for size in shape)
 
 
-def parse_slice(data: bytes) -> Extents:
+def parse_slice(data: Bytes) -> Extents:
     """TensorSliceProto: `1 extent { 1 start, 2 length }` repeated; a length that is absent or -1 is the whole."""
     extents = []
     for field, wire, value in fields(data):

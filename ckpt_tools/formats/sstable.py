@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import DamagedError, NotACheckpointError
 from .checksum import crc32c, mask, masked_crc
-from .proto import LongValue, flattened, put_varint, varint
+from .proto import Bytes, LongValue, flattened, put_varint, varint
 from .storage import mapped
 
 MAGIC = bytes.fromhex("57fb808b247547db")
@@ -73,7 +73,7 @@ class Table:
             last = key
         return blocks
 
-    def read(self, handle: Handle, what: str = "a block") -> bytes | memoryview:
+    def read(self, handle: Handle, what: str = "a block") -> Bytes:
         """The contents of a block, checksum checked: a view of the file, or unpacked bytes of a Snappy block."""
         whole = self.file.part(handle.offset, handle.size + TRAILER, what)
         (stored,) = unpack_from("<I", whole, handle.size + 1)
@@ -89,7 +89,7 @@ class Table:
             return _unpack_snappy(whole[: handle.size])
         raise DamagedError(f"{what} at byte {handle.offset:,} has the unknown compression type {kind}")
 
-    def first_block(self) -> bytes | memoryview:
+    def first_block(self) -> Bytes:
         """The contents of the first block; empty where there is none."""
         return self.read(self.blocks[0].handle) if self.blocks else b""
 
@@ -99,7 +99,7 @@ class Table:
         return at if at < len(self.blocks) else None
 
 
-def _handle(data: bytes, pos: int, end: int) -> tuple[Handle, int]:
+def _handle(data: Bytes, pos: int, end: int) -> tuple[Handle, int]:
     offset, pos = varint(data, pos, end)
     size, pos = varint(data, pos, end)
     return Handle(offset, size), pos
@@ -120,7 +120,7 @@ def _unpack_snappy(data: memoryview) -> bytes:
     return unpacked
 
 
-def entries_end(data: bytes) -> int:
+def entries_end(data: Bytes) -> int:
     """Where the entries of a block end, its restart array checked: inside the block, rising, pointing at whole keys."""
     if len(data) < 4:
         raise DamagedError(f"a block of {len(data)} bytes has no restart array")
@@ -136,7 +136,7 @@ def entries_end(data: bytes) -> int:
     return end
 
 
-def entries(data: bytes | memoryview) -> tuple[list[bytes], list[bytes]]:
+def entries(data: Bytes) -> tuple[list[bytes], list[bytes]]:
     """Keys and values of a block, in order. This loop is what listing a million variables takes."""
     data = bytes(data)
     end = entries_end(data)
@@ -168,7 +168,7 @@ def entries(data: bytes | memoryview) -> tuple[list[bytes], list[bytes]]:
     return keys, values
 
 
-def spans(data: bytes | memoryview) -> Iterator[tuple[bytes, int, int]]:
+def spans(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
     """Key, start and end of the value of each entry: for the large values of a V1 file, which are left in place."""
     end = entries_end(data)
     key = None
@@ -188,7 +188,7 @@ def spans(data: bytes | memoryview) -> Iterator[tuple[bytes, int, int]]:
         yield key, middle, pos
 
 
-def first_record(head: bytes) -> tuple[bytes, bytes, int]:
+def first_record(head: Bytes) -> tuple[bytes, Bytes, int]:
     """Key, value and the value's length of the first record of a table; the value may be cut where `head` ends.
 
     The first block must not be compressed. No checksum is looked at: this is for finding out what a file is.
@@ -200,7 +200,7 @@ def first_record(head: bytes) -> tuple[bytes, bytes, int]:
     return bytes(head[start:middle]), head[middle : middle + size], size
 
 
-def _entry_lengths(data: bytes, pos: int, end: int) -> tuple[int, int, int, int]:
+def _entry_lengths(data: Bytes, pos: int, end: int) -> tuple[int, int, int, int]:
     shared, pos = varint(data, pos, end)
     unshared, pos = varint(data, pos, end)
     size, pos = varint(data, pos, end)
@@ -222,7 +222,7 @@ class TableWriter:
         self._last = b""
         self._pending: Handle | None = None  # a finished block waits for the next key, which bounds its separator
 
-    def add(self, key: bytes, *value: bytes | memoryview | LongValue) -> None:
+    def add(self, key: bytes, *value: Bytes | LongValue) -> None:
         """Adds a record; its value may come in parts, which are written as they are and never joined when large."""
         if self._block.count and len(key) + sum(map(len, value)) >= 2 * BLOCK_SIZE:
             self._cut()
@@ -252,7 +252,7 @@ class TableWriter:
         self._index.add(separator, (_encode(block),))
         self._pending = None
 
-    def _write(self, parts: Sequence[bytes | memoryview | LongValue]) -> Handle:
+    def _write(self, parts: Sequence[Bytes | LongValue]) -> Handle:
         parts = [*parts, b"\0"]
         size = sum(map(len, parts))
         crc = 0
@@ -272,12 +272,12 @@ class _BlockWriter:
         self.count = 0
         self.size = 8  # of the contents so far, with one restart and their number
         self._interval = interval
-        self._parts: list[bytes | memoryview | LongValue] = []
+        self._parts: list[Bytes | LongValue] = []
         self._restarts = [0]
         self._length = 0
         self._last = b""
 
-    def add(self, key: bytes, value: Sequence[bytes | memoryview | LongValue]) -> None:
+    def add(self, key: bytes, value: Sequence[Bytes | LongValue]) -> None:
         shared = 0
         if self.count % self._interval:
             shared = _shared(self._last, key)
@@ -292,7 +292,7 @@ class _BlockWriter:
         self.count += 1
         self._last = key
 
-    def finish(self) -> list[bytes | memoryview | LongValue]:
+    def finish(self) -> list[Bytes | LongValue]:
         return [*self._parts, pack(f"<{len(self._restarts)}I", *self._restarts), pack("<I", len(self._restarts))]
 
 

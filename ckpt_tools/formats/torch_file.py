@@ -22,6 +22,7 @@ from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
 from .mapped import keeps_open
 from .pickled import Made, Name, Persistent, read_pickle
+from .proto import Bytes
 from .storage import mapped, open_file, openable
 from .torch_names import named_tensors
 from .zip_damage import damage_at
@@ -63,7 +64,7 @@ _DAMAGE = (
     *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
 )
 
-_Bytes = Callable[[str, int, int], "memoryview | bytes"]  # key of a storage, first byte, number of bytes
+_Bytes = Callable[[str, int, int], Bytes]  # key of a storage, first byte, number of bytes
 
 
 class _View(NamedTuple):
@@ -121,7 +122,7 @@ def _from_zip(path: str) -> tuple[Any, str, _Bytes]:
     order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in names else b"little"
     whole: set[str] = set()
 
-    def part(key: str, start: int, count: int) -> memoryview | bytes:
+    def part(key: str, start: int, count: int) -> Bytes:
         info = archive.getinfo(f"{folder}data/{key}")
         if start + count > info.file_size:
             raise DamagedError(f"its storage {key} has {info.file_size:,} bytes, and should have {start + count:,}")
@@ -185,7 +186,7 @@ def _storage_widths(value: Any) -> Iterator[tuple[str, int]]:
 
 def _key(value: Any) -> str:
     if not isinstance(value, str):
-        raise DamagedError("the key of a storage is no text")
+        raise DamagedError("the key of a storage is not text")
     return value
 
 
@@ -208,7 +209,7 @@ def _view_of(made: Made) -> _View:
         if not is_tensor(made):
             raise UnsupportedError("a tensor that another library makes")
     if made.of.name not in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
-        raise UnsupportedError(f"a tensor of a kind that TensorFlow has not: torch's {made.of.name}")
+        raise UnsupportedError(f"a tensor of a kind that TensorFlow does not have: torch's {made.of.name}")
     storage, offset, shape, strides = made.args[:4]
     shape, strides = _sides(shape), _sides(strides)
     if made.of.name == "_rebuild_tensor_v3":
@@ -226,7 +227,7 @@ def _sides(value: Any) -> tuple[int, ...]:
     """A shape or strides: a tuple, or a torch.Size of one."""
     value = value.args[0] if isinstance(value, Made) else value
     if not all(type(side) is int and side >= 0 for side in value):
-        raise DamagedError("its shape or strides are no numbers of elements")
+        raise DamagedError("its shape or strides are not numbers of elements")
     return tuple(value)
 
 

@@ -14,7 +14,7 @@ from ..dtypes import numpy_dtype
 from ..errors import DamagedError
 from ..tensors import Spec, Tensor, check_array, pieces
 from .elements import as_bytes, byte_blocks, shaped
-from .proto import FIXED32, FIXED64, LEN, VARINT, LongValue, fields, put_bytes, put_varint
+from .proto import FIXED32, FIXED64, LEN, VARINT, Bytes, LongValue, fields, put_bytes, put_varint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ _VARINT_BLOCK = 1 << 18  # bytes of varints that are decoded, or of numbers that
 WRITABLE = FIELDS.keys() - {"uint32", "uint64", "quint16"}  # TensorFlow's writers refuse the others
 
 
-def decode(proto: bytes, spec: Spec) -> np.ndarray:
+def decode(proto: Bytes, spec: Spec) -> np.ndarray:
     """Array of `spec` from a TensorProto. Raises DamagedError where the field or the number of values is not right."""
     import numpy as np
 
@@ -70,7 +70,7 @@ def decode(proto: bytes, spec: Spec) -> np.ndarray:
     return shaped(array, spec.shape)
 
 
-def decode_blocks(proto: bytes, spec: Spec) -> Iterator[np.ndarray]:
+def decode_blocks(proto: Bytes, spec: Spec) -> Iterator[np.ndarray]:
     """What `decode` gives of numbers, in flat pieces."""
     count = 0
     for part in _numbers(_chunks(proto, spec), spec.dtype):
@@ -84,7 +84,7 @@ def _check_count(count: int, spec: Spec) -> None:
         raise DamagedError(f"{spec} takes {spec.parameters:,} values, but {count:,} are stored")
 
 
-def _chunks(proto: bytes, spec: Spec) -> list[tuple[int, Any]]:
+def _chunks(proto: Bytes, spec: Spec) -> list[tuple[int, Any]]:
     """Wire type and content of each occurrence of the field that holds the type."""
     if spec.dtype not in FIELDS:
         raise DamagedError(f"a V1 file cannot hold values of type {spec.dtype}")
@@ -175,7 +175,7 @@ def _check_range(values: np.ndarray, low: int, high: int, dtype: str) -> None:
         raise DamagedError(f"holds a value that is not a {dtype}")
 
 
-def encode(tensor: Tensor) -> list[bytes | memoryview | LongValue]:
+def encode(tensor: Tensor) -> list[Bytes | LongValue]:
     """The TensorProto of a V1 file, in parts, byte for byte as TensorFlow writes it."""
     spec = tensor.spec
     field = FIELDS[spec.dtype]
@@ -195,7 +195,7 @@ def encode(tensor: Tensor) -> list[bytes | memoryview | LongValue]:
     return [put_varint(field.number << 3 | LEN) + put_varint(len(payload)), payload]
 
 
-def _payload(tensor: Tensor) -> Iterator[bytes | memoryview]:
+def _payload(tensor: Tensor) -> Iterator[Bytes]:
     """The packed values, piece by piece."""
     import numpy as np
 

@@ -20,7 +20,7 @@ from .bundle_index import VERSIONS, check_version, dtype_of
 from .checkpoint import Checkpoint
 from .lazy import LazyTensors
 from .mapped import keeps_open
-from .proto import fields, message, number, put_bytes, put_number, put_varint, raw, text
+from .proto import Bytes, fields, message, number, put_bytes, put_number, put_varint, raw, text
 from .sstable import FOOTER, Table, TableWriter, first_record, spans
 from .storage import mapped
 
@@ -86,11 +86,11 @@ class TableFile:
         self._block = lru_cache(maxsize=32)(self._read_block)
         keeps_open(path, self, lambda file: file._block.cache_clear())
 
-    def _read_block(self, position: int) -> tuple[bytes, dict[bytes, tuple[int, int]]]:
+    def _read_block(self, position: int) -> tuple[memoryview, dict[bytes, tuple[int, int]]]:
         contents = memoryview(self.table.read(self.table.blocks[position].handle))
         return contents, {key: (start, end) for key, start, end in spans(contents)}
 
-    def record(self, key: bytes) -> bytes | None:
+    def record(self, key: bytes) -> Bytes | None:
         """The value under a key, in place; the checksum of its block has been checked."""
         position = self.table.position(key)
         if position is None:
@@ -109,7 +109,7 @@ class TableFile:
         return listing(record)
 
 
-def listing(record: bytes) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ...]]]:
+def listing(record: Bytes) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ...]]]:
     """SavedTensorSlices { 1 meta { 1 tensor*, 2 versions } }: what the record under '' lists."""
     for field, wire, value in fields(record):
         if field != 1:
@@ -121,7 +121,7 @@ def listing(record: bytes) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ..
                 check_version(message(content, inner_wire, "the version"))
 
 
-def _tensor(data: bytes) -> tuple[str, Spec, tuple[slices.Extents, ...]]:
+def _tensor(data: Bytes) -> tuple[str, Spec, tuple[slices.Extents, ...]]:
     """SavedSliceMeta { 1 name, 2 shape, 3 type, 4 slice* }."""
     name, dtype, parts = "", 0, []
     shape: tuple[int, ...] = ()
@@ -217,7 +217,7 @@ def _place(parts: Sequence[Part], name: str) -> Iterator[None]:
         raise error.at(path=parts[0].file.path if parts else None, tensor=name) from None
 
 
-def _record(name: str, part: Part) -> bytes:
+def _record(name: str, part: Part) -> Bytes:
     record = part.file.record(slices.slice_key(raw(name), part.extents))
     if record is None:
         raise DamagedError("its values are listed, but they are not in the file")
@@ -247,7 +247,7 @@ def least_size(path: str) -> int | None:
         return None
 
 
-def _proto(record: bytes) -> bytes:
+def _proto(record: Bytes) -> Bytes:
     """The TensorProto in a record: SavedTensorSlices { 2 data: SavedSlice { 3 data: TensorProto } }."""
     for field, wire, data in fields(record):
         if field == 2:

@@ -12,11 +12,11 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import DamagedError
 from ..formats.graph_file import GraphFile, graph_bytes, read_graph
-from ..formats.nodes import Node, attribute, shape_value, type_value
+from ..formats.nodes import Node, Shape, attribute, shape_value, type_value
 from ..tensors import Spec
 from .analysis import Analysis
 from .cut import Cut
@@ -67,7 +67,7 @@ def part_of(file: GraphFile, found: Analysis) -> GraphPart:
     return GraphPart(file._replace(nodes=(), collections={}), kept)
 
 
-def read_part(path: str | os.PathLike[str], record: Mapping) -> GraphPart:
+def read_part(path: str | os.PathLike[str], record: Mapping[str, Any]) -> GraphPart:
     """The net that was written to `path`, of which `record()` said the rest. Raises DamagedError where it is no longer
     what it was, and what `read_graph` raises."""
     file = read_graph(path)
@@ -105,5 +105,5 @@ def _variable(each: GraphVariable) -> Node:
     return Node(each.name, "VariableV2", (), attributes)
 
 
-def _shape(value: list | None) -> tuple | None:
+def _shape(value: list[int | None] | None) -> Shape:
     return None if value is None else tuple(value)

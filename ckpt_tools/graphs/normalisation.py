@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from ..formats.constants import constant
 from ..formats.nodes import Node, truth_value
 from .cut import Cut
-from .graph import Graph, in_loops, node_of, output
+from .graph import Graph, Use, in_loops, node_of, output
 from .layers import Layers
 from .operations import ASSIGNS, NORMALISING, VARIABLES
 from .values import Values
@@ -114,7 +114,7 @@ def _freeze_spelled(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
     return made.rewired(redirected, added=added.values()), changed
 
 
-def _uses(graph: Graph, tensor: str) -> list:
+def _uses(graph: Graph, tensor: str) -> list[Use]:
     return [use for use in graph.uses.get(node_of(tensor), ()) if use.tensor == tensor]
 
 

@@ -126,7 +126,7 @@ def _sequence(text: str) -> Iterator[object]:
 
 
 def _filled(word: str, known: Mapping[str, int | str]) -> str:
-    def value(found: re.Match) -> str:
+    def value(found: re.Match[str]) -> str:
         held = known[found[1]]
         return str(int(held) + int(found[2])) if found[2] else str(held)
 

@@ -60,13 +60,13 @@ def _explain_kind(
             "other number of input channels of a separable convolution",
             f"Its channels do not add up, so that --adapt-input cannot convert it; {layer}.",
         ),
-        "string": ("other element type", f"Texts are not converted to numbers, nor numbers to texts; {afresh}."),
+        "string": ("other element type", f"Strings are not converted to numbers, nor numbers to strings; {afresh}."),
         "dtype": (
             "other element type",
             "--cast converts the values; what --exclude selects is initialised afresh.",
         ),
-        "two sources": ("two sources for one variable", "Make --map more exact, so that one of them is left."),
-        "renamed": ("renamed away", "Take that --map away, or make it more exact: the net has these names."),
+        "two sources": ("two sources for one variable", "Make --map more specific, so that only one of them is left."),
+        "renamed": ("renamed away", "Remove that --map, or make it more specific: the net has these names."),
         "class map": (
             "the class map does not fit",
             "Give --class-map one old class, or _, for each new class, or --labels-of-source the labels of the "

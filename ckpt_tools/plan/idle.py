@@ -58,7 +58,7 @@ def idle_renames(
             conflicts.append(Conflict(CAUSE, (rule.old,), advice))
         elif made and not any(name in net for name in made):
             hint = did_you_mean(rule.new if not rule.old.startswith("re:") else made[0], list(net)) or "."
-            advice = f"--map {rule} makes {made[0]}, which is no variable of the net{hint}"
+            advice = f"--map {rule} makes {made[0]}, which is not a variable of the net{hint}"
             conflicts.append(Conflict(CAUSE, (rule.old,), advice))
     return conflicts
 

@@ -32,7 +32,7 @@ _CAUSES = {
     ),
     "biases": (
         "biases in front of a batch norm",
-        "--fold takes them from the moving means: the net then computes what the checkpoint's did.",
+        "--fold subtracts them from the moving means: the net then computes what the checkpoint's did.",
     ),
     "renorm": (
         RENORM,

@@ -112,7 +112,7 @@ def _averages(missing: Sequence[str], view: View) -> Cause | None:
     if not found:
         return None
     rule = {f"re:^(.*){AVERAGE}$": r"\1"}
-    advice = f"The checkpoint holds moving averages in the place of these weights: {_map(rule)} restores the averages."
+    advice = f"The checkpoint holds moving averages instead of these weights: {_map(rule)} restores the averages."
     return Cause(Conflict("moving averages instead of weights", tuple(found), advice), rule)
 
 

@@ -68,7 +68,9 @@ class Origin(NamedTuple):
         """A row for each tensor of the file that no variable takes as it is."""
 
         def rows(tensors: tuple[InFile, ...], rule: str) -> list[Row]:
-            shape = lambda each: each.spec.shape  # noqa: E731
-            return [Row(e.name, "unused", e.name, shape(e), None, e.spec.dtype, False, rule, e.how) for e in tensors]
+            return [
+                Row(each.name, "unused", each.name, each.spec.shape, None, each.spec.dtype, False, rule, each.how)
+                for each in tensors
+            ]
 
         return (*rows(self.folded, FOLDED_IN), *rows(self.left_out, "no such variable"))

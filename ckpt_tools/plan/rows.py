@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..adaptation import Adaptation
 from ..errors import PlanError
@@ -143,7 +143,7 @@ class Plan:
 
         return as_html(self)
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """What plan.json holds: rows, conflicts and summary as `ckpt-plan --json` prints them, and the rest."""
         return {
             "rows": [row._asdict() for row in self.rows],
@@ -156,7 +156,7 @@ class Plan:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping) -> Plan:
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
         """The plan that `to_json` described, also after a trip through a JSON file."""
         return cls(
             tuple(Row(**{**row, **_tuples(row, "source_shape", "target_shape")}) for row in value["rows"]),
@@ -167,16 +167,16 @@ class Plan:
         )
 
 
-def _as_dict(adaptation: Adaptation | Fold) -> dict:
+def _as_dict(adaptation: Adaptation | Fold) -> dict[str, Any]:
     made = adaptation._asdict()
     return {**made, "then": made["then"] and made["then"]._asdict()} if isinstance(adaptation, Fold) else made
 
 
-def _adaptation(made: Mapping) -> Adaptation | Fold:
+def _adaptation(made: Mapping[str, Any]) -> Adaptation | Fold:
     if made["kind"] != "fold":
         return Adaptation(**{**made, **_tuples(made, "take")})
     return Fold(**{**made, **_tuples(made, "spread"), "then": made["then"] and _adaptation(made["then"])})
 
 
-def _tuples(value: Mapping, *keys: str) -> dict:
+def _tuples(value: Mapping[str, Any], *keys: str) -> dict[str, tuple[Any, ...] | None]:
     return {key: None if value[key] is None else tuple(value[key]) for key in keys}

@@ -57,7 +57,7 @@ class Cast(Operation):
             raise RecipeError(f"cast: no element type {self.dtype!r} to cast to{hint}")
         if self.dtype not in FLOATS and not self.select:
             raise RecipeError(
-                f"cast: {self.dtype} is no floating-point type; in a recipe, `select` says which tensors are cast to it"
+                f"cast: {self.dtype} is not a floating-point type; in a recipe, `select` says which tensors to cast"
             )
 
     def edit(self, tensors: Tensors) -> Edit:
@@ -182,7 +182,7 @@ def _to_integers(before: np.ndarray, after: np.ndarray) -> Loss:
         after[...] = before != 0
         return Loss(overflow=0, underflow=0)
     whole = np.trunc(before.astype("float64")) if before.dtype.kind not in "iub" else before
-    info = ml_dtypes.iinfo(after.dtype)
+    info = ml_dtypes.iinfo(after.dtype)  # type: ignore[no-untyped-call]  # its stub has no types
     # Compared as Python integers by numpy, so that 2**63 is not rounded into the range.
     fits = (whole >= info.min) & (whole < float(info.max) + 1 if whole.dtype.kind == "f" else whole <= info.max)
     after[...] = np.where(fits, whole, 0).astype(after.dtype)

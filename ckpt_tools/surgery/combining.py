@@ -122,7 +122,7 @@ def _orphans(here: Tensors, taken: Tensors) -> list[str]:
     if not reshaped:
         return []
     return [
-        f"graft: {name} would not fit {kind.of} any more; strip it first, or take it along"
+        f"graft: {name} would no longer fit {kind.of}; strip it first, or take it along"
         for name, kind in kinds_of(here).items()
         if kind.of in reshaped and name not in taken and here[name].spec.shape == here[kind.of].spec.shape
     ]

@@ -102,4 +102,4 @@ def _orphans(tensors: Tensors, touched: set[str]) -> Iterator[str]:
     left = [name for name, kind in kinds_of(tensors).items() if kind.of in touched and name not in touched]
     if left:
         listed = ", ".join(left[:_FEW]) + (f" and {len(left) - _FEW:,} more" if len(left) > _FEW else "")
-        yield f"fold: {listed} would not fit what is folded any more: strip optimizer and averages first"
+        yield f"fold: {listed} would no longer fit what is folded: strip optimizer and averages first"

@@ -99,7 +99,7 @@ def chosen(names: Iterable[str], patterns: Sequence[str], command: str) -> tuple
     try:
         parsed = parse_patterns(patterns)
         if not parsed:
-            return [], (f"{command}: {', '.join(map(repr, patterns))} is no pattern",)
+            return [], (f"{command}: {', '.join(map(repr, patterns))} is not a pattern",)
         return select(names, parsed, option=f"{command}:", of="tensors"), ()
     except SelectionError as error:
         return [], tuple(str(error).splitlines())

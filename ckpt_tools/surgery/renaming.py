@@ -92,15 +92,17 @@ def _check_rule(old: str, new: str) -> None:
 def _idle(unused: list[str], number: int, tensors: Tensors) -> list[str]:
     """A sentence for each rule that fits nothing; one for a long list of which none does, as of another net's names."""
     if len(unused) == number > _FEW:
-        return [f"rename: none of the {number} rules ({', '.join(unused[:3])}, ...) fits a tensor of this checkpoint"]
+        return [
+            f"rename: none of the {number} rules ({', '.join(unused[:3])}, ...) matches a tensor of this checkpoint"
+        ]
     return [_fits_nothing(old, tensors) for old in unused]
 
 
 def _fits_nothing(old: str, tensors: Tensors) -> str:
     if any(Rule(old, "")(name) is not None for name in tensors):
-        return f"rename: an earlier rule takes every name that {old} fits; put the narrower rule first"
+        return f"rename: an earlier rule takes every name that {old} matches; put the more specific rule first"
     what = "no name" if old.startswith("re:") else "no tensor and no scope"
-    return f"rename: {old} fits {what}{did_you_mean(old, list(tensors))}"
+    return f"rename: {old} matches {what}{did_you_mean(old, list(tensors))}"
 
 
 def _collisions(new_names: dict[str, str]) -> tuple[list[str], set[str]]:

@@ -69,7 +69,7 @@ class Reshape(_ByPattern):
 
     def __post_init__(self) -> None:
         if self.shape.count(-1) > 1 or any(length < -1 for length in self.shape):
-            raise RecipeError(f"reshape: {list(self.shape)} is no shape: lengths are 0 or more, one may be -1")
+            raise RecipeError(f"reshape: {list(self.shape)} is not a shape: lengths are 0 or more, one may be -1")
 
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         total, known = math.prod(shape), math.prod(length for length in self.shape if length != -1)
@@ -120,7 +120,7 @@ class SliceOf(_ByPattern):
         start = self.start + length if self.start < 0 else self.start
         stop = length if self.stop is None else self.stop + length if self.stop < 0 else self.stop
         if not 0 <= start < stop <= length:
-            raise _DoesNotFit(f"{self.start}:{'' if self.stop is None else self.stop} is no part of {length}")
+            raise _DoesNotFit(f"{self.start}:{'' if self.stop is None else self.stop} is not a part of {length}")
         return start, stop
 
     def shape_after(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -188,7 +188,7 @@ class Fill(Operation):
         if self.dtype and (self.dtype not in BY_NAME or not BY_NAME[self.dtype].width):
             raise RecipeError(f"fill: no element type {self.dtype!r} to fill with{nearest(self.dtype, BY_NAME)}")
         if min(self.shape, default=0) < 0:
-            raise RecipeError(f"fill: {list(self.shape)} is no shape: lengths are 0 or more")
+            raise RecipeError(f"fill: {list(self.shape)} is not a shape: lengths are 0 or more")
 
     def edit(self, tensors: Tensors) -> Edit:
         if self.name:
@@ -204,7 +204,7 @@ class Fill(Operation):
 
     def _create(self, tensors: Tensors) -> Edit:
         if self.name in tensors:
-            problem = f"fill: {self.name} is there already, {tensors[self.name].spec}; `select` sets its values"
+            problem = f"fill: {self.name} exists already, {tensors[self.name].spec}; `select` sets its values"
             return Edit(tensors, problems=(problem,))
         spec = Spec(self.dtype, self.shape)
         if problems := _not_held(self.command, {self.name: spec}, self.value):

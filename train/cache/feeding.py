@@ -111,9 +111,9 @@ def choose_precision(job: Job, placement: Placement, recorded: str | None = None
     if options.cache == "off" or job.preprocessing is None:
         return Choice(job.trained_in, "")
     if job.net.graph is not None:
-        return Choice(FLOAT32, "a net of a graph computes in the types that it has there")
+        return Choice(FLOAT32, "a net from a graph keeps the graph's own types")
     choice = candidate(options.precision, options.device, images)
-    there = Choice(FLOAT32, "the transfer values that are there")
+    there = Choice(FLOAT32, "that of the cached features")
     if choice.open and not recall(replace(job, frozen=choice), placement):
         return there if recall(replace(job, frozen=there), placement) else choice
     return choice

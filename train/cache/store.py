@@ -114,7 +114,7 @@ class TransferCache:
             if not (self.folder / "facts.json").exists():
                 write_text(self.folder / "facts.json", self.facts)
         except OSError as error:
-            raise OutputError(f"transfer values cannot be kept here ({error.strerror})", path=self.folder) from error
+            raise OutputError(f"features cannot be cached here ({error.strerror})", path=self.folder) from error
         names = [*(self._path(i) for i in range(len(self.parts))), self.folder / "rows.index"]
         sizes = [*(self._bytes(part) for part in self.parts), RECORD.itemsize]
         files = [path.open("ab", buffering=0) for path in names]
@@ -128,7 +128,7 @@ class TransferCache:
             for file in files:
                 file.close()
 
-    def _add(self, files: Sequence, images: Sequence[str], values: Sequence[np.ndarray]) -> None:
+    def _add(self, files: Sequence[RawIOBase], images: Sequence[str], values: Sequence[np.ndarray]) -> None:
         records = np.zeros(len(images), RECORD)
         records["image"] = [key(image) for image in images]
         for part, file, array in zip(self.parts, files, values, strict=False):
@@ -146,11 +146,11 @@ class TransferCache:
         there = self.count() * self.row_bytes
         wanted = there + images * self.row_bytes
         if wanted > limit:
-            return f"the transfer values would take {size(wanted)}, more than --cache-limit {size(int(limit))}"
+            return f"the cached features would take {size(wanted)}, more than --cache-limit {size(int(limit))}"
         parent = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
         free = shutil.disk_usage(parent).free
         if images * self.row_bytes > free:
-            return f"the transfer values would take {size(images * self.row_bytes)}, {size(free)} are free"
+            return f"the cached features would take {size(images * self.row_bytes)}, {size(free)} are free"
         return ""
 
 
@@ -201,8 +201,8 @@ def open_cache(
     own = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:20]
     there = next(parent for parent in (own, *own.absolute().parents) if os.path.lexists(parent))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "not writable" if there.is_dir() else f"{there} is no folder"
-        raise OutputError(f"transfer values cannot be kept here ({why})", path=folder)
+        why = "not writable" if there.is_dir() else f"{there} is not a folder"
+        raise OutputError(f"features cannot be cached here ({why})", path=folder)
     return TransferCache(own, tuple(parts), dtype, text + "\n")
 
 
@@ -235,7 +235,7 @@ def parse_size(text: str) -> float:
     with suppress(ValueError):
         if found:
             return float(found[1]) * _UNITS[found[2].upper()]
-    raise RecipeError(f"{text!r} is no size", advice="Write 10GB or 500MB.")
+    raise RecipeError(f"{text!r} is not a size", advice="Write 10GB or 500MB.")
 
 
 def _write(file: RawIOBase, data: bytes) -> None:

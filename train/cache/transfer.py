@@ -217,14 +217,14 @@ def fill(
         seen.update(first)
     if not seen:
         return transfer
-    progress = told(on_event, "transfer values", total=len(seen), unit="image")
+    progress = told(on_event, "features", total=len(seen), unit="image")
     try:
         computed = extraction(transfer, job, model, session)
         with transfer.cache.adding() as add, progress, unreadable.raised():
             for view, chosen in wanted:
                 for names, values in rows_computed(computed, view, chosen, job, model, session, unreadable):
                     add(names, values)
-                    on_event(Advanced("transfer values", images=len(names), count=len(names)))
+                    on_event(Advanced("features", images=len(names), count=len(names)))
                     if stop.signal:
                         return transfer
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def read_npz(path: Path, given: Names | None = None, *, many: bool = False) -> D
     if path.suffix == ".npy":
         twin = path.with_suffix(".npz")
         if not twin.is_file():
-            raise DataError("no labels", path=path, advice=f"{twin.name} with an array `labels` must lie beside it.")
+            raise DataError("no labels", path=path, advice=f"{twin.name} with an array `labels` must be next to it.")
         arrays = {**_load(twin, without=("images", "features")), "features": arrays["features"]}
     try:
         return _data_set(path, arrays, given, many)
@@ -99,19 +100,19 @@ def _pairs(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str, str]]:
     values = next((key for key in ("images", "features", "x") if key in arrays), None)
     ids = next((key for key in ("labels", "y") if key in arrays), None)
     if values is None or ids is None:
-        advice = "Needed are `images` or `features`, and `labels`."
+        advice = "It needs `images` or `features`, and `labels`."
         raise DataError(f"holds {', '.join(sorted(arrays))}", advice=advice)
     return [("", values, ids)]
 
 
-def label_values(labels: np.ndarray | Sequence, key: str, many: bool) -> list:
+def label_values(labels: np.ndarray | Sequence[Any], key: str, many: bool) -> list[Any]:
     """One label each, an id or a name; with `many` a list of them each, which they may be already."""
     if many and not isinstance(labels, np.ndarray) and all(isinstance(each, list | tuple | set) for each in labels):
         return [list(each) for each in labels]
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if not np.isin(labels, (0, 1)).all():
-            raise DataError(f"{key} of shape {labels.shape} with values other than 0 and 1 are no labels")
+            raise DataError(f"{key} of shape {labels.shape} with values other than 0 and 1 are not labels")
         found = [np.flatnonzero(row).tolist() for row in labels]
         return found if many else only_labels(found, [f"{key}: example {i}" for i in range(len(found))])
     labels = labels.ravel()
@@ -119,7 +120,7 @@ def label_values(labels: np.ndarray | Sequence, key: str, many: bool) -> list:
         listed = texts(labels)
         return [text.split(SEPARATOR) if text else [] for text in listed] if many else listed
     if labels.dtype.kind not in "iufb" or (labels != labels.astype(np.int64)).any():
-        raise DataError(f"{key} of type {labels.dtype} are no labels", advice="Needed are whole numbers, or names.")
+        raise DataError(f"{key} of type {labels.dtype} are not labels", advice="Use whole numbers or names.")
     return [[label] if many else label for label in labels.astype(np.int64).tolist()]
 
 
@@ -136,7 +137,7 @@ def array_images(path: Path) -> Examples:
         key for key in arrays if said_by(key).split and said_by(key).rest in ((), ("x",))
     ]
     if not keys:
-        raise DataError(f"holds {', '.join(sorted(arrays))}", path=path, advice="Needed are `images`.")
+        raise DataError(f"holds {', '.join(sorted(arrays))}", path=path, advice="An array `images` is needed.")
     names = next((texts(arrays[key]) for key in NAMES if key in arrays), None) if len(keys) == 1 else None
     try:
         parts = [
@@ -175,9 +176,9 @@ def checked_values(array: np.ndarray, key: str) -> np.ndarray:
     if "features" in key and array.ndim != 2:
         shape = " x ".join(map(str, array.shape[1:]))
         advice = "ckpt-features --end-point NAME takes the mean of a map, which is a vector."
-        raise DataError(f"features of {shape} values each are no vectors", advice=advice)
+        raise DataError(f"features of {shape} values each are not vectors", advice=advice)
     if not (array.ndim in (2, 3) or (array.ndim == 4 and array.shape[3] in (1, 3))):
-        raise DataError(f"images of shape {array.shape}", advice="Needed is [n, height, width, 1 or 3].")
+        raise DataError(f"images of shape {array.shape}", advice="Expected is [n, height, width, 1 or 3].")
     if array.ndim > 2 and array.dtype != np.uint8:
         raise DataError(f"images of type {array.dtype}", advice="Scale them to 0..255 and save as uint8.")
     if array.ndim == 2 and array.dtype.kind != "f":

@@ -12,12 +12,15 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import RecipeError, nearest
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+Matrix = list[list[Any]]  # of numbers and scalar tensors, row by row
 
 
 class Step(NamedTuple):
@@ -28,9 +31,9 @@ class Step(NamedTuple):
 # name -> default amount, largest useful amount, what the amount is
 STEPS = {
     "slim": (1.0, 1.0, "the distortions that slim trains nets of this preprocessing with"),
-    "crop": (0.7, 1.0, "smallest share of the area that a random crop keeps"),
-    "flip": (0.5, 1.0, "how often left and right are swapped"),
-    "shift": (0.1, 1.0, "largest move, as a share of the side"),
+    "crop": (0.7, 1.0, "smallest fraction of the area that a random crop keeps"),
+    "flip": (0.5, 1.0, "probability of a horizontal flip"),
+    "shift": (0.1, 1.0, "largest shift, as a fraction of the side"),
     "rotation": (15.0, 180.0, "largest turn, in degrees"),
     "shear": (10.0, 60.0, "largest slant, in degrees"),
     "zoom": (0.2, 0.9, "largest change of scale"),
@@ -58,7 +61,7 @@ def parse_steps(texts: Sequence[str]) -> tuple[Step, ...]:
         except ValueError:
             raise RecipeError(f"augmentation {text}: {found[2]!r} is not a number") from None
         if not 0 < amount <= most:
-            raise RecipeError(f"augmentation {text}: {what} lies above 0 and up to {most:g}")
+            raise RecipeError(f"augmentation {text}: {what} must be above 0 and at most {most:g}")
         steps.append(Step(name, amount))
     return tuple(steps)
 
@@ -192,28 +195,33 @@ def moved(image: tf.Tensor, about_centre: tf.Tensor) -> tf.Tensor:
     )[0]
 
 
-def shift(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
+def shift(amount: float, seed: tf.Tensor, side: tf.Tensor) -> Matrix:
     x, y = _uniform(seed, amount, amount)
     return [[1.0, 0.0, x * side], [0.0, 1.0, y * side], [0.0, 0.0, 1.0]]
 
 
-def rotation(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
+def rotation(amount: float, seed: tf.Tensor, side: tf.Tensor) -> Matrix:
     import tensorflow as tf
 
     (angle,) = _uniform(seed, math.radians(amount))
     return [[tf.cos(angle), -tf.sin(angle), 0.0], [tf.sin(angle), tf.cos(angle), 0.0], [0.0, 0.0, 1.0]]
 
 
-def shear(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
+def shear(amount: float, seed: tf.Tensor, side: tf.Tensor) -> Matrix:
     import tensorflow as tf
 
     (angle,) = _uniform(seed, math.radians(amount))
     return [[1.0, tf.tan(angle), 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
 
-def zoom(amount: float, seed: tf.Tensor, side: tf.Tensor) -> list:
+def zoom(amount: float, seed: tf.Tensor, side: tf.Tensor) -> Matrix:
     (scale,) = _uniform(seed, amount)
     return [[1.0 + scale, 0.0, 0.0], [0.0, 1.0 + scale, 0.0], [0.0, 0.0, 1.0]]
 
 
-_MAPS: dict[str, Callable] = {"shift": shift, "rotation": rotation, "shear": shear, "zoom": zoom}
+_MAPS: dict[str, Callable[[float, tf.Tensor, tf.Tensor], Matrix]] = {
+    "shift": shift,
+    "rotation": rotation,
+    "shear": shear,
+    "zoom": zoom,
+}

@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def read_cifar(root: Path, which: Published, given: Names | None = None, kind: S
     return in_splits(labels, kept, "cifar10" if which is CIFAR10 else "cifar100", root, notes)
 
 
-def _names(which: Published, kind: str, files: dict, root: Path) -> Names | None:
+def _names(which: Published, kind: str, files: Mapping[str, Callable[[], bytes]], root: Path) -> Names | None:
     """What the files call the classes of this kind."""
     _, _, key, text = which.labels[kind]
     if which.meta in files:
@@ -139,7 +140,7 @@ def _folder(which: Published, root: Path) -> dict[str, Callable[[], bytes]]:
     return {file.name: file.read_bytes for file in home.iterdir() if file.is_file()}
 
 
-def _archive(root: Path) -> dict:
+def _archive(root: Path) -> dict[str, Callable[[], bytes]]:
     """Name -> a function that reads it. Nothing is unpacked on disk."""
     try:
         with tarfile.open(root) as archive:
@@ -147,10 +148,10 @@ def _archive(root: Path) -> dict:
             held = {name: file.read() for name, file in files.items() if file}
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"the archive cannot be read: {error}", path=root) from None
-    return {name: lambda data=data: data for name, data in held.items()}
+    return {name: partial(bytes, data) for name, data in held.items()}
 
 
-def _unpickle(data: bytes, path: Path) -> dict:
+def _unpickle(data: bytes, path: Path) -> dict[bytes, Any]:
     try:
         return _OnlyArrays(io.BytesIO(data), encoding="bytes").load()
     except DataError as error:

@@ -233,16 +233,14 @@ def checked(data: DataSet) -> DataSet:
         )
     if empty:
         raise DataError(
-            f"no images to train on for {named('class', empty)}",
+            f"no training images for {named('class', empty)}",
             path=data.path,
-            advice="Add images, or take the empty class away.",
+            advice="Add images, or remove the empty class.",
         )
     if len(data.labels) < 2:
-        raise DataError(f"only one class, {data.labels[0]}", path=data.path, advice="A classifier needs two at least.")
+        raise DataError(f"only one class, {data.labels[0]}", path=data.path, advice="A classifier needs at least two.")
     if not len(data.validation):
-        raise DataError(
-            f"{len(data.train)} images leave nothing to validate with", path=data.path, advice="Add images."
-        )
+        raise DataError(f"{len(data.train)} images leave none for validation", path=data.path, advice="Add images.")
     notes = []
     if data.many:
         each = data.train.label_ids.sum(axis=1)

@@ -44,7 +44,7 @@ def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
     classes = class_folders(first)
     if not classes:
         loose = sum(map(is_image, files_in(first)))
-        fact = f"{loose:,} images lie in no class folder" if loose else "no class folders with images"
+        fact = f"{loose:,} images are not in a class folder" if loose else "no class folders with images"
         raise DataError(fact, path=first, advice=OWN_FOLDER)
     check_classes(first, classes)
     labels = ordered_labels(classes, names)
@@ -140,7 +140,7 @@ def check_classes(folder: Path, classes: Sequence[str]) -> None:
     if len(shared) > 1:
         above = f"Put the splits above the classes: {shared[0]}/{classes[0]}, not {classes[0]}/{shared[0]}."
         parts = "If they are parts of one data set, call them train and validation; or give one of them."
-        fact = f"{named('folder', classes)} all hold the same {named('sub-folder', shared)}: they are no classes"
+        fact = f"{named('folder', classes)} all hold the same {named('sub-folder', shared)}: they are not classes"
         raise DataError(fact, path=folder, advice=above if all(map(split_of, shared)) else parts)
     full = [name for name in classes if holds_images(folder / name)]
     deeper = [each.name for each in subfolders(folder / full[0]) if holds_images(each)] if len(full) == 1 else []
@@ -258,7 +258,7 @@ class _Photos:
             fact = f"too many files are not the images that their names say: {named('file', self._broken)}"
             raise DataError(fact, path=self._root)
         if len(self._loose) > taken:
-            fact = f"{len(self._loose):,} images lie in no class folder, more than the {taken:,} that lie in one"
+            fact = f"{len(self._loose):,} images are not in a class folder, more than the {taken:,} that lie in one"
             raise DataError(fact, path=self._root, advice=OWN_FOLDER)
 
     def notes(self) -> list[str]:

@@ -6,7 +6,7 @@ What the data and a file say must agree: neither wins in silence. Names are comp
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ...labels import BACKGROUND, plain
 MANY = "--labels-per-image many takes all of them."
 NONE = "--labels-per-image many takes images without any label."
 _SHOWN = 5  # classes in a message
+Label = TypeVar("Label", bound=Hashable)
 
 
 class Names(NamedTuple):
@@ -124,7 +125,7 @@ def is_number(text: str) -> bool:
 # --- one label of each example -------------------------------------------------------------------------------------
 
 
-def only_labels(values: Sequence[Sequence[Hashable]], names: Sequence[str]) -> list:
+def only_labels(values: Sequence[Sequence[Label]], names: Sequence[str]) -> list[Label]:
     """The one label of each example, whose `names` are for messages. Raises DataError for several, or none."""
     wrong = [i for i, each in enumerate(values) if len(each) != 1]
     if wrong:

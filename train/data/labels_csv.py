@@ -15,7 +15,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,7 +86,7 @@ def read_tables(
     columns are, for several labels of an image unless there may be `many`, and where too many files are not there.
     """
     images, notes = Images(root), []
-    marks: dict[int, tuple[str, list]] = {}  # image -> its split and its labels
+    marks: dict[int, tuple[str, list[Any]]] = {}  # image -> its split and its labels
     own: Names | None = None
     for split, path in tables.items():
         try:
@@ -201,7 +201,7 @@ class Read(NamedTuple):
     """
 
     images: list[int]
-    labels: list[list]
+    labels: list[list[Any]]
     splits: list[str]
     own: Names | None
     notes: list[str]
@@ -312,7 +312,7 @@ def is_hot(cells: Sequence[str]) -> bool:
     return {cell.casefold() for cell in cells} <= {"0", "1", "0.0", "1.0", "true", "false", ""}
 
 
-def _labels(table: Table, chosen: Sequence[int], many: bool) -> tuple[list[list], Names | None, list[str]]:
+def _labels(table: Table, chosen: Sequence[int], many: bool) -> tuple[list[list[Any]], Names | None, list[str]]:
     """The labels of each row, the names of the columns where these are of 0 and 1, and notes."""
     cells = [table.column(i) for i in chosen]
     if len(chosen) > 1 and all(map(is_hot, cells)):

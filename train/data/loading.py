@@ -32,13 +32,13 @@ LABEL_FILES = ("labels.txt", "label.txt")
 
 
 def load_data_set(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     validation_fraction: float = 0.2,
     seed: int = 0,
-    labels_file: str | os.PathLike | None = None,
+    labels_file: str | os.PathLike[str] | None = None,
     labels_per_image: str = "one",
-    labels_csv: str | os.PathLike | None = None,
+    labels_csv: str | os.PathLike[str] | None = None,
     label_column: Sequence[str] = (),
     upright: bool = False,
     training: bool = True,
@@ -113,7 +113,7 @@ def data_set_of(options: Options, *, training: bool = True) -> DataSet:
 
 
 def images_of(path: Path) -> Examples | None:
-    """The images of a data set that is no folder of photos, whatever their labels are; None for other paths."""
+    """The images of a data set that is not a folder of photos, whatever their labels are; None for other paths."""
     if path.suffix in (".npz", ".npy"):
         return array_images(path)
     if cifar := find_cifar(path):
@@ -127,11 +127,11 @@ def images_of(path: Path) -> Examples | None:
 def turned_note(count: int, upright: bool) -> str:
     """What is said of so many photos that are not upright by their EXIF data; nothing of none."""
     said = "which is obeyed" if upright else "which is ignored, as slim ignores it; --exif-orientation obeys it"
-    return f"{count:,} photos are turned by their EXIF orientation, {said}" if count else ""
+    return f"{count:,} photos are rotated by their EXIF orientation, {said}" if count else ""
 
 
 def read_photos(
-    root: Path, called: Names | None, labels_csv: str | os.PathLike | None, columns: Sequence[str], many: bool
+    root: Path, called: Names | None, labels_csv: str | os.PathLike[str] | None, columns: Sequence[str], many: bool
 ) -> DataSet:
     """The photos in a folder, by a CSV that was given; else by class folders; else by a CSV in the folder."""
     if labels_csv:
@@ -148,7 +148,7 @@ def read_photos(
     return replace(data, notes=(*data.notes, beside)) if tables else data
 
 
-def csv_path(given: str | os.PathLike, root: str | os.PathLike) -> Path:
+def csv_path(given: str | os.PathLike[str], root: str | os.PathLike[str]) -> Path:
     """The CSV that was named, from where the user is or from the folder of the data."""
     return Path(given) if Path(given).is_file() else Path(root, given)
 
@@ -181,8 +181,8 @@ def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
     if len(data.validation):
         return data
     if data.test is not None:
-        note = "no validation examples of its own: the test examples are used for validation"
+        note = "no validation split: the test split is used for validation"
         return replace(data, validation=data.test, test=None, notes=(*data.notes, note))
     train, validation = divide(data.train, fraction, seed)
-    note = f"{len(validation):,} of {len(data.train):,} examples were set aside for validation (seed {seed})"
+    note = f"{len(validation):,} of {len(data.train):,} examples were held out for validation (seed {seed})"
     return replace(data, train=train, validation=validation, notes=(*data.notes, note))

@@ -105,7 +105,7 @@ def _pair(given: Any, limit: int, word: str) -> tuple[Any, Any]:
     values, labels = (given, None) if _is_dataset(given) else given
     if _is_dataset(values):
         if labels is not None:
-            raise DataError("a tf.data.Dataset has its labels itself", advice="Leave out `labels`.")
+            raise DataError("a tf.data.Dataset brings its own labels", advice="Leave out `labels`.")
         return _read_all(values, limit)
     if labels is None:
         raise DataError(f"no labels for the {word} examples", advice="data_set(images, labels) takes both.")
@@ -117,10 +117,10 @@ def _is_dataset(given: object) -> bool:
     return any(kind.__name__ == "DatasetV2" for kind in type(given).__mro__)
 
 
-def _read_all(dataset: Any, limit: int) -> tuple[list[np.ndarray], list]:
+def _read_all(dataset: Any, limit: int) -> tuple[list[np.ndarray], list[Any]]:
     """Every image and its label. Raises DataError for a dataset without end, or of more than `limit` bytes."""
     if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
-        raise DataError("the tf.data.Dataset has no end", advice="Take repeat() away: a run repeats it itself.")
+        raise DataError("the tf.data.Dataset has no end", advice="Remove repeat(): a run repeats it itself.")
     images, labels, size = [], [], 0
     for image, label in _elements(dataset):
         size += image.nbytes
@@ -140,7 +140,7 @@ def _elements(dataset: Any) -> Iterator[tuple[np.ndarray, Any]]:
             image, label = element
         else:
             advice = 'Map it to (image, label), or to {"image": ..., "label": ...}.'
-            raise DataError("an element of the tf.data.Dataset is no pair of image and label", advice=advice)
+            raise DataError("an element of the tf.data.Dataset is not a pair of image and label", advice=advice)
         batched = np.ndim(image) == 4 or (np.ndim(image) == 3 and np.ndim(label) == 1 and len(image) == len(label))
         yield from zip(image, label, strict=True) if batched else [(np.asarray(image), label)]
 
@@ -178,7 +178,7 @@ def _files(paths: Sequence[Path], label_ids: np.ndarray, names: Sequence[str] | 
 
 def _divided(parts: dict[str, Examples], split: Sequence[str]) -> dict[str, Examples]:
     if len(parts) > 1:
-        raise DataError("`split` and `validation` or `test` exclude each other")
+        raise DataError("`split` and `validation` or `test` cannot be combined")
     examples, said = parts["train"], np.array([split_of(str(word)) or "" for word in split])
     if len(said) != len(examples):
         raise DataError(f"{len(examples):,} examples, {len(said):,} words in split")

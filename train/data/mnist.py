@@ -84,7 +84,9 @@ def _published(
     begin = [labels[:10].tolist() for _, labels in arrays.values()]
     if any(labels in FASHION_BEGINS for labels in begin):
         return Names("Fashion-MNIST", dict(enumerate(FASHION))), ["Fashion-MNIST, by its first labels"]
-    notes = ["EMNIST's images, which are written column by column, are turned"] if "emnist" in name.casefold() else []
+    notes = (
+        ["EMNIST's images, which are written column by column, are transposed"] if "emnist" in name.casefold() else []
+    )
     mapping = next(iter(files["train"].values())).parent / f"{name}-mapping.txt"
     if not mapping.is_file():
         return None, notes
@@ -94,7 +96,7 @@ def _published(
         ]
         called = {row[0]: "".join(map(chr, row[1:])) for row in rows}  # a number and the codes of its letters
     except (ValueError, OSError) as error:
-        raise DataError(f"is no mapping of EMNIST ({error})", path=mapping) from None
+        raise DataError(f"is not an EMNIST mapping ({error})", path=mapping) from None
     return Names(mapping.name, called), notes
 
 
@@ -113,7 +115,7 @@ def _array(file: Path, axes: Iterable[int]) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot be read: {error}", path=file, advice="Download it again.") from None
     if len(data) < 4 or data[:3] != bytes([0, 0, UBYTE]) or data[3] not in axes:
-        raise DataError("is no IDX file of bytes with these axes", path=file)
+        raise DataError("is not an IDX file of bytes with these axes", path=file)
     shape = tuple(np.frombuffer(data, ">u4", data[3], 4).tolist()) if len(data) >= 4 + 4 * data[3] else (0,)
     start = 4 + 4 * data[3]
     if len(data) - start != np.prod(shape, dtype=np.int64) or (len(shape) == 4 and shape[3] not in (1, 3)):

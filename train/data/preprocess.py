@@ -59,7 +59,7 @@ class Preprocessing:
         if self.image_size < 1 or not 0 < self.central_fraction <= 1:
             raise RecipeError(f"image size {self.image_size} or central fraction {self.central_fraction} out of range")
         if self.copies is not None and (self.copies < 1 or not self.augment):
-            raise RecipeError(f"{self.copies} copies of each image need one at least, and augmentation")
+            raise RecipeError(f"{self.copies} copies of each image: at least one, and only with augmentation")
         parse_steps(self.augment)
 
     def as_dict(self) -> dict[str, object]:

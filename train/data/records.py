@@ -15,7 +15,7 @@ import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def find_records(root: Path) -> Found | None:
 
 def missing_shards(files: Sequence[Path]) -> list[str]:
     """A sentence for each set of shards that is not whole."""
-    there: dict[tuple, set[int]] = {}
+    there: dict[tuple[Path, str, int, str], set[int]] = {}
     for file in files:
         if shard := SHARD.fullmatch(file.name):
             there.setdefault((file.parent, shard[1], int(shard[3]), shard[4]), set()).add(int(shard[2]))
@@ -153,7 +153,7 @@ def _labelled(
     """Names of the classes, the class of each record or its classes, and notes."""
     shown = [record.name for record in records]
 
-    def classes(values: Sequence[Sequence], called: Names | None) -> tuple[tuple[str, ...], np.ndarray]:
+    def classes(values: Sequence[Sequence[Any]], called: Names | None) -> tuple[tuple[str, ...], np.ndarray]:
         return several(values, called) if many else numbered(only_labels(values, shown), called)
 
     if any(record.texts for record in records) and not any(record.ids for record in records):  # named by text alone
@@ -318,7 +318,7 @@ def _values(feature: Feature) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """The whole numbers of a feature, or its texts."""
     numbers = feature.int64_list.value or feature.float_list.value
     if any(number != int(number) for number in numbers):
-        raise DataError(f"a label is {list(numbers)[:5]}, which are no whole numbers")
+        raise DataError(f"a label is {list(numbers)[:5]}, which are not whole numbers")
     texts = tuple(value.decode(errors="backslashreplace") for value in feature.bytes_list.value)
     return tuple(map(int, numbers)), texts
 

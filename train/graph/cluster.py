@@ -250,8 +250,8 @@ def machine_lost(cluster: Cluster | None, save: Callable[[], str]) -> Iterator[N
         try:
             kept = save()
         except tf.errors.OpError:  # the variables were on the machine that is gone
-            kept = "what the last checkpoint has is all there is"
-        raise MachineLostError(f"lost {lost}; {kept}", advice="The same command goes on from there.") from error
+            kept = "only the last checkpoint is left"
+        raise MachineLostError(f"lost {lost}; {kept}", advice="Run the same command again to resume.") from error
 
 
 # --- steps that are whole or not at all ----------------------------------------------------------------------------

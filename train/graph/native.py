@@ -55,7 +55,7 @@ def candidate(precision: str, device: str, images: int) -> Choice:
         return Choice(FLOAT32, f"fewer than {WORTH} images")
     found = native(device)
     if found is None:
-        return Choice(FLOAT32, "nothing less is native here")
+        return Choice(FLOAT32, "nothing below float32 is native here")
     return Choice(found, "native here", open=True)
 
 
@@ -69,7 +69,7 @@ def compared(choice: Choice, float32: Sequence[np.ndarray], lower: Sequence[np.n
         differences.append(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30))
     cosine, difference = float(np.min(cosines)), float(np.max(differences))  # NaN where there is one
     if not np.isfinite([cosine, difference]).all():
-        return Choice(FLOAT32, f"{choice.precision} gives what is no number for the images that were looked at")
+        return Choice(FLOAT32, f"{choice.precision} gives values that are not finite for the images that were tried")
     found = {"cosine": cosine, "largest_difference": difference}
     figures = f"{difference:.2%} from float32 at most on {len(float32[0])} of the images, cosine {cosine:.6f}"
     if cosine >= COSINE and difference <= DIFFERENCE:

@@ -22,7 +22,7 @@ FIRST, LEAST, MOST = 2.0**15, 1.0, 2.0**24
 GROWS_AFTER = 2000  # steps
 
 
-def compiled(xla: bool) -> AbstractContextManager:
+def compiled(xla: bool) -> AbstractContextManager[None]:
     """What is built in this scope is compiled by XLA, on whatever device it runs; nothing is without `xla`.
 
     TensorFlow's own clustering (ConfigProto.global_jit_level) leaves a CPU out unless a flag is in the environment

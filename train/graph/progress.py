@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any
 
 from ...events import Began, Ended, OnEvent
 
@@ -29,7 +30,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal = ""  # "SIGINT" or "SIGTERM" once it came
-        self._before: dict[int, Callable | int | None] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
@@ -44,6 +45,8 @@ class StopRequest:
                 break
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)

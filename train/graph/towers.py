@@ -73,9 +73,9 @@ class Step(NamedTuple):
 class Variables:
     """What the graph's variables are started with: slim's initializer of each, as the layers asked for them."""
 
-    initializers: dict[str, Callable] = field(default_factory=dict)
+    initializers: dict[str, Callable[..., tf.Tensor]] = field(default_factory=dict)
 
-    def remember(self, getter: Callable, name: str, *args: object, **how: object) -> tf.Variable:
+    def remember(self, getter: Callable[..., tf.Variable], name: str, *args: object, **how: object) -> tf.Variable:
         """A custom getter for tf.variable_scope: notes the initializer and makes the variable as it would be made."""
         if callable(initializer := how.get("initializer")):
             self.initializers.setdefault(name, initializer)
@@ -254,7 +254,7 @@ class Model(NamedTuple):
     parts: tuple[Tower, ...]  # the training towers, one for each part of a batch
     inference: Tower
     step: Step
-    initializers: Mapping[str, Callable]
+    initializers: Mapping[str, Callable[..., tf.Tensor]]
     training_handle: tf.Tensor | None  # of the pipeline that each tower reads from; None where batches are fed
     inference_handle: tf.Tensor | None
     index: tf.Tensor  # int64 [batch]: which images the inference tower sees

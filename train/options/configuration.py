@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import RecipeError, nearest
 from ...formats.storage import is_remote
@@ -21,6 +21,10 @@ from .slim_flags import here
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from .net_options import NetOptions
+
+Made = TypeVar("Made", bound="NetOptions")
 
 
 def option(
@@ -47,7 +51,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_arguments(parser: argparse.ArgumentParser, kind: type, only: Collection[str] = ()) -> None:
+def add_arguments(parser: argparse.ArgumentParser, kind: type[NetOptions], only: Collection[str] = ()) -> None:
     """Gives `parser` a flag for every field of the options class `kind` (or for those of `only`), in groups, and
     --config."""
     parser.add_argument("--config", metavar="FILE.yaml", help="options from a file; the command line wins over it")
@@ -63,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type, only: Collection[
         if found.default not in (None, (), "", False):
             text += f" (default: {found.default})"
         if hints[found.name] is bool:
-            how: dict = {"action": argparse.BooleanOptionalAction}
+            how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         elif hints[found.name] == tuple[str, ...]:
             how = {"action": "append", "metavar": facts["metavar"]}
         else:
@@ -75,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type, only: Collection[
             group.add_argument(flag(facts["also"]), **hidden, **how)
 
 
-def from_arguments(kind: type, args: argparse.Namespace) -> typing.Any:
+def from_arguments(kind: type[Made], args: argparse.Namespace) -> Made:
     """The options object: defaults, then the file of --config, then the command line.
 
     Raises RecipeError for an unknown key, a value of the wrong type, or values that do not go together.
@@ -89,7 +93,7 @@ def from_arguments(kind: type, args: argparse.Namespace) -> typing.Any:
     return kind(**values)
 
 
-def read_config(path: str | os.PathLike[str], kind: type) -> dict[str, Any]:
+def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[str, Any]:
     """Field name -> value from a YAML file whose keys are the flags without `--`.
 
     Raises RecipeError naming the file and the key.
@@ -199,7 +203,7 @@ def _text(value: object) -> str:
     return os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
 
 
-def problem_with(found: dataclasses.Field, value: object) -> str | None:
+def problem_with(found: dataclasses.Field[Any], value: object) -> str | None:
     """What is wrong with a field's value, or None."""
     facts, shown = found.metadata, flag(found.name)
     if value is None:

@@ -14,23 +14,21 @@ class NetOptions:
     tells."""
 
     net: str | None = option(
-        None, "name of the net, or a function that builds it; read off the checkpoint when left out", group="source",
-        metavar="NAME|FILE.py:FUNCTION",
+        None, "name of the net, or a function that builds it; recognised from the checkpoint by default",
+        group="source", metavar="NAME|FILE.py:FUNCTION",
     )  # fmt: skip
     graph: str | None = option(
-        None, "take the net in this .meta, frozen graph or SavedModel", group="source", metavar="FILE"
+        None, "use the net in this .meta, frozen graph or SavedModel", group="source", metavar="FILE"
     )
     input: str | None = option(
-        None, "tensor of the graph that images are put into; found when left out", group="source", metavar="NAME"
+        None, "the graph's input tensor for images; found by default", group="source", metavar="NAME"
     )
     features: str | None = option(
-        None, "tensor of the graph on which a head is put; found when left out", group="source", metavar="NAME"
+        None, "the graph's tensor to put a head on; found by default", group="source", metavar="NAME"
     )
-    logits: str | None = option(
-        None, "tensor of the graph that is its classes; found when left out", group="source", metavar="NAME"
-    )
+    logits: str | None = option(None, "the graph's logits; found by default", group="source", metavar="NAME")
     feed: tuple[str, ...] = option(
-        (), "value of another tensor that the graph is fed", group="source", metavar="NAME=VALUE"
+        (), "value of another placeholder of the graph", group="source", metavar="NAME=VALUE"
     )
 
     @property

@@ -47,82 +47,85 @@ class Options(NetOptions):
 
     checkpoint: str = option(
         "",
-        "source of the weights: any checkpoint, or SRC:scope; left out, --net is trained from nothing",
+        "checkpoint to start from, or SRC:scope; without one, --net is trained from scratch",
         group="source",
         metavar="SRC",
     )
     exclude: tuple[str, ...] = option(
-        (), "scopes that are not restored but initialised afresh", group="source", metavar="PATTERN"
+        (), "scopes to initialise afresh instead of restoring", group="source", metavar="PATTERN"
     )
     map: tuple[str, ...] = option(
-        (), "scope or name of the source and what the net calls it", group="source", metavar="OLD=NEW", also="rename"
+        (), "a scope or tensor of the source, and its name in the net", group="source", metavar="OLD=NEW", also="rename"
     )
-    cast: bool = option(False, "convert other element types instead of stopping", group="source")
+    cast: bool = option(False, "convert weights of another type, such as float16, instead of stopping", group="source")
     class_map: str | None = option(
-        None, 'classes of the source to keep: "3,7,_", a file of it, or NEW.txt=OLD.txt, files of labels',
+        None, 'classes of the source to keep: "3,7,_", a file with such a list, or NEW.txt=OLD.txt, label files',
         group="source", metavar="MAP",
     )  # fmt: skip
     labels_of_source: str | None = option(
-        None, "names of the source's classes: classes of the same name are kept", group="source", metavar="FILE"
+        None, "labels of the source; classes with the same name keep their weights", group="source", metavar="FILE"
     )
     adapt_input: bool = option(
-        False, "adapt a first layer that has other input channels; to grey images by one channel", group="source"
+        False, "adapt the first layer to another number of input channels, such as one for grey images", group="source"
     )
     fold: bool = option(
-        False, "fold scales and biases that the net has no variable for into weights and moving means", group="source"
+        False,
+        "fold batch-norm scales and biases that the net does not have into weights and moving means",
+        group="source",
     )
 
-    data: str = option("", "folder of class folders, TFRecords, CIFAR-10 batches or .npz", group="data", metavar="DIR")
-    labels: str | None = option(
-        None, "file with the names of the classes, in their order", group="data", metavar="FILE"
-    )
+    data: str = option("", "the data set: class folders, TFRecords, CIFAR, MNIST or .npz", group="data", metavar="DIR")
+    labels: str | None = option(None, "file with the class names, in order", group="data", metavar="FILE")
     labels_csv: str | None = option(
-        None, "CSV of the images in --data and their labels; one in the folder is found", group="data", metavar="FILE"
+        None,
+        "CSV with files and labels of the images in --data; one in that folder is found by itself",
+        group="data",
+        metavar="FILE",
     )
     label_column: tuple[str, ...] = option(
         (),
-        "which labels, where there are several: a column of the CSV; fine or coarse of CIFAR-100",
+        "which labels to use if there are several: a column of the CSV, or fine or coarse for CIFAR-100",
         group="data",
         metavar="NAME",
     )
     labels_per_image: str = option(
-        "one", "many: an image may have several labels, or none; sigmoid instead of softmax", group="data",
+        "one", "many: multi-label classification, with any number of labels per image and sigmoids", group="data",
         choices=LABELS_PER_IMAGE,
     )  # fmt: skip
     validation_fraction: float = option(
-        0.2, "share of the images set aside where the data has no validation images", group="data", above=0.0
+        0.2, "fraction of the images to hold out if the data has no validation images", group="data", above=0.0
     )
     image_size: int | None = option(None, "height and width in pixels; the net's own by default", group="data", least=1)
     preprocessing: str | None = option(
-        None, "how pixels are scaled; the net's own by default", group="data", metavar="STYLE|MEAN,DIVISOR"
+        None, "how pixels are scaled; as the net was trained by default", group="data", metavar="STYLE|MEAN,DIVISOR"
     )
-    exif_orientation: bool = option(False, "turn photos as their camera's EXIF data say", group="data")
+    exif_orientation: bool = option(False, "rotate photos as their EXIF data say", group="data")
     augment: tuple[str, ...] = option(
-        (), "random changes of the training images, such as flip or crop", group="data", metavar="STEP"
+        (), "data augmentation of the training images, such as flip,crop(0.8)", group="data", metavar="STEP"
     )
     augment_copies: int | None = option(
-        None, "augmented views of each image, cached and taken in turn; else each epoch has its own, uncached",
+        None, "augmented views per image, cached and taken in turn; without it, new uncached views each epoch",
         group="data", metavar="K", least=1,
     )  # fmt: skip
     show_augmentation: str = option(
-        "", "write a picture of the first batch, before and after --augment", group="data", metavar="FILE.png",
+        "", "draw the first batch before and after --augment", group="data", metavar="FILE.png",
         same_run=True,
     )  # fmt: skip
 
     trainable: tuple[str, ...] = option(
-        (), "the only scopes that the optimizer may change; everything by default", group="training", metavar="PATTERN"
+        (), "scopes to train; everything else stays frozen; all by default", group="training", metavar="PATTERN"
     )
     freeze_until: str | None = option(
-        None, "train all that lies behind this end point of the net", group="training", metavar="END_POINT"
+        None, "freeze the net up to this end point and train everything after it", group="training", metavar="END_POINT"
     )
     unfreeze: str = option(
-        "", 'scopes that train from an epoch on, as in "0:Logits; 5:Mixed_7c; 10:Mixed_7b"', group="training",
+        "", 'gradual unfreezing: scopes by epoch, as in "0:Logits; 5:Mixed_7c; 10:Mixed_7b"', group="training",
         metavar="PHASES",
     )  # fmt: skip
-    aux: bool = option(False, "train the net's auxiliary head as well, with 0.4 of its loss", group="training")
+    aux: bool = option(False, "train the auxiliary head as well, its loss weighted by 0.4", group="training")
     bn: tuple[str, ...] = option(
         (),
-        "batch norm by scope: frozen, stats (updated, not trained) or train; trains where its layer does",
+        "batch norm by scope: frozen, stats (statistics only) or train; as its layer by default",
         group="training",
         metavar="SCOPE=MODE",
     )
@@ -130,112 +133,132 @@ class Options(NetOptions):
         None, "put the new last layer in a scope of its own", group="training", metavar="SCOPE"
     )
     head: str | None = option(
-        None, 'layers before the last one, such as "dense(64,relu)|dropout(0.5)"', group="training", metavar="LAYERS"
+        None,
+        'layers in front of the last one, such as "dense(64,relu)|dropout(0.5)"',
+        group="training",
+        metavar="LAYERS",
     )
-    dropout: float = option(0.0, "share of the head's inputs dropped in training", group="training", least=0.0)
+    dropout: float = option(0.0, "dropout rate at the head's input", group="training", least=0.0)
     steps: int | None = option(
-        None, "training steps in all (instead of --epochs)", group="training", least=0, same_run=True
+        None, "total training steps (instead of --epochs)", group="training", least=0, same_run=True
     )
-    epochs: float | None = option(
-        None, "passes over the training images; 10 by default", group="training", above=0.0, same_run=True
-    )
-    batch_size: int = option(32, "images a step", group="training", least=1)
-    optimizer: str = option("adam", "how gradients become changes", group="training", choices=OPTIMIZERS)
+    epochs: float | None = option(None, "epochs to train; 10 by default", group="training", above=0.0, same_run=True)
+    batch_size: int = option(32, "images per step, over all devices", group="training", least=1)
+    optimizer: str = option("adam", "the optimizer; adam by default", group="training", choices=OPTIMIZERS)
     learning_rate: float | None = option(
-        None, "default: by optimizer, and a tenth of it when more than the head is trained", group="training", above=0.0
+        None,
+        "default: depends on the optimizer; a tenth of that if more than the head trains",
+        group="training",
+        above=0.0,
     )
-    momentum: float = option(0.9, "for momentum and rmsprop", group="training", least=0.0)
-    schedule: str = option("constant", "of the learning rate", group="training", choices=SCHEDULES)
-    decay_rate: float = option(0.94, "factor of the exponential schedule", group="training", above=0.0)
-    decay_epochs: float = option(2.0, "epochs for one factor of the exponential schedule", group="training", above=0.0)
-    warmup_steps: int = option(0, "steps in which the learning rate rises from zero", group="training", least=0)
+    momentum: float = option(0.9, "momentum of the optimizers momentum and rmsprop", group="training", least=0.0)
+    schedule: str = option("constant", "learning-rate schedule", group="training", choices=SCHEDULES)
+    decay_rate: float = option(0.94, "decay factor of the exponential and step schedules", group="training", above=0.0)
+    decay_epochs: float = option(2.0, "epochs after which --decay-rate applies once", group="training", above=0.0)
+    warmup_steps: int = option(0, "steps of linear warm-up from zero", group="training", least=0)
     lr_mult: tuple[str, ...] = option(
-        (), "factor of the learning rate for a scope", group="training", metavar="PATTERN=FACTOR"
+        (), "multiply the learning rate of a scope", group="training", metavar="PATTERN=FACTOR"
     )
     layer_decay: float = option(
-        1.0, "factor of the learning rate from each block to the one before it", group="training", above=0.0
+        1.0, "layer-wise learning-rate decay: factor from each block to the one below", group="training", above=0.0
     )
-    clip_norm: float | None = option(None, "largest L2 norm of all gradients together", group="training", above=0.0)
-    weight_decay: float = option(4e-5, "L2 penalty on the trained weights", group="training", least=0.0)
+    clip_norm: float | None = option(None, "clip gradients to this global L2 norm", group="training", above=0.0)
+    weight_decay: float = option(4e-5, "L2 regularisation of the trained weights", group="training", least=0.0)
     weight_decay_for: tuple[str, ...] = option(
         (), "another weight decay for a scope", group="training", metavar="PATTERN=VALUE"
     )
-    label_smoothing: float = option(0.0, "share of the target given to all classes alike", group="training", least=0.0)
+    label_smoothing: float = option(
+        0.0, "label smoothing: fraction of the target spread over all classes", group="training", least=0.0
+    )
     class_weights: str | None = option(
         None, 'balanced, or weights such as "cat=2,dog=0.5"', group="training", metavar="WEIGHTS"
     )
     ema: float | None = option(
-        None, "decay of moving averages of the trained variables, saved beside them", group="training", above=0.0
+        None,
+        "decay of an exponential moving average of the trained variables, saved with them",
+        group="training",
+        above=0.0,
     )
     early_stop: int | None = option(
-        None, "stop after so many evaluations without a better one", group="training", least=1, same_run=True
+        None, "stop after N evaluations without an improvement", group="training", least=1, same_run=True
     )
     batch_norm_decay: float | None = option(
-        None, "of the moving statistics where batch norm trains; suits the length of the run by default",
+        None, "decay of the moving statistics of batch norms that train; fitted to the run's length by default",
         group="training", above=0.0,
     )  # fmt: skip
     precision: str = option(
-        "auto", "of the net; auto: float32, and transfer values in what is native here if nearly the same",
+        "auto", "auto: float32; cached features in the hardware's own precision if nearly the same",
         group="training", choices=PRECISIONS,
     )  # fmt: skip
     xla: bool = option(False, "compile the net with XLA", group="training")
-    seed: int = option(0, "of initial values, the order of images, dropout and augmentation", group="training", least=0)
+    seed: int = option(
+        0, "random seed of initial values, image order, dropout and augmentation", group="training", least=0
+    )
 
     find_learning_rate: str = option(
-        "", "try rising rates instead of training, draw the loss, suggest a rate", group="run", metavar="FILE.png",
-        same_run=True,
+        "", "learning-rate range test instead of training: draw the loss, suggest a rate", group="run",
+        metavar="FILE.png", same_run=True,
     )  # fmt: skip
-    dry_run: bool = option(False, "measure a few batches and say what the run will take", group="run", same_run=True)
-    train_dir: str = option("", "folder of the run", group="run", metavar="DIR", same_run=True)
-    resume: bool = option(False, "go on although plan or options have changed", group="run", same_run=True)
-    fresh: bool = option(False, "delete the run that is there and start again", group="run", same_run=True)
-    keep: int = option(3, "newest checkpoints kept besides the best one", group="run", least=1, same_run=True)
+    dry_run: bool = option(
+        False, "measure a few batches and estimate time, memory and disk of the run", group="run", same_run=True
+    )
+    train_dir: str = option(
+        "", "folder of the run: checkpoints, report, TensorBoard events", group="run", metavar="DIR", same_run=True
+    )
+    resume: bool = option(False, "resume although plan or options have changed", group="run", same_run=True)
+    fresh: bool = option(False, "delete the run in this folder and start over", group="run", same_run=True)
+    keep: int = option(
+        3, "how many recent checkpoints to keep besides the best one", group="run", least=1, same_run=True
+    )
     save_steps: int | None = option(
-        None, "steps between checkpoints; every ten minutes by default", group="run", least=1, same_run=True
+        None, "steps between checkpoints; ten minutes by default", group="run", least=1, same_run=True
     )
     eval_steps: int | None = option(
-        None, "steps between evaluations; once an epoch by default", group="run", least=1, same_run=True
+        None, "steps between evaluations; an epoch by default", group="run", least=1, same_run=True
     )
     log_steps: int = option(10, "steps between rows of metrics.csv", group="run", least=1, same_run=True)
     cache: str = option(
         "auto",
-        "compute the frozen part of the net once for each image: when it can be, never, or stop if it cannot",
+        "compute the frozen part once per image and cache it: if possible, never, or stop if impossible",
         group="cache",
         choices=("auto", "off", "require"),
         same_run=True,
     )
     cache_dir: str | None = option(
         None,
-        "folder of transfer values, for all runs; ~/.cache/ckpt-tools by default",
+        "folder of cached features, shared by all runs; ~/.cache/ckpt-tools by default",
         group="cache",
         metavar="DIR",
         same_run=True,
     )
     cache_limit: str = option(
-        "10GB", "disk that the transfer values of one net may take", group="cache", metavar="SIZE", same_run=True
+        "10GB", "disk space that the cached features of one net may take", group="cache", metavar="SIZE", same_run=True
     )
     cache_dtype: str = option(
-        "float32", "float16 halves the disk and rounds", group="cache", choices=("float32", "float16")
+        "float32",
+        "type of cached features; float16 takes half the disk space and rounds",
+        group="cache",
+        choices=("float32", "float16"),
     )
     device: str = option(
-        "auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"), same_run=True
+        "auto", "auto uses a GPU if there is one", group="run", choices=("auto", "gpu", "cpu"), same_run=True
     )
 
     devices: str | None = option(
-        None, "divide each batch between devices: all, a number, or names such as gpu:0,gpu:1", group="run",
+        None, "split each batch over devices: all, a number, or names such as gpu:0,gpu:1", group="run",
         metavar="DEVICES", same_run=True,
     )  # fmt: skip
     accumulate: int = option(
-        1, "parts of a batch that a device works on one after the other, to save memory", group="run", least=1,
+        1, "gradient accumulation: split each batch into N parts, to save memory", group="run", least=1,
         same_run=True,
     )  # fmt: skip
 
     start_timeout: float = option(
-        300.0, "seconds that the machines of TF_CONFIG wait for each other at the start", group="run", least=0.0,
+        300.0, "seconds that the machines of TF_CONFIG wait for each other to start", group="run", least=0.0,
         same_run=True,
     )  # fmt: skip
     worker_timeout: float = option(
-        0.0, "seconds that the leader waits for a lost machine to come back", group="run", least=0.0, same_run=True
+        0.0, "seconds that the leader waits for a lost machine to return", group="run", least=0.0, same_run=True
     )
 
     def __post_init__(self) -> None:
@@ -247,14 +270,14 @@ class Options(NetOptions):
         if self.preprocessing and (problem := style_problem(self.preprocessing)):
             problems.append(problem)
         if self.resume and self.fresh:
-            problems.append("--resume and --fresh exclude each other")
+            problems.append("--resume and --fresh cannot be combined")
         if self.steps is not None and self.epochs is not None:
-            problems.append("--steps and --epochs exclude each other")
+            problems.append("--steps and --epochs cannot be combined")
         chosen = [flag(name) for name in ("trainable", "freeze_until", "unfreeze") if getattr(self, name)]
         if len(chosen) > 1:
-            problems.append(f"{' and '.join(chosen)} exclude each other")
+            problems.append(f"{' and '.join(chosen)} cannot be combined")
         if self.class_map and self.labels_of_source:
-            problems.append("--class-map and --labels-of-source exclude each other")
+            problems.append("--class-map and --labels-of-source cannot be combined")
         if self.show_augmentation and not self.augment:
             problems.append("--show-augmentation shows nothing without --augment")
         if self.augment_copies and not self.augment:

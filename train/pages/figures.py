@@ -40,16 +40,18 @@ def write_png(figure: Figure, path: str | os.PathLike[str] | IO[bytes]) -> None:
         figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def check_picture(path: str | os.PathLike, data: str = "") -> None:
+def check_picture(path: str | os.PathLike[str], data: str = "") -> None:
     """Raises OutputError where writing a picture would take the place of something else: a file that is none, or one
     of the photos of the data set in the folder `data`."""
     target = Path(path)
     if data and Path(data).resolve() in target.resolve().parents:
-        raise OutputError("lies among the photos", path=path, advice="Choose another place for the picture.")
+        raise OutputError("is among the photos", path=path, advice="Choose another place for the picture.")
     if target.is_file() and target.stat().st_size:
         with target.open("rb") as file:
             if not file.read(8).startswith(b"\x89PNG"):
-                raise OutputError("exists and is no picture", path=path, advice="Choose another name for the picture.")
+                raise OutputError(
+                    "exists and is not a picture", path=path, advice="Choose another name for the picture."
+                )
 
 
 def draw_confusion(confusion: np.ndarray, labels: Sequence[str]) -> Figure:

@@ -51,7 +51,7 @@ def points_of(features: Features, method: str, seed: int = 0) -> tuple[np.ndarra
     """Points float [n, 2] of "pca" or "tsne", and the rows that they stand for (all, or POINTS of them)."""
     count = len(features.values)
     if count < 3:
-        raise DataError(f"{count} images are too few for a picture of their transfer values")
+        raise DataError(f"{count} images are too few for a picture of their features")
     rows = drawn(count, POINTS if method == "tsne" else count, seed)
     values = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
     return plane(values, method, seed), rows
@@ -72,7 +72,7 @@ def write_plots(features: Features, prefix: str) -> list[str]:
     """PREFIX.pca.png, PREFIX.tsne.png, and PREFIX.values.png for one image of each of six classes."""
     must_draw()
     written = []
-    for method, title in (("pca", "PCA of the transfer values"), ("tsne", "t-SNE of the transfer values")):
+    for method, title in (("pca", "PCA of the features"), ("tsne", "t-SNE of the features")):
         points, rows = points_of(features, method)
         title += share_shown(rows, features)
         figure = draw_points(points, *one_colour(features.label_ids[rows], features.labels), title)
@@ -96,7 +96,7 @@ def draw_values(features: Features, most: int = 6) -> Figure:
         photo.imshow(decode(examples.read(int(features.position[row]))))
         photo.set_title(short(label_text(features.label_ids[row], features.labels)), fontsize=8)
         values.imshow(as_rectangle(features.values[row]), cmap="Reds", vmin=low, vmax=high, interpolation="nearest")
-        values.set_title(f"{np.size(features.values[row]):,} transfer values", fontsize=8)
+        values.set_title(f"{np.size(features.values[row]):,} features", fontsize=8)
         photo.set_axis_off()
         values.set_axis_off()
     return figure
@@ -129,7 +129,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
     lines = [f"{label_text(features.label_ids[row], features.labels)}\t{features.names[row]}" for row in rows]
     config = [
         "embeddings {",
-        f'  tensor_name: "transfer values{share_shown(rows, features)}"',
+        f'  tensor_name: "features{share_shown(rows, features)}"',
         f"  tensor_shape: {flat.shape[0]}",
         f"  tensor_shape: {flat.shape[1]}",
         '  tensor_path: "tensors.tsv"',

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
     return str(root / "report.html")
 
 
-def cards(plan: Mapping, result: Mapping, evaluation: Evaluation | None) -> str:
+def cards(plan: Mapping[str, Any], result: Mapping[str, Any], evaluation: Evaluation | None) -> str:
     """The figures that are looked for first."""
     found = []
     if evaluation is not None and evaluation.many:
@@ -84,7 +85,7 @@ def cards(plan: Mapping, result: Mapping, evaluation: Evaluation | None) -> str:
         found.append((f"{evaluation.summary['macro_f1']:.3f}", "macro F1"))
     best = result.get("best") or {}
     if MEAN_AVERAGE_PRECISION in best:
-        text = f"best mean average precision in validation, at step {best['step']:,}"
+        text = f"best validation mean average precision, at step {best['step']:,}"
         found.append((f"{best[MEAN_AVERAGE_PRECISION]:.3f}", text))
     elif "validation_accuracy" in best:
         found.append((f"{best['validation_accuracy']:.1%}", f"best validation accuracy, at step {best['step']:,}"))
@@ -114,9 +115,9 @@ def curves(rows: Sequence[Mapping[str, str]]) -> str:
     return f'<div class="columns">{drawn}</div>' if drawn else '<p class="soft">metrics.csv has no rows yet.</p>'
 
 
-def restored(plan: Mapping) -> str:
+def restored(plan: Mapping[str, Any]) -> str:
     """How many variables each rule of the plan gave their values, and the names of all that were not just restored."""
-    groups: dict[tuple, list[str]] = {}
+    groups: dict[tuple[str, str, bool], list[str]] = {}
     for row in plan["rows"]:
         groups.setdefault((row["action"], row["rule"], bool(row["trainable"])), []).append(row["reason"])
     lines = [
@@ -191,7 +192,7 @@ def errors(evaluation: Evaluation) -> str:
     )
 
 
-def error_table(worst: Sequence[Mapping]) -> str:
+def error_table(worst: Sequence[Mapping[str, Any]]) -> str:
     """The same where there are no photos: a run on vectors that came without them."""
     lines = [
         f"<tr><td>{escape(error['file'])}</td><td>{escape(error['true'])}</td><td>{escape(error['predicted'])}</td>"
@@ -239,7 +240,7 @@ def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
         f'<span><i style="background:{colour(i, len(labels))}"></i>{escape(labels[i])}</span>' for i in used
     )
     width = evaluation.features.shape[1]
-    text = f"What reaches the head for {len(rows):,} images, {width:,} values each, in a plane; coloured by true class."
+    text = f"Features of {len(rows):,} images, {width:,} values each, in two dimensions; coloured by true class."
     return (
         f'<p class="soft">{text}</p><div class="columns">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
         f'<div class="legend">{legend}</div>{note}'
@@ -257,7 +258,7 @@ def principal_plane(centred: np.ndarray) -> np.ndarray:
     return axes[:, :-3:-1] * np.sqrt(np.maximum(sizes[:-3:-1], 0))
 
 
-def audit(result: Mapping) -> str:
+def audit(result: Mapping[str, Any]) -> str:
     """What the comparison of the saved checkpoint with the source found."""
     found = result.get("freeze_audit")
     if not found:
@@ -270,7 +271,7 @@ def audit(result: Mapping) -> str:
     return f"<p>{text}</p>{listed if changed else ''}"
 
 
-def times(result: Mapping) -> str:
+def times(result: Mapping[str, Any]) -> str:
     """Seconds spent in each part, with bars."""
     seconds = result.get("seconds") or {}
     if not seconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from ..use.evaluation import Evaluation
 
@@ -57,7 +58,7 @@ def _cell(tone: str, count: int, of: int) -> str:
     return f'<td class="n"{colour}>{count:,}</td>'
 
 
-def caption(error: Mapping) -> str:
+def caption(error: Mapping[str, Any]) -> str:
     """What was wrong about an image, as HTML."""
     word = "missed" if error["present"] else "predicted"
     labels = escape(error["true"]) or "none"
@@ -65,7 +66,7 @@ def caption(error: Mapping) -> str:
     return f"{said}<br>labels: {labels}<br>{escape(error['file'])}"
 
 
-def error_table(worst: Sequence[Mapping]) -> str:
+def error_table(worst: Sequence[Mapping[str, Any]]) -> str:
     """The mistakes where there are no photos: a run on vectors that came without them."""
     lines = [
         f"<tr><td>{escape(error['file'])}</td><td>{escape(error['label'])}</td>"

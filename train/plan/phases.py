@@ -86,5 +86,5 @@ def scopes_after(net: Net, variables: Sequence[Variable], end_point: str, *, aux
     behind = {each.name for each in variables[last + 1 :]} | set(auxiliary)
     chosen = [name for name in trains if name in behind]
     if not chosen:
-        raise RecipeError(f"--freeze-until {end_point}: nothing behind it can be trained")
+        raise RecipeError(f"--freeze-until {end_point}: nothing after it can be trained")
     return covering(chosen, trains)

@@ -74,7 +74,7 @@ def for_net(options: Options, net: Net) -> Options:
     if net.graph is None:
         return options
     if options.precision not in (AUTO, FLOAT32):
-        raise RecipeError(f"--precision {options.precision}: a net of a graph computes in the types that it has there")
+        raise RecipeError(f"--precision {options.precision}: a net from a graph keeps the graph's own types")
     if options.bn:
         raise RecipeError("--bn: the batch norms of a net of a graph stay as they are; they cannot be trained")
     if has_head(net) or options.head_scope:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from ...adaptation import class_map_of_labels, class_map_text
 from ...errors import RecipeError, TrainingError
@@ -46,7 +47,7 @@ def open_run(
     steps = directory.steps()
     if not steps:
         if whole := [name for name in written.checkpoints if (directory.path / f"{name}.index").exists()]:
-            fact = f"holds {whole[0]} of a run, and no checkpoint to go on from"
+            fact = f"holds {whole[0]} of a run, and no checkpoint to resume from"
             raise TrainingError(fact, path=directory.path, advice=f"{_FRESH}, or name another folder.")
         return directory, None
     record, recorded, before = _recorded(directory, type(options))
@@ -63,7 +64,7 @@ def open_run(
     if changed and not options.resume:
         holds = f"holds run {record['run']} of plan {record['digest']}"
         yours = f"yours is run {run_digest(plans[0], options)} of plan {plans[0].digest}"
-        advice = f"--resume goes on with the new options, {_FRESH}, or name another folder."
+        advice = f"--resume continues with the new options, {_FRESH}, or name another folder."
         raise TrainingError(f"{holds}, {yours}: {'; '.join(changed)}", path=directory.path, advice=advice)
     return directory, steps[-1]
 
@@ -77,13 +78,13 @@ _FRESH = "--fresh deletes that run"
 def _check_strangers(written: Written) -> None:
     strangers = written.strangers()
     if "plan.json" in strangers:
-        fact = f"holds a run, but not the list {LIST} of what that run wrote, so that nothing in it may be written over"
+        fact = f"holds a run, but not the list {LIST} of what that run wrote, so nothing in it may be overwritten"
         raise TrainingError(fact, path=written.folder, advice="Name another folder.")
     if strangers:
         which = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
         kind = "checkpoints" if any(map(checkpoint_of, strangers)) else "files"
         wrote = "this run" if written.run else "ckpt-finetune"
-        fact = f"holds {kind} that {wrote} did not write, under the names of its own: {which}"
+        fact = f"holds {kind} that {wrote} did not write, under names that runs use: {which}"
         raise TrainingError(fact, path=written.folder, advice="Name another folder, or move them elsewhere.")
 
 
@@ -96,11 +97,11 @@ def _check_source(written: Written, options: Options, source: Checkpoint) -> Non
         here = [Path(file).resolve() for file in files if lies_in(file, written.folder)]
         if here and options.fresh:
             what = "the source" if path == source.path else f"{path}, from which the source was made,"
-            fact = f"{what} lies in this folder, and --fresh deletes the run that is there"
+            fact = f"{what} is in this folder, and --fresh would delete the run there"
             raise TrainingError(fact, path=written.folder, advice=advice)
         if not options.fresh:
             if any(checkpoint_of(file.name) for file in here):
-                fact = "the source is a checkpoint of the run in this folder, which would write over it"
+                fact = "the source is a checkpoint of the run in this folder, which would overwrite it"
                 raise TrainingError(fact, path=written.folder, advice=advice)
             return
 
@@ -108,14 +109,14 @@ def _check_source(written: Written, options: Options, source: Checkpoint) -> Non
 # --- what another run is ---------------------------------------------------------------------------------------------
 
 
-def _recorded(directory: RunDirectory, kind: type) -> tuple[dict, Plan, dict[str, object]]:
+def _recorded(directory: RunDirectory, kind: type[Options]) -> tuple[dict[str, Any], Plan, dict[str, Any]]:
     """What plan.json says, the plan in it, and the options of config.yaml."""
     path = directory.path / "plan.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return {"labels": [], **record}, Plan.from_json(record), read_config(directory.path / "config.yaml", kind)
     except (ValueError, KeyError, TypeError, OSError) as error:
-        advice = "--fresh deletes that run and starts again."
+        advice = "--fresh deletes that run and starts over."
         raise TrainingError(f"is not the record of a run ({error})", path=path, advice=advice) from None
 
 
@@ -160,9 +161,9 @@ def _other_labels(
     typed = kept or f"--exclude {','.join(exclude)}"
     fact = "the data has other labels than the run in this folder"
     advice = [
-        "  => The run goes on when the data has the run's labels again.",
-        f"  => {_FRESH} and begins again with the labels of the data.",
-        f"  => A run of its own {explained}: --train-dir NEW --checkpoint {quote(str(directory.path / own))} {typed}",
+        "  => The run continues once the data has the run's labels again.",
+        f"  => {_FRESH} and starts over with the labels of the data.",
+        f"  => A new run {explained}: --train-dir NEW --checkpoint {quote(str(directory.path / own))} {typed}",
         *(["     without --exclude of the head"] if kept else []),
     ]
     return TrainingError("\n".join([fact, *lines, *more, *advice]), path=directory.path)
@@ -178,6 +179,6 @@ def _keeping(before: Sequence[str], now: Sequence[str], directory: RunDirectory)
     try:
         class_map_of_labels(now, before)
     except RecipeError:
-        return "", "with a head of its own"
+        return "", "with a new head"
     names = quote(str(directory.path / "labels.txt"))
     return f"--labels-of-source {names}", "that knows the classes that have the same name"

@@ -1,13 +1,14 @@
 """--dry-run of ckpt-finetune: what a run would take, from a few batches of each kind. Nothing is written.
 
 costs = dry_run(Options(checkpoint="inception_v3.ckpt", data="photos", trainable=("Logits",)))
-costs.seconds, costs.disk    (27.4, {"transfer values": 11468800, "checkpoints": 402653184})
+costs.seconds, costs.disk    (27.4, {"features": 11468800, "checkpoints": 402653184})
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -36,7 +37,7 @@ def dry_run(options: Options, on_event: OnEvent = ignore, data: DataSet | None =
         paces, variables = measured.paces(), graph.model.variables
     row_bytes = transfer.cache.row_bytes if isinstance(transfer, Transfer) else 0
     whole, best = bytes_of_checkpoints(job, variables)
-    disk = {"transfer values": measured.missing * row_bytes, "checkpoints": job.options.keep * whole + best}
+    disk = {"features": measured.missing * row_bytes, "checkpoints": job.options.keep * whole + best}
     return Costs(paces, disk, gpu_memory=gpu_memory(options.device))
 
 
@@ -57,7 +58,7 @@ class Measured:
         evaluations = -(-job.total // (options.eval_steps or job.per_epoch)) + 1  # and one for the report
         found = {}
         if self.missing:
-            found["transfer values"] = Pace(self.missing, pace(self.computed()))
+            found["features"] = Pace(self.missing, pace(self.computed()))
         images = int(len(job.data.train) * job.total / job.per_epoch)
         if images:
             found["training"] = Pace(images, pace(self.steps()))
@@ -96,7 +97,7 @@ class Measured:
         except tf.errors.OutOfRangeError:
             return
 
-    def batches(self, *, training: bool) -> tuple[Iterable[tuple], tuple]:
+    def batches(self, *, training: bool) -> tuple[Iterable[tuple[Any, ...]], tuple[tf.Tensor, ...]]:
         """Batches as the run will have them, and the tensors that they are fed to: from photos, from the cache, or, as
         long as it is empty, the values that were computed here again and again."""
         if isinstance(self.transfer, str):

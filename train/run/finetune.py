@@ -242,7 +242,7 @@ def batches_of_values(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[
     """Training and validation batches of transfer values, computed as far as they are not there."""
     began = time.monotonic()
     found = from_cache(transfer, run.job, run.model, run.session, run.unreadable, stop, run.on_event, step=run.step)
-    run.spent("transfer values", began)
+    run.spent("features", began)
     return found
 
 
@@ -331,12 +331,12 @@ def train(run: Run, training: Batches, validation: Batches, stop: StopRequest) -
 
 
 def not_finite(run: Run, loss: float, norms: np.ndarray) -> str:
-    """What to say of a step whose loss or gradient is no number: where it began, and what is safe on disk."""
+    """What to say of a step whose loss or gradient is not finite: where it began, and what is safe on disk."""
     names = [variable.op.name for variable in run.model.step.trained]
     blown = [name for name, norm in zip(names, norms, strict=True) if not math.isfinite(norm)]
     found = f"step {run.step + 1:,}: the loss is {loss:g}"
     if blown:
-        found += f", and the gradient of {blown[-1]} is no number" + (f" (of {len(blown)})" if len(blown) > 1 else "")
+        found += f", and the gradient of {blown[-1]} is not finite" + (f" (of {len(blown)})" if len(blown) > 1 else "")
     if run.gradient_norms is not None:
         largest = int(np.argmax(run.gradient_norms))
         found += f"; in the step before, {names[largest]} had the largest gradient ({run.gradient_norms[largest]:.3g})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...errors import CheckpointError
 from ...formats import Checkpoint, open_checkpoint
@@ -56,7 +57,7 @@ def _made_from(path: str) -> list[str]:
     return [path for path in paths if isinstance(path, str) and Path(path).is_absolute()]
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -53,11 +53,11 @@ def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataS
     file, and a CSV file beside it.
 
     Raises what a run would raise, OutputError where the files cannot be written, TrainingError where the loss never
-    falls or is no number from the start.
+    falls or is not finite from the start.
     """
     picture = Path(options.find_learning_rate)
     if not picture.parent.is_dir():
-        raise OutputError("is in no folder that exists", path=picture)
+        raise OutputError("is in a folder that does not exist", path=picture)
     check_picture(picture, options.data)
     table = picture.with_suffix(".csv")
     if table.exists() and not table.read_text(encoding="utf-8", errors="replace").startswith(COLUMNS):
@@ -112,7 +112,9 @@ def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
         steepest = int(np.argmin(slopes))
         if slopes[steepest] < 0:
             return float(rates[steepest])
-    raise TrainingError("the loss falls at no learning rate", advice="Look at the data, or at what is trainable.")
+    raise TrainingError(
+        "the loss does not fall at any learning rate", advice="Look at the data, or at what is trainable."
+    )
 
 
 def _losses(job: Job, on_event: OnEvent) -> Iterator[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -40,7 +40,7 @@ class Run:
     planned: Tensors  # every variable of the net as the plan has it
     frozen: Tensors  # the same values, from wherever they are copied fastest
     step: int = 0
-    best: dict | None = None
+    best: dict[str, Any] | None = None
     better: Tensors | None = None  # the best variables while they are not on disk yet
     gradient_norms: np.ndarray | None = None  # of the last good step, by trained variable
     unreadable: Unreadable = field(default_factory=Unreadable)
@@ -160,7 +160,7 @@ def save(run: Run) -> None:
     tensors = snapshot(run)
     broken = [name for name in sorted(movable) if not np.isfinite(tensors[name].load()).all()]
     if broken:  # not saved: what is on disk stays the last good one
-        fact = f"step {run.step:,} made values of {', '.join(broken[:3])} that are no numbers; {last_good(run)}"
+        fact = f"step {run.step:,} made values of {', '.join(broken[:3])} that are not finite; {last_good(run)}"
         raise TrainingError(fact, advice="Try a lower --learning-rate or --clip-norm 1.")
     meta = meta_graph(job) if job.net.graph else b""
     prefix = run.directory.save(run.step, tensors, provenance, meta)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ...errors import OutputError
 from ...formats import open_checkpoint, save_checkpoint
@@ -64,14 +65,14 @@ class RunDirectory:
         """Path of the checkpoint that was best on the validation images."""
         return str(self.path / "best.ckpt")
 
-    def best_record(self) -> dict | None:
+    def best_record(self) -> dict[str, Any] | None:
         """Step and validation figures of the best checkpoint, None when there is none."""
         try:
             return json.loads(Path(self.best + ".provenance.json").read_text(encoding="utf-8")).get("best")
         except FileNotFoundError:
             return None
 
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
         """What plan.json says; nothing where there is none."""
         try:
             return json.loads((self.path / "plan.json").read_text(encoding="utf-8"))

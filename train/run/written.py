@@ -77,7 +77,7 @@ class Written:
         """
         if existing_files(str(self.folder / name)) and not self.owns(name):
             fact = "exists, and this run did not write it"
-            raise OutputError(fact, path=self.folder / name, advice="Move it elsewhere; the same command goes on.")
+            raise OutputError(fact, path=self.folder / name, advice="Move it away, then run the same command again.")
 
         def announce(made: str) -> None:
             digests = dict.fromkeys([*self.checkpoints.get(name, ()), digest_of_index(f"{made}.index")])

@@ -35,7 +35,7 @@ def names_for(classifier: Classifier, file: Names) -> tuple[tuple[str, ...], tup
     notes = []
     if len(names) == count + 1 and names[0] == BACKGROUND:
         names = names[1:]
-        notes.append(f"{file.by} names a background class, which the net does not have: it is passed over")
+        notes.append(f"{file.by} names a background class, which the net does not have: it is ignored")
     elif len(names) == count - 1 and (ids[0] == 1 or count == classifier.net.classes == WITH_BACKGROUND):
         names = [BACKGROUND, *names]
         notes.append(f"{file.by} names {count - 1:,} classes: the net's class 0 is taken for slim's background class")
@@ -64,21 +64,21 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
         missing = [label for label, place in zip(labels, places, strict=True) if place is None]
         if not missing:
             moved = found != list(range(len(labels)))
-            return found, "classes are compared by name: their order here is another" if moved else ""
+            return found, "classes are matched by name: their order differs here" if moved else ""
         if len(missing) < len(labels):
             fact = f"the net has no class {', '.join(missing[:5])}{nearest(missing[0], classifier.labels)}"
             raise DataError(fact, advice="Its classes are in labels.txt.")
     numbers = [int(label) for label in labels if is_number(label) and int(label) < count]
     if len(numbers) == len(labels) == len(set(numbers)):
         pairs = _pairs(classifier, labels, numbers) if classifier.named else ""
-        note = f"the labels are numbers, and taken for the net's classes of these numbers{pairs}"
+        note = f"the labels are numbers, and taken as the net's class numbers{pairs}"
         if not classifier.named and classifier.net.class_offset and count == classifier.net.classes:
             note += "; slim's ImageNet records count from 1, and its net from 0: for these give --labels"
         return numbers, note
     unknown = "none of the labels is known by name" if classifier.named else "the net's classes have no names"
     if len(labels) == count:
         order = list(range(count))
-        return order, f"{unknown}: classes are compared by their order{_pairs(classifier, labels, order)}"
+        return order, f"{unknown}: classes are matched by their order{_pairs(classifier, labels, order)}"
     if len(labels) == count - 1 and not classifier.named:
         return list(
             range(1, count)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 def threshold_option() -> Any:
     """The option of every command that tells labels."""
-    help = "probability from which on a label is predicted where images have several, of all or of one; 0.5 by default"
+    help = "multi-label nets: lowest probability at which a label is predicted; 0.5 by default"
     return option((), help, group="run", metavar="NUMBER|LABEL=NUMBER")
 
 
@@ -53,9 +53,9 @@ def threshold_option() -> Any:
 class SourceOptions(NetOptions):
     """Which net a command runs, and on what pixels: that of a run of `ckpt-finetune`, or any slim checkpoint."""
 
-    train_dir: str = option("", "take the net of this run", group="source", metavar="DIR")
+    train_dir: str = option("", "use the net of this run", group="source", metavar="DIR")
     use: str = option("best", "which checkpoint of the run: best, last or a step", group="source", metavar="WHICH")
-    moving_averages: bool = option(False, "use the averages of --ema in place of the weights", group="source")
+    moving_averages: bool = option(False, "use the moving averages of --ema instead of the weights", group="source")
     checkpoint: str = option("", "take this checkpoint", group="source", metavar="SRC")
     image_size: int | None = option(None, "height and width in pixels", group="source", least=1)
     preprocessing: str | None = option(
@@ -198,7 +198,7 @@ def open_classifier(
     checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
     if run is None and use != "best":
         advice = f"Give one by its name with --checkpoint, such as {checkpoint.path}."
-        raise RecipeError(f"--use {use}: this is no train directory of ckpt-finetune", path=source, advice=advice)
+        raise RecipeError(f"--use {use}: this is not a run of ckpt-finetune", path=source, advice=advice)
     if moving_averages:
         checkpoint = averaged(checkpoint)
     reference = net if isinstance(net, Reference) else Reference(net, image_size=image_size)
@@ -207,7 +207,7 @@ def open_classifier(
         other = reference.net not in (None, found.net.name) or reference.graph or reference.chosen
         if other or (reference.net and run == Path(source)):
             named = reference.net or reference.graph
-            raise RecipeError(f"--net {named} is pointless: the run says that it is {found.net.name}", path=source)
+            raise RecipeError(f"--net {named} has no effect: the run says that it is {found.net.name}", path=source)
     else:
         found = _from_checkpoint(checkpoint, reference, head, preprocessing, image_size)
     if labels is not None:
@@ -215,7 +215,7 @@ def open_classifier(
         found = replace(found, labels=names, named=True, notes=(*found.notes, *notes))
     how = found.preprocessing
     if how is None and (image_size or preprocessing):
-        fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
+        fact = f"--image-size and --preprocessing have no effect: this is {found.net.title}"
         raise RecipeError(fact, path=source)
     if how is not None:
         check_style(found.net, preprocessing)
@@ -387,8 +387,8 @@ def choose_precision(
         return Choice(FLOAT32, "the data are vectors")
     if classifier.net.graph is not None and precision != FLOAT32:
         if precision != AUTO:
-            raise RecipeError(f"--precision {precision}: a net of a graph computes in the types that it has there")
-        return Choice(FLOAT32, "a net of a graph computes in the types that it has there")
+            raise RecipeError(f"--precision {precision}: a net from a graph keeps the graph's own types")
+        return Choice(FLOAT32, "a net from a graph keeps the graph's own types")
     choice = candidate(precision, device, len(examples))
     if not choice.open:
         return choice

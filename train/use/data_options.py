@@ -21,16 +21,21 @@ class DataOptions(SourceOptions):
 
     data: str = option("", "the data set; that of the run by default", group="data", metavar="DIR")
     labels_csv: str | None = option(
-        None, "CSV of the images in --data and their labels; one in the folder is found", group="data", metavar="FILE"
+        None,
+        "CSV with files and labels of the images in --data; one in that folder is found by itself",
+        group="data",
+        metavar="FILE",
     )
     label_column: tuple[str, ...] = option(
         (),
-        "which labels, where there are several: a column of the CSV; fine or coarse of CIFAR-100",
+        "which labels to use if there are several: a column of the CSV, or fine or coarse for CIFAR-100",
         group="data",
         metavar="NAME",
     )
-    validation_fraction: float = option(0.2, "share set aside where there is no such split", group="data", above=0.0)
-    seed: int = option(0, "of that choice; a run's own is taken for its own data", group="data", least=0)
+    validation_fraction: float = option(0.2, "fraction to hold out if there is no such split", group="data", above=0.0)
+    seed: int = option(
+        0, "random seed of that choice; for a run's own data, the run's seed is used", group="data", least=0
+    )
 
     def problems(self) -> list[str]:
         problems = super().problems()

@@ -35,22 +35,24 @@ GAP = 0.2  # accuracy that batch statistics win over stored ones before the stor
 class EvaluateOptions(DataOptions):
     """What `ckpt-evaluate` was asked to do. `None` means: as the run did, or as the net's authors did."""
 
-    labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
+    labels: str | None = option(None, "file with the net's class names, in order", group="source", metavar="FILE")
 
-    split: str = option("validation", "which of its images", group="data", choices=SPLITS)
-    batch_size: int = option(32, "images a step", group="run", least=1)
+    split: str = option("validation", "which split of the data set", group="data", choices=SPLITS)
+    batch_size: int = option(32, "images per batch", group="run", least=1)
     threshold: tuple[str, ...] = threshold_option()
-    top: int = option(5, "also count a class among this many first ones as right", group="run", least=1)
-    worst: int = option(9, "errors that are listed, the most confident first", group="run", least=0)
-    batch_norm_gap: bool = option(False, "compare with batch norm on batch statistics, on four batches", group="run")
-    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    top: int = option(5, "also report top-N accuracy", group="run", least=1)
+    worst: int = option(9, "how many errors to list, most confident first", group="run", least=0)
+    batch_norm_gap: bool = option(
+        False, "compare accuracy with moving and with batch statistics, on four batches", group="run"
+    )
+    device: str = option("auto", "auto uses a GPU if there is one", group="run", choices=("auto", "gpu", "cpu"))
     precision: str = option(
-        "float32", "of the net; auto takes what is native here if the values are nearly the same", group="run",
+        "float32", "precision of the net; auto: the hardware's own if the values are nearly the same", group="run",
         choices=PRECISIONS,
     )  # fmt: skip
-    report: bool = option(False, "write the run's report.html afresh, with these figures", group="run")
-    output: str = option("", "write evaluation.json, predictions.csv and pictures here", group="run", metavar="DIR")
-    all_probabilities: bool = option(False, "a column for each class in predictions.csv", group="run")
+    report: bool = option(False, "update the run's report.html with these results", group="run")
+    output: str = option("", "folder for evaluation.json, predictions.csv and pictures", group="run", metavar="DIR")
+    all_probabilities: bool = option(False, "one column per class in predictions.csv", group="run")
 
     def problems(self) -> list[str]:
         problems = super().problems()
@@ -69,7 +71,7 @@ def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: Data
     # --- net and images ---
     classifier = options.open(labels=options.labels, threshold=options.threshold)
     if options.batch_norm_gap and not classifier.plan.batch_norm:
-        raise RecipeError(f"--batch-norm-gap is pointless: {classifier.net.title} has no batch norm")
+        raise RecipeError(f"--batch-norm-gap has no effect: {classifier.net.title} has no batch norm")
     data = data_of(classifier, options, data)
     examples = data.split(options.split)
     classes, note = class_of_label(classifier, data.labels)

@@ -1,4 +1,4 @@
-"""What was found of a net on labelled images: figures of each class and of all, and the surest errors.
+"""What was found of a net on labelled images: figures of each class and of all, and the most confident errors.
 
 Where an image has one label, its class is the likeliest one. Where it may have several (`--labels-per-image many`),
 each class is predicted by itself, from a threshold on: `true` and `predicted` are matrices, and average precision,
@@ -52,7 +52,7 @@ class Evaluation:
         return f"<evaluation of {self.summary['source']} on {self.summary['images']:,} examples: {figures}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: figures of all, of each class, the confusion matrix, the surest errors."""
+        """For notebooks: figures of all, of each class, the confusion matrix, the most confident errors."""
         figures = [(key.replace("_", " "), value) for key, value in self.summary.items() if isinstance(value, float)]
         said = f"{self.summary['images']:,} examples, {len(self.labels):,} classes, from {self.summary['source']}"
         columns = list(self.rows[0]) if self.rows else []
@@ -64,7 +64,7 @@ class Evaluation:
             ]
             parts.append(html.folded("confusion: predicted classes across", html.table(rows, ["true", *self.labels])))
         if worst := self.summary["worst"]:
-            parts.append(html.folded("surest errors", html.table(worst, list(worst[0]))))
+            parts.append(html.folded("most confident errors", html.table(worst, list(worst[0]))))
         return "".join(parts)
 
 

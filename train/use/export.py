@@ -42,22 +42,22 @@ ROUNDED = 0.02  # what a probability may differ by where the net computes in les
 class ExportOptions(SourceOptions):
     """What `ckpt-export` was asked to do."""
 
-    labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
+    labels: str | None = option(None, "file with the net's class names, in order", group="source", metavar="FILE")
 
-    output: str = option("", "folder that is made, with everything in it", group="output", metavar="DIR")
+    output: str = option("", "folder to create for the exported model", group="output", metavar="DIR")
     format: tuple[str, ...] = option(
         ("saved_model",), f"{', '.join(FORMATS)}, or several with commas (default: saved_model)", group="output",
         metavar="FORMAT",
     )  # fmt: skip
     top: int = option(
-        5, "labels given for an image, the likeliest first; all where a net predicts several", group="output", least=1
+        5, "labels per image, most likely first; all of them for multi-label nets", group="output", least=1
     )
     threshold: tuple[str, ...] = threshold_option()
     check: tuple[str, ...] = option(
-        (), "images to compare on; by default some of the run's own, or made-up ones", group="output", metavar="IMAGE"
+        (), "images to compare on; by default some of the run's own, or synthetic ones", group="output", metavar="IMAGE"
     )
-    precision: str = option("float32", "in which the exported net computes", group="output", choices=PRECISIONS[1:])
-    force: bool = option(False, "replace the folder when it exists", group="output")
+    precision: str = option("float32", "precision of the exported net", group="output", choices=PRECISIONS[1:])
+    force: bool = option(False, "replace the folder if it exists", group="output")
 
     def problems(self) -> list[str]:
         problems = super().problems()
@@ -223,7 +223,7 @@ def _describe(
         **({"labels_per_image": "many", "thresholds": list(classifier.thresholds or ())} if classifier.many else {}),
         "inputs": {
             "images": "string [batch]: JPEG or PNG files" + (f", {TURNED}" if classifier.upright else ""),
-            "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cut and resized",
+            "pixels": "float32 [batch, side, side, 3]: red, green, blue from 0 to 255, cropped and resized",
         },
         "formats": rows,
         "compared_images": images,
@@ -240,7 +240,7 @@ def _check_target(target: Path, force: bool) -> None:
         raise OutputError("exists", path=target, advice="Give --force to replace it.")
     advice = "Choose another name for --output."
     if not target.is_dir():
-        raise OutputError("is no folder, and --force replaces exports only", path=target, advice=advice)
+        raise OutputError("is not a folder, and --force replaces exports only", path=target, advice=advice)
     names = {path.name for path in target.iterdir()}
     try:
         formats = json.loads((target / "export.json").read_text(encoding="utf-8"))["formats"] if names else []

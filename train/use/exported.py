@@ -3,7 +3,7 @@
 All come from one graph, whose tensors have these names:
 
     images             string [batch]: JPEG or PNG files
-    pixels             float32 [batch, s, s, 3]: red, green, blue from 0 to 255, cut and resized; may be fed instead
+    pixels             float32 [batch, s, s, 3]: red, green, blue from 0 to 255, cropped and resized; may be fed instead
     labels             string [batch, top]: the likeliest classes first
     probabilities      float32 [batch, top]: theirs
     all_probabilities  float32 [batch, classes]: in the order of the classes
@@ -18,7 +18,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow
@@ -173,7 +173,7 @@ def run_tflite(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.nd
     return np.stack(found)
 
 
-def _interpreter() -> Callable:
+def _interpreter() -> Callable[..., Any]:
     """TFLite's interpreter: from the package that it is moving to, or from TensorFlow, which warns of that."""
     try:
         from ai_edge_litert.interpreter import Interpreter

@@ -37,7 +37,7 @@ def check_outputs(prefix: str, *inputs: str) -> None:
     read = {Path(path).resolve() for path in inputs if path}
     for path in (Path(f"{prefix}{ending}") for ending in ENDINGS):
         if path.resolve() in read:
-            raise OutputError("would be written over, and is read", path=path, advice="Choose another --output.")
+            raise OutputError("is an input, and would be overwritten", path=path, advice="Choose another --output.")
     path = Path(f"{prefix}.npz")
     if path.is_file() and not _is_ours(path):
         fact = "exists, and ckpt-features did not write it"
@@ -153,7 +153,7 @@ def merge_features(prefix: str, shards: int) -> Features:
     Raises DataError naming the parts that are missing or that come from another net, layer or data set.
     """
     if shards < 1:
-        raise RecipeError(f"--merge {shards}: one part at least")
+        raise RecipeError(f"--merge {shards}: at least one part")
     prefixes = [shard_prefix(prefix, shard, shards) for shard in range(shards)]
     missing = [part for part in prefixes if not Path(f"{part}.npz").is_file()]
     if missing:

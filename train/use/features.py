@@ -46,25 +46,23 @@ class FeatureOptions(DataOptions):
     """What `ckpt-features` was asked to do."""
 
     end_point: str | None = option(
-        None, "layer whose output is kept; what reaches the last layer by default", group="source", metavar="NAME"
+        None, "layer to take the features from; the input of the last layer by default", group="source", metavar="NAME"
     )
     trainable: tuple[str, ...] = option(
-        (), "keep what --trainable of ckpt-finetune would leave frozen, instead", group="source", metavar="PATTERN"
+        (), "take the output of what ckpt-finetune --trainable would leave frozen", group="source", metavar="PATTERN"
     )
-    pool: str = option(
-        "mean", "what is kept of a map of an end point: its mean, max, or all", group="source", choices=POOLS
-    )
+    pool: str = option("mean", "pooling of feature maps: mean, max, or none", group="source", choices=POOLS)
 
-    split: str = option("all", "which of its images", group="data", choices=SPLITS)
-    output: str = option("", "PREFIX of the files that are written", group="run", metavar="PREFIX")
-    type: str = option("float32", "float32 or float16", group="run", choices=("float32", "float16"))
-    shards: int = option(1, "number of machines that share the work", group="run", least=1)
-    shard: int = option(0, "which of them this is, from 0", group="run", least=0)
-    batch_size: int = option(32, "images a step", group="run", least=1)
-    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
-    dry_run: bool = option(False, "measure a few batches and say what the work will take", group="run")
+    split: str = option("all", "which split of the data set", group="data", choices=SPLITS)
+    output: str = option("", "prefix of the output files", group="run", metavar="PREFIX")
+    type: str = option("float32", "element type of the features", group="run", choices=("float32", "float16"))
+    shards: int = option(1, "how many machines share the work", group="run", least=1)
+    shard: int = option(0, "number of this machine, from 0", group="run", least=0)
+    batch_size: int = option(32, "images per batch", group="run", least=1)
+    device: str = option("auto", "auto uses a GPU if there is one", group="run", choices=("auto", "gpu", "cpu"))
+    dry_run: bool = option(False, "measure a few batches and estimate time, memory and disk", group="run")
     precision: str = option(
-        "auto", "of the net; auto takes what is native here if the values are nearly the same", group="run",
+        "auto", "precision of the net; auto: the hardware's own if the values are nearly the same", group="run",
         choices=PRECISIONS,
     )  # fmt: skip
 
@@ -73,7 +71,7 @@ class FeatureOptions(DataOptions):
         if not self.output and not self.dry_run:
             problems.append("--output must be given")
         if self.end_point and self.trainable:
-            problems.append("--end-point and --trainable exclude each other")
+            problems.append("--end-point and --trainable cannot be combined")
         if self.shard >= self.shards > 0:
             problems.append(f"--shard {self.shard}: {self.shards} shards are numbered from 0 to {self.shards - 1}")
         return problems
@@ -176,14 +174,14 @@ def dry_run(options: FeatureOptions, on_event: OnEvent = ignore) -> Costs:
     how["on_event"] = on_event
 
     def batches() -> Iterator[int]:
-        for part in run_on(work.classifier, few, make, title="transfer values", **how):
+        for part in run_on(work.classifier, few, make, title="features", **how):
             shapes.append(part["values"].shape)
             yield len(part["index"])
 
     found = Pace(len(work.share), pace(batches()))
     row = np.prod(shapes[0][1:], dtype=np.int64) * np.dtype(options.type).itemsize
     files = {".npy and .npz": 2 * int(row) * len(work.share)}
-    return Costs({"transfer values": found}, files, gpu_memory=gpu_memory(options.device))
+    return Costs({"features": found}, files, gpu_memory=gpu_memory(options.device))
 
 
 def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
@@ -217,7 +215,7 @@ def computed(
     how |= {"precision": precision, "on_event": on_event}
 
     def blocks() -> Iterator[np.ndarray]:
-        for part in run_on(classifier, examples, make, title="transfer values", **how):
+        for part in run_on(classifier, examples, make, title="features", **how):
             kept.append(part["index"])
             yield part["values"]
 

@@ -39,21 +39,23 @@ SHOWN = 5  # labels of an image in a notebook's table
 class PredictOptions(SourceOptions):
     """What `ckpt-predict` was asked to do, besides the images."""
 
-    labels: str | None = option(None, "names of the net's classes in order", group="source", metavar="FILE")
+    labels: str | None = option(None, "file with the net's class names, in order", group="source", metavar="FILE")
 
     top: int | None = option(
         None,
-        "labels shown for an image: 3 by default, or all that are above their threshold, where images have several",
+        "labels per image: 3 by default; for multi-label nets all that reach their threshold",
         group="run",
         least=1,
     )
     threshold: tuple[str, ...] = threshold_option()
-    all_probabilities: bool = option(False, "those of every class as well, in --json and --output", group="run")
-    output: str = option("", "write the predictions as a CSV", group="run", metavar="FILE.csv")
-    batch_size: int = option(32, "images a step", group="run", least=1)
-    device: str = option("auto", "auto takes a GPU when there is one", group="run", choices=("auto", "gpu", "cpu"))
+    all_probabilities: bool = option(
+        False, "the probability of every class as well, in --json and --output", group="run"
+    )
+    output: str = option("", "write the predictions to a CSV file", group="run", metavar="FILE.csv")
+    batch_size: int = option(32, "images per batch", group="run", least=1)
+    device: str = option("auto", "auto uses a GPU if there is one", group="run", choices=("auto", "gpu", "cpu"))
     precision: str = option(
-        "auto", "of the net; auto takes what is native here for many images if the values are nearly the same",
+        "auto", "precision of the net; auto: for many images, the hardware's own if nearly the same",
         group="run", choices=PRECISIONS,
     )  # fmt: skip
 
@@ -86,7 +88,7 @@ class Predictions:
 
 def predict(
     options: PredictOptions,
-    images: Sequence[str | os.PathLike] | str | os.PathLike,
+    images: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     on_event: OnEvent = ignore,
 ) -> Predictions:
     """Runs the net on image files, folders of them, glob patterns, and the images of records, .npz files and published
@@ -177,7 +179,7 @@ def vectors_in(given: Sequence[str], classifier: Classifier) -> Examples:
     parts = []
     for text in given:
         if not holds_vectors(text):
-            fact = f"is no file of vectors, and the net takes vectors of {classifier.net.feature_channels:,} values"
+            fact = f"is not a file of vectors, and the net takes vectors of {classifier.net.feature_channels:,} values"
             advice = "ckpt-features makes them of images: give its .npz."
             raise DataError(fact, path=text, advice=advice)
         vectors = read_vectors(Path(text))
@@ -237,8 +239,8 @@ def check_output(path: str) -> None:
     """Raises OutputError where a CSV of predictions would take the place of another file, or has no folder."""
     target = Path(path)
     if not target.parent.is_dir():
-        raise OutputError("is in no folder that exists", path=path)
+        raise OutputError("is in a folder that does not exist", path=path)
     if target.is_file() and target.stat().st_size:
         with target.open("rb") as file:
             if not file.readline().startswith((b"file,label,probability", b"file,labels")):
-                raise OutputError("exists and is no CSV of predictions", path=path, advice="Choose another name.")
+                raise OutputError("exists and is not a CSV of predictions", path=path, advice="Choose another name.")

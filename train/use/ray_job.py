@@ -81,7 +81,7 @@ def write_on_ray(
 def parts_of(options: FeatureOptions) -> list[Part]:
     """One for each of --shards, or for each file of records at a URL. Raises RecipeError, and DataError without any."""
     if options.shard:
-        raise RecipeError("--shard and --ray exclude each other: Ray shares the parts out")
+        raise RecipeError("--shard and --ray cannot be combined: Ray shares the parts out")
     given = ("checkpoint", "train_dir")
     paths: dict[str, Any] = {name: absolute(getattr(options, name)) for name in given if getattr(options, name)}
     options = replace(options, **paths)
@@ -111,7 +111,7 @@ def record_parts(options: FeatureOptions) -> list[Part]:
     labels = next((f"{folder}/{name}" for name in LABEL_FILES if name in names), None)
     if labels is None:
         advice = "Its lines are the names of the classes."
-        raise DataError(f"no {LABEL_FILES[0]} lies beside the records", path=options.data, advice=advice)
+        raise DataError(f"there is no {LABEL_FILES[0]} next to the records", path=options.data, advice=advice)
     said = {name: said_by(name).split for name in files}
     if "train" in said.values():
         said = {name: split for name, split in said.items() if split}
@@ -200,7 +200,7 @@ def _value(ray: ModuleType, done: object) -> Features:
         raise
     except ray.exceptions.RayError as error:
         fact = f"a part was lost {LOST + 1} times ({type(error).__name__})"
-        advice = "Have the machines memory enough? The same command goes on from the parts that are done."
+        advice = "Do the machines have enough memory? Run the same command again to compute the missing parts."
         raise UnsupportedError(fact, advice=advice) from None
 
 
