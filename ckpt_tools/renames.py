@@ -1,4 +1,4 @@
-"""`--map OLD=NEW`: what a tensor of the source is called in the net."""
+"""`--rename OLD=NEW`: what a tensor of the source is called in the net."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Rename(NamedTuple):
 
 
 def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[Rename, ...]:
-    """The rules of `--map OLD=NEW`, or of a mapping OLD -> NEW.
+    """The rules of `--rename OLD=NEW`, or of a mapping OLD -> NEW.
 
     Raises RecipeError for a text without `=` and for a malformed regular expression.
 
@@ -52,7 +52,9 @@ def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[Rename, ...
         try:
             re.sub(old[3:], new, "")
         except (re.error, IndexError) as error:
-            raise RecipeError(f"--map {old}={new} is not a regular expression and its replacement: {error}") from None
+            raise RecipeError(
+                f"--rename {old}={new} is not a regular expression and its replacement: {error}"
+            ) from None
     return tuple(Rename(old, new) for old, new in pairs)
 
 

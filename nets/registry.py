@@ -203,7 +203,7 @@ def find_net(name: str | None, specs: Mapping[str, Spec], path: str) -> Net:
 def _advice(found: Recognised) -> str:
     """What to do with a source that is none of the nets here, or has the names of another library."""
     if "2015" in found.phrase:
-        return "Give --net inception_v3; ckpt-plan SRC --net inception_v3 --suggest proposes the names to --map."
+        return "Give --net inception_v3; ckpt-plan SRC --net inception_v3 --suggest proposes the names to --rename."
     if "names, looks like" in found.phrase:
         return (
             "A whole net of Keras, torchvision or timm is taken as it is; this one lacks layers, or has others: "

@@ -1,4 +1,4 @@
-"""--map OLD=NEW: scopes, whole names, regular expressions, and what is malformed."""
+"""--rename OLD=NEW: scopes, whole names, regular expressions, and what is malformed."""
 
 import pytest
 
@@ -52,5 +52,5 @@ def test_a_mapping_may_hold_an_equals_sign():
 
 @pytest.mark.parametrize("text", ["model", "=", "re:(=x", r"re:a=\1", "re:a"])
 def test_malformed(text):
-    with pytest.raises(RecipeError, match="--map|is not OLD=NEW"):
+    with pytest.raises(RecipeError, match="--rename|is not OLD=NEW"):
         parse_renames([text])

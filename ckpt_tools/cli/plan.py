@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --trainable Logits
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --all --json
-  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --map model/InceptionV3=InceptionV3 --exclude Logits
+  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --rename model/InceptionV3=InceptionV3 --exclude Logits
   ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml
   ckpt-plan model.ckpt --net nets.py:build --image-size 32 --num-classes 5 --exclude logits --trainable logits"""
 
 
 # How what --output writes begins.
-WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"map:\n", b"fold:", b"{}\n")
+WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"rename:\n", b"map:\n", b"fold:", b"{}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="classes of the net; those of the data or the checkpoint by default",
     )
-    add("--suggest", action="store_true", help="propose --exclude, --trainable, --map and --fold")
+    add("--suggest", action="store_true", help="propose --exclude, --trainable, --rename and --fold")
     add("--output", metavar="FILE", help="write the plan as JSON, or with --suggest the proposal as YAML")
     add("--all", action="store_true", help="one line for each variable")
     add_arguments(made, Options, DECIDING)
@@ -135,7 +135,7 @@ class Requested(NamedTuple):
 
 def requested(options: Options, source: Checkpoint, num_classes: int | None) -> Requested:
     """Which net the options mean, for how many classes. Raises what is wrong with either."""
-    source, origin = as_known(source, options.reference, renamed=bool(options.map))
+    source, origin = as_known(source, options.reference, renamed=bool(options.rename))
     specs = source.tensors.specs()
     if options.net and options.reference.is_function:
         load_tensorflow(options.net)
@@ -198,7 +198,9 @@ def proposal_of(
     options: Options, specs: Mapping[str, Spec], variables: Sequence[Variable], rules: Mapping[str, object]
 ) -> Suggestion:
     """What --suggest proposes beside the options that it does not propose."""
-    given = [flag(key) for key in ("exclude", "trainable", "map", "freeze_until", "unfreeze") if getattr(options, key)]
+    given = [
+        flag(key) for key in ("exclude", "trainable", "rename", "freeze_until", "unfreeze") if getattr(options, key)
+    ]
     if given:
         raise RecipeError(f"--suggest proposes {' and '.join(given)} itself", advice="Leave out one or the other.")
     return suggest(specs, variables, **rules)

@@ -65,8 +65,8 @@ def _explain_kind(
             "other element type",
             "--cast converts the values; what --exclude selects is initialised afresh.",
         ),
-        "two sources": ("two sources for one variable", "Make --map more exact, so that one of them is left."),
-        "renamed": ("renamed away", "Take that --map away, or make it more exact: the net has these names."),
+        "two sources": ("two sources for one variable", "Make --rename more exact, so that one of them is left."),
+        "renamed": ("renamed away", "Take that --rename away, or make it more exact: the net has these names."),
         "class map": (
             "the class map does not fit",
             "Give --class-map one old class, or _, for each new class, or --labels-of-source the labels of the "

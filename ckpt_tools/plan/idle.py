@@ -54,11 +54,11 @@ def idle_renames(
     for rule in rules:
         made = [new for new, by in changed.values() if by == rule]
         if not made and not any(rule(name) == name for name in source):
-            advice = _sentence(f"--map {rule}:", rule.old, list(source), "tensors of the source")
+            advice = _sentence(f"--rename {rule}:", rule.old, list(source), "tensors of the source")
             conflicts.append(Conflict(CAUSE, (rule.old,), advice))
         elif made and not any(name in net for name in made):
             hint = did_you_mean(rule.new if not rule.old.startswith("re:") else made[0], list(net)) or "."
-            advice = f"--map {rule} makes {made[0]}, which is no variable of the net{hint}"
+            advice = f"--rename {rule} makes {made[0]}, which is no variable of the net{hint}"
             conflicts.append(Conflict(CAUSE, (rule.old,), advice))
     return conflicts
 

@@ -71,7 +71,7 @@ def make_plan(
     """What restoring `source` into a net with these `variables` does.
 
     exclude: patterns of what is not restored but initialised afresh. trainable: patterns of what the optimizer may
-    change; none means every trainable variable. renames: rules OLD=NEW, or a mapping OLD -> NEW, as `--map` takes
+    change; none means every trainable variable. renames: rules OLD=NEW, or a mapping OLD -> NEW, as `--rename` takes
     them. class_map: new class i takes the old class class_map[i], or is initialised afresh where that is None.
     cast: other element types are converted. aux: the auxiliary head is trained as well. adapt_input: a convolution
     that has another number of input channels is adapted. fold: scales and biases of batch-normalised layers that the
@@ -179,8 +179,8 @@ def _decide(
             return _Decision(row("init", AUXILIARY, f"not in the checkpoint; {_WHY_AUXILIARY}"))
         if variable.name in rules.changed:
             name, rule = rules.changed[variable.name]
-            reason = f"--map {rule} makes {name} of it"
-            return _Decision(row("conflict", f"--map {rule}", reason), misfit=Misfit("renamed", variable.name))
+            reason = f"--rename {rule} makes {name} of it"
+            return _Decision(row("conflict", f"--rename {rule}", reason), misfit=Misfit("renamed", variable.name))
         return misfit("missing", "not in the checkpoint")
     mapped = rules.class_map is not None and variable.class_axis is not None and not idle_aux
     reshaped = None
@@ -196,7 +196,7 @@ def _decide(
     if spec.dtype != variable.spec.dtype:
         return _Decision(row("cast", "--cast", f"{spec.dtype} converted to {variable.spec.dtype}"))
     if renamed is not None:
-        return _Decision(row("rename", f"--map {renamed}", f"is {old} in the checkpoint"))
+        return _Decision(row("rename", f"--rename {renamed}", f"is {old} in the checkpoint"))
     return _Decision(row("restore", "same name", "same name, type and shape"))
 
 

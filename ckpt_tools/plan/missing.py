@@ -33,7 +33,7 @@ _2015 = re.compile(r"^(mixed_\d+x\d+x\d+[a-e]/|conv/conv2d_params|mixed_10/)")
 
 
 class Cause(NamedTuple):
-    """A conflict with its cure: `renames` OLD -> NEW for --map, `exclude` patterns."""
+    """A conflict with its cure: `renames` OLD -> NEW for --rename, `exclude` patterns."""
 
     conflict: Conflict
     renames: Mapping[str, str] = {}
@@ -112,7 +112,9 @@ def _averages(missing: Sequence[str], view: View) -> Cause | None:
     if not found:
         return None
     rule = {f"re:^(.*){AVERAGE}$": r"\1"}
-    advice = f"The checkpoint holds moving averages in the place of these weights: {_map(rule)} restores the averages."
+    advice = (
+        f"The checkpoint holds moving averages in the place of these weights: {_typed(rule)} restores the averages."
+    )
     return Cause(Conflict("moving averages instead of weights", tuple(found), advice), rule)
 
 
@@ -182,7 +184,7 @@ def _foreign(missing: Sequence[str], view: View) -> Cause | None:
     found = tuple(name for name in missing if name in reached)
     if found:
         used = {old: new for old, new in rules.items() if rename(view.unused, parse_renames({old: new}))}
-        return Cause(Conflict("Keras names", found, f"The layers are named alike: {_map(used)} renames them."), used)
+        return Cause(Conflict("Keras names", found, f"The layers are named alike: {_typed(used)} renames them."), used)
     advice = (
         f"{keras[0]} is a name that Keras gives by the order of layers: ckpt-convert SRC DST --layout slim brings a "
         "net of Keras Applications into slim's names, a recipe of ckpt-edit any other; then plan with the result."
@@ -201,7 +203,7 @@ def _scopes(missing: Sequence[str], view: View) -> Cause | None:
     whole = len(found) == len(missing) and not any(name in view.source for name in view.wanted)
     cause = "every name differs by one prefix" if whole else "a scope has another name"
     theirs, ours = (f"{scope}/" if scope else "no prefix" for scope in (old, new))
-    advice = f"Type {_map(rule)}: the checkpoint has {theirs} where the net has {ours}."
+    advice = f"Type {_typed(rule)}: the checkpoint has {theirs} where the net has {ours}."
     return Cause(Conflict(cause, tuple(found), advice), rule)
 
 
@@ -213,7 +215,7 @@ def _suffix(view: View) -> str:
 
 
 def _scope_rule(old: str, new: str, suffix: str) -> dict[str, str]:
-    """The --map rule from one scope to another, that takes a suffix off as well."""
+    """The --rename rule from one scope to another, that takes a suffix off as well."""
     if not suffix:
         return {old: new}
     return {f"re:^{re.escape(old)}{'/' * bool(old)}(.*){suffix}$": _join(new, r"\1")}
@@ -313,9 +315,9 @@ def _missing(missing: Sequence[str], view: View) -> Cause | None:
             "Check --net and the file."
         )
         return Cause(Conflict("no source", tuple(missing), advice))
-    advice = f"{words}Type {exclude_advice(missing, view.wanted)} to initialise them afresh, or --map OLD=NEW."
+    advice = f"{words}Type {exclude_advice(missing, view.wanted)} to initialise them afresh, or --rename OLD=NEW."
     return Cause(Conflict("no source", tuple(missing), advice), exclude=cover)
 
 
-def _map(rules: Mapping[str, str]) -> str:
-    return " ".join(f"--map {quote(f'{old}={new}')}" for old, new in rules.items())
+def _typed(rules: Mapping[str, str]) -> str:
+    return " ".join(f"--rename {quote(f'{old}={new}')}" for old, new in rules.items())

@@ -16,7 +16,7 @@ from .rows import RESTORING, Plan, Variable
 
 
 class Suggestion(NamedTuple):
-    """What to give `--exclude`, `--trainable`, `--map` and `--fold`, and the plan that it makes (conflicts left, if
+    """What to give `--exclude`, `--trainable`, `--rename` and `--fold`, and the plan that it makes (conflicts left, if
     any)."""
 
     exclude: tuple[str, ...]
@@ -27,7 +27,7 @@ class Suggestion(NamedTuple):
 
     def to_config(self) -> dict[str, list[str] | bool]:
         """Keys and values for a `--config` file of the training commands; what is empty is left out."""
-        lists = {"exclude": self.exclude, "trainable": self.trainable, "map": self.renames}
+        lists = {"exclude": self.exclude, "trainable": self.trainable, "rename": self.renames}
         return {key: list(values) for key, values in lists.items() if values} | ({"fold": True} if self.fold else {})
 
 
@@ -41,7 +41,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     ...        Variable("net/logits/weights", Spec("float32", (8, 5)), role="head", class_axis=1)]
     >>> old = {"m/net/conv/weights": Spec("float32", (3, 3, 3, 8)), "m/net/logits/weights": Spec("float32", (8, 10))}
     >>> suggest(old, net).to_config()
-    {'exclude': ['net/logits'], 'trainable': ['net/logits'], 'map': ['m/net=net']}
+    {'exclude': ['net/logits'], 'trainable': ['net/logits'], 'rename': ['m/net=net']}
     """
     net = {each.name: each for each in variables}
     first = make_plan(source, variables, **options)

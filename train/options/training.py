@@ -54,8 +54,8 @@ class Options(NetOptions):
     exclude: tuple[str, ...] = option(
         (), "scopes that are not restored but initialised afresh", group="source", metavar="PATTERN"
     )
-    map: tuple[str, ...] = option(
-        (), "scope or name of the source and what the net calls it", group="source", metavar="OLD=NEW", also="rename"
+    rename: tuple[str, ...] = option(
+        (), "scope or name of the source and what the net calls it", group="source", metavar="OLD=NEW", also="map"
     )
     cast: bool = option(False, "convert other element types instead of stopping", group="source")
     class_map: str | None = option(

@@ -160,7 +160,7 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     if is_remote(source.path):
         source = source._replace(tensors=kept(source.tensors))
-    source, origin = as_known(source, options.reference, renamed=on_vectors or bool(options.map))
+    source, origin = as_known(source, options.reference, renamed=on_vectors or bool(options.rename))
     specs = source.tensors.specs()
     known = (
         None if on_vectors else resolving.resolve(options.reference, specs, source.path if options.checkpoint else "")

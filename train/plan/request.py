@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NEW_HEAD = "Logits"  # scope of the head on features that have no last layer of their own
 # The options that decide a plan. `data`, and how its labels are read, says what the classes are.
 DECIDING = (
-    "net", "graph", "input", "features", "logits", "feed", "image_size", "exclude", "map", "cast", "class_map",
+    "net", "graph", "input", "features", "logits", "feed", "image_size", "exclude", "rename", "cast", "class_map",
     "labels_of_source", "adapt_input", "fold", "data", "labels", "labels_csv", "label_column", "labels_per_image",
     "trainable", "freeze_until", "unfreeze", "aux", "bn", "head_scope", "head", "optimizer",
 )  # fmt: skip
@@ -127,7 +127,7 @@ def plans_of(
     variables = variables_with_head(net, classes, make_head(options))
     rules = rules_of(options, net, classes, origin)
     phases = make_phases(options, net, variables)
-    how: dict[str, Any] = {"exclude": options.exclude, "renames": options.map, **rules}
+    how: dict[str, Any] = {"exclude": options.exclude, "renames": options.rename, **rules}
     if net.graph is None:
         return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
     stays = ("beta1_power", "beta2_power") if options.optimizer == "adam" else ()
