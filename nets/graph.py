@@ -19,7 +19,7 @@ from ckpt_tools.errors import DamagedError, UnsupportedError
 
 from .head import LAST_LAYER, Dropout, Head, head_variables, layer_scopes
 from .imported import import_head, import_net
-from .layers import Layers, inside
+from .layers import PatchedLayers, inside
 from .net import Net
 
 OWN_HEAD = Head()
@@ -77,7 +77,7 @@ def build_net(
     if net.graph is not None:
         return _build_imported(net, images, num_classes, features, dropout_seed, head)
     own_place = num_classes is not None and not head.scope
-    layers = Layers(
+    layers = PatchedLayers(
         head_layer=net.head_layer,
         has_head=own_place,
         trains_batch_norm=trains_batch_norm,
@@ -136,7 +136,7 @@ def _build_imported(
         reached, logits, end_points, variables = made.features, made.logits, made.end_points, dict(made.variables)
     else:
         reached = tf.squeeze(features, [1, 2])
-    layers = Layers(net.head_layer, False, lambda scope: False, None, dropout_seed, None)
+    layers = PatchedLayers(net.head_layer, False, lambda scope: False, None, dropout_seed, None)
     with layers.in_place(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`layer.apply` is deprecated")  # slim's own calls
         apart = reached[:, tf.newaxis, tf.newaxis, :]
@@ -193,7 +193,7 @@ def _float32_variable(getter: Callable, name: str, *args: object, **how: object)
     return tf.cast(getter(name, *args, **{**how, "dtype": tf.float32}), dtype)
 
 
-def _hidden_layers(features: tf.Tensor, place: str, head: Head, layers: Layers) -> tf.Tensor:
+def _hidden_layers(features: tf.Tensor, place: str, head: Head, layers: PatchedLayers) -> tf.Tensor:
     """The head's layers before its last one, under the scope `place`; [batch, 1, 1, channels] in and out."""
     below = place.removeprefix(tf.get_variable_scope().name).strip("/")  # some of slim's scopes are open here
     for name, layer in zip(layer_scopes(head.layers), head.layers, strict=True):
@@ -208,7 +208,7 @@ def _hidden_layers(features: tf.Tensor, place: str, head: Head, layers: Layers) 
     return features
 
 
-def _own_head(features: tf.Tensor, head: Head, layers: Layers, num_classes: int) -> tf.Tensor:
+def _own_head(features: tf.Tensor, head: Head, layers: PatchedLayers, num_classes: int) -> tf.Tensor:
     """A whole head in a scope of its own, from the features to the logits."""
     hidden = _hidden_layers(features, inside(head.scope), head, layers)
     scope = f"{head.scope}/{LAST_LAYER}"

@@ -38,7 +38,7 @@ _AUXILIARY_MAP = (17, 17)  # Mixed_6e of a 299 pixel image; the auxiliary head's
 
 
 @dataclass
-class Layers:
+class PatchedLayers:
     """The layers of one build, and what they are told by whoever builds.
 
     `trains_batch_norm` gets the scope of a batch norm ("InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/BatchNorm").

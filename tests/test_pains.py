@@ -6,7 +6,7 @@ from ckpt_tools.errors import CheckpointError, PlanError
 from ckpt_tools.formats import open_checkpoint
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import Plan, Variable, make_plan
-from ckpt_tools.plan.text import overview
+from ckpt_tools.plan.text import count_lines
 from ckpt_tools.tensors import Spec
 
 F = "float32"
@@ -201,7 +201,7 @@ def test_10_the_plan_says_what_batch_norm_does():
     assert (
         "batch norm   85 layers frozen (inference mode, statistics kept), "
         "9 layers train (batch statistics, moving averages updated)"
-    ) in overview(plan).splitlines()
+    ) in count_lines(plan).splitlines()
 
 
 def test_11_batch_norm_weights_without_statistics_are_a_conflict():

@@ -18,7 +18,7 @@ from ..labels import label_list
 from ..recipe import as_data, load_recipe, shipped_recipes
 from ..renames import rename_rules
 from ..report import count, render, size
-from ..surgery import OPERATIONS, Operation, Row, Surgery, operate, row_sentence
+from ..surgery import OPERATIONS, EditRow, Operation, Surgery, operate, row_sentence
 from ..tensors import Spec
 from . import DONE, check_v2_options, parser, print_json, run, salvaging, say
 from .progress import progress_line
@@ -34,7 +34,7 @@ EXAMPLES = """\
 _WORST = 10  # tensors that the report of a cast lists
 
 
-class Step(argparse.Action):
+class InOrder(argparse.Action):
     """Notes operations in the order in which they were typed."""
 
     def __call__(
@@ -55,7 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operations(made.add_argument_group("operations, done in the order given"))
     names = "; ".join(shipped_recipes())
     recipes = made.add_argument_group("recipes", f"shipped: {names}")
-    recipes.add_argument("--recipe", action=Step, metavar="FILE", help="operations as YAML, or a shipped recipe's name")
+    recipes.add_argument(
+        "--recipe", action=InOrder, metavar="FILE", help="operations as YAML, or a shipped recipe's name"
+    )
     recipes.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="fills ${NAME} of a recipe")
     add = made.add_argument_group("output").add_argument
     add("--dry-run", action="store_true", help="print what would be done to each tensor, write nothing")
@@ -70,9 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_operations(group: argparse._ArgumentGroup) -> None:
     def add(flag: str, metavar: str | tuple[str, ...] | None, help: str, was: str = "", **more: Any) -> None:
         """`was`: an earlier spelling, which still works and is not shown."""
-        made = group.add_argument(flag, action=Step, metavar=metavar, help=help, **more)
+        made = group.add_argument(flag, action=InOrder, metavar=metavar, help=help, **more)
         if was:
-            group.add_argument(was, action=Step, dest=made.dest, help=argparse.SUPPRESS, **more)
+            group.add_argument(was, action=InOrder, dest=made.dest, help=argparse.SUPPRESS, **more)
 
     add("--rename", "OLD=NEW", "a scope, a name or re:EXPR with \\1; A=B,B=A swaps", was="--map")
     add("--keep", "PATTERN", "only these tensors")
@@ -283,7 +285,7 @@ def _show_losses(surgery: Surgery) -> None:
     say(f"{count(len(rows), 'tensor')} not cast whole: values became infinite (overflow) or 0 (underflow)")
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: EditRow) -> dict[str, Any]:
     """A row as people read it: the old name where it is another, the new spec where it is another."""
     return {
         "name": row.name,

@@ -12,7 +12,7 @@ from ..formats import Checkpoint, open_checkpoint
 from ..formats.detect import identify
 from ..formats.storage import is_file
 from ..names import select
-from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, statistics_of, totals
+from ..overview import SORTS, TensorRow, branches, find, overview, sort_rows, statistics, statistics_of, totals
 from ..report import count, render, share, size
 from ..tensors import Spec
 from . import DONE, FOUND, LAYOUTS, parser, print_json, run, salvaging, say
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..nets.recognition import Recognised
-    from ..surgery import Row as Change
+    from ..surgery import EditRow
 
 TITLES = {
     "v1": "V1 checkpoint",
@@ -132,7 +132,7 @@ def is_graph(source: str) -> bool:
 
 
 def print_tables(
-    args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row], values: dict
+    args: argparse.Namespace, checkpoint: Checkpoint, rows: list[TensorRow], shown: list[TensorRow], values: dict
 ) -> None:
     print(headline(args.source, checkpoint, rows))
     if checkpoint.note:
@@ -194,7 +194,7 @@ def print_layout(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     return DONE
 
 
-def _how(row: Change) -> str:
+def _how(row: EditRow) -> str:
     """What happens to the values of a tensor on their way, in few words."""
     folds = [word for word in ("gamma", "biases") if "fold" in row.action and f"/{word}" in row.detail]
     words = [part for part in row.detail.split("; ") if "BatchNorm" not in part]
@@ -203,11 +203,11 @@ def _how(row: Change) -> str:
     return ", ".join((*filter(None, words), *(f"{word} folded in" for word in folds)))
 
 
-def selected(args: argparse.Namespace, rows: list[Row], shown: list[Row]) -> str:
+def selected(args: argparse.Namespace, rows: list[TensorRow], shown: list[TensorRow]) -> str:
     return f"selected by --scope {','.join(args.scope)}: {len(shown):,} of {count(len(rows), 'tensor')}"
 
 
-def write_html(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row]) -> int:
+def write_html(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[TensorRow], shown: list[TensorRow]) -> int:
     from ..explorer import explore, write_page
 
     title, _, facts = headline(args.source, checkpoint, rows).partition(": ")
@@ -230,7 +230,7 @@ def count_on_terminal(done: int, total: int) -> None:
         print(f"\r{done:,} of {total:,} tensors read", end="\n" * (done == total), file=sys.stderr, flush=True)
 
 
-def headline(source: str, checkpoint: Checkpoint, rows: list[Row]) -> str:
+def headline(source: str, checkpoint: Checkpoint, rows: list[TensorRow]) -> str:
     """`inception_v3.ckpt: V1 checkpoint, 388 tensors, 27,182,194 parameters, 108.7 MB; slim InceptionV3, ...`"""
     whole = totals(rows)[-1]
     title = TITLES[checkpoint.format]
@@ -249,7 +249,9 @@ def recognised(checkpoint: Checkpoint) -> Recognised | None:
     return recognise(checkpoint.tensors.specs())
 
 
-def as_json(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row], values: dict) -> dict:
+def as_json(
+    args: argparse.Namespace, checkpoint: Checkpoint, rows: list[TensorRow], shown: list[TensorRow], values: dict
+) -> dict:
     found = recognised(checkpoint)
     sums = {total.kind: total._asdict() for total in totals(shown)}
     document = {

@@ -21,7 +21,7 @@ from ..nets.registry import recognise
 from ..nets.resolving import resolve
 from ..plan import Origin, Plan, Variable
 from ..plan.suggest import Suggestion, suggest
-from ..plan.text import overview, scope_rows, variable_rows
+from ..plan.text import count_lines, scope_rows, variable_rows
 from ..report import render
 from ..tensors import Spec
 from ..train.options.configuration import add_arguments, flag, from_arguments
@@ -222,7 +222,7 @@ def phases_text(options: Options, phases: Sequence[Phase], plans: Sequence[Plan]
 
 def plan_text(title: str, plan: Plan, later: Sequence[str], every: bool) -> str:
     """The plan for people: counts, the phases, then what happens to each scope or variable, then the conflicts."""
-    parts = ["\n".join([f"{'net':<13}{title}", overview(plan), *later, f"{'plan':<13}{plan.digest}"])]
+    parts = ["\n".join([f"{'net':<13}{title}", count_lines(plan), *later, f"{'plan':<13}{plan.digest}"])]
     rows = variable_rows(plan) if every else scope_rows(plan)
     if rows:
         parts.append(render(rows, list(rows[0])))

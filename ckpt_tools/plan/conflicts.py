@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..tensors import Spec
-from .missing import View, exclude_advice, explain_missing
+from .missing import Evidence, exclude_advice, explain_missing
 from .rows import Conflict, Variable
 
 STATISTICS = "batch-norm statistics not restored"
@@ -27,7 +27,7 @@ def explain(
     for misfit in misfits:
         groups.setdefault(misfit.kind, []).append(misfit.name)
     missing = groups.pop("missing", [])
-    found = [cause.conflict for cause in explain_missing(missing, View(wanted, source, unused))]
+    found = [cause.conflict for cause in explain_missing(missing, Evidence(wanted, source, unused))]
     return found + [_explain_kind(kind, names, wanted, source) for kind, names in groups.items()]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from shlex import quote
 
 from ..names import Patterns, did_you_mean
-from ..renames import Rename
+from ..renames import RenameRule
 from .rows import Conflict, Row, Variable
 
 CAUSE = "a pattern selects nothing"
@@ -47,7 +47,10 @@ def idle_trainable(
 
 
 def idle_renames(
-    rules: Sequence[Rename], changed: Mapping[str, tuple[str, Rename]], source: Collection[str], net: Collection[str]
+    rules: Sequence[RenameRule],
+    changed: Mapping[str, tuple[str, RenameRule]],
+    source: Collection[str],
+    net: Collection[str],
 ) -> list[Conflict]:
     """A conflict for each rename that fits no tensor of the source, or that makes no name of the net."""
     conflicts = []

@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..adaptation import Adaptation, channels, classes
-from ..folding import Fold
+from ..folding import Folding
 from ..kinds import Kind, kinds
 from ..names import Patterns, parse_patterns
-from ..renames import Rename, parse_renames, rename
+from ..renames import RenameRule, parse_renames, rename
 from ..tensors import Spec
 from . import batch_norm as norms
 from .conflicts import Misfit, explain
@@ -38,12 +38,12 @@ class _Rules(NamedTuple):
     aux: bool
     adapt_input: bool
     new: Mapping[str, str]
-    changed: Mapping[str, tuple[str, Rename]]
+    changed: Mapping[str, tuple[str, RenameRule]]
 
 
 class _Decision(NamedTuple):
     row: Row
-    adaptation: Adaptation | Fold | None = None
+    adaptation: Adaptation | Folding | None = None
     misfit: Misfit | None = None
 
 
@@ -134,10 +134,10 @@ def _of_file(rows: Sequence[Row], origin: Origin | None) -> tuple[Row, ...]:
 
 
 def _takes(
-    source: Mapping[str, Spec], names: Iterable[str], changed: Mapping[str, tuple[str, Rename]]
-) -> dict[str, list[tuple[str, Rename | None]]]:
+    source: Mapping[str, Spec], names: Iterable[str], changed: Mapping[str, tuple[str, RenameRule]]
+) -> dict[str, list[tuple[str, RenameRule | None]]]:
     """Variable -> the tensors it could take and their renames; a renamed tensor wins over one of the same name."""
-    takes: dict[str, list[tuple[str, Rename | None]]] = {}
+    takes: dict[str, list[tuple[str, RenameRule | None]]] = {}
     for old, (name, rule) in changed.items():
         takes.setdefault(name, []).append((old, rule))
     for name in names:
@@ -148,7 +148,7 @@ def _takes(
 
 def _decide(
     variable: Variable,
-    found: Sequence[tuple[str, Rename | None]],
+    found: Sequence[tuple[str, RenameRule | None]],
     source: Mapping[str, Spec],
     rules: _Rules,
     trained: bool,
@@ -250,7 +250,7 @@ def _differ_on(axis: int, ours: Sequence[int], theirs: Sequence[int]) -> bool:
     )
 
 
-def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms.Layer]) -> list[_Decision]:
+def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms.BatchNormLayer]) -> list[_Decision]:
     """The decisions, with a conflict for each statistic that is not restored although its batch norm is."""
     restored = {row.name for row, _, _ in decided if row.action in RESTORING}
     lost = {name for names in norms.without_statistics(layers, restored).values() for name in names}
@@ -266,10 +266,10 @@ def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms
     return made
 
 
-def _fold(decision: _Decision, fold: Fold | None) -> _Decision:
+def _fold(decision: _Decision, fold: Folding | None) -> _Decision:
     """The decision, with what is folded into the variable before anything else happens to it."""
     row, before = decision.row, decision.adaptation
-    if fold is None or isinstance(before, Fold):
+    if fold is None or isinstance(before, Folding):
         return decision
     reason = f"{fold}; {row.reason}" if before else str(fold)
     row = row._replace(action="adapt", rule=f"--fold, {row.rule}" if before else "--fold", reason=reason)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..folding import Fold
+from ..folding import Folding
 from ..renames import parse_renames
 from ..tensors import Spec
 from .conflicts import STATISTICS, layers_of
 from .ignored import LAYERS_DIFFER, RENORM, RENORM_PATTERN
 from .making import make_plan
-from .missing import View, covering, explain_missing
+from .missing import Evidence, covering, explain_missing
 from .rows import RESTORING, Plan, Variable
 
 
@@ -49,7 +49,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     missing = [row.name for row in first.rows if row.action == "conflict" and row.source is None]
     missing = [name for name in missing if name not in lost]
     unused = [row.name for row in first.rows if row.action == "unused"]
-    causes = explain_missing(missing, View(net, source, unused))
+    causes = explain_missing(missing, Evidence(net, source, unused))
     renames: dict[str, str] = {}
     for cause in causes:
         renames |= cause.renames
@@ -57,7 +57,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     asked = options.get("fold", False)
     options["fold"] = True  # kept only where there is something to fold
     plan = make_plan(source, variables, renames=renames, exclude=exclude, **options)
-    options["fold"] = fold = asked or any(isinstance(each, Fold) for each in plan.adaptations.values())
+    options["fold"] = fold = asked or any(isinstance(each, Folding) for each in plan.adaptations.values())
     exclude += [RENORM_PATTERN for conflict in plan.conflicts if conflict.cause == RENORM]
     reasons = ("other number of classes", "other shape", "no source")
     unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError, nearest
 from ..tensors import Slice, Spec, Tensor, Tensors
-from .operation import Edit, Loss, Operation, Row, chosen, kinds_of, replaced
+from .operation import Edit, EditRow, Loss, Operation, chosen, kinds_of, replaced
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +78,7 @@ class Cast(Operation):
         for name in names:
             if specs[name].dtype != self.dtype:
                 changed[name] = self._cast(tensors[name], _Tally(name, losses))
-                rows.append(Row(name, "cast", name, specs[name], changed[name].spec))
+                rows.append(EditRow(name, "cast", name, specs[name], changed[name].spec))
         return Edit(replaced(tensors, changed), tuple(rows), losses=losses)
 
     def _cast(self, tensor: Tensor, tally: _Tally, part: object = None) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SCREENFUL = 40
 
 
-class Row(NamedTuple):
+class EditRow(NamedTuple):
     """What one operation, or a chain of them, does to one tensor. A tensor that it leaves alone has no row."""
 
     name: str  # after; of a dropped tensor the name that it had
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     detail: str = ""
 
 
-def row_sentence(row: Row) -> str:
+def row_sentence(row: EditRow) -> str:
     """A row as a provenance sidecar has it: "rename from net/w", "cast (float32 to float16)"."""
     origin = f" from {row.source}" if row.source not in ("", row.name) else ""
     return f"{row.action}{origin}{f' ({row.detail})' if row.detail else ''}"
@@ -55,7 +55,7 @@ class Edit:
     """
 
     tensors: Tensors
-    rows: tuple[Row, ...] = ()
+    rows: tuple[EditRow, ...] = ()
     problems: tuple[str, ...] = ()
     losses: Mapping[str, Loss] = field(default_factory=dict)
 

@@ -12,8 +12,8 @@ import tensorflow.compat.v1 as tf
 from ...events import OnEvent
 from ...tensors import Tensors
 from ..data.pipeline import Unreadable, make_batches
-from ..graph.batches import Pipeline, Table
-from ..graph.devices import Placement, place
+from ..graph.batches import Pipeline, ValueTable
+from ..graph.devices import Placement, placement_of
 from ..graph.native import candidate
 from ..graph.objective import class_weights
 from ..graph.progress import StopRequest
@@ -26,7 +26,7 @@ from .head_only import Known, recall, remember
 from .transfer import Cached, Transfer, fill, plan_transfer, settled
 
 
-class Graph(NamedTuple):
+class FedModel(NamedTuple):
     """A model and pipelines of its training and validation batches; none where all that reaches the head is `known`,
     and the head alone was built; `table` holds it, on a GPU."""
 
@@ -34,7 +34,7 @@ class Graph(NamedTuple):
     training: Pipeline | None
     validation: Pipeline | None
     known: Known | None
-    table: Table | None = None
+    table: ValueTable | None = None
 
     @property
     def pipelines(self) -> tuple[Pipeline, Pipeline]:
@@ -47,7 +47,7 @@ class Graph(NamedTuple):
         return self.known.transfer(self.model, self.table) if self.known else plan_transfer(job, self.model, planned)
 
 
-def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step: int = 0, length: int) -> Graph:
+def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step: int = 0, length: int) -> FedModel:
     """Builds all of it in the current graph, for training from `step` on. The moving statistics of batch norms suit a
     run of `length` steps."""
     options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length), precision=job.trained_in)
@@ -64,7 +64,7 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     if known:
         table = known.table(placement)
         model = build_model(job.net, job.plan, options, features=known.channels, table=table, **common)
-        return Graph(model, None, None, known, table)
+        return FedModel(model, None, None, known, table)
     how: dict[str, Any] = {"batch_size": options.batch_size, "unreadable": unreadable}
     training = make_batches(
         train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
@@ -74,16 +74,16 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     model = build_model(job.net, job.plan, options, like=validation, frozen_in=frozen_in, **common)
     device = placement.batches
     pipelines = Pipeline(training, model.training_handle, device), Pipeline(validation, model.inference_handle, device)
-    return Graph(model, *pipelines, None)
+    return FedModel(model, *pipelines, None)
 
 
 @contextmanager
 def trial(
     job: Job, length: int, on_event: OnEvent
-) -> Iterator[tuple[Job, Graph, Transfer | str, tf.Session, Unreadable]]:
+) -> Iterator[tuple[Job, FedModel, Transfer | str, tf.Session, Unreadable]]:
     """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept;
     `on_event` is told what the cache has."""
-    options, placement = job.options, place(job.options)
+    options, placement = job.options, placement_of(job.options)
     job = replace(job, frozen=choose_precision(job, placement))
     unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
     with tf.Graph().as_default(), tf.device(placement.home):

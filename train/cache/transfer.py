@@ -19,7 +19,7 @@ from ...events import Advanced, CacheFound, OnEvent
 from ...tensors import Tensors
 from ..data.examples import Examples, steps_per_epoch
 from ..data.pipeline import Unreadable, epoch_order, make_batches
-from ..graph.batches import Pipeline, Table
+from ..graph.batches import Pipeline, ValueTable
 from ..graph.devices import FILLER, part_sizes
 from ..graph.frozen_prefix import Frontier, find_frontier
 from ..graph.native import CHECKED, compared
@@ -28,7 +28,7 @@ from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name
 from ..options.training import FLOAT32
 from ..plan.job import Job
 from .lookup import lookup_of
-from .store import Part, TransferCache, default_folder, open_cache, parse_size
+from .store import FrontierTensor, TransferCache, default_folder, open_cache, parse_size
 
 
 class View(NamedTuple):
@@ -64,7 +64,7 @@ class Transfer:
     computed: tuple[tf.Tensor, ...]
     cache: TransferCache
     views: tuple[View, ...]
-    table: Table | None = None
+    table: ValueTable | None = None
 
     def maps(self) -> list[np.ndarray]:
         """What is fed for each row of the cache: values of each of the frontier's tensors, or the row of the table."""
@@ -83,7 +83,7 @@ class Transfer:
     def found(self) -> CacheFound:
         """What is told of it before training."""
         # The name scopes of slim's nets repeat the variable scope: InceptionV3/InceptionV3/Mixed_7c/...
-        places = [re.sub(r"^(\w+)/\1/", r"\1/", part.name.rsplit(":", 1)[0]) for part in self.cache.parts]
+        places = [re.sub(r"^(\w+)/\1/", r"\1/", each.name.rsplit(":", 1)[0]) for each in self.cache.tensors]
         images = sum(len(view.names) for view in self.views)
         there = images - sum(len(view.missing) for view in self.views)
         views = 0 if self.views[0].number is None else len(self.views) - 1
@@ -115,9 +115,11 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
     twins = frontier.tensors if inference is model.training else _twins(frontier.tensors, INFERENCE)
     other = model.extraction is not None and job.frozen_in != job.trained_in
     computed = _twins(frontier.tensors, EXTRACTION) if other else twins
-    parts = [Part(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors]
+    tensors = [
+        FrontierTensor(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors
+    ]
     try:
-        cache = cache_of(job, planned, frontier.variables, parts)
+        cache = cache_of(job, planned, frontier.variables, tensors)
         views = found_views(job, cache)
         missing = {view.names[i] for view in views for i in view.missing}
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
@@ -128,7 +130,7 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
     return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, computed, cache, views)
 
 
-def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequence[Part]) -> TransferCache:
+def cache_of(job: Job, planned: Tensors, variables: Sequence[str], tensors: Sequence[FrontierTensor]) -> TransferCache:
     """The cache of this frontier. Raises OutputError where it cannot be made."""
     facts = {
         "net": job.net.identity,
@@ -136,7 +138,7 @@ def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequen
         "preprocessing": job.pixels.plain.as_dict(),
         **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),
     }
-    return open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
+    return open_cache(job.options.cache_dir or default_folder(), facts, tensors, job.options.cache_dtype)
 
 
 def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:

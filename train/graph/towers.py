@@ -21,7 +21,7 @@ from ...nets.net import Net
 from ...plan import Plan
 from ..options.training import Options
 from ..plan.phases import ages, parse_phases
-from .batches import Table, fed_features, read_batch
+from .batches import ValueTable, fed_features, read_batch
 from .cluster import after_all
 from .devices import ONE_DEVICE, Placement, add_gradients, no_filler, split_batch, sum_over_devices
 from .objective import image_losses, rightness
@@ -56,7 +56,7 @@ class Tower(NamedTuple):
         return self.images if self.rows is None else self.rows
 
 
-class Step(NamedTuple):
+class TrainStep(NamedTuple):
     """One training step: run `train` with `learning_rate` fed. `loss` and `correct` are those of its batch."""
 
     train: tf.Operation
@@ -129,7 +129,7 @@ def build_training(
     batch: Mapping[str, tf.Tensor], net: Net, plan: Plan, options: Options, *,
     num_classes: int, head: Head, class_weights: Sequence[float] | None, variables: Variables, step: tf.Variable,
     placement: Placement,
-) -> tuple[tuple[Tower, ...], Step]:  # fmt: skip
+) -> tuple[tuple[Tower, ...], TrainStep]:  # fmt: skip
     """The towers on the parts of `batch`, their objective and its gradients, the optimizer, the updates of batch norms.
 
     The parts of one device follow each other: a tower begins when the gradients of the one before are added up.
@@ -171,7 +171,7 @@ def build_training(
         update = apply_gradients(gradients, options, factors, learning_rate, step, ages=ever, scale=scale)
     correct = tf.add_n([tf.reduce_sum(tower.correct) for tower in towers])
     found = {"loss": tf.add_n(losses), "accuracy": correct / count, "gradient_norms": update.gradient_norms}
-    return tuple(towers), Step(
+    return tuple(towers), TrainStep(
         update.operation, learning_rate=learning_rate, global_step=step, trained=tuple(trained), begun=begun, **found
     )  # fmt: skip
 
@@ -253,7 +253,7 @@ class Model(NamedTuple):
     graph: tf.Graph
     parts: tuple[Tower, ...]  # the training towers, one for each part of a batch
     inference: Tower
-    step: Step
+    step: TrainStep
     initializers: Mapping[str, Callable]
     training_handle: tf.Tensor | None  # of the pipeline that each tower reads from; None where batches are fed
     inference_handle: tf.Tensor | None
@@ -284,7 +284,7 @@ def build_model(
     class_weights: Sequence[float] | None = None,
     placement: Placement = ONE_DEVICE,
     frozen_in: str = "",
-    table: Table | None = None,
+    table: ValueTable | None = None,
 ) -> Model:
     """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will. With
     `features`, channels of what reaches the head, that is fed, or its rows in the `table`, and nothing before the head

@@ -98,7 +98,7 @@ class Options(NetOptions):
     )
     exif_orientation: bool = option(False, "turn photos as their camera's EXIF data say", group="data")
     augment: tuple[str, ...] = option(
-        (), "random changes of the training images, such as flip or crop", group="data", metavar="STEP"
+        (), "random changes of the training images, such as flip or crop", group="data", metavar="CHANGE"
     )
     augment_copies: int | None = option(
         None, "augmented views of each image, cached and taken in turn; else each epoch has its own, uncached",

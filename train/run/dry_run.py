@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ...events import OnEvent, ignore
-from ..cache.feeding import Graph, trial
+from ..cache.feeding import FedModel, trial
 from ..cache.transfer import Cached, Transfer, rows_computed
 from ..data.examples import DataSet
 from ..data.pipeline import Unreadable
@@ -44,7 +44,7 @@ class Measured:
     """Batches of a run whose graph is built and restored."""
 
     def __init__(
-        self, job: Job, graph: Graph, transfer: Transfer | str, session: tf.Session, unreadable: Unreadable
+        self, job: Job, graph: FedModel, transfer: Transfer | str, session: tf.Session, unreadable: Unreadable
     ) -> None:
         self.job, self.graph, self.transfer = job, graph, transfer
         self.session, self.unreadable = session, unreadable

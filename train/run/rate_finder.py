@@ -38,7 +38,7 @@ SMOOTHING = 0.9  # of the running mean of the loss
 DIVERGED = 4.0  # times the least smoothed loss
 
 
-class Found(NamedTuple):
+class RangeTest(NamedTuple):
     """Rates that were tried, the loss of each step and its running mean, the rate to take, and the files."""
 
     rates: tuple[float, ...]
@@ -48,7 +48,7 @@ class Found(NamedTuple):
     files: tuple[str, ...]
 
 
-def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataSet | None = None) -> Found:
+def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataSet | None = None) -> RangeTest:
     """Trains from the source for up to STEPS steps with rising rates and writes `options.find_learning_rate`, a PNG
     file, and a CSV file beside it.
 
@@ -67,7 +67,9 @@ def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataS
     job = make_job(options, data)
     losses = tuple(_losses(job, on_event))
     rates, smoothed = rate_ramp()[: len(losses)], smooth(losses)
-    found = Found(rates, losses, smoothed, suggest(rates, smoothed), (str(picture), str(picture.with_suffix(".csv"))))
+    found = RangeTest(
+        rates, losses, smoothed, suggest(rates, smoothed), (str(picture), str(picture.with_suffix(".csv")))
+    )
     try:
         write_png(draw(found), picture)
         rows = [[f"{value:.6g}" for value in row] for row in zip(rates, losses, smoothed, strict=True)]
@@ -146,7 +148,7 @@ def _losses(job: Job, on_event: OnEvent) -> Iterator[float]:
                     return
 
 
-def draw(found: Found) -> Figure:
+def draw(found: RangeTest) -> Figure:
     """The losses over the rates, and the suggestion."""
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()

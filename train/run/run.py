@@ -60,7 +60,7 @@ class Run:
         return self.step - self.best["step"] >= self.job.options.early_stop * between
 
 
-def evaluate(run: Run, validation: Batches) -> dict[str, float]:
+def validate(run: Run, validation: Batches) -> dict[str, float]:
     """Loss and accuracy on the validation images; the variables are remembered when they are the best so far."""
     if not len(run.job.data.validation):
         return {}

@@ -23,7 +23,7 @@ from ...nets.resolving import Reference, resolve
 from ...plan import Plan, make_plan
 from ...tensors import Spec, Tensors
 from ..data.examples import DataSet, Examples, steps_per_epoch
-from ..data.labelling import Names
+from ..data.labelling import ClassNames
 from ..data.preprocess import Preprocessing, from_dict
 from ..graph.progress import told
 from ..options.configuration import coerce, option, problem_with, read_config
@@ -211,7 +211,7 @@ def open_classifier(
     else:
         found = _from_checkpoint(checkpoint, reference, head, preprocessing, image_size)
     if labels is not None:
-        names, notes = names_for(found, Names(labels, read_labels(labels)))
+        names, notes = names_for(found, ClassNames(labels, read_labels(labels)))
         found = replace(found, labels=names, named=True, notes=(*found.notes, *notes))
     how = found.preprocessing
     if how is None and (image_size or preprocessing):
@@ -331,7 +331,7 @@ def run_on(
     steps = steps_per_epoch(len(examples), batch_size)
     with closing(session), told(on_event, title, total=steps, unit="batch"):
         with graph.as_default():
-            restore(session, classifier, wanted.variables)
+            restore_variables(session, classifier, wanted.variables)
             session.run(iterator.initializer)
             run = session.make_callable({**values, "index": batch["index"]})
         for _ in range(steps):
@@ -416,7 +416,7 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
     return Wanted({"logits": tower.logits, "features": tower.features})
 
 
-def restore(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:
+def restore_variables(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:
     """Gives the variables of the current graph (or those of `names`) their values.
 
     Raises TrainingError for one that has none. An auxiliary head is left alone: nothing that is run depends on it.

@@ -273,12 +273,12 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
         fact = f"{len(frontier.tensors)} tensors divide what --trainable {','.join(trainable)} trains from the rest"
         found = last_frozen(built.end_points, images, built.logits, moving)
         advice = f"--end-point {found} is before all that is trained." if found else "Give an --end-point before them."
-        raise DataError(f"{fact}: {', '.join(map(place_of, frontier.tensors))}", advice=advice)
+        raise DataError(f"{fact}: {', '.join(map(graph_name, frontier.tensors))}", advice=advice)
     tensor = frontier.tensors[0]
-    return Wanted({"values": tensor}, frontier.variables), place_of(tensor)
+    return Wanted({"values": tensor}, frontier.variables), graph_name(tensor)
 
 
-def place_of(tensor: tf.Tensor) -> str:
+def graph_name(tensor: tf.Tensor) -> str:
     """The name of a tensor; the name scopes of slim's nets repeat the variable scope: Net/Net/Mixed_7c/..."""
     return re.sub(r"^(\w+)/\1/", r"\1/", tensor.op.name)
 
