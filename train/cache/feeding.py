@@ -18,7 +18,7 @@ from ..graph.native import candidate
 from ..graph.objective import class_weights
 from ..graph.progress import StopRequest
 from ..graph.restore import assign, planned_tensors
-from ..graph.towers import Model, build_model, for_feeding, session_config
+from ..graph.towers import Model, TowerSpec, build_model, for_feeding, session_config
 from ..options.training import AUTO, FLOAT32, Choice
 from ..plan.job import Job
 from ..plan.schedule import batch_norm_decay
@@ -54,16 +54,12 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     train = job.data.train
     images = len(train) if job.data.many else None
     weights = class_weights(options.class_weights, job.data.labels, train.counts(job.classes), images)
-    common: dict[str, Any] = {
-        "num_classes": job.classes,
-        "head": job.head,
-        "class_weights": weights,
-        "placement": placement,
-    }
+    common: dict[str, Any] = {"class_weights": weights, "placement": placement}
+    spec = TowerSpec(job.net, job.plan, options, job.classes, job.head)
     known = recall(job, placement)
     if known:
         table = known.table(placement)
-        model = build_model(job.net, job.plan, options, features=known.channels, table=table, **common)
+        model = build_model(spec, features=known.channels, table=table, **common)
         return FedModel(model, None, None, known, table)
     how: dict[str, Any] = {"batch_size": options.batch_size, "unreadable": unreadable}
     training = make_batches(
@@ -71,7 +67,7 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     )  # fmt: skip
     validation = make_batches(job.data.validation, job.preprocessing, training=False, **how)
     frozen_in = "" if job.frozen_in == job.trained_in or options.cache == "off" else job.frozen_in
-    model = build_model(job.net, job.plan, options, like=validation, frozen_in=frozen_in, **common)
+    model = build_model(spec, like=validation, frozen_in=frozen_in, **common)
     device = placement.batches
     pipelines = Pipeline(training, model.training_handle, device), Pipeline(validation, model.inference_handle, device)
     return FedModel(model, *pipelines, None)

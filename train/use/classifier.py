@@ -395,24 +395,19 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
     import tensorflow.compat.v1 as tf
 
     from ...nets.head import Dropout
-    from ..graph.towers import Variables, build_tower
+    from ..graph.towers import Shared, TowerSpec, build_tower
     from ..plan.request import make_head
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
     several = [classifier.classes] if classifier.many else []
     head = make_head(classifier.options)
     head = replace(head, layers=tuple(layer for layer in head.layers if not isinstance(layer, Dropout)))
-    tower = build_tower(
-        classifier.net,
-        {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)},
-        replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
-        replace(classifier.options, precision=images.dtype.name, xla=False, aux=False),  # whatever it was trained in
-        num_classes=classifier.classes,
-        head=head,
-        training=training_batch_norm,
-        variables=Variables(),
-        step=tf.train.get_or_create_global_step(),
-    )
+    plan = replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan
+    options = replace(classifier.options, precision=images.dtype.name, xla=False, aux=False)  # whatever it trained in
+    spec = TowerSpec(classifier.net, plan, options, classifier.classes, head)
+    batch = {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)}
+    shared = Shared(tf.train.get_or_create_global_step())
+    tower = build_tower(spec, batch, shared, training=training_batch_norm)
     return Wanted({"logits": tower.logits, "features": tower.features})
 
 

@@ -253,6 +253,7 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
     Raises DataError where nothing worth keeping is frozen, or where more than one tensor divides the two.
     """
     from ...nets.graph import build_net
+    from ...nets.layers import Mode
     from ..graph.frozen_prefix import find_frontier
 
     classes = classifier.classes or 2  # any number: the head is not kept
@@ -264,7 +265,7 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
         classifier.net,
         images,
         num_classes=classes,
-        trains_batch_norm=lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen",
+        mode=Mode(trains_batch_norm=lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen"),
     )
     frontier = find_frontier(images, [built.logits], lambda name: name in moving)
     if frontier is None:
