@@ -23,7 +23,8 @@ from ..options.training import AUTO, FLOAT32, Choice
 from ..plan.job import Job
 from ..plan.schedule import batch_norm_decay
 from .head_only import Known, recall, remember
-from .transfer import Cached, Transfer, fill, plan_transfer, settled
+from .lookup import Lookup
+from .transfer import Cached, OpenModel, Transfer, fill, plan_transfer, settled
 
 
 class FedModel(NamedTuple):
@@ -42,12 +43,16 @@ class FedModel(NamedTuple):
         assert self.training is not None and self.validation is not None
         return self.training, self.validation
 
-    def transfer(self, job: Job, planned: Tensors) -> Transfer | str:
+    def transfer(self, job: Job, planned: Tensors, lookup: Lookup) -> Transfer | str:
         """What is cached of this graph, or the reason why nothing is."""
-        return self.known.transfer(self.model, self.table) if self.known else plan_transfer(job, self.model, planned)
+        if self.known:
+            return self.known.transfer(self.model, self.table)
+        return plan_transfer(job, self.model, planned, lookup)
 
 
-def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step: int = 0, length: int) -> FedModel:
+def build_graph(
+    job: Job, placement: Placement, lookup: Lookup, unreadable: Unreadable, *, step: int = 0, length: int
+) -> FedModel:
     """Builds all of it in the current graph, for training from `step` on. The moving statistics of batch norms suit a
     run of `length` steps."""
     options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length), precision=job.trained_in)
@@ -56,7 +61,7 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
     weights = class_weights(options.class_weights, job.data.labels, train.counts(job.classes), images)
     common: dict[str, Any] = {"class_weights": weights, "placement": placement}
     spec = TowerSpec(job.net, job.plan, options, job.classes, job.head)
-    known = recall(job, placement)
+    known = recall(job, placement, lookup)
     if known:
         table = known.table(placement)
         model = build_model(spec, features=known.channels, table=table, **common)
@@ -74,31 +79,30 @@ def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step:
 
 
 @contextmanager
-def trial(
-    job: Job, length: int, on_event: OnEvent
-) -> Iterator[tuple[Job, FedModel, Transfer | str, tf.Session, Unreadable]]:
+def trial(job: Job, length: int, on_event: OnEvent) -> Iterator[tuple[OpenModel, FedModel, Transfer | str]]:
     """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept;
     `on_event` is told what the cache has."""
-    options, placement = job.options, placement_of(job.options)
-    job = replace(job, frozen=choose_precision(job, placement))
+    options, placement, lookup = job.options, placement_of(job.options), Lookup()
+    job = replace(job, frozen=choose_precision(job, placement, lookup))
     unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
     with tf.Graph().as_default(), tf.device(placement.home):
-        graph = build_graph(job, placement, unreadable, length=length)
+        graph = build_graph(job, placement, lookup, unreadable, length=length)
         starts, variables = graph.model.initializers, graph.model.variables
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
-        config, transfer = session_config(options.device, placement.cpus)[0], graph.transfer(job, planned)
+        config, transfer = session_config(options.device, placement.cpus)[0], graph.transfer(job, planned, lookup)
         with tf.Session(config=for_feeding(config) if isinstance(transfer, Transfer) else config) as session:
             assign(session, {name: variables[name] for name in variables if name in planned}, planned)
             session.run([variable.initializer for name, variable in variables.items() if name not in planned])
+            opened = OpenModel(job, graph.model, session, unreadable, lookup)
             if isinstance(transfer, Transfer):
                 on_event(transfer.found())
-                transfer, job = settled(transfer, job, graph.model, session, planned, unreadable)
+                transfer, job = settled(transfer, opened, planned)
                 if options.precision == AUTO:
                     on_event(job.frozen.chosen())
-            yield job, graph, transfer, session, unreadable
+            yield opened._replace(job=job), graph, transfer
 
 
-def choose_precision(job: Job, placement: Placement, recorded: str | None = None) -> Choice:
+def choose_precision(job: Job, placement: Placement, lookup: Lookup, recorded: str | None = None) -> Choice:
     """In what the frozen part of the net is computed: as it is `recorded` of a run that goes on, as --precision says,
     or what is native here; float32 where all values are there in it."""
     if recorded:
@@ -110,22 +114,21 @@ def choose_precision(job: Job, placement: Placement, recorded: str | None = None
         return Choice(FLOAT32, "a net of a graph computes in the types that it has there")
     choice = candidate(options.precision, options.device, images)
     there = Choice(FLOAT32, "the transfer values that are there")
-    if choice.open and not recall(replace(job, frozen=choice), placement):
-        return there if recall(replace(job, frozen=there), placement) else choice
+    if choice.open and not recall(replace(job, frozen=choice), placement, lookup):
+        return there if recall(replace(job, frozen=there), placement, lookup) else choice
     return choice
 
 
 def from_cache(
-    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest,
-    on_event: OnEvent, *, step: int = 0,
-) -> tuple[Cached, Cached]:  # fmt: skip
+    transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnEvent, *, step: int = 0
+) -> tuple[Cached, Cached]:
     """Computes the transfer values that are not there yet; the batches of training (from `step` on) and of validation
     are made of them."""
-    transfer = fill(transfer, job, model, session, unreadable, stop, on_event)
-    remember(job, model, transfer)
-    transfer.send(session)
-    how = {"batch_size": job.options.batch_size, "seed": job.options.seed}
+    transfer = fill(transfer, opened, stop, on_event)
+    remember(opened.job, opened.model, transfer)
+    transfer.send(opened.session)
+    how = {"batch_size": opened.job.options.batch_size, "seed": opened.job.options.seed}
     return (
         Cached(transfer, transfer.fed, training=True, start_step=step, **how),
-        Cached(transfer, [(*transfer.inference, model.inference.labels)], training=False, **how),
+        Cached(transfer, [(*transfer.inference, opened.model.inference.labels)], training=False, **how),
     )

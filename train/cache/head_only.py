@@ -25,6 +25,7 @@ from ..graph.frozen_prefix import Frontier, work_behind
 from ..graph.restore import planned_tensors
 from ..graph.towers import Model
 from ..plan.job import Job
+from .lookup import Lookup
 from .store import FrontierTensor, TransferCache, default_folder
 from .transfer import Transfer, View, cache_of, found_views, rows_of
 
@@ -63,7 +64,7 @@ class Known(NamedTuple):
         return Transfer(frontier, fed, inference, inference, self.cache, tuple(self.views), table)
 
 
-def recall(job: Job, placement: Placement) -> Known | None:
+def recall(job: Job, placement: Placement, lookup: Lookup) -> Known | None:
     """What reaches the head, if the head is all that trains and every value is in the cache."""
     options = job.options
     if options.cache == "off" or len(placement.parts) > 1 or placement.home or not head_alone(job):
@@ -81,8 +82,8 @@ def recall(job: Job, placement: Placement) -> Known | None:
     if not set(variables) <= set(planned):
         return None
     try:
-        cache = cache_of(job, planned, variables, [part])
-        views = found_views(job, cache)
+        cache = cache_of(job, lookup.weights(job.phase, planned, variables), [part])
+        views = found_views(job, lookup.rows(cache))
     except (OutputError, OSError):
         return None
     return None if any(len(view.missing) for view in views) else Known(cache, views, variables, work)

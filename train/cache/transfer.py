@@ -27,8 +27,19 @@ from ..graph.progress import StopRequest, told
 from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name
 from ..options.training import FLOAT32
 from ..plan.job import Job
-from .lookup import lookup_of
-from .store import FrontierTensor, TransferCache, default_folder, open_cache, parse_size
+from .lookup import Lookup
+from .store import FrontierTensor, Rows, TransferCache, default_folder, open_cache, parse_size
+
+
+class OpenModel(NamedTuple):
+    """The model of a job in a session in which every variable has its value, and what becomes known of images that
+    cannot be decoded and of the cache."""
+
+    job: Job
+    model: Model
+    session: tf.Session
+    unreadable: Unreadable
+    lookup: Lookup
 
 
 class View(NamedTuple):
@@ -90,18 +101,18 @@ class Transfer:
         return CacheFound(images, there, self.cache.row_bytes, self.frontier.work_left, tuple(places), views)
 
 
-def plan_transfer(job: Job, model: Model, planned: Tensors) -> Transfer | str:
+def plan_transfer(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transfer | str:
     """What would be cached for this run, or the reason why nothing is.
 
     Raises TrainingError for --cache require where nothing can be cached.
     """
-    found = "--cache off" if job.options.cache == "off" else _planned(job, model, planned)
+    found = "--cache off" if job.options.cache == "off" else _planned(job, model, planned, lookup)
     if isinstance(found, str) and job.options.cache == "require":
         raise TrainingError(f"--cache require: {found}")
     return found
 
 
-def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
+def _planned(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transfer | str:
     if job.preprocessing is None:
         return "the data are vectors already"
     if job.preprocessing.random and not job.preprocessing.copies:
@@ -119,8 +130,8 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
         FrontierTensor(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors
     ]
     try:
-        cache = cache_of(job, planned, frontier.variables, tensors)
-        views = found_views(job, cache)
+        cache = cache_of(job, lookup.weights(job.phase, planned, frontier.variables), tensors)
+        views = found_views(job, lookup.rows(cache))
         missing = {view.names[i] for view in views for i in view.missing}
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
     except (OutputError, OSError) as error:
@@ -130,18 +141,19 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
     return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, computed, cache, views)
 
 
-def cache_of(job: Job, planned: Tensors, variables: Sequence[str], tensors: Sequence[FrontierTensor]) -> TransferCache:
-    """The cache of this frontier. Raises OutputError where it cannot be made."""
+def cache_of(job: Job, weights: str, tensors: Sequence[FrontierTensor]) -> TransferCache:
+    """The cache of these tensors; `weights` is the digest of the variables they depend on. Raises OutputError where
+    it cannot be made."""
     facts = {
         "net": job.net.identity,
-        "variables": lookup_of(job).weights(job.phase, planned, variables),
+        "variables": weights,
         "preprocessing": job.pixels.plain.as_dict(),
         **({} if job.frozen_in == "float32" else {"precision": job.frozen_in}),
     }
     return open_cache(job.options.cache_dir or default_folder(), facts, tensors, job.options.cache_dtype)
 
 
-def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
+def found_views(job: Job, rows: Rows) -> tuple[View, ...]:
     """Every look at the images of a run, with the rows that are there. An image's plain row is named by its digest;
     that of a view by what decides the view's random changes as well."""
 
@@ -150,7 +162,7 @@ def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
         names = tuple(digest + own for digest in examples.digested(lambda digest: digest + own not in rows))
         return View(examples, number, names, rows.find(names))
 
-    how, rows = job.pixels, lookup_of(job).rows(cache)
+    how = job.pixels
     numbers: Iterable[int | None] = range(how.copies) if how.copies else [None]
     return (*(view(job.data.train, number) for number in numbers), view(job.data.validation, None))
 
@@ -182,29 +194,25 @@ def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...
     )
 
 
-def settled(
-    transfer: Transfer | str, job: Job, model: Model, session: tf.Session, planned: Tensors, unreadable: Unreadable
-) -> tuple[Transfer | str, Job]:
+def settled(transfer: Transfer | str, opened: OpenModel, planned: Tensors) -> tuple[Transfer | str, Job]:
     """The transfer and the job, with float32 in place of a precision that --precision auto took and that gives other
     values for a few of the images that are still to be computed."""
+    job = opened.job
     if isinstance(transfer, str) or not job.frozen.open or not any(len(view.missing) for view in transfer.views):
         return transfer, job
     view = next(view for view in transfer.views if len(view.missing))
     tensors = (*transfer.inference, *transfer.computed)
-    with model.graph.as_default(), unreadable.raised():
-        parts = list(rows_computed(tensors, view, view.missing[:CHECKED].tolist(), job, model, session, unreadable))
+    with opened.model.graph.as_default(), opened.unreadable.raised():
+        parts = list(rows_computed(tensors, view, view.missing[:CHECKED].tolist(), opened))
     if not parts:  # none of them can be decoded
         return transfer, job
     both = [np.concatenate(rows) for rows in zip(*(rows for _, rows in parts), strict=True)]
     count = len(transfer.inference)
     job = replace(job, frozen=compared(job.frozen, both[:count], both[count:]))
-    return (transfer if job.frozen_in != FLOAT32 else plan_transfer(job, model, planned)), job
+    return (transfer if job.frozen_in != FLOAT32 else plan_transfer(job, opened.model, planned, opened.lookup)), job
 
 
-def fill(
-    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest,
-    on_event: OnEvent,
-) -> Transfer:  # fmt: skip
+def fill(transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnEvent) -> Transfer:
     """Computes the rows that are missing, in batches as large as those of training; equal images are computed once.
     Returns the transfer with all rows that there can be; on a request to stop, what is done stays in the cache.
     """
@@ -218,30 +226,30 @@ def fill(
         return transfer
     progress = told(on_event, "transfer values", total=len(seen), unit="image")
     try:
-        with model.graph.as_default(), transfer.cache.adding() as add, progress, unreadable.raised():
+        with opened.model.graph.as_default(), transfer.cache.adding() as add, progress, opened.unreadable.raised():
             for view, chosen in wanted:
-                for names, values in rows_computed(transfer.computed, view, chosen, job, model, session, unreadable):
+                for names, values in rows_computed(transfer.computed, view, chosen, opened):
                     add(names, values)
                     on_event(Advanced("transfer values", images=len(names), count=len(names)))
                     if stop.signal:
                         return transfer
     finally:
         release(transfer.views)
-    rows = lookup_of(job).rows(transfer.cache)
+    rows = opened.lookup.rows(transfer.cache)
     return replace(transfer, views=tuple(view._replace(rows=rows.find(view.names)) for view in transfer.views))
 
 
 def rows_computed(
-    tensors: Sequence[tf.Tensor], view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
-    unreadable: Unreadable,
-) -> Iterator[tuple[list[str], list[np.ndarray]]]:  # fmt: skip
+    tensors: Sequence[tf.Tensor], view: View, chosen: Sequence[int], opened: OpenModel
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     """Names and values of the tensors, in float32, for the chosen examples of a view, a batch at a time."""
     if not chosen:
         return
+    job, model, session = opened.job, opened.model, opened.session
     photos = view.examples.take(chosen, kept=True)
     batches = make_batches(
         photos, job.preprocessing, training=False, view=view.number, seed=job.options.seed,
-        batch_size=job.options.batch_size, unreadable=unreadable,
+        batch_size=job.options.batch_size, unreadable=opened.unreadable,
     )  # fmt: skip
     pipeline = Pipeline(batches, model.inference_handle, model.device)
     values = [tf.cast(tensor, tf.float32) for tensor in tensors]

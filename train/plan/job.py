@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ...errors import RecipeError
@@ -55,7 +55,6 @@ class Job:
     phases: tuple[Phase, ...]
     phase: int = 0
     frozen: Choice = Choice("float32", "")  # precision of what is frozen: in it transfer values are computed
-    looked_up: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what cache/ finds out once
 
     @property
     def pixels(self) -> Preprocessing:

@@ -38,6 +38,7 @@ from ...formats.placing import write_text
 from ...tensors import Tensors
 from ..cache.feeding import FedModel, build_graph, choose_precision, from_cache
 from ..cache.head_only import recall
+from ..cache.lookup import Lookup
 from ..cache.transfer import Transfer, settled
 from ..data.examples import DataSet
 from ..data.pipeline import Unreadable
@@ -74,12 +75,14 @@ SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
 
 class SessionSetup(NamedTuple):
-    """What the sessions of a run are opened with: `target` is this task's server, with a cluster."""
+    """What all sessions of a run have: where they compute (`target` is this task's server, with a cluster), and what is
+    known of the cache."""
 
     placement: Placement
     config: tf.ConfigProto
     cluster: Cluster | None
     target: str
+    lookup: Lookup
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def finetune(
         check_graph(job.net.graph, job.pixels, tensors)
     placement = placement_of(options, cluster)
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
-    job = replace(job, frozen=choose_precision(job, placement, recorded))
+    lookup = Lookup()
+    job = replace(job, frozen=choose_precision(job, placement, lookup, recorded))
     config, device = session_config(options.device, placement.cpus)
     on_event(planned_event(job, device))
     if len(placement.parts) > 1:
@@ -146,7 +150,7 @@ def finetune(
     seconds = {"preparation": time.monotonic() - began}
     with StopRequest() as stop:
         while True:
-            setup = SessionSetup(placement, config, cluster, target)
+            setup = SessionSetup(placement, config, cluster, target, lookup)
             result = train_phase(job, directory, resumed, setup, stop, seconds, on_event)
             if result.step < job.until or job.until >= job.total:
                 on_event(Finished(result))
@@ -164,7 +168,7 @@ def train_phase(
     with opened(job, directory, resumed, setup, seconds, on_event) as (run, graph, transfer):
         job = run.job
         batches = batches_of_values(run, transfer, stop) if isinstance(transfer, Transfer) else graph.pipelines
-        whole = stop.signal or graph.known or not recall(job, setup.placement)
+        whole = stop.signal or graph.known or not recall(job, setup.placement, setup.lookup)
         if whole:
             trained = train_and_save(run, *batches, setup.cluster, stop)
     if not whole:  # all that reaches the head is there: the net in front of it can go
@@ -211,21 +215,21 @@ def opened(
     tell = on_event if first else ignore
     with tf.Graph().as_default(), tf.device(setup.placement.home):
         unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
-        graph = build_graph(job, setup.placement, unreadable, step=resumed or 0, length=job.total)
+        graph = build_graph(job, setup.placement, setup.lookup, unreadable, step=resumed or 0, length=job.total)
         starts = graph.model.initializers
         planned = planned or planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
-        transfer = graph.transfer(job, planned)
+        transfer = graph.transfer(job, planned, setup.lookup)
         config = for_feeding(setup.config) if isinstance(transfer, Transfer) else setup.config
         with tf.Session(setup.target, config=config) as session:
             run = Run(
-                job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds,
-                on_event=on_event,
+                job, directory, graph.model, session, planned, planned, unreadable=unreadable, lookup=setup.lookup,
+                seconds=seconds, on_event=on_event,
             )  # fmt: skip
             tell(CacheUnused(transfer) if isinstance(transfer, str) else transfer.found())
             if first:
                 directory.check_room(sum(bytes_of_checkpoints(job, graph.model.variables)), anew=resumed is None)
             tell(start_run(run, resumed))
-            transfer, run.job = settled(transfer, job, graph.model, session, planned, unreadable)
+            transfer, run.job = settled(transfer, run.open_model, planned)
             if isinstance(transfer, Transfer) and options.precision == AUTO:
                 tell(run.job.frozen.chosen())
             anew = resumed is None and first
@@ -238,7 +242,7 @@ def opened(
 def batches_of_values(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[Batches, Batches]:
     """Training and validation batches of transfer values, computed as far as they are not there."""
     began = time.monotonic()
-    found = from_cache(transfer, run.job, run.model, run.session, run.unreadable, stop, run.on_event, step=run.step)
+    found = from_cache(transfer, run.open_model, stop, run.on_event, step=run.step)
     run.spent("transfer values", began)
     return found
 

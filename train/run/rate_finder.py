@@ -122,18 +122,18 @@ def _losses(job: Job, on_event: OnEvent) -> Iterator[float]:
     from ..cache.feeding import from_cache, trial
     from ..cache.transfer import Transfer
 
-    with trial(job, STEPS, on_event) as (job, graph, transfer, session, unreadable), StopRequest() as stop:
-        model = graph.model
+    with trial(job, STEPS, on_event) as (opened, graph, transfer), StopRequest() as stop:
+        model, session = opened.model, opened.session
         batches: Pipeline | Cached | None = graph.training
         if isinstance(transfer, Transfer):
-            batches, _ = from_cache(transfer, job, model, session, unreadable, stop, on_event)
+            batches, _ = from_cache(transfer, opened, stop, on_event)
             if stop.signal:
                 raise KeyboardInterrupt
         assert batches is not None
         feeds = [model.step.learning_rate, *batches.tensors]
         one_step = session.make_callable([model.step.train, model.step.loss], feed_list=feeds)
         values, losses = batches.start(session), []
-        with told(on_event, "learning rates", total=STEPS), unreadable.raised():
+        with told(on_event, "learning rates", total=STEPS), opened.unreadable.raised():
             for rate in rate_ramp():
                 loss = float(one_step(rate, *next(values))[1])
                 if stop.signal:
