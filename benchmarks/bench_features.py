@@ -31,7 +31,7 @@ from ckpt_tools.train.data.pipeline import make_batches  # noqa: E402
 from ckpt_tools.train.graph.batches import ahead_of  # noqa: E402
 from ckpt_tools.train.graph.devices import device_of_batches  # noqa: E402
 from ckpt_tools.train.graph.native import native  # noqa: E402
-from ckpt_tools.train.use.classifier import Wanted, open_classifier, restore_variables, run_on  # noqa: E402
+from ckpt_tools.train.use.classifier import SourceOptions, Wanted, load_classifier, restore_variables, run_on  # noqa: E402
 
 CONTESTANTS = "bare float32,ours float32,ours auto,keras,openvino bfloat16,pipeline"
 BATCH = 32
@@ -148,7 +148,7 @@ def main():
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--contestants", default=CONTESTANTS)
     arguments = parser.parse_args()
-    classifier, ready = open_classifier(arguments.checkpoint, head=False), {}
+    classifier, ready = load_classifier(SourceOptions(checkpoint=arguments.checkpoint), head=False), {}
     for name in arguments.contestants.split(","):
         kind, _, precision = name.partition(" ")
         try:

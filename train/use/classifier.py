@@ -19,7 +19,7 @@ from ...nets.from_graph import classes_in, net_of_record
 from ...nets.net import Net
 from ...nets.opening import as_known
 from ...nets.registry import recognise
-from ...nets.resolving import Reference, resolve
+from ...nets.resolving import resolve
 from ...plan import Plan, make_plan
 from ...tensors import Spec, Tensors
 from ..data.examples import DataSet, Examples, steps_per_epoch
@@ -89,12 +89,8 @@ class SourceOptions(NetOptions):
         return found
 
     def open(self, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()) -> Classifier:
-        """The classifier that these options mean: see `open_classifier`, also for the errors raised."""
-        return open_classifier(
-            self.train_dir or self.checkpoint, net=self.reference, labels=labels, image_size=self.image_size,
-            preprocessing=self.preprocessing, use=self.use, head=head, moving_averages=self.moving_averages,
-            labels_per_image=self.labels_per_image, threshold=threshold, upright=self.exif_orientation,
-        )  # fmt: skip
+        """The classifier that these options mean: see `load_classifier`, also for the errors raised."""
+        return load_classifier(self, labels=labels, head=head, threshold=threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,38 +166,26 @@ class Classifier:
             )
 
 
-def open_classifier(
-    source: str,
-    *,
-    net: str | Reference | None = None,
-    labels: str | None = None,
-    image_size: int | None = None,
-    preprocessing: str | None = None,
-    use: str = "best",
-    head: bool = True,
-    moving_averages: bool = False,
-    labels_per_image: str | None = None,
-    threshold: Sequence[str] = (),
-    upright: bool = False,
+def load_classifier(
+    options: SourceOptions, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()
 ) -> Classifier:
-    """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
+    """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds. What the options say
+    wins over what the run recorded; `labels` is a file of names, `threshold` as --threshold takes it.
 
-    With `head` False a checkpoint without a last layer will do, and of others the last layer is left out.
-
-    `use` says which checkpoint of a train directory: "best", "last" or a step. What is given wins over what the run
-    recorded. With `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
+    With `head` False a checkpoint without a last layer will do, and of others the last layer is left out. With
+    `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
 
     Raises SelectionError where it cannot be told what the net is, TrainingError where it has no last layer, and for
     averages that are not there.
     """
+    source, reference, use = options.train_dir or options.checkpoint, options.reference, options.use
     run, prefix = find_run(source, use)
     checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
     if run is None and use != "best":
         advice = f"Give one by its name with --checkpoint, such as {checkpoint.path}."
         raise RecipeError(f"--use {use}: this is no train directory of ckpt-finetune", path=source, advice=advice)
-    if moving_averages:
+    if options.moving_averages:
         checkpoint = averaged(checkpoint)
-    reference = net if isinstance(net, Reference) else Reference(net, image_size=image_size)
     if run:
         found = _from_run(run, prefix, checkpoint)
         other = reference.net not in (None, found.net.name) or reference.graph or reference.chosen
@@ -209,20 +193,20 @@ def open_classifier(
             named = reference.net or reference.graph
             raise RecipeError(f"--net {named} is pointless: the run says that it is {found.net.name}", path=source)
     else:
-        found = _from_checkpoint(checkpoint, reference, head, preprocessing, image_size)
+        found = _from_checkpoint(checkpoint, options, head)
     if labels is not None:
         names, notes = names_for(found, ClassNames(labels, read_labels(labels)))
         found = replace(found, labels=names, named=True, notes=(*found.notes, *notes))
-    how = found.preprocessing
-    if how is None and (image_size or preprocessing):
+    how, style = found.preprocessing, options.preprocessing
+    if how is None and (options.image_size or style):
         fact = f"--image-size and --preprocessing are pointless: this is {found.net.title}"
         raise RecipeError(fact, path=source)
     if how is not None:
-        check_style(found.net, preprocessing)
-        style, size, channels = preprocessing or how.style, image_size or how.image_size, how.channels
-        how = Preprocessing(style, size, how.central_fraction, channels, upright=upright or how.upright)
-    options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
-    found = replace(found, preprocessing=how, options=options)
+        check_style(found.net, style)
+        size, upright = options.image_size or how.image_size, options.exif_orientation or how.upright
+        how = Preprocessing(style or how.style, size, how.central_fraction, how.channels, upright=upright)
+    labels_per_image = options.labels_per_image or found.options.labels_per_image
+    found = replace(found, preprocessing=how, options=replace(found.options, labels_per_image=labels_per_image))
     return replace(found, thresholds=thresholds_of(found, threshold))
 
 
@@ -248,16 +232,14 @@ def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
     return Classifier(net, checkpoint.tensors, labels, True, how, prefix, options, Plan.from_json(record))
 
 
-def _from_checkpoint(
-    checkpoint: Checkpoint, reference: Reference, head: bool, style: str | None, image_size: int | None
-) -> Classifier:
+def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool) -> Classifier:
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
     from ..graph.restore import check_graph, planned_tensors
 
-    checkpoint, origin = as_known(checkpoint, reference)
+    checkpoint, origin = as_known(checkpoint, options.reference)
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
-    net = resolve(reference, specs, source)
+    net = resolve(options.reference, specs, source)
     known = found if found is not None and found.net == net else None
     scope = known.scope if known else net.scope
     classes = known.classes if known else classes_in(net, specs)
@@ -269,7 +251,7 @@ def _from_checkpoint(
     renames = {scope: net.scope} if scope and scope != net.scope else {}
     plan = make_plan(specs, variables, renames=renames).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
-    how = pixels_of(net, style or (origin and origin.pixels), image_size)
+    how = pixels_of(net, options.preprocessing or (origin and origin.pixels), options.image_size)
     if net.graph is not None:
         check_graph(net.graph, how, tensors)
     labels, notes = tuple(map(str, range(classes or 0))), origin.notes if origin else ()

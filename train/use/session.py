@@ -1,6 +1,6 @@
 """A classifier that stays open: one graph and one session, called with images again and again.
 
-with ClassifierSession(open_classifier("run")) as classify:
+with ClassifierSession(SourceOptions(train_dir="run").open()) as classify:
     classify("photo.jpg").label
     [prediction.label for prediction in classify(images)]        uint8 [n, h, w, 3]
 """
