@@ -4,7 +4,7 @@ import pytest
 
 from ckpt_tools.errors import CheckpointError, PlanError
 from ckpt_tools.formats import open_checkpoint
-from ckpt_tools.nets.registry import get_net
+from ckpt_tools.nets.registry import get_net, names_by_scope
 from ckpt_tools.plan import Plan, Variable, make_plan
 from ckpt_tools.plan.text import count_lines
 from ckpt_tools.tensors import Spec
@@ -107,7 +107,7 @@ def test_3_key_not_found_because_of_gamma():
 
 
 def test_3_key_not_found_because_the_file_is_resnet_v1():
-    plan = make_plan(specs(RESNET.variables(1000)), get_net("resnet_v2_50").variables(1000))
+    plan = make_plan(specs(RESNET.variables(1000)), get_net("resnet_v2_50").variables(1000), nets=names_by_scope())
     assert causes(plan) == ["resnet v1 against v2"]
     assert plan.conflicts[0].advice == (
         "Use --net resnet_v1_50: the checkpoint is resnet_v1_50, not resnet_v2_50, "
@@ -116,7 +116,7 @@ def test_3_key_not_found_because_the_file_is_resnet_v1():
 
 
 def test_3_key_not_found_because_the_file_is_another_net():
-    plan = make_plan(specs(INCEPTION.variables(1001)), RESNET.variables(1000))
+    plan = make_plan(specs(INCEPTION.variables(1001)), RESNET.variables(1000), nets=names_by_scope())
     assert causes(plan) == ["checkpoint of another net"]
     assert plan.conflicts[0].advice == "Use --net inception_v3: the checkpoint is InceptionV3, not resnet_v1_50."
 

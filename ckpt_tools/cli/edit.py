@@ -139,7 +139,7 @@ def _write(
         "recipe": as_data(surgery.operations),
         "actions": {row.name: row_sentence(row) for row in surgery.rows if row.after is not None},
         "left_out": {row.name: row_sentence(row) for row in surgery.rows if row.after is None},
-        # Filled while the values are written, and so before the sidecar is.
+        # Counted while the values are written, and so before the sidecar is.
         "losses": [edit.losses for edit in surgery.edits if any(row.action == "cast" for row in edit.rows)],
     }
     with salvaging(), progress_line("writing", surgery.summary["after"]["bytes"]) as progress:

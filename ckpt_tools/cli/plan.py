@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import DataError, OutputError, RecipeError, UnsupportedError
+from ..errors import DataError, OutputError, RecipeError, needs
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.placing import write_text
 from ..labels import label_list
@@ -115,11 +115,8 @@ def load_tensorflow(function: str) -> None:
     from ..train.graph.quiet import hush_tensorflow
 
     say(f"{function} is run to see what it builds, which takes TensorFlow")
-    try:
+    with needs(f"--net {function}"):
         hush_tensorflow()
-    except ModuleNotFoundError as error:
-        fact = f"--net {function} needs {error.name}"
-        raise UnsupportedError(fact, advice='pip install "ckpt-tools[train]"') from error
 
 
 class Requested(NamedTuple):

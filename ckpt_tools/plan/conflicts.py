@@ -20,14 +20,18 @@ class Misfit(NamedTuple):
 
 
 def explain(
-    misfits: Sequence[Misfit], wanted: Mapping[str, Variable], source: Mapping[str, Spec], unused: Sequence[str]
+    misfits: Sequence[Misfit],
+    wanted: Mapping[str, Variable],
+    source: Mapping[str, Spec],
+    unused: Sequence[str],
+    nets: Mapping[str, str],
 ) -> list[Conflict]:
     """The conflicts of a plan: what cannot be restored, grouped by cause."""
     groups: dict[str, list[str]] = {}
     for misfit in misfits:
         groups.setdefault(misfit.kind, []).append(misfit.name)
     missing = groups.pop("missing", [])
-    found = [cause.conflict for cause in explain_missing(missing, Evidence(wanted, source, unused))]
+    found = [cause.conflict for cause in explain_missing(missing, Evidence(wanted, source, unused, nets))]
     return found + [_explain_kind(kind, names, wanted, source) for kind, names in groups.items()]
 
 

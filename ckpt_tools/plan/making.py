@@ -67,6 +67,7 @@ def make_plan(
     new: Mapping[str, str] | None = None,
     carry: Collection[str] | None = None,
     origin: Origin | None = None,
+    nets: Mapping[str, str] | None = None,
 ) -> Plan:
     """What restoring `source` into a net with these `variables` does.
 
@@ -80,7 +81,7 @@ def make_plan(
     no source of their shape, as those of a head that was put in the place of the net's own. carry: names that stay
     behind when all other tensors that no variable takes go along, so that whoever wrote the source can load what is
     made of it; None: all stay behind. origin: where a source comes from that was brought under slim's names; rows speak
-    of its file.
+    of its file. nets: scope -> name of the nets that --net can name, for advice where the source is of one of them.
 
     What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
     Raises SelectionError and RecipeError for patterns and renames that are malformed.
@@ -120,7 +121,7 @@ def make_plan(
         rows=_of_file([*(row for row, _, _ in decided), *unused], origin),
         conflicts=(
             *idle,
-            *explain(misfits, net, source, [row.name for row in unused]),
+            *explain(misfits, net, source, [row.name for row in unused], nets or {}),
             *explain_ignored(list(ignored.values()), list(dict.fromkeys([*net, *source]))),
         ),
         adaptations={row.name: adaptation for row, adaptation, _ in decided if adaptation},

@@ -21,12 +21,7 @@ from .rows import Conflict, Variable
 _TYPED = 8  # scopes that somebody types on a command line
 AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(r"/(Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Adadelta(_1)?|Ftrl(_1)?)$")
-# Scopes of slim's nets: of those that --net can name (a test compares them with the registry), and of all others.
-NET = re.compile(
-    r"Inception(V[1-4]|ResnetV2)|MobilenetV[12]|resnet_v[12]_(50|101|152|200)|resnet_v1_14|vgg_(a|16|19)|alexnet_v2"
-    r"|overfeat|CifarNet|LeNet"
-)
-_OTHER_NET = re.compile(r"Inception(V\d|ResnetV\d)|MobilenetV\d|resnet_v\d_\d+")
+_SLIM_NET = re.compile(r"Inception(V\d|ResnetV\d)|MobilenetV\d|resnet_v\d_\d+")
 _KERAS = re.compile(r"(^|/)(kernel|bias)(:0)?$|(^|/)batch_normalization(_\d+)?/|:0$")
 _TORCH = re.compile(r"\.(weight|bias|running_mean|running_var|num_batches_tracked)$")
 _2015 = re.compile(r"^(mixed_\d+x\d+x\d+[a-e]/|conv/conv2d_params|mixed_10/)")
@@ -41,17 +36,19 @@ class Cause(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What a cause is looked for in: the net's variables by name, the source, and the names that nothing uses."""
+    """What a cause is looked for in: the net's variables by name, the source, and the names that nothing uses. `nets`
+    are those that --net can name: scope -> name."""
 
     wanted: Mapping[str, Variable]
     source: Mapping[str, Spec]
     unused: Sequence[str]
+    nets: Mapping[str, str] = {}
 
     def renamed(self, renames: Mapping[str, str]) -> Evidence:
         """What is left after a rename, for the next cause: no second rule reaches what is renamed."""
         new = {old: name for old, (name, _) in rename(self.unused, parse_renames(renames)).items()}
         source = {new.get(name, name): spec for name, spec in self.source.items()}
-        return Evidence(self.wanted, source, [name for name in self.unused if name not in new])
+        return self._replace(source=source, unused=[name for name in self.unused if name not in new])
 
 
 def explain_missing(missing: Sequence[str], evidence: Evidence) -> list[Cause]:
@@ -119,7 +116,7 @@ def _averages(missing: Sequence[str], evidence: Evidence) -> Cause | None:
 
 
 def _other_net(missing: Sequence[str], evidence: Evidence) -> Cause | None:
-    ours, theirs = _roots(missing), _roots(evidence.unused)
+    ours, theirs = _roots(missing, evidence.nets), _roots(evidence.unused, evidence.nets)
     pairs = [(our, their) for our in ours for their in theirs if our != their]
     if not pairs or set(ours) & set(theirs):
         return None
@@ -130,21 +127,18 @@ def _other_net(missing: Sequence[str], evidence: Evidence) -> Cause | None:
     cause = "resnet v1 against v2" if resnets else "checkpoint of another net"
     why = ", whose units differ although many names look alike" if resnets else ""
     found = tuple(name for name in missing if name.startswith(our + "/"))
-    if NET.fullmatch(their):
-        advice = f"Use --net {_net_name(their)}: the checkpoint is {their}, not {our}{why}."
+    if their in evidence.nets:
+        advice = f"Use --net {evidence.nets[their]}: the checkpoint is {their}, not {our}{why}."
     else:
-        advice = f"The checkpoint is {their}, which is not one of the nets here: give a checkpoint of {our}."
+        which = ", which is not one of the nets here" if evidence.nets else ""
+        advice = f"The checkpoint is {their}{which}: give a checkpoint of {our}."
     return Cause(Conflict(cause, found, advice))
 
 
-def _roots(names: Iterable[str]) -> list[str]:
+def _roots(names: Iterable[str], nets: Mapping[str, str]) -> list[str]:
     """The net scopes among the components of these names, such as InceptionV3 in model/InceptionV3/Logits."""
     parts = dict.fromkeys(part for name in names for part in name.split("/"))
-    return [part for part in parts if NET.fullmatch(part) or _OTHER_NET.fullmatch(part)]
-
-
-def _net_name(scope: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=Resnet|V\d)", "_", scope).lower()
+    return [part for part in parts if part in nets or _SLIM_NET.fullmatch(part)]
 
 
 def _inception_2015(missing: Sequence[str], evidence: Evidence) -> Cause | None:

@@ -49,7 +49,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     missing = [row.name for row in first.rows if row.action == "conflict" and row.source is None]
     missing = [name for name in missing if name not in lost]
     unused = [row.name for row in first.rows if row.action == "unused"]
-    causes = explain_missing(missing, Evidence(net, source, unused))
+    causes = explain_missing(missing, Evidence(net, source, unused, options.get("nets", {})))
     renames: dict[str, str] = {}
     for cause in causes:
         renames |= cause.renames

@@ -8,12 +8,12 @@ from functools import cached_property
 
 from ..tensors import Tensors
 from .following import follow
-from .operation import Edit, EditRow, Loss, Operation, all_wrong
+from .operation import Edit, EditRow, Loss, Operation, all_wrong, total_loss
 
 
 @dataclass(frozen=True)
 class Surgery:
-    """What `operate` returns. No value has been read; `losses` fills while a writer takes the tensors."""
+    """What `operate` returns. No value has been read; `losses` are those of the tensors that were written since."""
 
     source: Tensors
     operations: tuple[Operation, ...]
@@ -42,9 +42,7 @@ class Surgery:
             moved = {row.source: row.name for row in edit.rows if row.after is not None and row.source}
             lost = {moved.get(name, name): loss for name, loss in lost.items()}
             for name, loss in edit.losses.items():
-                before = lost.get(name, Loss(overflow=0, underflow=0))
-                overflow, underflow = before["overflow"] + loss["overflow"], before["underflow"] + loss["underflow"]
-                lost[name] = Loss(overflow=overflow, underflow=underflow)
+                lost[name] = total_loss([lost[name], loss]) if name in lost else loss
         return {name: loss for name, loss in lost.items() if name in self.tensors}
 
     @cached_property

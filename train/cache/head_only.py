@@ -58,7 +58,7 @@ class Known(NamedTuple):
         features, step = model.training.images, model.step
         left = work_behind(features, [step.train, step.loss, step.accuracy])
         share = left / (left + self.work)
-        frontier = Frontier((features,), self.cache.row_bytes, share, self.variables, self.work)
+        frontier = Frontier((features,), share, self.variables, self.work)
         fed = ((model.training.fed, model.training.labels),)
         inference = (model.inference.fed,)
         return Transfer(frontier, fed, inference, inference, self.cache, tuple(self.views), table)

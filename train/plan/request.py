@@ -13,6 +13,7 @@ from ...labels import label_list, plain
 from ...nets.from_graph import RAW, has_head, takes_whole_numbers
 from ...nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ...nets.net import Net
+from ...nets.registry import names_by_scope
 from ...plan import Origin, Plan, Variable, make_plan
 from ...plan.batch_norm import parse_policies
 from ...tensors import Spec
@@ -157,4 +158,5 @@ def rules_of(options: Options, net: Net, classes: int, origin: Origin | None = N
         "batch_norm": parse_policies(options.bn),
         "new": new,
         "origin": origin,
+        "nets": names_by_scope(),
     }

@@ -18,7 +18,7 @@ from ...labels import read_labels
 from ...nets.from_graph import classes_in, net_of_record
 from ...nets.net import Net
 from ...nets.opening import as_known
-from ...nets.registry import recognise
+from ...nets.registry import names_by_scope, recognise
 from ...nets.resolving import resolve
 from ...plan import Plan, make_plan
 from ...tensors import Spec, Tensors
@@ -249,7 +249,7 @@ def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool)
     net = _as_wide(net, specs, scope)
     variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
     renames = {scope: net.scope} if scope and scope != net.scope else {}
-    plan = make_plan(specs, variables, renames=renames).checked()
+    plan = make_plan(specs, variables, renames=renames, nets=names_by_scope()).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
     how = pixels_of(net, options.preprocessing or (origin and origin.pixels), options.image_size)
     if net.graph is not None:
