@@ -91,8 +91,8 @@ def test_a_format_that_is_not_written_is_said_before_anything_is_read(damaged, t
     out, err = capsys.readouterr()
     assert out == ""
     assert (
-        "cannot write .keras files. Written are v1, v2, npz, safetensors, keras_h5, keras_weights: --to of ckpt-convert"
-        in err
+        "cannot write .keras files. Written are v1, v2, npz, safetensors, keras_h5, keras_weights: "
+        "--format of ckpt-convert" in err
     )
 
 

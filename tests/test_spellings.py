@@ -2,11 +2,12 @@
 
 import argparse
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from ckpt_tools.api.options import options_from
-from ckpt_tools.cli import edit, finetune, plan
+from ckpt_tools.cli import convert, edit, finetune, inspect, plan
 from ckpt_tools.errors import RecipeError
 from ckpt_tools.train.options.configuration import from_arguments, read_config
 from ckpt_tools.train.options.training import Options
@@ -53,6 +54,18 @@ def test_map_is_rename_in_python() -> None:
     assert options_from(Options, {"map": "a=b"}, "finetune").rename == ("a=b",)
     with pytest.raises(TypeError, match=r"finetune\(\) is given rename twice, once as map"):
         options_from(Options, {"rename": "a=b", "map": "c=d"}, "finetune")
+
+
+@pytest.mark.parametrize(
+    ("command", "before", "now"),
+    [(convert, "a b --to v1", "a b --format v1"), (edit, "a --to v1", "a --format v1"),
+     (inspect, "a --as slim", "a --layout slim")],
+)  # fmt: skip
+def test_format_and_layout_are_the_words_everywhere(command: ModuleType, before: str, now: str) -> None:
+    made = command.make_parser()
+    assert made.parse_args(before.split()) == made.parse_args(now.split()) != made.parse_args(now.split()[:-2])
+    shown = set(made.format_help().replace("[", " ").split())
+    assert before.split()[-2] not in shown and now.split()[-2] in shown
 
 
 def test_what_was_is_not_shown() -> None:

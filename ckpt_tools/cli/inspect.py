@@ -50,7 +50,7 @@ EXAMPLES = """\
   ckpt-inspect model.ckpt --json | jq .totals
   ckpt-inspect model.ckpt.meta                the graph: inputs, features, classes, end points, variables
   ckpt-inspect model.ckpt --html model.html   a page to explore it in the browser
-  ckpt-inspect inception_v3.h5 --as slim      what each tensor of Keras' file is in slim's net"""
+  ckpt-inspect inception_v3.h5 --layout slim  what each tensor of Keras' file is in slim's net"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -76,7 +76,8 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if a tensor holds such values"
     )
-    made.add_argument("--as", dest="layout", choices=LAYOUTS, help="what each tensor is called in this library's net")
+    made.add_argument("--layout", choices=LAYOUTS, help="what each tensor is called in this library's net")
+    made.add_argument("--as", dest="layout", choices=LAYOUTS, help=argparse.SUPPRESS)
     made.add_argument("--graph", action="store_true", help="what the graph takes and gives; for a .meta the default")
     made.add_argument("--html", metavar="FILE", help="write one self-contained page to explore the checkpoint")
     made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: the keys as in the file")
