@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = made.add_argument_group("output").add_argument
     add("--dry-run", action="store_true", help="print what would be done to each tensor, write nothing")
     add("--force", action="store_true", help="replace what is at DST")
-    add("--format", metavar="NAME", choices=list(WRITERS), help=f"{', '.join(WRITERS)}; else by DST's ending")
+    add("--format", choices=list(WRITERS), help="by the ending of DST, or as the source")
     add("--to", dest="format", choices=list(WRITERS), help=argparse.SUPPRESS)
     add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
     add("--link", action="store_true", help="hard links of V2 data files that stay as they are, no copies")
