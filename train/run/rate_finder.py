@@ -68,7 +68,7 @@ def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataS
     losses = tuple(_losses(job, on_event))
     rates, smoothed = rate_ramp()[: len(losses)], smooth(losses)
     found = RangeTest(
-        rates, losses, smoothed, suggest(rates, smoothed), (str(picture), str(picture.with_suffix(".csv")))
+        rates, losses, smoothed, suggested_rate(rates, smoothed), (str(picture), str(picture.with_suffix(".csv")))
     )
     try:
         write_png(draw(found), picture)
@@ -102,7 +102,7 @@ def smooth(losses: Sequence[float], decay: float = SMOOTHING) -> tuple[float, ..
     return tuple(means)
 
 
-def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
+def suggested_rate(rates: Sequence[float], smoothed: Sequence[float]) -> float:
     """The rate at which the smoothed loss falls steepest over the logarithm of the rate, before it is least: at higher
     rates it jumps up and down.
 
