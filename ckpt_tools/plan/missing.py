@@ -155,7 +155,7 @@ def _inception_2015(missing: Sequence[str], evidence: Evidence) -> Cause | None:
             "renames, and --config FILE.yaml takes them."
         )
         return Cause(Conflict("2015 Inception names", found, advice), renames)
-    if "InceptionV3" in _roots(missing):
+    if "InceptionV3" in _roots(missing, evidence.nets):
         advice = "This is the graph of 2015, whose layers have other names and kinds: take slim's inception_v3.ckpt."
         return Cause(Conflict("2015 Inception names", tuple(missing), advice))
     return None
