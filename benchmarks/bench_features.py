@@ -34,7 +34,7 @@ from ckpt_tools.train.graph import batches as graph_batches  # noqa: E402
 from ckpt_tools.train.graph.batches import ahead_of, until_the_end  # noqa: E402
 from ckpt_tools.train.graph.devices import device_of_batches  # noqa: E402
 from ckpt_tools.train.graph.native import native  # noqa: E402
-from ckpt_tools.train.use.classifier import Wanted, open_classifier, restore, run_on  # noqa: E402
+from ckpt_tools.train.use.classifier import SourceOptions, Wanted, load_classifier, restore_variables, run_on  # noqa: E402
 
 CONTESTANTS = "bare float32,bare bfloat16,ours float32,ours auto,keras,openvino bfloat16,pipeline"
 BATCH = 32
@@ -93,7 +93,7 @@ def bare(classifier, precision, batch):
         memory = tf.Variable(np.random.default_rng(0).uniform(-1, 1, (batch, side, side, 3)).astype(np.float32))
         features = build_net(classifier.net, tf.cast(memory.read_value(), precision), num_classes=None).features
         session = tf.Session(graph=graph)
-        restore(session, classifier, [name for name in classifier.tensors if "/Aux" not in name])
+        restore_variables(session, classifier, [name for name in classifier.tensors if "/Aux" not in name])
         session.run(memory.initializer)
     return lambda batches: [session.run(features) for _ in range(batches)]
 
@@ -142,7 +142,7 @@ def openvino(classifier, precision, batch):
         images = tf.placeholder(tf.float32, [batch, side, side, 3])
         features = build_net(classifier.net, images, num_classes=None).features
         session = tf.Session(graph=graph)
-        restore(session, classifier, [name for name in classifier.tensors if "/Aux" not in name])
+        restore_variables(session, classifier, [name for name in classifier.tensors if "/Aux" not in name])
         frozen = tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [features.op.name])
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen, name="")
@@ -171,7 +171,7 @@ def main():
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--contestants", default=CONTESTANTS)
     arguments = parser.parse_args()
-    classifier, ready = open_classifier(arguments.checkpoint, head=False), {}
+    classifier, ready = load_classifier(SourceOptions(checkpoint=arguments.checkpoint), head=False), {}
     for name in arguments.contestants.split(","):
         kind, _, precision = name.partition(" ")
         try:

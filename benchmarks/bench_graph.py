@@ -29,12 +29,13 @@ def write(name: str, path: str) -> None:
     import tensorflow.compat.v1 as tf
 
     from ckpt_tools.nets.graph import build_net
+    from ckpt_tools.nets.layers import Mode
     from ckpt_tools.nets.registry import get_net
 
     with tf.Graph().as_default():
         images = tf.placeholder(tf.float32, [32, 224, 224, 3], "images")
         labels = tf.placeholder(tf.int64, [32], "labels")
-        built = build_net(get_net(name), images, num_classes=10, trains_batch_norm=lambda scope: True)
+        built = build_net(get_net(name), images, num_classes=10, mode=Mode(lambda scope: True))
         loss = tf.losses.sparse_softmax_cross_entropy(labels, built.logits)
         with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
             tf.train.AdamOptimizer().minimize(loss)

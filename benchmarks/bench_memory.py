@@ -72,7 +72,7 @@ def commands(source: Path, out: Path) -> dict[str, list[object]]:
         "to npz": ["convert", source, out / "m.npz"],
         "to safetensors": ["convert", source, out / "m.safetensors"],
         "to Keras h5": ["convert", source, out / "m.h5"],
-        "to V1": ["convert", source, out / "v1", "--to", "v1"],
+        "to V1": ["convert", source, out / "v1", "--format", "v1"],
         "from V1": ["convert", out / "v1", out / "m"],
         "verify": ["verify", source],
     }

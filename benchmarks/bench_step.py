@@ -26,6 +26,7 @@ from ckpt_tools.train.graph.quiet import hush_tensorflow
 hush_tensorflow()
 import tensorflow.compat.v1 as tf
 from ckpt_tools.nets.graph import build_net
+from ckpt_tools.nets.layers import Mode
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import make_plan
 from ckpt_tools.train.graph.towers import session_config
@@ -39,7 +40,7 @@ if "graph" in VARIANT:
     from ckpt_tools.nets.from_graph import net_from, open_graph
     with tf.Graph().as_default(), tempfile.TemporaryDirectory() as folder:
         logits = build_net(net, tf.placeholder(tf.float32, images.shape), num_classes=10,
-                           trains_batch_norm=lambda layer: True).logits
+                           mode=Mode(lambda layer: True)).logits
         loss = tf.losses.sparse_softmax_cross_entropy(tf.zeros(labels.shape, tf.int64), logits)
         with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
             tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
@@ -53,7 +54,7 @@ with graph.as_default():
     step = tf.train.get_or_create_global_step()
     x, y = tf.constant(images), tf.constant(labels)
     trains = lambda layer: "frozen" not in VARIANT and plan.batch_norm.get(layer, "frozen") != "frozen"
-    how = {"num_classes": 10, "weight_decay": 0.0, "trains_batch_norm": trains, "batch_norm_decay": 0.99}
+    how = {"num_classes": 10, "mode": Mode(trains, 0.99)}
     with compiled(options.xla):
         built = build_net(net, tf.cast(x, options.precision), **how)
     wanted = {row.name for row in plan.rows if row.trainable}

@@ -183,7 +183,9 @@ def main() -> None:
         make_source(args.folder / "third", args.gigabytes * 1e9 / 3, ("",))
         (args.folder / "third.data-00000-of-00001").rename(args.folder / "third")
         if args.tensorflow:
-            subprocess.run([*CKPT, "convert", args.folder / "m.ckpt", args.folder / "m.v1", "--to", "v1"], check=True)
+            subprocess.run(
+                [*CKPT, "convert", args.folder / "m.ckpt", args.folder / "m.v1", "--format", "v1"], check=True
+            )
     size = (args.folder / "m.ckpt.data-00000-of-00001").stat().st_size
     print(f"{size / 1e9:.2f} GB, {os.cpu_count()} cores, best of {args.rounds}")
     for row in rows(args.folder, args.tensorflow):

@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 CASES = [
-    Case("convert V2 to V1", ["convert", "s", "t", "--to", "v1"], "s", "t", "v1"),
+    Case("convert V2 to V1", ["convert", "s", "t", "--format", "v1"], "s", "t", "v1"),
     Case("convert V2 over V1", ["convert", "s", "t"], "s", "t", "v1"),
     Case("convert to npz", ["convert", "s", "t.npz"], "s", "t.npz", "npz"),
     Case("convert, other shards", ["convert", "s", "t", "--shards", "2"], "s", "t", "v2"),

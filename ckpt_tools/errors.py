@@ -15,7 +15,8 @@ CheckpointError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class CheckpointError(Exception):
@@ -94,6 +95,24 @@ class TrainingError(CheckpointError):
 
 class OutputError(CheckpointError):
     """The target exists, is out of space, or cannot be written."""
+
+
+@contextmanager
+def needs(what: str = "", extra: str = "train") -> Iterator[None]:
+    """Around what takes an `extra` of this package. Raises UnsupportedError where a module of it is not installed.
+
+    >>> with needs("--check"):
+    ...     raise ModuleNotFoundError(name="tf_slim")
+    Traceback (most recent call last):
+    ckpt_tools.errors.UnsupportedError: --check needs tf_slim. pip install "ckpt-tools[train]"
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ckpt_tools"):
+            raise
+        advice = f'pip install "ckpt-tools[{extra}]"'
+        raise UnsupportedError(f"{what} needs {error.name}".lstrip(), advice=advice) from error
 
 
 def nearest(wrong: str, known: Iterable[str], count: int = 3) -> str:

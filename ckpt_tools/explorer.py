@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .errors import CheckpointError, OutputError
 from .formats.placing import write_text
 from .names import reading_order
-from .overview import Row, Statistics, finite, pieces, plain, statistics_of, totals
+from .overview import Statistics, TensorRow, finite, pieces, plain, statistics_of, totals
 from .tensors import Tensor
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Page(NamedTuple):
 
 def explore(
     tensors: Mapping[str, Tensor],
-    rows: Sequence[Row],
+    rows: Sequence[TensorRow],
     title: str,
     facts: str,
     progress: Callable[[int, int], None] | None = None,
@@ -78,7 +78,7 @@ def explore(
     return Page(_filled(title, document), problems, measured)
 
 
-def in_reading_order(rows: Sequence[Row]) -> Sequence[Row]:
+def in_reading_order(rows: Sequence[TensorRow]) -> Sequence[TensorRow]:
     """The rows with block_2 before block_10 where they came in the alphabet's order; else as they are."""
     if any(a.name > b.name for a, b in zip(rows, rows[1:], strict=False)):
         return rows
@@ -113,7 +113,7 @@ def histogram(values: np.ndarray, low: float, high: float) -> list[int]:
     return counts.tolist()
 
 
-def picture(row: Row, values: np.ndarray) -> dict[str, Any] | None:
+def picture(row: TensorRow, values: np.ndarray) -> dict[str, Any] | None:
     """The filters of a convolution as bytes of grey or RGB pixels; None for what is not one.
 
     A kernel `[height, width, in, out]` that sees up to 4 channels is a first convolution, and is shown in colour where
@@ -145,7 +145,7 @@ def picture(row: Row, values: np.ndarray) -> dict[str, Any] | None:
     }
 
 
-def _values(row: Row, values: np.ndarray, found: Statistics) -> dict[str, object]:
+def _values(row: TensorRow, values: np.ndarray, found: Statistics) -> dict[str, object]:
     """What the page tells of one tensor's values; `found` are their statistics."""
     import numpy as np
 

@@ -39,7 +39,7 @@ class Foldable(NamedTuple):
     spread: tuple[int, ...]
 
 
-class Fold(NamedTuple):
+class Folding(NamedTuple):
     """A variable made of a source tensor less `biases`, times `gamma`: names of the source, None for what is not.
 
     `then` is what happens to the result, where the variable has another shape as well.

@@ -21,7 +21,7 @@ SORTS = ("name", "size", "shape", "kind", "file")
 _CHUNK = 1 << 18  # values that are widened to float64 at a time: 2 MB, which stays in the processor's cache
 
 
-class Row(NamedTuple):
+class TensorRow(NamedTuple):
     """One tensor. `bytes` is None for strings whose size the file does not tell; `of` and `slot` as in `Kind`."""
 
     name: str
@@ -69,7 +69,7 @@ class Statistics(NamedTuple):
     inf: int = 0
 
 
-def overview(tensors: Mapping[str, Tensor]) -> list[Row]:
+def overview(tensors: Mapping[str, Tensor]) -> list[TensorRow]:
     """A row for each tensor, in the order of the source, without reading a value.
 
     >>> import numpy
@@ -84,11 +84,11 @@ def overview(tensors: Mapping[str, Tensor]) -> list[Row]:
         nbytes = spec.nbytes
         if nbytes is None and (stored := tensors[name].stored):
             nbytes = stored.size
-        rows.append(Row(name, spec.dtype, spec.shape, spec.parameters, nbytes, *kind))
+        rows.append(TensorRow(name, spec.dtype, spec.shape, spec.parameters, nbytes, *kind))
     return rows
 
 
-def sort_rows(rows: Sequence[Row], by: str, tensors: Mapping[str, Tensor]) -> list[Row]:
+def sort_rows(rows: Sequence[TensorRow], by: str, tensors: Mapping[str, Tensor]) -> list[TensorRow]:
     """Rows by "name", "size" (largest first), "shape", "kind", or "file" (where their bytes lie in the files)."""
     if by not in SORTS:
         raise SelectionError(f"cannot sort by {by!r}{nearest(by, SORTS)}", advice=f"Choose of {', '.join(SORTS)}.")
@@ -103,7 +103,7 @@ def sort_rows(rows: Sequence[Row], by: str, tensors: Mapping[str, Tensor]) -> li
     return sorted(rows, key=keys[by])
 
 
-def totals(rows: Iterable[Row]) -> list[Total]:
+def totals(rows: Iterable[TensorRow]) -> list[Total]:
     """One row for each kind there is, in the order of KINDS, and one named "total"."""
     sums = {kind: [0, 0, 0] for kind in (*KINDS, "total")}
     for row in rows:
@@ -115,7 +115,7 @@ def totals(rows: Iterable[Row]) -> list[Total]:
     return [Total(kind, *of_kind) for kind, of_kind in sums.items() if of_kind[0] or kind == "total"]
 
 
-def branches(rows: Iterable[Row], depth: int = 0) -> list[Branch]:
+def branches(rows: Iterable[TensorRow], depth: int = 0) -> list[Branch]:
     """The tree of scopes with what each holds, parents first; `depth` limits it, 0 shows everything.
 
     The root comes first, so that each branch can be compared with the whole.

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .recipe_settings import Node
 
 SHIPPED = Path(__file__).with_name("recipes")
-_END = "...\n"  # with which PyYAML closes a scalar that stands alone
 _PARAMETER = re.compile(r"(?P<plain>\$\$\{)|\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -74,30 +73,14 @@ def parse_recipe(
     return _Reading(loader, path, parameters or {}).operations(root)
 
 
-def to_yaml(operations: Sequence[Operation]) -> str:
-    """The recipe of these operations; parse_recipe makes equal ones of it.
+def as_data(operations: Sequence[Operation]) -> list[object]:
+    """The recipe as lists, dicts and plain values, for JSON, which is YAML too and so a recipe again.
 
     Raises RecipeError for an operation that holds an opened checkpoint, which has no path to write down.
 
     >>> from ckpt_tools.surgery import Cast, Strip
-    >>> print(to_yaml([Strip(("ema",)), Cast("float16", keep_statistics=True)]), end="")
-    - strip: [ema]
-    - cast: {dtype: float16, keep_statistics: true}
-    """
-    import yaml
-
-    lines = []
-    for item in as_data(operations):
-        for command, value in item.items() if isinstance(item, dict) else [(item, None)]:
-            flow = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=2**30)
-            lines.append(f"- {command}\n" if value is None else f"- {command}: {flow.removesuffix(_END).strip()}\n")
-    return "".join(lines)
-
-
-def as_data(operations: Sequence[Operation]) -> list[object]:
-    """The recipe as lists, dicts and plain values, for JSON, which is YAML too and so a recipe again.
-
-    Raises RecipeError as to_yaml does.
+    >>> as_data([Strip(("ema",)), Cast("float16", keep_statistics=True)])
+    [{'strip': ['ema']}, {'cast': {'dtype': 'float16', 'keep_statistics': True}}]
     """
     return [_item(operation) for operation in operations]
 

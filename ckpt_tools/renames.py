@@ -1,4 +1,4 @@
-"""`--map OLD=NEW`: what a tensor of the source is called in the net."""
+"""`--rename OLD=NEW`: what a tensor of the source is called in the net."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .errors import RecipeError
 
 
-class Rename(NamedTuple):
+class RenameRule(NamedTuple):
     """One rule. `old` is a scope or a whole name, from the root; an empty one stands for the root itself.
 
     `re:EXPR` is a regular expression, searched in the name; `new` may then have back-references such as \\1.
@@ -24,7 +24,7 @@ class Rename(NamedTuple):
     def __call__(self, name: str) -> str | None:
         """The new name, empty where nothing is left of it; None where the rule does not match.
 
-        >>> Rename("model", "")("model/conv1/weights"), Rename("", "net")("conv1/weights")
+        >>> RenameRule("model", "")("model/conv1/weights"), RenameRule("", "net")("conv1/weights")
         ('conv1/weights', 'net/conv1/weights')
         """
         if self.old.startswith("re:"):
@@ -37,13 +37,13 @@ class Rename(NamedTuple):
         return f"{new}/{rest}" if new and rest else new or rest
 
 
-def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[Rename, ...]:
-    """The rules of `--map OLD=NEW`, or of a mapping OLD -> NEW.
+def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[RenameRule, ...]:
+    """The rules of `--rename OLD=NEW`, or of a mapping OLD -> NEW.
 
     Raises RecipeError for a text without `=` and for a malformed regular expression.
 
     >>> parse_renames(["model/InceptionV3=InceptionV3"])
-    (Rename(old='model/InceptionV3', new='InceptionV3'),)
+    (RenameRule(old='model/InceptionV3', new='InceptionV3'),)
     """
     pairs = texts.items() if isinstance(texts, Mapping) else [pair for text in texts for pair in rename_rules(text)]
     for old, new in pairs:
@@ -52,17 +52,19 @@ def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[Rename, ...
         try:
             re.sub(old[3:], new, "")
         except (re.error, IndexError) as error:
-            raise RecipeError(f"--map {old}={new} is not a regular expression and its replacement: {error}") from None
-    return tuple(Rename(old, new) for old, new in pairs)
+            raise RecipeError(
+                f"--rename {old}={new} is not a regular expression and its replacement: {error}"
+            ) from None
+    return tuple(RenameRule(old, new) for old, new in pairs)
 
 
-def rename(names: Iterable[str], rules: Sequence[Rename]) -> dict[str, tuple[str, Rename]]:
+def rename(names: Iterable[str], rules: Sequence[RenameRule]) -> dict[str, tuple[str, RenameRule]]:
     """Old name -> new name and its rule, for the names that a rule changes: the first that fits, as in ckpt-edit.
 
     >>> rename(["model/w", "step"], parse_renames(["model=net"]))
-    {'model/w': ('net/w', Rename(old='model', new='net'))}
+    {'model/w': ('net/w', RenameRule(old='model', new='net'))}
     """
-    changed: dict[str, tuple[str, Rename]] = {}
+    changed: dict[str, tuple[str, RenameRule]] = {}
     for name in names:
         for rule in rules:
             new = rule(name)

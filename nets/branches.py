@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import tensorflow.compat.v1 as tf
 from tf_slim import layers
 
+STEM = ("Conv2d_1a_3x3 32 /2", "Conv2d_2a_3x3 32 valid", "Conv2d_2b_3x3 64")  # how Inceptions from v3 on begin
 _POOLINGS = {"AvgPool": "avg_pool2d", "MaxPool": "max_pool2d"}
 
 
@@ -32,6 +33,17 @@ def chain(inputs: tf.Tensor, line: str) -> tf.Tensor:
         outputs = [_layer(inputs, text) for text in step.split("&")]
         inputs = outputs[0] if len(outputs) == 1 else tf.concat(outputs, axis=3)
     return inputs
+
+
+def auxiliary_logits(
+    net: tf.Tensor, num_classes: int, *, pool: str = "Conv2d_1a_3x3", whole: str = "Conv2d_2a_5x5", last: str = "Logits"
+) -> tf.Tensor:
+    """The second classifier of an Inception, on a map within it: logits [batch, num_classes]. `pool`, `whole` and
+    `last` are what slim calls the pooling, the convolution over all that it leaves, and the dense layer."""
+    net = layers.avg_pool2d(net, [5, 5], stride=3, padding="VALID", scope=pool)
+    net = layers.conv2d(net, 128, [1, 1], scope="Conv2d_1b_1x1")
+    net = layers.conv2d(net, 768, net.shape[1:3], padding="VALID", scope=whole)
+    return layers.fully_connected(tf.squeeze(net, [1, 2]), num_classes, activation_fn=None, scope=last)
 
 
 def _layer(inputs: tf.Tensor, text: str) -> tf.Tensor:

@@ -55,7 +55,7 @@ class Comparison(NamedTuple):
         return float("inf") if found is None or np.isnan(found) else found
 
 
-class Layer(NamedTuple):
+class SharedLayer(NamedTuple):
     """A layer in both nets: the scope of ours and its tensor in the graph, and its name there."""
 
     scope: str
@@ -131,9 +131,9 @@ def loaded(peer: Peer, net: Net, theirs: Foreign, held: Tensors) -> dict[str, Li
     return dict(found.found)
 
 
-def _layers(graph: tf.Graph, net: Net, known: Mapping[str, Link]) -> list[Layer]:
+def _layers(graph: tf.Graph, net: Net, known: Mapping[str, Link]) -> list[SharedLayer]:
     """The layers whose outputs have a counterpart, in the order of the net."""
-    found: dict[str, Layer] = {}
+    found: dict[str, SharedLayer] = {}
     operations = {_placed(operation.name): operation.name for operation in graph.get_operations()}
     for name, link in known.items():
         scope, _, last = link.ours.rpartition("/")
@@ -142,7 +142,7 @@ def _layers(graph: tf.Graph, net: Net, known: Mapping[str, Link]) -> list[Layer]
             continue
         if f"{scope}/{kind}" in operations:  # not of an auxiliary head, which is not built
             theirs = name.rpartition("/")[0] or name.rpartition(".")[0]
-            found[scope] = Layer(scope, f"{operations[f'{scope}/{kind}']}:0", theirs)
+            found[scope] = SharedLayer(scope, f"{operations[f'{scope}/{kind}']}:0", theirs)
     order = {row.name.rpartition("/")[0]: number for number, row in enumerate(net.table)}
     return sorted(found.values(), key=lambda layer: order[layer.scope])
 

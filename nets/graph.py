@@ -19,7 +19,7 @@ from ckpt_tools.errors import DamagedError, UnsupportedError
 
 from .head import LAST_LAYER, Dropout, Head, head_variables, layer_scopes
 from .imported import import_head, import_net
-from .layers import Layers, inside
+from .layers import INFERENCE, Mode, PatchedLayers, inside
 from .net import ArgScope, Net
 
 OWN_HEAD = Head()
@@ -46,14 +46,10 @@ def build_net(
     images: tf.Tensor | None,
     *,
     num_classes: int | None,
-    features: tf.Tensor | None = None,
-    trains_batch_norm: Callable[[str], bool] = lambda scope: False,
-    batch_norm_decay: float | None = None,
-    dropout_keep_prob: float = 1.0,
-    dropout_seed: tf.Tensor | None = None,
-    weight_decay: float | None = None,
-    aux: bool = False,
     head: Head = OWN_HEAD,
+    features: tf.Tensor | None = None,
+    aux: bool = False,
+    mode: Mode = INFERENCE,
 ) -> Built:
     """Builds `net` on preprocessed images of shape [batch, height, width, 3], height and width known.
 
@@ -61,10 +57,7 @@ def build_net(
     is built, without end points.
     With `num_classes` None the net ends with its features; `head` replaces the net's own. Images of float16 or
     bfloat16 make the net compute in that type, its head excepted; variables are float32 always.
-    Batch norm runs in inference mode and its statistics are not updated, except in the scopes that `trains_batch_norm`
-    says yes to; those put their updates into UPDATE_OPS. `batch_norm_decay` is theirs; None is slim's own.
-    `dropout_seed` (integers, shape [2]; computed from the step) turns dropout on: what is dropped depends on nothing
-    else. `weight_decay` fills REGULARIZATION_LOSSES; None is slim's own.
+    `mode` says which batch norms train, and whether the head drops anything; what slim's own code would drop, it keeps.
     An auxiliary head is part of the graph only with `aux`. Without, its variables exist all the same, so that a saved
     file has them and slim's own code can load it.
 
@@ -75,16 +68,9 @@ def build_net(
             0
         )  # TF_DETERMINISTIC_OPS=1 refuses slim's initializers without, although none of them is run
     if net.graph is not None:
-        return _build_imported(net, images, num_classes, features, dropout_seed, head)
+        return _build_imported(net, images, num_classes, features, mode, head)
     own_place = num_classes is not None and not head.scope
-    layers = Layers(
-        head_layer=net.head_layer,
-        has_head=own_place,
-        trains_batch_norm=trains_batch_norm,
-        batch_norm_decay=batch_norm_decay,
-        dropout_seed=dropout_seed,
-        given=features,
-    )
+    layers = PatchedLayers(net.head_layer, own_place, mode, given=features)
     if features is not None:  # slim wants to see some
         images = tf.placeholder(
             tf.float32, [None, net.image_size, net.image_size, net.input_channels], name="not_built"
@@ -96,7 +82,7 @@ def build_net(
     outer = tf.get_variable_scope()
     with layers.in_place(), tf.variable_scope(outer, custom_getter=_float32_variable), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`layer.apply` is deprecated")  # slim's own calls
-        logits, end_points = _call_slim(net, images, num_classes, weight_decay, dropout_keep_prob, aux)
+        logits, end_points = _call_slim(net, images, num_classes, aux)
         end_points = _without_name_scope(end_points)
         auxiliary_logits = end_points.pop("AuxLogits", None)
         if not own_place:
@@ -119,7 +105,7 @@ def _build_imported(
     images: tf.Tensor | None,
     num_classes: int | None,
     features: tf.Tensor | None,
-    dropout_seed: tf.Tensor | None,
+    mode: Mode,
     head: Head,
 ) -> Built:
     """A net of a graph file, whose own head ends as the file has it, for another number of classes if need be."""
@@ -136,7 +122,7 @@ def _build_imported(
         reached, logits, end_points, variables = made.features, made.logits, made.end_points, dict(made.variables)
     else:
         reached = tf.squeeze(features, [1, 2])
-    layers = Layers(net.head_layer, False, lambda scope: False, None, dropout_seed, None)
+    layers = PatchedLayers(net.head_layer, False, mode)
     with layers.in_place(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`layer.apply` is deprecated")  # slim's own calls
         apart = reached[:, tf.newaxis, tf.newaxis, :]
@@ -195,7 +181,7 @@ def _float32_variable(
     return tf.cast(getter(name, *args, **{**how, "dtype": tf.float32}), dtype)
 
 
-def _hidden_layers(features: tf.Tensor, place: str, head: Head, layers: Layers) -> tf.Tensor:
+def _hidden_layers(features: tf.Tensor, place: str, head: Head, layers: PatchedLayers) -> tf.Tensor:
     """The head's layers before its last one, under the scope `place`; [batch, 1, 1, channels] in and out."""
     below = place.removeprefix(tf.get_variable_scope().name).strip("/")  # some of slim's scopes are open here
     for name, layer in zip(layer_scopes(head.layers), head.layers, strict=True):
@@ -210,7 +196,7 @@ def _hidden_layers(features: tf.Tensor, place: str, head: Head, layers: Layers) 
     return features
 
 
-def _own_head(features: tf.Tensor, head: Head, layers: Layers, num_classes: int) -> tf.Tensor:
+def _own_head(features: tf.Tensor, head: Head, layers: PatchedLayers, num_classes: int) -> tf.Tensor:
     """A whole head in a scope of its own, from the features to the logits."""
     hidden = _hidden_layers(features, inside(head.scope), head, layers)
     scope = f"{head.scope}/{LAST_LAYER}"
@@ -233,7 +219,7 @@ def _create_auxiliary_variables(net: Net, num_classes: int) -> None:
             model_variable(row.name, row.shape_for(num_classes), tf.float32, initializer, trainable=False)
 
 
-def _place(builder: str | Callable[..., Any]) -> tuple[object, str]:
+def _module_of(builder: str | Callable[..., Any]) -> tuple[object, str]:
     """The module of a builder, and its name there."""
     if callable(builder):
         return inspect.getmodule(builder), builder.__name__
@@ -250,14 +236,10 @@ def family_of(module: object, function: str) -> str:
 
 
 def _call_slim(
-    net: Net,
-    images: tf.Tensor,
-    num_classes: int | None,
-    weight_decay: float | None,
-    dropout_keep_prob: float,
-    aux: bool,
+    net: Net, images: tf.Tensor, num_classes: int | None, aux: bool
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    module, function = _place(net.builder)
+    """What slim's code makes, without what it drops and without its weight decay, which is the optimizer's."""
+    module, function = _module_of(net.builder)
     family = family_of(module, function)
     arg_scope: Callable[..., ArgScope] = getattr(module, f"{family}_arg_scope", lambda **_: {})
     # Without a head, the last layer is passed over: any number of classes will do. Our layers know what trains.
@@ -265,11 +247,11 @@ def _call_slim(
     if family == "resnet":
         options |= {"global_pool": True}
     else:
-        options |= {"dropout_keep_prob": dropout_keep_prob}
+        options |= {"dropout_keep_prob": 1.0}
     if net.auxiliary:
         options |= {"create_aux_logits": aux}
     try:
-        with tf_slim.arg_scope(arg_scope(**({} if weight_decay is None else {"weight_decay": weight_decay}))):
+        with tf_slim.arg_scope(arg_scope(weight_decay=0.0)):
             return getattr(module, function)(images, scope=net.scope, **options)
     except ValueError as error:
         if "Negative dimension size" not in str(error):

@@ -55,7 +55,7 @@ class Head:
             advice = "Write it as Logits or net/Logits: letters, digits, and _ . - between slashes."
             raise RecipeError(f"--head-scope {self.scope} is not a valid TensorFlow scope", advice=advice)
 
-    def place(self, net: Net) -> str:
+    def scope_in(self, net: Net) -> str:
         """The scope under which all the head's variables lie."""
         return self.scope or net.head_scope
 
@@ -129,7 +129,7 @@ def head_variables(net: Net, num_classes: int, head: Head) -> tuple[Variable, ..
     def add(name: str, shape: tuple[int, ...], class_axis: int | None = None, trainable: bool = True) -> None:
         found.append(Variable(name, Spec("float32", shape), trainable, "head", class_axis))
 
-    place = head.place(net)
+    place = head.scope_in(net)
     for scope, layer in zip(layer_scopes(head.layers), head.layers, strict=True):
         if isinstance(layer, Dense):
             add(f"{place}/{scope}/weights", (width, layer.units))

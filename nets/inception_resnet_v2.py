@@ -12,13 +12,11 @@ import tensorflow.compat.v1 as tf
 import tf_slim
 from tf_slim import layers
 
-from .branches import branches, chain
+from .branches import STEM, auxiliary_logits, branches, chain
 from .net import ArgScope
 
 _STEM = (
-    "Conv2d_1a_3x3 32 /2",
-    "Conv2d_2a_3x3 32 valid",
-    "Conv2d_2b_3x3 64",
+    *STEM,
     "MaxPool_3a_3x3 /2",
     "Conv2d_3b_1x1 80",
     "Conv2d_4a_3x3 192 valid",
@@ -90,7 +88,7 @@ def inception_resnet_v2(
         net = end_points["Conv2d_7b_1x1"] = chain(net, "Conv2d_7b_1x1 1536")
         if create_aux_logits:
             with tf.variable_scope("AuxLogits"):
-                end_points["AuxLogits"] = _auxiliary_logits(end_points["PreAuxLogits"], num_classes)
+                end_points["AuxLogits"] = auxiliary_logits(end_points["PreAuxLogits"], num_classes)
         with tf.variable_scope("Logits"):
             net = layers.avg_pool2d(net, net.shape[1:3], padding="VALID", scope="AvgPool_1a_8x8")
             end_points["global_pool"] = net
@@ -128,10 +126,3 @@ def _residual(
         )
         net += scale * added
         return activation(net) if activation else net
-
-
-def _auxiliary_logits(net: tf.Tensor, num_classes: int) -> tf.Tensor:
-    net = layers.avg_pool2d(net, [5, 5], stride=3, padding="VALID", scope="Conv2d_1a_3x3")
-    net = layers.conv2d(net, 128, [1, 1], scope="Conv2d_1b_1x1")
-    net = layers.conv2d(net, 768, net.shape[1:3], padding="VALID", scope="Conv2d_2a_5x5")
-    return layers.fully_connected(tf.squeeze(net, [1, 2]), num_classes, activation_fn=None, scope="Logits")

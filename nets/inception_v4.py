@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from tf_slim import layers
 from tf_slim.nets.inception import inception_v3_arg_scope as inception_v4_arg_scope  # noqa: F401  both have the same
 
-from .branches import branches, chain
+from .branches import STEM, auxiliary_logits, branches, chain
 
 _MODULE_A = (
     "Conv2d_0a_1x1 96",
@@ -28,7 +28,7 @@ _MODULE_C = (
     "Conv2d_0a_1x1 384 | Conv2d_0b_3x1 448 | Conv2d_0c_1x3 512 | Conv2d_0d_1x3 256 & Conv2d_0e_3x1 256",
     "AvgPool_0a_3x3 | Conv2d_0b_1x1 256",
 )
-_STEM = ("Conv2d_1a_3x3 32 /2", "Conv2d_2a_3x3 32 valid", "Conv2d_2b_3x3 64")
+_AUXILIARY = {"pool": "AvgPool_1a_5x5", "whole": "Conv2d_2a", "last": "Aux_logits"}
 _MODULES = {
     "Mixed_3a": ("MaxPool_0a_3x3 /2", "Conv2d_0a_3x3 96 /2"),
     "Mixed_4a": (
@@ -64,14 +64,14 @@ def inception_v4(
     end_points: dict[str, tf.Tensor] = {}
     net = images
     with tf.variable_scope(scope):
-        for line in _STEM:
+        for line in STEM:
             net = end_points[line.split()[0]] = chain(net, line)
         for name, lines in _MODULES.items():
             with tf.variable_scope(name):
                 net = end_points[name] = branches(net, lines)
         if create_aux_logits:
             with tf.variable_scope("AuxLogits"):
-                end_points["AuxLogits"] = _auxiliary_logits(end_points["Mixed_6h"], num_classes)
+                end_points["AuxLogits"] = auxiliary_logits(end_points["Mixed_6h"], num_classes, **_AUXILIARY)
         with tf.variable_scope("Logits"):
             net = layers.avg_pool2d(net, net.shape[1:3], padding="VALID", scope="AvgPool_1a")
             end_points["global_pool"] = net
@@ -81,10 +81,3 @@ def inception_v4(
         end_points["Logits"] = logits
         end_points["Predictions"] = tf.nn.softmax(logits, name="Predictions")
     return logits, end_points
-
-
-def _auxiliary_logits(net: tf.Tensor, num_classes: int) -> tf.Tensor:
-    net = layers.avg_pool2d(net, [5, 5], stride=3, padding="VALID", scope="AvgPool_1a_5x5")
-    net = layers.conv2d(net, 128, [1, 1], scope="Conv2d_1b_1x1")
-    net = layers.conv2d(net, 768, net.shape[1:3], padding="VALID", scope="Conv2d_2a")
-    return layers.fully_connected(tf.squeeze(net, [1, 2]), num_classes, activation_fn=None, scope="Aux_logits")

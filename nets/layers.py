@@ -37,22 +37,36 @@ Sides = int | Sequence[int]  # of a kernel or a stride: one number where both ar
 _AUXILIARY_MAP = (17, 17)  # Mixed_6e of a 299 pixel image; the auxiliary head's kernels fit no other size
 
 
+@dataclass(frozen=True)
+class Mode:
+    """What of a net trains; nothing does by default, as in inference.
+
+    Batch norms use the statistics that are stored, and leave them as they are, except those whose scope
+    ("InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/BatchNorm") `trains_batch_norm` says yes to; these put their updates
+    into UPDATE_OPS. `batch_norm_decay` is theirs; None is slim's own. `dropout_seed`, an integer tensor of shape [2],
+    turns dropout on: what is dropped depends on nothing else.
+    """
+
+    trains_batch_norm: Callable[[str], bool] = lambda scope: False
+    batch_norm_decay: float | None = None
+    dropout_seed: tf.Tensor | None = None
+
+
+INFERENCE = Mode()
+
+
 @dataclass
-class Layers:
+class PatchedLayers:
     """The layers of one build, and what they are told by whoever builds.
 
-    `trains_batch_norm` gets the scope of a batch norm ("InceptionV3/Mixed_7c/Branch_0/Conv2d_0a_1x1/BatchNorm").
-    `batch_norm_decay` wins over the arg_scope's. `dropout_seed` is an integer tensor of shape [2]; without it, nothing
-    is dropped. `head_layer` is the scope of the layer that makes the logits: `before_head` maps the features
+    `head_layer` is the scope of the layer that makes the logits: `before_head` maps the features
     that reach it, and without `has_head` it is left out, so that the net returns its features. `features` is their
     tensor, of shape [batch, 1, 1, channels], once it is built; `given` takes its place.
     """
 
     head_layer: str
     has_head: bool = True
-    trains_batch_norm: Callable[[str], bool] = lambda scope: False
-    batch_norm_decay: float | None = None
-    dropout_seed: tf.Tensor | None = None
+    mode: Mode = INFERENCE
     before_head: Callable[[tf.Tensor], tf.Tensor] | None = None
     given: tf.Tensor | None = None
     features: tf.Tensor | None = field(default=None, init=False)
@@ -100,9 +114,9 @@ class Layers:
             gamma = variable("gamma", ones, True) if scale else tf.ones([channels])
             beta = variable("beta", zeros, True) if center else tf.zeros([channels])
             mean, variance = variable("moving_mean", zeros, False), variable("moving_variance", ones, False)
-            if self.trains_batch_norm(layer.name):
+            if self.mode.trains_batch_norm(layer.name):
                 outputs, batch_mean, batch_variance = tf.nn.fused_batch_norm(inputs, gamma, beta, epsilon=epsilon)
-                step = 1 - (decay if self.batch_norm_decay is None else self.batch_norm_decay)
+                step = 1 - (decay if self.mode.batch_norm_decay is None else self.mode.batch_norm_decay)
                 for moving, batch in ((mean, batch_mean), (variance, batch_variance)):
                     tf.add_to_collections(updates_collections, tf.assign_sub(moving, (moving - batch) * step))
             else:
@@ -115,10 +129,10 @@ class Layers:
         self, inputs: tf.Tensor, keep_prob: float = 0.5, is_training: object = None, scope: str | None = None
     ) -> tf.Tensor:
         """Slim's `dropout`; the seed and the layer's scope alone decide what is dropped."""
-        if self.dropout_seed is None or keep_prob >= 1:
+        if self.mode.dropout_seed is None or keep_prob >= 1:
             return inputs
         with tf.variable_scope(scope, "Dropout", [inputs]) as layer:
-            seed = tf.random.experimental.stateless_fold_in(self.dropout_seed, _number(layer.name))
+            seed = tf.random.experimental.stateless_fold_in(self.mode.dropout_seed, _number(layer.name))
             return tf.nn.experimental.stateless_dropout(inputs, rate=1 - keep_prob, seed=seed, rng_alg="philox")
 
     def conv2d(self, inputs: tf.Tensor, num_outputs: int, kernel_size: Sides, *args: Any, **kwargs: Any) -> tf.Tensor:

@@ -40,7 +40,7 @@ BUILTINS = {  # Python 2's
 }  # fmt: skip
 
 
-class Names(ModuleType):
+class CompatModule(ModuleType):
     """A module that looks its names up in others: first in `own`, then in each of `sources`; one that none of them has
     is what `missing` makes of its full name, else an AttributeError."""
 
@@ -91,18 +91,18 @@ class TensorFlow1:
     """`tensorflow` as a file of TensorFlow 1 knows it, with what it imports of it."""
 
     def __init__(self) -> None:
-        contrib = Names("tensorflow.contrib", missing=Missing)
+        contrib = CompatModule("tensorflow.contrib", missing=Missing)
         for name, sources in (
             ("slim", (tf_slim,)),
             ("layers", (tf_slim.layers, tf_slim)),
             ("framework", (tf_slim, tf_slim.ops, tf)),
         ):
-            part = Names(f"tensorflow.contrib.{name}", *sources, missing=Missing)
+            part = CompatModule(f"tensorflow.contrib.{name}", *sources, missing=Missing)
             part.__dict__.update({"python": part, "ops": part, name: part})  # contrib.layers.python.layers and the like
             setattr(contrib, name, part)
-        contrib.slim.nets = Names("tensorflow.contrib.slim.nets", tf_slim.nets, missing=Missing)
-        compat = Names("tensorflow.compat", tf.compat)
-        self.tensorflow = Names(
+        contrib.slim.nets = CompatModule("tensorflow.contrib.slim.nets", tf_slim.nets, missing=Missing)
+        compat = CompatModule("tensorflow.compat", tf.compat)
+        self.tensorflow = CompatModule(
             "tensorflow",
             tf,
             __version__="1.15.5",  # the last: files ask for it to choose between names
@@ -133,9 +133,9 @@ class TensorFlow1:
         return found if wanted else self.tensorflow
 
 
-def _layers() -> Names:
+def _layers() -> CompatModule:
     own = {"batch_normalization": batch_normalization}
-    return Names("tensorflow.layers", core, convolutional, pooling, missing=Missing, **own)
+    return CompatModule("tensorflow.layers", core, convolutional, pooling, missing=Missing, **own)
 
 
 # --- functions of before TensorFlow 1.0, and what has lost a freedom since -------------------------------------------

@@ -5,33 +5,15 @@ from __future__ import annotations
 import functools
 
 import tensorflow.compat.v1 as tf
-import tf_slim
 from tf_slim import layers
 
-from .net import ArgScope
+from .mobilenet import Ending, classified, mobilenet_arg_scope
 
 # Stride and channels of each pair of a depthwise and a pointwise convolution, numbered from 1.
 _PAIRS = ((1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512), *[(1, 512)] * 5, (2, 1024), (1, 1024))
+_NAMES = Ending("AvgPool_1a", "Dropout_1b", "SpatialSqueeze", "AvgPool_1a")
 
-
-def mobilenet_v1_arg_scope(
-    weight_decay: float = 0.00004,
-    stddev: float = 0.09,
-    batch_norm_decay: float = 0.9997,
-    batch_norm_epsilon: float = 0.001,
-) -> ArgScope:
-    """Batch norm with gamma, relu6; depthwise weights, of which there are few, do not decay."""
-    normalise = {"decay": batch_norm_decay, "epsilon": batch_norm_epsilon, "scale": True}
-    both = tf_slim.arg_scope(
-        [layers.conv2d, layers.separable_conv2d],
-        weights_initializer=tf.truncated_normal_initializer(stddev=stddev),
-        activation_fn=tf.nn.relu6,
-        normalizer_fn=layers.batch_norm,
-        normalizer_params=normalise,
-    )
-    full = tf_slim.arg_scope([layers.conv2d], weights_regularizer=tf_slim.l2_regularizer(weight_decay))
-    with both, full as scope:
-        return scope
+mobilenet_v1_arg_scope = functools.partial(mobilenet_arg_scope, 0.9997)
 
 
 def mobilenet_v1(
@@ -57,17 +39,7 @@ def mobilenet_v1(
             end_points[name] = net
             name = f"Conv2d_{number}_pointwise"
             net = end_points[name] = layers.conv2d(net, channels(wide), [1, 1], scope=name)
-        with tf.variable_scope("Logits"):
-            net = layers.avg_pool2d(net, net.shape[1:3], padding="VALID", scope="AvgPool_1a")
-            end_points["AvgPool_1a"] = net
-            net = layers.dropout(net, dropout_keep_prob, is_training=is_training, scope="Dropout_1b")
-            logits = layers.conv2d(
-                net, num_classes, [1, 1], activation_fn=None, normalizer_fn=None, scope="Conv2d_1c_1x1"
-            )
-            logits = tf.squeeze(logits, [1, 2], name="SpatialSqueeze")
-        end_points["Logits"] = logits
-        end_points["Predictions"] = tf.nn.softmax(logits, name="Predictions")
-    return logits, end_points
+        return classified(net, end_points, num_classes, dropout_keep_prob, _NAMES)
 
 
 mobilenet_v1_075 = functools.partial(mobilenet_v1, depth_multiplier=0.75)

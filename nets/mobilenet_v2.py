@@ -5,31 +5,17 @@ from __future__ import annotations
 import functools
 
 import tensorflow.compat.v1 as tf
-import tf_slim
 from tf_slim import layers
 
-from .net import ArgScope
+from .mobilenet import Ending, classified, mobilenet_arg_scope
 
 _EXPANSION = 6
 # Channels, number of blocks and stride of the first of them; the very first block does not expand its input.
 _BLOCKS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 _LAST = 1280  # a narrower net keeps it: the classifier would have too little to go by
+_NAMES = Ending("AvgPool", "Dropout", "Squeeze", "global_pool")
 
-
-def mobilenet_v2_arg_scope(
-    weight_decay: float = 0.00004, stddev: float = 0.09, batch_norm_decay: float = 0.997
-) -> ArgScope:
-    """Batch norm with gamma, relu6; depthwise weights, of which there are few, do not decay."""
-    both = tf_slim.arg_scope(
-        [layers.conv2d, layers.separable_conv2d],
-        weights_initializer=tf.truncated_normal_initializer(stddev=stddev),
-        activation_fn=tf.nn.relu6,
-        normalizer_fn=layers.batch_norm,
-        normalizer_params={"decay": batch_norm_decay, "scale": True},
-    )
-    full = tf_slim.arg_scope([layers.conv2d], weights_regularizer=tf_slim.l2_regularizer(weight_decay))
-    with both, full as scope:
-        return scope
+mobilenet_v2_arg_scope = functools.partial(mobilenet_arg_scope, 0.997)
 
 
 def mobilenet_v2(
@@ -57,17 +43,7 @@ def mobilenet_v2(
             end_points |= {f"{layer}/{name}": tensor for name, tensor in inner.items()} | {layer: net}
         last = _eighths(_LAST * max(depth_multiplier, 1.0))
         net = end_points[f"layer_{len(blocks) + 2}"] = layers.conv2d(net, last, [1, 1], scope="Conv_1")
-        with tf.variable_scope("Logits"):
-            net = layers.avg_pool2d(net, net.shape[1:3], padding="VALID", scope="AvgPool")
-            end_points["global_pool"] = net
-            net = layers.dropout(net, dropout_keep_prob, is_training=is_training, scope="Dropout")
-            logits = layers.conv2d(
-                net, num_classes, [1, 1], activation_fn=None, normalizer_fn=None, scope="Conv2d_1c_1x1"
-            )
-            logits = tf.squeeze(logits, [1, 2], name="Squeeze")
-        end_points["Logits"] = logits
-        end_points["Predictions"] = tf.nn.softmax(logits, name="Predictions")
-    return logits, end_points
+        return classified(net, end_points, num_classes, dropout_keep_prob, _NAMES)
 
 
 def _block(net: tf.Tensor, wide: int, stride: int, expansion: int) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:

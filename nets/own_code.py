@@ -30,7 +30,7 @@ from .resolving import is_file
 _OURS = ("ckpt_tools", "keras", "numpy", "tensorflow", "tf_slim")  # packages whose code knows this TensorFlow
 
 
-class Place(NamedTuple):
+class FunctionLocation(NamedTuple):
     """Where a user's function is: `path` is that of its file, "" for a `module` that is imported by its name from
     wherever Python finds it, `folders` are looked through for what it imports."""
 
@@ -45,7 +45,7 @@ class Place(NamedTuple):
         return _short(self.path) if self.path else self.module
 
 
-def place_of(reference: str) -> Place:
+def place_of(reference: str) -> FunctionLocation:
     """
     >>> place_of("models.cnn:build")[:3]
     ('', 'models.cnn', 'build')
@@ -57,7 +57,7 @@ def place_of(reference: str) -> Place:
         raise RecipeError(f"--net {reference}: write FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION")
     here = str(Path.cwd())
     if not is_file(where):
-        return Place("", where, function, (here,))
+        return FunctionLocation("", where, function, (here,))
     path = Path(where)
     if not path.is_file():
         raise RecipeError("there is no such file", path=where)
@@ -67,7 +67,7 @@ def place_of(reference: str) -> Place:
         parts.insert(0, folder.name)
         folder = folder.parent
     folders = dict.fromkeys((str(folder), beside, here))
-    return Place(str(path.absolute()), ".".join(parts), function, tuple(folders))
+    return FunctionLocation(str(path.absolute()), ".".join(parts), function, tuple(folders))
 
 
 def _short(path: str) -> str:
@@ -79,7 +79,7 @@ def _short(path: str) -> str:
 class Code:
     """A user's module, imported. `files` are those that were run for it."""
 
-    def __init__(self, place: Place, module: ModuleType, files: set[str]) -> None:
+    def __init__(self, place: FunctionLocation, module: ModuleType, files: set[str]) -> None:
         self.place, self.module, self.files = place, module, files
 
     def find(self) -> Callable[..., Any]:
@@ -101,7 +101,7 @@ class Code:
 
 
 @contextlib.contextmanager
-def imported(place: Place, names: TensorFlow1, note: Callable[[str], None]) -> Iterator[Code]:
+def imported(place: FunctionLocation, names: TensorFlow1, note: Callable[[str], None]) -> Iterator[Code]:
     """The module of a function, while the names of TensorFlow 1 are there for it. A file that cannot be imported since
     it is a script gives its definitions alone, of which a `note` is made.
 
@@ -124,7 +124,7 @@ def imported(place: Place, names: TensorFlow1, note: Callable[[str], None]) -> I
                     sys.modules[name] = before[name]
 
 
-def _module(place: Place, finder: _Finder, note: Callable[[str], None]) -> Code:
+def _module(place: FunctionLocation, finder: _Finder, note: Callable[[str], None]) -> Code:
     files = finder.files
     try:
         return Code(place, finder.load() if place.path else importlib.import_module(place.module), files)
@@ -146,7 +146,7 @@ class _Finder:
     """Finds the modules that lie beside a user's file or in a user's package, and gives them the names of TensorFlow
     1."""
 
-    def __init__(self, place: Place, names: TensorFlow1) -> None:
+    def __init__(self, place: FunctionLocation, names: TensorFlow1) -> None:
         self.place, self.names = place, names
         self.files: set[str] = set()  # that were run
         self.packages = {place.module.split(".")[0]} - set(_OURS)

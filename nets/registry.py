@@ -174,6 +174,15 @@ def register(net: Net) -> Net:
     return net
 
 
+def names_by_scope() -> dict[str, str]:
+    """Scope -> the name of its net; the first one's where several have one scope, as MobileNets of several widths.
+
+    >>> names_by_scope()["InceptionV3"], names_by_scope()["MobilenetV2"]
+    ('inception_v3', 'mobilenet_v2')
+    """
+    return {net.scope: net.name for net in reversed(NETS.values()) if net.scope}
+
+
 def get_net(name: str) -> Net:
     """The net of this name, as tf_slim names its builders. Raises SelectionError that names the nearest ones."""
     found = NETS.get(name) or vectors_net_called(name)
@@ -203,7 +212,7 @@ def find_net(name: str | None, specs: Mapping[str, Spec], path: str) -> Net:
 def _advice(found: Recognised) -> str:
     """What to do with a source that is none of the nets here, or has the names of another library."""
     if "2015" in found.phrase:
-        return "Give --net inception_v3; ckpt-plan SRC --net inception_v3 --suggest proposes the names to --map."
+        return "Give --net inception_v3; ckpt-plan SRC --net inception_v3 --suggest proposes the names to --rename."
     if "names, looks like" in found.phrase:
         return (
             "A whole net of Keras, torchvision or timm is taken as it is; this one lacks layers, or has others: "

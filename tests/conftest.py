@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unhurried_disk() -> Iterator[None]:
+    """Nothing that this process writes is brought to disk at once, which thousands of files would wait for: no test can
+    cut the power. That it is asked for, and when, test_output.py and the sweeps of kills look at."""
+    real = os.fsync
+    os.fsync = os.fstat  # which fails as fsync does for a file that is not open
+    yield
+    os.fsync = real
 
 
 @pytest.fixture(scope="session")

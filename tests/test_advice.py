@@ -49,7 +49,7 @@ def typed(advice):
             ways.append({option[2:].replace("-", "_"): True})
         elif option == "--class-map" and word != "by":
             ways.append({"class_map": parse_class_map(word)})
-        elif option in ("--exclude", "--map") and word not in ("OLD=NEW", "selects"):
+        elif option in ("--exclude", "--rename") and word not in ("OLD=NEW", "selects"):
             ways.append({"exclude" if option == "--exclude" else "renames": value})
     return ways
 

@@ -18,7 +18,7 @@ from ckpt_tools.errors import OutputError, RecipeError, TrainingError
 from ckpt_tools.events import Began
 from ckpt_tools.train.cache import lookup, store
 from ckpt_tools.train.cache import transfer as transfer_module
-from ckpt_tools.train.cache.store import Part, open_cache, parse_size
+from ckpt_tools.train.cache.store import FrontierTensor, open_cache, parse_size
 from ckpt_tools.train.data import examples as examples_module
 from ckpt_tools.train.data.loading import load_data_set
 from ckpt_tools.train.data.pipeline import make_batches
@@ -28,18 +28,18 @@ from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run.finetune import finetune
 from ckpt_tools.train.run.run_directory import RunDirectory
 
-PARTS = [Part("a:0", (2, 3)), Part("b:0", (4,))]
+TENSORS = [FrontierTensor("a:0", (2, 3)), FrontierTensor("b:0", (4,))]
 
 
 def rows(numbers):
-    """Values of both parts that tell the images apart."""
+    """Values of both tensors that tell the images apart."""
     numbers = np.asarray(numbers, np.float32)
     return [numbers[:, None, None] + np.zeros((2, 3), np.float32), numbers[:, None] * np.ones(4, np.float32)]
 
 
 @pytest.fixture
 def cache(tmp_path):
-    made = open_cache(tmp_path, {"net": "n"}, PARTS, "float32")
+    made = open_cache(tmp_path, {"net": "n"}, TENSORS, "float32")
     with made.adding() as add:
         add(["i1", "i2"], rows([1, 2]))
         add(["i3"], rows([3]))
@@ -59,9 +59,9 @@ def test_rows_are_found_by_image_and_read_back(cache):
 
 
 def test_other_facts_are_another_folder(tmp_path, cache):
-    same = open_cache(tmp_path, {"net": "n"}, PARTS, "float32")
-    other = open_cache(tmp_path, {"net": "m"}, PARTS, "float32")
-    half = open_cache(tmp_path, {"net": "n"}, PARTS, "float16")
+    same = open_cache(tmp_path, {"net": "n"}, TENSORS, "float32")
+    other = open_cache(tmp_path, {"net": "m"}, TENSORS, "float32")
+    half = open_cache(tmp_path, {"net": "n"}, TENSORS, "float16")
     assert same.find(["i1"]).tolist() == [0]
     assert other.find(["i1"]).tolist() == half.find(["i1"]).tolist() == [-1]
     assert json.loads((cache.folder / "facts.json").read_text())["net"] == "n"
@@ -288,6 +288,7 @@ def test_views_are_kept_by_photo_seed_and_steps(job, tmp_path):
     photos = tmp_path / "photos"
     tiny_net.write_photos(photos)
     options = {**job, **VIEWS, "data": str(photos), "cache_dir": str(tmp_path / "cache"), "cache": "require"}
+    options["steps"] = 1  # what is looked at comes before them
     said = []
     finetune(Options(**options, train_dir=str(tmp_path / "a")), lines_to(said))
     assert "3 views of each training image, at Tiny/Logits/pool" in "".join(said)

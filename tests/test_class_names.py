@@ -19,7 +19,7 @@ from ckpt_tools.cli import predict as predict_command  # noqa: E402
 from ckpt_tools.errors import DataError  # noqa: E402
 from ckpt_tools.labels import read_labels  # noqa: E402
 from ckpt_tools.nets.registry import get_net  # noqa: E402
-from ckpt_tools.train.data.labelling import Names  # noqa: E402
+from ckpt_tools.train.data.labelling import ClassNames  # noqa: E402
 from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.plan.job import make_job  # noqa: E402
@@ -70,7 +70,7 @@ def test_two_classes_of_one_name_are_told_apart(tmp_path):
     """ImageNet's cranes are classes 134 and 517: counted from 0 or from 1, the first is the first."""
     (tmp_path / "from_0.txt").write_text("tabby\ncrane\ncrane\n")
     (tmp_path / "from_1.txt").write_text("0:background\n1:tabby\n2:crane\n3:crane\n")
-    names, notes = names_for(net_of(classes=3), Names("x", read_labels(tmp_path / "from_0.txt")))
+    names, notes = names_for(net_of(classes=3), ClassNames("x", read_labels(tmp_path / "from_0.txt")))
     assert (names, notes) == (("tabby", "crane (1)", "crane (2)"), ())
     data = [name for i, name in read_labels(tmp_path / "from_1.txt").items() if i]
     assert data == ["tabby", "crane (2)", "crane (3)"]
@@ -81,26 +81,26 @@ def test_two_classes_of_one_name_are_told_apart(tmp_path):
 
 def test_files_with_and_without_slims_background_class():
     plain, counted = {0: "ant", 1: "bee"}, {1: "ant", 2: "bee"}
-    names, (note,) = names_for(net_of(classes=3), Names("x.txt", counted))
+    names, (note,) = names_for(net_of(classes=3), ClassNames("x.txt", counted))
     assert names == ("background", "ant", "bee")
     assert note == "x.txt names 2 classes: the net's class 0 is taken for slim's background class"
-    names, (note,) = names_for(net_of(classes=2), Names("x.txt", {0: "background", **counted}))
+    names, (note,) = names_for(net_of(classes=2), ClassNames("x.txt", {0: "background", **counted}))
     assert (names, "ignored" in note) == (("ant", "bee"), True)
-    names, (note,) = names_for(net_of(classes=2), Names("x.txt", counted))
+    names, (note,) = names_for(net_of(classes=2), ClassNames("x.txt", counted))
     assert (names, note) == (("ant", "bee"), "x.txt counts from 1: its names are taken in their order")
     with pytest.raises(DataError, match="2 labels, but the net has 3 classes"):
-        names_for(net_of(classes=3), Names("x.txt", plain))
+        names_for(net_of(classes=3), ClassNames("x.txt", plain))
     imagenet = {i: f"class {i}" for i in range(1000)}
-    names, (note,) = names_for(net_of(classes=1001, net="inception_v3"), Names("x.txt", imagenet))
+    names, (note,) = names_for(net_of(classes=1001, net="inception_v3"), ClassNames("x.txt", imagenet))
     assert (names[0], names[1], len(names)) == ("background", "class 0", 1001)
 
 
 def test_a_file_may_translate_the_names_of_a_run_and_not_exchange_them():
     run = net_of("cat", "dog")
-    names, (note,) = names_for(run, Names("fr.txt", {0: "chat", 1: "chien"}))
+    names, (note,) = names_for(run, ClassNames("fr.txt", {0: "chat", 1: "chien"}))
     assert (names, note) == (("chat", "chien"), "fr.txt names the classes, not the run: chat, not cat")
     with pytest.raises(DataError, match="the run and fr.txt disagree: class 0 is cat and dog; class 1 is dog and cat"):
-        names_for(run, Names("fr.txt", {0: "dog", 1: "cat"}))
+        names_for(run, ClassNames("fr.txt", {0: "dog", 1: "cat"}))
 
 
 @pytest.fixture(scope="module")

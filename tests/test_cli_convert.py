@@ -46,8 +46,8 @@ def test_what_it_prints(model, capsys):
         ("x.h5", [], "keras_h5"),
         ("x.ckpt", [], "v2"),
         ("x.ckpt.index", [], "v2"),
-        ("x.ckpt", ["--to", "v1"], "v1"),
-        ("x.h5", ["--to", "npz"], "npz"),
+        ("x.ckpt", ["--format", "v1"], "v1"),
+        ("x.h5", ["--format", "npz"], "npz"),
     ],
 )
 def test_there_and_back_again(model, target, options, format):
@@ -148,7 +148,7 @@ def test_types_that_do_not_fit_are_named_all_at_once(model, capsys):
     for extra in ([], ["--dry-run"]):
         assert convert.main(["half.ckpt", "half.npz", *extra]) == 2
         assert ".npz cannot hold 2 of 3 tensors: a (bfloat16[2]), b (bfloat16[2])" in capsys.readouterr().err
-        assert convert.main(["half.ckpt", "half", "--to", "v1", *extra]) == 2
+        assert convert.main(["half.ckpt", "half", "--format", "v1", *extra]) == 2
         assert "a V1 file cannot hold 2 of the tensors: a is bfloat16, b is bfloat16" in capsys.readouterr().err
     assert not Path("half.npz").exists()
     assert not Path("half").exists()

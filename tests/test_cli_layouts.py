@@ -1,4 +1,4 @@
-"""ckpt-convert --layout and ckpt-inspect --as: what they print, write and refuse."""
+"""ckpt-convert --layout and ckpt-inspect --layout: what they print, write and refuse."""
 
 import json
 
@@ -115,7 +115,7 @@ def test_json(here, capsys):
     _, out, _ = said(capsys, convert, "slim.ckpt", "k.weights.h5", "--layout", "keras", "--json")
     made = json.loads(out)
     assert (made["layout"], made["net"], made["near"], made["tensors"]) == ("keras", "mobilenet_v1_025", [], 137)
-    _, out, _ = said(capsys, inspect, "k.weights.h5", "--as", "slim", "--json")
+    _, out, _ = said(capsys, inspect, "k.weights.h5", "--layout", "slim", "--json")
     shown = json.loads(out)
     assert (shown["net"], shown["layout"], shown["near"], len(shown["rows"])) == ("mobilenet_v1_025", "slim", [], 137)
     assert shown["rows"][0] == {
@@ -128,7 +128,7 @@ def test_json(here, capsys):
 
 
 def test_inspect_shows_both_names(here, capsys):
-    code, out, _ = said(capsys, inspect, "slim.ckpt", "--as", "keras", "--scope", "Conv2d_0,Logits")
+    code, out, _ = said(capsys, inspect, "slim.ckpt", "--layout", "keras", "--scope", "Conv2d_0,Logits")
     assert code == 0
     assert out.splitlines() == [
         "slim.ckpt: slim MobilenetV1 0.25, 7 classes, as keras writes it",
@@ -149,7 +149,7 @@ def test_inspect_says_what_happens_to_values(here, capsys):
     net = get_net("inception_v3")
     save_checkpoint(slims(5, net), "i.ckpt")
     assert said(capsys, convert, "i.ckpt", "t.safetensors", "--layout", "torchvision")[0] == 0
-    code, out, _ = said(capsys, inspect, "t.safetensors", "--as", "slim", "--scope", "Conv2d_1a_3x3.*,fc.weight")
+    code, out, _ = said(capsys, inspect, "t.safetensors", "--layout", "slim", "--scope", "Conv2d_1a_3x3.*,fc.weight")
     lines = out.splitlines()
     assert lines[1] == "near: torchvision: the average pooling of the branches counts the padding, slim's does not"
     assert [line.split()[0] for line in lines[5:]] == [

@@ -197,9 +197,9 @@ def test_suggest_follows_the_options_that_it_does_not_propose(tmp_path, capsys):
     assert main([path, "--suggest"]) == 1
     assert "other element type (16 variables)" in capsys.readouterr().out
     assert main([path, "--suggest", "--cast"]) == 0
-    assert main([path, "--suggest", "--cast", "--exclude", "fc8", "--map", "a=b"]) == 2
+    assert main([path, "--suggest", "--cast", "--exclude", "fc8", "--rename", "a=b"]) == 2
     assert capsys.readouterr().err == (
-        "ckpt-plan: --suggest proposes --exclude and --map itself. Leave out one or the other.\n"
+        "ckpt-plan: --suggest proposes --exclude and --rename itself. Leave out one or the other.\n"
     )
 
 

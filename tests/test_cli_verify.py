@@ -91,7 +91,7 @@ def test_a_format_that_is_not_written_is_said_before_anything_is_read(damaged, t
     out, err = capsys.readouterr()
     assert out == ""
     supported = "v1, v2, npz, safetensors, keras_h5, keras_weights"
-    assert f"cannot write .keras files. Supported are {supported}: --to of ckpt-convert" in err
+    assert f"cannot write .keras files. Supported are {supported}: --format of ckpt-convert" in err
 
 
 def test_no_checkpoint(tmp_path, capsys):

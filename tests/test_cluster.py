@@ -89,10 +89,17 @@ def two_workers(job, tmp_path_factory):
     return folder, said, written.splitlines(), other.returncode
 
 
-def test_two_workers_train_to_the_weights_of_one(job, two_workers, tmp_path):
+@pytest.fixture(scope="module")
+def one(job, tmp_path_factory):
+    """The folder of a run on this machine alone."""
+    folder = tmp_path_factory.mktemp("one")
+    finetune(Options(**job, train_dir=str(folder)))
+    return folder
+
+
+def test_two_workers_train_to_the_weights_of_one(one, two_workers):
     folder, said, written, code = two_workers
-    finetune(Options(**job, train_dir=str(tmp_path)))
-    assert difference(tensors(folder), tensors(tmp_path)) < TOLERANCE
+    assert difference(tensors(folder), tensors(one)) < TOLERANCE
     assert "parts          2 of each batch of 9 images: worker:0 5, worker:1 4" in said
     assert any(re.fullmatch(r"worker 1 serves worker 0 at 127\.0\.0\.1:\d+", line) for line in written)
     assert (written[-1], code) == ("worker 1 ends: the run is done", 0)
@@ -144,13 +151,12 @@ def test_a_worker_is_lost_and_nothing_with_it(job, two_workers, tmp_path):
     assert changed_tensors(tensors(tmp_path), tensors(two_workers[0])) == []
 
 
-def test_a_parameter_server_holds_the_variables(job, tmp_path):
+def test_a_parameter_server_holds_the_variables(job, one, tmp_path):
     cluster, said = cluster_of("worker", "ps"), []
     with start(cluster, ("ps", 0), job, tmp_path) as server:
         finetune_as_task(cluster, Options(**job, train_dir=str(tmp_path / "run")), lines_to(said))
         written, _ = server.communicate(timeout=60)
-    finetune(Options(**job, train_dir=str(tmp_path / "one")))
-    assert difference(tensors(tmp_path / "run"), tensors(tmp_path / "one")) < TOLERANCE
+    assert difference(tensors(tmp_path / "run"), tensors(one)) < TOLERANCE
     assert written.splitlines()[-1] == "ps 0 ends: the run is done"
 
 

@@ -8,9 +8,17 @@ from telling import lines_to
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError, TrainingError
 from ckpt_tools.train.cache import head_only
-from ckpt_tools.train.graph.batches import Table
+from ckpt_tools.train.graph.batches import ValueTable
 from ckpt_tools.train.graph.cluster import Cluster
-from ckpt_tools.train.graph.devices import FILLER, Placement, parse_devices, part_sizes, place, shown_name, split_batch
+from ckpt_tools.train.graph.devices import (
+    FILLER,
+    Placement,
+    parse_devices,
+    part_sizes,
+    placement_of,
+    shown_name,
+    split_batch,
+)
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run.finetune import finetune
 
@@ -56,8 +64,8 @@ def whole(job, tmp_path_factory):
 @pytest.mark.parametrize("cache", ["auto", "off"])
 def test_batches_sent_ahead_to_another_device_make_the_same_bits(job, tmp_path, cache):
     """As they are sent to a GPU, here to a second CPU device."""
-    assert place(Options(devices="cpu:1")).batches == "/device:CPU:1"
-    assert place(Options(devices="cpu:0")).batches == place(Options()).batches == ""
+    assert placement_of(Options(devices="cpu:1")).batches == "/device:CPU:1"
+    assert placement_of(Options(devices="cpu:0")).batches == placement_of(Options()).batches == ""
     first = trained(job, tmp_path / "first", cache=cache, devices="cpu:0")
     second = trained(job, tmp_path / "second", cache=cache, devices="cpu:1")
     assert difference(first[0], second[0]) == 0
@@ -66,13 +74,13 @@ def test_batches_sent_ahead_to_another_device_make_the_same_bits(job, tmp_path, 
 
 def test_transfer_values_that_stay_on_a_device_make_the_same_bits(job, tmp_path, monkeypatch):
     """As on a GPU, here on a second CPU device: rows of a table are fed in place of values."""
-    sent, load = [], Table.load
+    sent, load = [], ValueTable.load
 
     def noted(table, session, values):
         sent.append(values.shape)
         load(table, session, values)
 
-    monkeypatch.setattr(Table, "load", noted)
+    monkeypatch.setattr(ValueTable, "load", noted)
     options = {"trainable": ("Logits",), "cache_dir": str(tmp_path / "cache"), "dropout": 0.2}
     fed = trained(job, tmp_path / "fed", **options)
     assert not sent
@@ -158,16 +166,16 @@ def test_every_way_to_name_devices():
         parse_devices("3", gpus=1)
 
     with pytest.raises(RecipeError, match="--xla with --devices 2: XLA compiles for the first CPU of one machine"):
-        place(Options(device="cpu", devices="2", xla=True))
+        placement_of(Options(device="cpu", devices="2", xla=True))
     with pytest.raises(RecipeError, match="--xla with TF_CONFIG: XLA compiles for the first CPU of one machine"):
-        place(Options(device="cpu", xla=True), Cluster({"worker": ("a:1", "b:1")}, "worker", 0))
-    assert place(Options(device="cpu", accumulate=2, xla=True)).cpus == 1
+        placement_of(Options(device="cpu", xla=True), Cluster({"worker": ("a:1", "b:1")}, "worker", 0))
+    assert placement_of(Options(device="cpu", accumulate=2, xla=True)).cpus == 1
 
 
 def test_parts_of_several_machines():
     cluster = Cluster({"worker": ("b:1",), "chief": ("a:1",)}, "chief", 0)
-    found = place(Options(device="cpu", devices="cpu:0,cpu:1", accumulate=2), cluster)
+    found = placement_of(Options(device="cpu", devices="cpu:0,cpu:1", accumulate=2), cluster)
     assert found.parts[:3] == ("/job:chief/task:0/device:CPU:0",) * 2 + ("/job:chief/task:0/device:CPU:1",)
     assert (len(found.parts), found.home, found.cpus) == (8, "/job:chief/task:0", 2)
-    assert place(Options(device="cpu")) == Placement()
+    assert placement_of(Options(device="cpu")) == Placement()
     assert [shown_name(part) for part in ("", *found.parts[-1:])] == ["one device", "worker:0 cpu:1"]

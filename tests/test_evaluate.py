@@ -17,7 +17,7 @@ from ckpt_tools.errors import DataError, RecipeError, SelectionError, TrainingEr
 from ckpt_tools.tensors import from_array  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
-from ckpt_tools.train.use.classifier import logits_of, open_classifier  # noqa: E402
+from ckpt_tools.train.use.classifier import SourceOptions, load_classifier, logits_of  # noqa: E402
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
 
 
@@ -54,7 +54,7 @@ def test_any_checkpoint_of_the_run_and_any_split(run):
     assert named.summary["accuracy"] == last.summary["accuracy"]
     assert named.labels == ("cat", "dog", "frog")
     with pytest.raises(TrainingError, match="no checkpoint of step 7; there are 60"):
-        open_classifier(str(folder), use="7")
+        load_classifier(SourceOptions(train_dir=str(folder), use="7"))
 
 
 def test_nothing_is_dropped_where_batch_norm_is_looked_at_in_training_mode(run, tmp_path):
@@ -65,7 +65,7 @@ def test_nothing_is_dropped_where_batch_norm_is_looked_at_in_training_mode(run, 
     finetune(Options(checkpoint=source, train_dir=str(tmp_path / "run"), **how))
     with tf.Graph().as_default() as graph:
         images = tf.compat.v1.placeholder(tf.float32, [None, 32, 32, 3])
-        logits_of(open_classifier(str(tmp_path / "run")), images, training_batch_norm=True)
+        logits_of(load_classifier(SourceOptions(train_dir=str(tmp_path / "run"))), images, training_batch_norm=True)
         kinds = {op.type for op in graph.get_operations()}
     assert "FusedBatchNormV3" in kinds
     assert not [kind for kind in kinds if kind.startswith("StatelessRandom")]  # initializers draw from others
@@ -193,7 +193,7 @@ def test_what_cannot_be_evaluated(tmp_path, capsys):
         EvaluateOptions(train_dir="a", image_size=0, split="tests", worst=-2, use="bets")
     np.savez(tmp_path / "other.npz", w=np.zeros(3, np.float32))
     with pytest.raises(SelectionError, match="cannot tell which net this is"):
-        open_classifier(str(tmp_path / "other.npz"))
+        load_classifier(SourceOptions(checkpoint=str(tmp_path / "other.npz")))
     assert command.main(["--checkpoint", str(tmp_path / "other.npz"), "--data", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("ckpt-evaluate: ")
 
@@ -234,16 +234,16 @@ def test_options_that_say_nothing_are_refused(run, slim_folder):
         evaluate(EvaluateOptions(train_dir=str(slim_folder), data=data, use="500"))
     for source, net in ((folder, "tiny"), (folder, "vgg_16"), (folder / "best.ckpt", "vgg_16")):
         with pytest.raises(RecipeError, match=f"--net {net} has no effect: the run says that it is tiny"):
-            open_classifier(str(source), net=net)
-    assert open_classifier(str(folder / "best.ckpt"), net="tiny").net.name == "tiny"
-    assert open_classifier(str(slim_folder), net="tiny").net.name == "tiny"
+            load_classifier(SourceOptions(checkpoint=str(source), net=net))
+    assert load_classifier(SourceOptions(checkpoint=folder / "best.ckpt", net="tiny")).net.name == "tiny"
+    assert load_classifier(SourceOptions(train_dir=slim_folder, net="tiny")).net.name == "tiny"
 
 
 def test_a_batch_norm_gap_without_batch_norm_is_said_before_anything_is_computed(run, tmp_path, monkeypatch):
     from ckpt_tools.train.use import evaluate as module
 
     source = tiny_net.write_source(tmp_path / "tiny.ckpt", classes=3)
-    found = open_classifier(source)
+    found = load_classifier(SourceOptions(checkpoint=source))
     bare = replace(found, plan=replace(found.plan, batch_norm={}))
     monkeypatch.setattr(EvaluateOptions, "open", lambda self, **how: bare)
     monkeypatch.setattr(module, "run_on", None)

@@ -14,7 +14,7 @@ from ckpt_tools import from_arrays, save_checkpoint
 from ckpt_tools.cli.inspect import main
 from ckpt_tools.errors import OutputError
 from ckpt_tools.explorer import BINS, explore, histogram, picture, write_page
-from ckpt_tools.overview import Row, overview
+from ckpt_tools.overview import TensorRow, overview
 
 GENERATOR = np.random.default_rng(0)
 ARRAYS = {
@@ -116,7 +116,7 @@ def test_extreme_numbers_leave_a_page_that_a_browser_can_parse(values):
 
 
 def row(shape, kind="weight"):
-    return Row("w", "float32", shape, int(np.prod(shape)), 4 * int(np.prod(shape)), kind)
+    return TensorRow("w", "float32", shape, int(np.prod(shape)), 4 * int(np.prod(shape)), kind)
 
 
 def pixels(drawn):

@@ -9,12 +9,12 @@ import tiny_net
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.cli.edit import main as edit
 from ckpt_tools.errors import RecipeError, SelectionError
-from ckpt_tools.folding import Fold, fold, foldable
+from ckpt_tools.folding import Folding, fold, foldable
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import Plan, Variable, make_plan
 from ckpt_tools.plan.suggest import suggest
-from ckpt_tools.recipe import parse_recipe, to_yaml
-from ckpt_tools.surgery import Fold as FoldOperation
+from ckpt_tools.recipe import as_data, parse_recipe
+from ckpt_tools.surgery import Fold
 from ckpt_tools.tensors import Spec
 
 tiny_net.register()
@@ -135,7 +135,7 @@ def test_a_folded_layer_computes_what_the_whole_one_did(extra, prefix):
 
 def test_a_net_that_has_gamma_keeps_it_when_biases_are_folded():
     plan = make_plan(layer("BatchNorm/gamma", "biases"), net_of(layer("BatchNorm/gamma")), fold=True).checked()
-    assert plan.adaptations == {"net/conv/BatchNorm/moving_mean": Fold(None, "net/conv/biases", (-1,))}
+    assert plan.adaptations == {"net/conv/BatchNorm/moving_mean": Folding(None, "net/conv/biases", (-1,))}
     assert next(row.reason for row in plan.rows if row.action == "adapt") == "less net/conv/biases"
 
 
@@ -212,7 +212,7 @@ def test_the_operation_and_the_option_give_the_same(tmp_path):
 
 
 def test_the_rows_say_what_went_where():
-    rows = FoldOperation(("gamma",)).edit(from_arrays(values_of(layer("BatchNorm/gamma", "biases")))).rows
+    rows = Fold(("gamma",)).edit(from_arrays(values_of(layer("BatchNorm/gamma", "biases")))).rows
     assert {row.name: row.detail for row in rows} == {
         "net/conv/weights": "times net/conv/BatchNorm/gamma",
         "net/conv/BatchNorm/moving_mean": "times net/conv/BatchNorm/gamma",
@@ -222,8 +222,8 @@ def test_the_rows_say_what_went_where():
 
 def test_it_is_a_recipe_too():
     (made,) = parse_recipe("- fold: [gamma]")
-    assert made == FoldOperation(("gamma",))
-    assert parse_recipe(to_yaml([FoldOperation(select=("conv",))])) == (FoldOperation(select=("conv",)),)
+    assert made == Fold(("gamma",))
+    assert parse_recipe(json.dumps(as_data([Fold(select=("conv",))]))) == (Fold(select=("conv",)),)
     with pytest.raises(RecipeError, match="fold knows gamma and biases, not 'gama'; did you mean gamma"):
         parse_recipe("- fold: gama")
 
@@ -245,7 +245,7 @@ def test_it_is_a_recipe_too():
 def test_what_cannot_be_folded_is_said(extra, problem):
     source = values_of(layer() | {name: Spec(F, shape) for name, shape in extra.items()})
     with pytest.raises(SelectionError) as caught:
-        FoldOperation()(from_arrays(source))
+        Fold()(from_arrays(source))
     assert str(caught.value) == problem
 
 

@@ -41,7 +41,7 @@ def test_the_smaller_of_two_that_divide_alike_is_taken(images):
     target = tf.reduce_sum(conv(bigger, "head", 4))
     found = find_frontier(images, [target], lambda name: name == "head")
     assert [tensor.op.name for tensor in found.tensors] == ["pool"]
-    assert found.bytes_per_image == 4 * 4 * 64 * 4
+    assert row_bytes(found.tensors[0]) == 4 * 4 * 64 * 4
     assert found.variables == ("wide",)
 
 

@@ -8,7 +8,8 @@ pytest.importorskip("tf_slim")
 
 from ckpt_tools.errors import UnsupportedError  # noqa: E402
 from ckpt_tools.nets.graph import build_net  # noqa: E402
-from ckpt_tools.nets.head import Head, parse_layers, variables_with_head  # noqa: E402
+from ckpt_tools.nets.head import Dropout, Head, parse_layers, variables_with_head  # noqa: E402
+from ckpt_tools.nets.layers import Mode, PatchedLayers  # noqa: E402
 from ckpt_tools.nets.list_variables import table  # noqa: E402
 from ckpt_tools.nets.net import table_text  # noqa: E402
 from ckpt_tools.nets.registry import NETS, get_net  # noqa: E402
@@ -145,9 +146,8 @@ def test_frozen_batch_norm_updates_nothing():
 
 
 def test_batch_norm_trains_by_scope():
-    built = build_net(
-        get_net("inception_v1"), placeholder(96), num_classes=5, trains_batch_norm=lambda scope: "/Mixed_5c/" in scope
-    )
+    mode = Mode(trains_batch_norm=lambda scope: "/Mixed_5c/" in scope)
+    built = build_net(get_net("inception_v1"), placeholder(96), num_classes=5, mode=mode)
     updates = [operation.name for operation in tf.get_collection(tf.GraphKeys.UPDATE_OPS)]
     assert len(updates) == 2 * 6  # mean and variance of six convolutions
     assert all("InceptionV1/Mixed_5c/" in name for name in updates)
@@ -159,7 +159,8 @@ def test_batch_norm_follows_its_formulas():
     images = placeholder(64)
     net = get_net("resnet_v1_14")
     layer = "resnet_v1_14/conv1/BatchNorm"
-    built = build_net(net, images, num_classes=3, trains_batch_norm=lambda scope: scope == layer, batch_norm_decay=0.75)
+    mode = Mode(trains_batch_norm=lambda scope: scope == layer, batch_norm_decay=0.75)
+    built = build_net(net, images, num_classes=3, mode=mode)
     normalised = operation(layer, "FusedBatchNormV3")
     by_name = {variable.op.name: variable for variable in built.variables}
     with tf.Session() as session:
@@ -193,20 +194,23 @@ def test_frozen_batch_norm_follows_its_formula():
 
 def test_dropout_depends_on_the_seed_alone():
     images, seed = placeholder(32), tf.placeholder(tf.int64, [2])
-    net = get_net("inception_v1")
-    features = build_net(net, images, num_classes=None, dropout_keep_prob=0.5, dropout_seed=seed).features
+    mode, half = Mode(dropout_seed=seed), Head((Dropout(0.5),))
+    logits = build_net(get_net("inception_v1"), images, num_classes=4, head=half, mode=mode).logits
+    dropped = PatchedLayers("logits", mode=mode).dropout(tf.ones([2, 500]), 0.5, scope="dropout_1")
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         first, again, other = (
-            session.run(features, {images: photos(2, 32), seed: s}) for s in ((1, 2), (1, 2), (1, 3))
+            session.run([logits, dropped], {images: photos(2, 32), seed: s}) for s in ((1, 2), (1, 2), (1, 3))
         )
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-    assert 0.4 < np.mean(first == 0) + np.mean(other == 0) < 2
+    for one, same, another in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(one, same)
+        assert (one != another).any()
+    assert 0.4 < np.mean(first[1] == 0) < 0.6
+    assert set(first[1].ravel()) == {0.0, 2.0}
 
 
 def test_without_a_seed_nothing_is_dropped():
-    build_net(get_net("vgg_a"), placeholder(96), num_classes=None, dropout_keep_prob=0.5)
+    build_net(get_net("vgg_a"), placeholder(96), num_classes=4, head=Head((Dropout(0.5),)))
     types = {operation.type for operation in tf.get_default_graph().get_operations()}
     assert not any("Random" in kind and "Stateless" in kind for kind in types)
 

@@ -27,7 +27,7 @@ from ckpt_tools.errors import PlanError, RecipeError, UnsupportedError  # noqa: 
 from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.plan.job import make_job  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
-from ckpt_tools.train.use.classifier import open_classifier  # noqa: E402
+from ckpt_tools.train.use.classifier import SourceOptions, load_classifier  # noqa: E402
 
 NEW = {"exclude": ("classes",), "trainable": ("classes",)}
 BESIDE = {"head_scope": "Logits", "trainable": ("Logits",)}
@@ -276,7 +276,7 @@ def test_whole_numbers_are_given_whole_numbers(files: Path, tmp_path: Path) -> N
         finetune(Options(**how))
     assert finetune(Options(**{**how, "preprocessing": None})).step == 9
     with pytest.raises(RecipeError, match="whole numbers from 0 to 255, which --preprocessing vgg does not give"):
-        open_classifier(str(tmp_path / "run"), preprocessing="vgg")
+        load_classifier(SourceOptions(train_dir=tmp_path / "run", preprocessing="vgg"))
 
 
 def test_images_that_depend_on_each_other_are_found_without_a_run_too(files: Path, tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_images_that_depend_on_each_other_are_found_without_a_run_too(files: Pat
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, str(tmp_path / "m.ckpt"))
     with pytest.raises(PlanError, match="images depend on each other"):
-        open_classifier(str(tmp_path / "m.ckpt"), preprocessing="unit")
+        load_classifier(SourceOptions(checkpoint=tmp_path / "m.ckpt", preprocessing="unit"))
 
 
 def test_a_graph_that_is_not_understood_stops_with_what_to_type(

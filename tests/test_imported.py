@@ -292,12 +292,13 @@ def test_what_the_check_finds(tmp_path: Path, change: object, cause: str) -> Non
 def test_a_net_of_the_registry_is_the_same_by_either_road(tmp_path: Path) -> None:
     """Built by tf_slim's layers and trained, saved, imported; and built to infer."""
     from ckpt_tools.nets.graph import build_net
+    from ckpt_tools.nets.layers import Mode
     from ckpt_tools.nets.registry import get_net
 
     resnet = get_net("resnet_v1_14")
     with tf.Graph().as_default():
         images, labels = tf.placeholder(tf.float32, [8, 40, 40, 3]), tf.placeholder(tf.int64, [8])
-        built = build_net(resnet, images, num_classes=CLASSES, trains_batch_norm=lambda scope: True)
+        built = build_net(resnet, images, num_classes=CLASSES, mode=Mode(lambda scope: True))
         loss = tf.losses.sparse_softmax_cross_entropy(labels, built.logits)
         with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
             tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)

@@ -168,9 +168,9 @@ def pixels_of(files, run):
     import tensorflow as tf
 
     from ckpt_tools.train.data.preprocess import prepare
-    from ckpt_tools.train.use.classifier import open_classifier
+    from ckpt_tools.train.use.classifier import SourceOptions, load_classifier
 
-    how = open_classifier(run).preprocessing
+    how = load_classifier(SourceOptions(train_dir=run)).preprocessing
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         return session.run(tf.stack([prepare(tf.io.decode_png(tf.io.read_file(file), 3), how) for file in files]))
 

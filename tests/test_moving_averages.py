@@ -8,7 +8,7 @@ from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import TrainingError
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run.finetune import finetune
-from ckpt_tools.train.use.classifier import open_classifier
+from ckpt_tools.train.use.classifier import SourceOptions, load_classifier
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate
 
 HEAD = "Tiny/Logits/Conv2d_1c_1x1/weights"
@@ -26,8 +26,8 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("use", ["best", "last"])
 def test_averages_take_the_place_of_the_weights_when_asked(runs, use):
-    weights = open_classifier(str(runs / "with"), use=use).tensors
-    averages = open_classifier(str(runs / "with"), use=use, moving_averages=True).tensors
+    weights = load_classifier(SourceOptions(train_dir=runs / "with", use=use)).tensors
+    averages = load_classifier(SourceOptions(train_dir=runs / "with", use=use, moving_averages=True)).tensors
     average = weights[f"{HEAD}/ExponentialMovingAverage"].load()
     np.testing.assert_array_equal(averages[HEAD].load(), average)
     assert (weights[HEAD].load() != average).any()
@@ -48,4 +48,4 @@ def test_an_evaluation_of_the_averages_is_another_one(runs):
 
 def test_a_run_without_averages_says_so(runs):
     with pytest.raises(TrainingError, match=r"has no moving averages of weights.*--ema of ckpt-finetune saves them"):
-        open_classifier(str(runs / "without"), moving_averages=True)
+        load_classifier(SourceOptions(train_dir=runs / "without", moving_averages=True))

@@ -4,9 +4,9 @@ import pytest
 
 from ckpt_tools.errors import CheckpointError, PlanError
 from ckpt_tools.formats import open_checkpoint
-from ckpt_tools.nets.registry import get_net
+from ckpt_tools.nets.registry import get_net, names_by_scope
 from ckpt_tools.plan import Plan, Variable, make_plan
-from ckpt_tools.plan.text import overview
+from ckpt_tools.plan.text import count_lines
 from ckpt_tools.tensors import Spec
 
 F = "float32"
@@ -58,7 +58,7 @@ def test_3_key_not_found_because_of_a_prefix():
     (conflict,) = plan.conflicts
     assert conflict.cause == "every name differs by one prefix"
     assert conflict.advice == (
-        "Type --map model/InceptionV3=InceptionV3: "
+        "Type --rename model/InceptionV3=InceptionV3: "
         "the checkpoint has model/InceptionV3/ where the net has InceptionV3/."
     )
     renames = ["model/InceptionV3=InceptionV3"]
@@ -69,7 +69,7 @@ def test_3_key_not_found_because_the_net_has_the_prefix():
     inside = [each._replace(name=f"tower/{each.name}") for each in RESNET.variables(1000)]
     (conflict,) = make_plan(specs(RESNET.variables(1000)), inside).conflicts
     assert conflict.cause == "every name differs by one prefix"
-    assert conflict.advice.startswith("Type --map resnet_v1_50=tower/resnet_v1_50: ")
+    assert conflict.advice.startswith("Type --rename resnet_v1_50=tower/resnet_v1_50: ")
 
 
 def test_3_key_not_found_because_two_scopes_of_one_name_were_built():
@@ -77,7 +77,7 @@ def test_3_key_not_found_because_two_scopes_of_one_name_were_built():
         name.replace("InceptionV3/", "InceptionV3_1/"): spec for name, spec in specs(INCEPTION.variables(9)).items()
     }
     (conflict,) = make_plan(source, INCEPTION.variables(9)).conflicts
-    assert conflict.advice.startswith("Type --map InceptionV3_1=InceptionV3: ")
+    assert conflict.advice.startswith("Type --rename InceptionV3_1=InceptionV3: ")
 
 
 def test_3_key_not_found_because_of_the_arg_scope():
@@ -107,7 +107,7 @@ def test_3_key_not_found_because_of_gamma():
 
 
 def test_3_key_not_found_because_the_file_is_resnet_v1():
-    plan = make_plan(specs(RESNET.variables(1000)), get_net("resnet_v2_50").variables(1000))
+    plan = make_plan(specs(RESNET.variables(1000)), get_net("resnet_v2_50").variables(1000), nets=names_by_scope())
     assert causes(plan) == ["resnet v1 against v2"]
     assert plan.conflicts[0].advice == (
         "Use --net resnet_v1_50: the checkpoint is resnet_v1_50, not resnet_v2_50, "
@@ -116,7 +116,7 @@ def test_3_key_not_found_because_the_file_is_resnet_v1():
 
 
 def test_3_key_not_found_because_the_file_is_another_net():
-    plan = make_plan(specs(INCEPTION.variables(1001)), RESNET.variables(1000))
+    plan = make_plan(specs(INCEPTION.variables(1001)), RESNET.variables(1000), nets=names_by_scope())
     assert causes(plan) == ["checkpoint of another net"]
     assert plan.conflicts[0].advice == "Use --net inception_v3: the checkpoint is InceptionV3, not resnet_v1_50."
 
@@ -134,7 +134,7 @@ def test_3_key_not_found_because_only_the_last_words_are_keras():
     (conflict,) = make_plan(source, net).conflicts
     assert conflict.cause == "Keras names"
     renames = [r"re:(^|/)kernel(:0)?$=\1weights", r"re:(^|/)bias(:0)?$=\1biases"]
-    assert all(f"--map '{rename}'" in conflict.advice for rename in renames)
+    assert all(f"--rename '{rename}'" in conflict.advice for rename in renames)
     make_plan(source, net, renames=renames).checked()
 
 
@@ -151,7 +151,7 @@ def test_3_key_not_found_because_one_layer_is_missing_names_it_and_its_neighbour
     assert conflict.names == ("resnet_v1_50/logits/weights",)
     assert conflict.advice == (
         "resnet_v1_50/logits/weights; near is resnet_v1_50/logits/weigths. "
-        "Type --exclude resnet_v1_50/logits/weights to initialise them afresh, or --map OLD=NEW."
+        "Type --exclude resnet_v1_50/logits/weights to initialise them afresh, or --rename OLD=NEW."
     )
 
 
@@ -201,7 +201,7 @@ def test_10_the_plan_says_what_batch_norm_does():
     assert (
         "batch norm   85 layers frozen (inference mode, statistics kept), "
         "9 layers train (batch statistics, moving averages updated)"
-    ) in overview(plan).splitlines()
+    ) in count_lines(plan).splitlines()
 
 
 def test_11_batch_norm_weights_without_statistics_are_a_conflict():
@@ -261,7 +261,7 @@ def test_14_moving_averages_instead_of_weights():
     (conflict,) = make_plan(source, INCEPTION.variables(1001)).conflicts
     assert conflict.cause == "moving averages instead of weights"
     rename = r"re:^(.*)/ExponentialMovingAverage$=\1"
-    assert f"--map '{rename}'" in conflict.advice
+    assert f"--rename '{rename}'" in conflict.advice
     make_plan(source, INCEPTION.variables(1001), renames=[rename]).checked()
 
 

@@ -72,7 +72,7 @@ def test_rename_takes_the_mapped_tensor():
     plan = make_plan(specs(small_net(scope="model/net")), small_net(), renames=["model/net=net"]).checked()
     assert set(actions(plan).values()) == {"rename"}
     assert row(plan, "net/conv/weights").source == "model/net/conv/weights"
-    assert row(plan, "net/conv/weights").rule == "--map model/net=net"
+    assert row(plan, "net/conv/weights").rule == "--rename model/net=net"
 
 
 def test_mapping_and_texts_are_the_same_renames():
@@ -91,11 +91,11 @@ def test_a_rename_that_takes_a_tensor_away_is_called_so():
     plan = make_plan(specs(small_net()), small_net(), renames=["net=model/net"])
     idle, away = plan.conflicts
     assert idle.advice.startswith(
-        "--map net=model/net makes model/net/conv/weights, which is not a variable of the net"
+        "--rename net=model/net makes model/net/conv/weights, which is not a variable of the net"
     )
     assert (away.cause, len(away.names)) == ("renamed away", 6)
-    assert row(plan, "net/conv/weights").reason == "--map net=model/net makes model/net/conv/weights of it"
-    assert {each.rule for each in plan.rows} == {"--map net=model/net"}
+    assert row(plan, "net/conv/weights").reason == "--rename net=model/net makes model/net/conv/weights of it"
+    assert {each.rule for each in plan.rows} == {"--rename net=model/net"}
 
 
 def test_two_sources_for_one_variable_are_a_conflict():

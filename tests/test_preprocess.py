@@ -10,7 +10,7 @@ from ckpt_tools.errors import RecipeError
 
 tf = pytest.importorskip("tensorflow")
 
-from ckpt_tools.train.data.augment import STEPS, Step, parse_steps  # noqa: E402
+from ckpt_tools.train.data.augment import AUGMENTATIONS, Augmentation, parse_augmentations  # noqa: E402
 from ckpt_tools.train.data.preprocess import MEANS, Preprocessing, as_picture, from_dict, prepare  # noqa: E402
 
 
@@ -116,7 +116,7 @@ def test_tiny_and_narrow_images_fit(photo):
 
 
 @pytest.mark.parametrize("style", ["inception", "vgg"])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", AUGMENTATIONS)
 def test_a_step_changes_pixels_by_its_seed_alone(photo, style, step):
     how = Preprocessing(style, 32, augment=(step,))
     plain = ran(photo, Preprocessing(style, 32))
@@ -157,8 +157,8 @@ def test_descriptions_go_through_json():
         (lambda: Preprocessing("vgg", 0), "out of range"),
         (lambda: Preprocessing("vgg", 9, channels="gbr"), "rgb, bgr or grey"),
         (lambda: Preprocessing("vgg", 9, augment=("flipp",)), "did you mean flip"),
-        (lambda: parse_steps(["rotation(200)"]), "up to 180"),
-        (lambda: parse_steps(["rotation(1.2.3)"]), "not a number"),
+        (lambda: parse_augmentations(["rotation(200)"]), "up to 180"),
+        (lambda: parse_augmentations(["rotation(1.2.3)"]), "not a number"),
     ],
 )
 def test_wrong_descriptions(made, words):
@@ -176,4 +176,8 @@ def test_examples_in_the_docstrings():
 
 
 def test_steps_are_parsed():
-    assert parse_steps(["color,shift(0.2)", "zoom"]) == (Step("colour", 1.0), Step("shift", 0.2), Step("zoom", 0.2))
+    assert parse_augmentations(["color,shift(0.2)", "zoom"]) == (
+        Augmentation("colour", 1.0),
+        Augmentation("shift", 0.2),
+        Augmentation("zoom", 0.2),
+    )

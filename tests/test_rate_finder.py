@@ -11,7 +11,7 @@ from ckpt_tools.cli.finetune import main
 from ckpt_tools.errors import OutputError, TrainingError
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run.finetune import finetune
-from ckpt_tools.train.run.rate_finder import FIRST, LAST, find_learning_rate, rate_ramp, smooth, suggest
+from ckpt_tools.train.run.rate_finder import FIRST, LAST, find_learning_rate, rate_ramp, smooth, suggested_rate
 from ckpt_tools.train.run.run_directory import RunDirectory
 
 
@@ -33,20 +33,20 @@ def test_a_constant_loss_stays_what_it_is_when_smoothed():
 def test_the_steepest_descent_is_suggested():
     rates = rate_ramp()
     curve = [2 / (1 + (rate / 1e-3) ** 2) + 100 * rate**2 for rate in rates]  # falls around 1e-3, then rises
-    assert suggest(rates, curve) == pytest.approx(1e-3, rel=0.3)
+    assert suggested_rate(rates, curve) == pytest.approx(1e-3, rel=0.3)
     later = [2 / (1 + (rate / 1e-2) ** 2) for rate in rates]
-    assert suggest(rates, later) == pytest.approx(1e-2, rel=0.3)
+    assert suggested_rate(rates, later) == pytest.approx(1e-2, rel=0.3)
 
 
 def test_what_falls_after_a_jump_is_not_taken_for_the_descent():
     rates = rate_ramp(7)
-    assert suggest(rates, (1.2, 1.2, 1.1, 0.7, 0.5, 0.95, 0.55)) == rates[3]
+    assert suggested_rate(rates, (1.2, 1.2, 1.1, 0.7, 0.5, 0.95, 0.55)) == rates[3]
 
 
 @pytest.mark.parametrize("curve", [[1.0, 2.0, 3.0], [1.0, 1.0, 1.0], [], [1.0]])
 def test_where_the_loss_never_falls_nothing_is_suggested(curve):
     with pytest.raises(TrainingError, match="does not fall at any learning rate"):
-        suggest(rate_ramp(), curve)
+        suggested_rate(rate_ramp(), curve)
 
 
 def test_picture_and_figures_and_nothing_else(job, tmp_path, capsys):
@@ -80,7 +80,7 @@ def test_a_rate_that_is_suggested_trains_well(job, tmp_path):
 
 
 def test_the_picture_needs_a_folder(job, tmp_path):
-    with pytest.raises(OutputError, match="no folder that exists"):
+    with pytest.raises(OutputError, match="in a folder that does not exist"):
         find_learning_rate(Options(**job, find_learning_rate=str(tmp_path / "none/rates.png")))
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from ckpt_tools.errors import SelectionError
 from ckpt_tools.nets.foreign import looks_like
-from ckpt_tools.nets.registry import NETS, find_net, get_net, recognise
+from ckpt_tools.nets.registry import NETS, find_net, get_net, names_by_scope, recognise
 from ckpt_tools.plan import make_plan
-from ckpt_tools.plan.missing import NET
 from ckpt_tools.tensors import Spec
 
 
@@ -331,13 +330,20 @@ def test_a_net_of_other_widths_is_not_taken():
 
 
 def test_advice_names_no_net_that_is_not_here():
-    """plan/missing.py knows the scopes of the nets without importing the registry."""
-    scopes = {net.scope for net in NETS.values() if net.name != "tiny"}
-    assert all(NET.fullmatch(scope) for scope in scopes)
-    assert {f"InceptionV{n}" for n in range(9) if NET.fullmatch(f"InceptionV{n}")} <= scopes
-    depths = {f"resnet_v{v}_{d}" for v in range(4) for d in range(300) if NET.fullmatch(f"resnet_v{v}_{d}")}
-    assert depths == {scope for scope in scopes if scope.startswith("resnet")}
-    plan = make_plan({"MobilenetV3/Conv/weights": Spec("float32", (3,))}, get_net("inception_v3").variables(5))
-    assert plan.conflicts[0].advice == (
+    """A plan is told which nets there are: what is registered is named, what is not is no net here."""
+    nets = names_by_scope()
+    assert set(nets) == {net.scope for net in NETS.values()}
+    assert all(NETS[name].scope == scope for scope, name in nets.items())
+    wanted = get_net("inception_v3").variables(5)
+
+    def advice(scope, **how):
+        return make_plan({f"{scope}/conv/weights": Spec("float32", (3,))}, wanted, **how).conflicts[0].advice
+
+    assert advice("MobilenetV3", nets=nets) == (
         "The checkpoint is MobilenetV3, which is not one of the nets here: give a checkpoint of InceptionV3."
     )
+    assert advice("MobilenetV2", nets=nets) == (
+        "Use --net mobilenet_v2: the checkpoint is MobilenetV2, not InceptionV3."
+    )
+    assert advice("MyNet", nets={**nets, "MyNet": "mine"}).startswith("Use --net mine: the checkpoint is MyNet, not")
+    assert advice("MobilenetV2") == "The checkpoint is MobilenetV2: give a checkpoint of InceptionV3."

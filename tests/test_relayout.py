@@ -140,8 +140,8 @@ def test_the_command_needs_no_option_for_it(tmp_path, monkeypatch, capsys):
         assert "MobilenetV1/Conv2d_0                  5  relayout          0  Keras' names" in out
         assert plan_main([file, "--num-classes", "3", "--suggest"]) == 0
         assert "--exclude MobilenetV1/Logits" in capsys.readouterr().out
-    assert plan_main(["k.h5", "--num-classes", "7", "--map", "conv1=MobilenetV1/Conv2d_0", "--net", net.name]) == 1
-    assert "conv1/kernel" in capsys.readouterr().out  # with --map, the file's own names are those that are mapped
+    assert plan_main(["k.h5", "--num-classes", "7", "--rename", "conv1=MobilenetV1/Conv2d_0", "--net", net.name]) == 1
+    assert "conv1/kernel" in capsys.readouterr().out  # with --rename, the file's own names are those that are mapped
 
 
 def test_a_part_of_another_librarys_net_is_one_clear_sentence(tmp_path, monkeypatch, capsys):

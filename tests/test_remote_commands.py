@@ -92,7 +92,7 @@ def test_damage_stops_an_edit(server: RangeServer, tmp_path: Path, capsys: pytes
 def test_conversions(server: RangeServer, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture) -> None:
     source, target = f"{server.url}/m.ckpt", str(tmp_path / f"m.{ending}")
     edit.main([source, "-o", str(server.folder / "plain.ckpt"), "--drop", "words"])
-    assert convert.main([f"{server.url}/plain.ckpt", target, *(["--to", "v1"] if ending == "v1" else [])]) == 0
+    assert convert.main([f"{server.url}/plain.ckpt", target, *(["--format", "v1"] if ending == "v1" else [])]) == 0
     capsys.readouterr()
     assert diff.main([f"{server.url}/plain.ckpt", target]) == 0
     assert capsys.readouterr().out == "4 tensors and 4 tensors: 4 the same\n"
@@ -114,7 +114,7 @@ def test_memory_stays_flat(server: RangeServer, tmp_path: Path) -> None:
     for format in ("v1", "v2"):
         save_checkpoint(tensors, server.folder / format, format=format)
     peaks = [
-        peak_of(convert.main, [f"{server.url}/{source}", str(tmp_path / f"{source}.{format}"), "--to", format])
+        peak_of(convert.main, [f"{server.url}/{source}", str(tmp_path / f"{source}.{format}"), "--format", format])
         for source, format in (("v1", "v2"), ("v2", "v1"), ("v2", "v2"))
     ]
     peaks += [peak_of(verify.main, [f"{server.url}/v2"]), peak_of(inspect.main, [f"{server.url}/v2", "--stats"])]
@@ -146,7 +146,7 @@ def test_verify_and_salvage(server: RangeServer, tmp_path: Path, capsys: pytest.
 
 
 def test_links_become_copies(server: RangeServer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert convert.main([f"{server.url}/m.ckpt", str(tmp_path / "made.ckpt"), "--to", "v2", "--link"]) == 0
+    assert convert.main([f"{server.url}/m.ckpt", str(tmp_path / "made.ckpt"), "--format", "v2", "--link"]) == 0
     assert "no data file could be linked: the data was copied" in capsys.readouterr().err
 
 

@@ -1,9 +1,9 @@
-"""--map OLD=NEW: scopes, whole names, regular expressions, and what is malformed."""
+"""--rename OLD=NEW: scopes, whole names, regular expressions, and what is malformed."""
 
 import pytest
 
 from ckpt_tools.errors import RecipeError
-from ckpt_tools.renames import Rename, parse_renames, rename
+from ckpt_tools.renames import RenameRule, parse_renames, rename
 
 
 @pytest.mark.parametrize(
@@ -39,18 +39,18 @@ def test_a_rule_that_changes_nothing_keeps_later_ones_from_changing_it():
 
 def test_several_rules_in_one_text():
     assert parse_renames(["a=b,c/d=", r"re:(a|b),(c)=\1,\2"]) == (
-        Rename("a", "b"),
-        Rename("c/d", ""),
-        Rename("re:(a|b),(c)", r"\1,\2"),
+        RenameRule("a", "b"),
+        RenameRule("c/d", ""),
+        RenameRule("re:(a|b),(c)", r"\1,\2"),
     )
-    assert parse_renames(["a,b=c"]) == (Rename("a,b", "c"),)  # a name may have commas
+    assert parse_renames(["a,b=c"]) == (RenameRule("a,b", "c"),)  # a name may have commas
 
 
 def test_a_mapping_may_hold_an_equals_sign():
-    assert parse_renames({"a=b": "c"}) == (Rename("a=b", "c"),)
+    assert parse_renames({"a=b": "c"}) == (RenameRule("a=b", "c"),)
 
 
 @pytest.mark.parametrize("text", ["model", "=", "re:(=x", r"re:a=\1", "re:a"])
 def test_malformed(text):
-    with pytest.raises(RecipeError, match="--map|is not OLD=NEW"):
+    with pytest.raises(RecipeError, match="--rename|is not OLD=NEW"):
         parse_renames([text])

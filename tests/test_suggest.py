@@ -85,7 +85,7 @@ def test_prefix_average_and_missing_gamma_at_once():
     assert proposal.to_config() == {
         "exclude": ["**/gamma", "resnet_v1_50/logits"],
         "trainable": ["resnet_v1_50/logits"],
-        "map": [r"re:^model/resnet_v1_50/(.*)/ExponentialMovingAverage$=resnet_v1_50/\1"],
+        "rename": [r"re:^model/resnet_v1_50/(.*)/ExponentialMovingAverage$=resnet_v1_50/\1"],
     }
     assert proposal.plan.conflicts == ()
     assert proposal.plan.summary["restored"] == 212
@@ -149,7 +149,7 @@ def test_the_proposal_is_a_config_of_the_training_commands(tmp_path):
         INCEPTION.variables(5),
         exclude=options.exclude,
         trainable=options.trainable,
-        renames=options.map,
+        renames=options.rename,
     )
     assert plan == proposal.plan
     assert re.fullmatch("[0-9a-f]{8}", plan.checked().digest)

@@ -5,7 +5,7 @@ import pytest
 
 from ckpt_tools.errors import SelectionError
 from ckpt_tools.surgery import Cast, Drop, EmaToWeights, Fill, HeadResize, Keep, Loss, Rename, Strip, operate
-from ckpt_tools.surgery.operation import Row
+from ckpt_tools.surgery.operation import EditRow
 from ckpt_tools.tensors import Spec, Stored, Tensor, Tensors, from_arrays
 
 F4, F2 = Spec("float32", (2,)), Spec("float16", (2,))
@@ -29,9 +29,9 @@ def test_rows_tell_the_whole_way_of_each_tensor():
         ],
     )
     assert surgery.rows == (
-        Row("model/w", "ema_to_weights, rename, cast", "net/w/ExponentialMovingAverage", F4, F2),
-        Row("x", "fill", "", None, Spec("int8", ()), "with 0"),
-        Row("net/w/Adam", "strip", "net/w/Adam", F4, None, "slot of net/w"),
+        EditRow("model/w", "ema_to_weights, rename, cast", "net/w/ExponentialMovingAverage", F4, F2),
+        EditRow("x", "fill", "", None, Spec("int8", ()), "with 0"),
+        EditRow("net/w/Adam", "strip", "net/w/Adam", F4, None, "slot of net/w"),
     )
     assert surgery.summary == {
         "before": {"tensors": 4, "parameters": 7, "bytes": 32},

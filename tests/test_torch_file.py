@@ -16,7 +16,7 @@ import pytest
 from ckpt_tools import CheckpointError, open_checkpoint, verify
 from ckpt_tools.errors import DamagedError, NotACheckpointError, UnsupportedError
 from ckpt_tools.formats import torch_names
-from ckpt_tools.formats.pickled import Made, Name, read_pickle
+from ckpt_tools.formats.pickled import Name, PickledObject, read_pickle
 from ckpt_tools.kinds import kinds
 
 SHAPES = {
@@ -376,8 +376,8 @@ def test_what_python_pickles_is_read_as_data(protocol):
     found = read_pickle(io.BytesIO(pickle.dumps(value, protocol)))
     assert {key: found[key] for key in plain} == plain
     assert found["o"] == {"a": 1}
-    assert isinstance(found["n"], Made) and found["n"].state == {"lr": 3}
-    assert isinstance(found["f"], Made) and found["f"].of in (
+    assert isinstance(found["n"], PickledObject) and found["n"].state == {"lr": 3}
+    assert isinstance(found["f"], PickledObject) and found["f"].of in (
         Name("functools", "partial"),
         Name("copy_reg", "_reconstructor"),
     )

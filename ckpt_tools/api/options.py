@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import nearest
-from ..train.options.configuration import flag
+from ..train.options.configuration import flag, other_names
 from ..train.options.slim_flags import here
 
 if TYPE_CHECKING:
@@ -23,13 +23,19 @@ def options_from(kind: type[Made], given: Mapping[str, Any], function: str) -> M
     """The options object of a call. Raises TypeError for a name that is no option, saying which one is meant, and
     RecipeError for values, as the command does."""
     names = [found.name for found in dataclasses.fields(kind)]
-    for name in given:
+    others = other_names(kind)
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        name = others.get(key, key)
         if name not in names:
             known = here(name, list(map(flag, names)))
             meant = known.removeprefix("--").replace("-", "_") if known.startswith("--") else ""
             hint = f"; it is {meant} here" if meant else nearest(name, names)
             raise TypeError(f"{function}() has no option {name!r}{hint}")
-    return kind(**given)
+        if name in values:
+            raise TypeError(f"{function}() is given {name} twice, once as {key}")
+        values[name] = value
+    return kind(**values)
 
 
 def takes(kind: type[NetOptions], leave_out: typing.Collection[str] = ()) -> Callable[[Function], Function]:

@@ -15,7 +15,7 @@ from .tensorflow import with_tensorflow
 
 if TYPE_CHECKING:
     from ..train.run.finetune import Result
-    from ..train.run.rate_finder import Found
+    from ..train.run.rate_finder import RangeTest
     from ..train.use.costs import Costs
 
 INSTEAD = ("dry_run", "find_learning_rate")  # options of the command that are functions here
@@ -62,7 +62,7 @@ def dry_run(*, data: Any = "", on_event: OnEvent | None = None, verbose: bool = 
 def find_learning_rate(
     picture: str | os.PathLike[str], *, data: Any = "", on_event: OnEvent | None = None, verbose: bool = False,
     **options: Any,
-) -> Found:  # fmt: skip
+) -> RangeTest:  # fmt: skip
     """Tries rising learning rates, draws the loss to `picture`, a PNG file, and returns what was found: `.suggestion`
     is the rate at which the loss falls steepest."""
     _no_other(options)

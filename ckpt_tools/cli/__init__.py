@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import CheckpointError, DamagedError, RecipeError
+from ..errors import CheckpointError, DamagedError, RecipeError, needs
 
 DONE, FOUND, CANNOT = 0, 1, 2
 LAYOUTS = ("slim", "keras", "torchvision", "timm")  # slim, and layouts.WORLDS, which takes long to import
@@ -81,7 +81,8 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     try:
-        return command(args)
+        with needs():
+            return command(args)
     except BrokenPipeError:  # the reader of our output (head, less) has gone; nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -89,11 +90,6 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
         if args.debug:
             raise
         print(f"{made.prog}: {error}", file=sys.stderr)
-        return CANNOT
-    except ModuleNotFoundError as error:  # an extra that was not installed
-        if args.debug or (error.name or "").startswith("ckpt_tools"):
-            raise
-        print(f'{made.prog}: needs {error.name}. pip install "ckpt-tools[train]"', file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
         print(f"{made.prog}: stopped; nothing was left half-written", file=sys.stderr)

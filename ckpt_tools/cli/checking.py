@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import DataError, RecipeError, SelectionError, UnsupportedError
+from ..errors import DataError, RecipeError, SelectionError, needs
 from ..formats import Checkpoint, open_checkpoint
 from ..layouts import WORLDS, Foreign, recognise
 from ..nets.net import Net
@@ -43,14 +43,12 @@ def prepare_check(source: Checkpoint, layout: InLayout, name: str) -> None:
 
     for world in sorted(worlds, key=lambda world: world == "keras"):  # what needs PyTorch before TensorFlow
         check_library(world)
-    try:
+    with needs("--check"):
         from ..train.graph.quiet import hush_tensorflow
 
         hush_tensorflow()
         import tensorflow  # noqa: F401
         import tf_slim  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(f"--check needs {error.name}", advice='pip install "ckpt-tools[train]"') from error
 
 
 def check(source: Checkpoint, target: str, layout: InLayout, name: str, given: Sequence[str]) -> list[Check]:

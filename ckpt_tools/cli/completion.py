@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import import_module
 
-from ..errors import UnsupportedError
+from ..errors import needs
 from . import DONE, parser, run
 
 EXAMPLES = """\
@@ -25,10 +25,8 @@ def completions(shell: str) -> str:
     """The script for one shell. Raises UnsupportedError without shtab."""
     from ..__main__ import COMMANDS
 
-    try:
+    with needs(extra="completion"):
         import shtab
-    except ModuleNotFoundError as error:
-        raise UnsupportedError("needs shtab", advice='pip install "ckpt-tools[completion]"') from error
     parts = []
     for command in COMMANDS:
         made = import_module(f"ckpt_tools.cli.{command}").make_parser()

@@ -23,7 +23,7 @@ EXAMPLES = """\
   ckpt-convert inception_v3.ckpt inception_v3_v2.ckpt
   ckpt-convert model.ckpt-5000 model.safetensors
   ckpt-convert frozen_graph.pb model.npz
-  ckpt-convert model.ckpt old/model.ckpt --to v1
+  ckpt-convert model.ckpt old/model.ckpt --format v1
   ckpt-convert weights.h5 model.ckpt --shards 4
   ckpt-convert inception_v3.weights.h5 inception_v3.ckpt --layout slim
   ckpt-convert inception_v3.ckpt inception_v3.h5 --layout keras --check
@@ -37,7 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("source", metavar="SRC", help="a checkpoint, any of its files, a SavedModel, a frozen graph, or SRC:scope")
     add("target", metavar="DST", help="file or V2 prefix to write")
-    add("--to", metavar="FORMAT", choices=list(WRITERS), help=f"{', '.join(WRITERS)}; by the extension of DST, else v2")
+    add("--format", metavar="NAME", choices=list(WRITERS), help=f"{', '.join(WRITERS)}; by extension of DST, else v2")
+    add("--to", dest="format", choices=list(WRITERS), help=argparse.SUPPRESS)
     add("--layout", choices=LAYOUTS, help="write the net with this library's names and axes")
     add(
         "--keep-background",
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 1 where --check finds more than the tolerance."""
 
     def command(args: argparse.Namespace) -> int:
-        format = args.to or format_of(args.target)
+        format = args.format or format_of(args.target)
         check_v2_options(args, format)
         source, layout = _open(args, format), None
         given = source

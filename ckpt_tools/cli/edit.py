@@ -18,7 +18,7 @@ from ..labels import label_list
 from ..recipe import as_data, load_recipe, shipped_recipes
 from ..renames import rename_rules
 from ..report import count, render, size
-from ..surgery import OPERATIONS, Operation, Row, Surgery, operate, row_sentence
+from ..surgery import OPERATIONS, EditRow, Operation, Surgery, operate, row_sentence
 from ..tensors import Spec
 from . import DONE, check_v2_options, parser, print_json, run, salvaging, say
 from .progress import progress_line
@@ -34,7 +34,7 @@ EXAMPLES = """\
 _WORST = 10  # tensors that the report of a cast lists
 
 
-class Step(argparse.Action):
+class InOrder(argparse.Action):
     """Notes operations in the order in which they were typed."""
 
     def __call__(
@@ -56,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     names = "; ".join(shipped_recipes())
     recipes = made.add_argument_group("recipes", f"shipped: {names}")
     recipes.add_argument(
-        "--recipe", action=Step, metavar="FILE", help="operations in a YAML file, or the name of a built-in recipe"
+        "--recipe", action=InOrder, metavar="FILE", help="operations in a YAML file, or the name of a built-in recipe"
     )
     recipes.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="value of ${NAME} in the recipe"
@@ -64,7 +64,8 @@ def make_parser() -> argparse.ArgumentParser:
     add = made.add_argument_group("output").add_argument
     add("--dry-run", action="store_true", help="show what would be done to each tensor, and write nothing")
     add("--force", action="store_true", help="replace what is at DST")
-    add("--format", "--to", choices=list(WRITERS), help="by the extension of DST, else as the source")
+    add("--format", choices=list(WRITERS), help="by the extension of DST, else as the source")
+    add("--to", dest="format", choices=list(WRITERS), help=argparse.SUPPRESS)
     add("--shards", type=int, metavar="N", help="number of data files of a V2 checkpoint")
     add("--link", action="store_true", help="hard-link V2 data files that do not change instead of copying them")
     add("--stored-names", action="store_true", help="use the keys of object-based checkpoints as stored")
@@ -74,9 +75,9 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_operations(group: argparse._ArgumentGroup) -> None:
     def add(flag: str, metavar: str | tuple[str, ...] | None, help: str, was: str = "", **more: Any) -> None:
         """`was`: an earlier spelling, which still works and is not shown."""
-        made = group.add_argument(flag, action=Step, metavar=metavar, help=help, **more)
+        made = group.add_argument(flag, action=InOrder, metavar=metavar, help=help, **more)
         if was:
-            group.add_argument(was, action=Step, dest=made.dest, help=argparse.SUPPRESS, **more)
+            group.add_argument(was, action=InOrder, dest=made.dest, help=argparse.SUPPRESS, **more)
 
     add("--rename", "OLD=NEW", "rename a scope, a tensor or re:EXPR with \\1; A=B,B=A swaps", was="--map")
     add("--keep", "PATTERN", "only these tensors")
@@ -141,7 +142,7 @@ def _write(
         "recipe": as_data(surgery.operations),
         "actions": {row.name: row_sentence(row) for row in surgery.rows if row.after is not None},
         "left_out": {row.name: row_sentence(row) for row in surgery.rows if row.after is None},
-        # Filled while the values are written, and so before the sidecar is.
+        # Counted while the values are written, and so before the sidecar is.
         "losses": [edit.losses for edit in surgery.edits if any(row.action == "cast" for row in edit.rows)],
     }
     with salvaging(), progress_line("writing", surgery.summary["after"]["bytes"]) as progress:
@@ -287,7 +288,7 @@ def _show_losses(surgery: Surgery) -> None:
     say(f"{count(len(rows), 'tensor')} not cast whole: values became infinite (overflow) or 0 (underflow)")
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: EditRow) -> dict[str, Any]:
     """A row as people read it: the old name where it is another, the new spec where it is another."""
     return {
         "name": row.name,

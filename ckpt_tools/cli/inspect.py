@@ -12,7 +12,7 @@ from ..formats import Checkpoint, open_checkpoint
 from ..formats.detect import identify
 from ..formats.storage import is_file
 from ..names import select
-from ..overview import SORTS, Row, branches, find, overview, sort_rows, statistics, statistics_of, totals
+from ..overview import SORTS, TensorRow, branches, find, overview, sort_rows, statistics, statistics_of, totals
 from ..report import count, render, share, size
 from ..tensors import Spec
 from . import DONE, FOUND, LAYOUTS, parser, print_json, run, salvaging, say
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..nets.recognition import Recognised
-    from ..surgery import Row as Change
+    from ..surgery import EditRow
 
 TITLES = {
     "v1": "V1 checkpoint",
@@ -50,7 +50,7 @@ EXAMPLES = """\
   ckpt-inspect model.ckpt --json | jq .totals
   ckpt-inspect model.ckpt.meta                the graph: inputs, features, classes, end points, variables
   ckpt-inspect model.ckpt --html model.html   a page to explore it in the browser
-  ckpt-inspect inception_v3.h5 --as slim      what each tensor of Keras' file is in slim's net"""
+  ckpt-inspect inception_v3.h5 --layout slim  what each tensor of Keras' file is in slim's net"""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -79,7 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if any tensor has such values"
     )
-    made.add_argument("--as", dest="layout", choices=LAYOUTS, help="show what each tensor is called in this library")
+    made.add_argument("--layout", choices=LAYOUTS, help="show what each tensor is called in this library")
+    made.add_argument("--as", dest="layout", choices=LAYOUTS, help=argparse.SUPPRESS)
     made.add_argument(
         "--graph", action="store_true", help="show inputs, outputs and end points of the graph; default for a .meta"
     )
@@ -139,8 +140,8 @@ def is_graph(source: str) -> bool:
 def print_tables(
     args: argparse.Namespace,
     checkpoint: Checkpoint,
-    rows: list[Row],
-    shown: list[Row],
+    rows: list[TensorRow],
+    shown: list[TensorRow],
     values: dict[str, dict[str, Any]],
 ) -> None:
     print(headline(args.source, checkpoint, rows))
@@ -203,7 +204,7 @@ def print_layout(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     return DONE
 
 
-def _how(row: Change) -> str:
+def _how(row: EditRow) -> str:
     """What happens to the values of a tensor on their way, in few words."""
     folds = [word for word in ("gamma", "biases") if "fold" in row.action and f"/{word}" in row.detail]
     words = [part for part in row.detail.split("; ") if "BatchNorm" not in part]
@@ -212,11 +213,11 @@ def _how(row: Change) -> str:
     return ", ".join((*filter(None, words), *(f"{word} folded in" for word in folds)))
 
 
-def selected(args: argparse.Namespace, rows: list[Row], shown: list[Row]) -> str:
+def selected(args: argparse.Namespace, rows: list[TensorRow], shown: list[TensorRow]) -> str:
     return f"selected by --scope {','.join(args.scope)}: {len(shown):,} of {count(len(rows), 'tensor')}"
 
 
-def write_html(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Row], shown: list[Row]) -> int:
+def write_html(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[TensorRow], shown: list[TensorRow]) -> int:
     from ..explorer import explore, write_page
 
     title, _, facts = headline(args.source, checkpoint, rows).partition(": ")
@@ -239,7 +240,7 @@ def count_on_terminal(done: int, total: int) -> None:
         print(f"\r{done:,} of {total:,} tensors read", end="\n" * (done == total), file=sys.stderr, flush=True)
 
 
-def headline(source: str, checkpoint: Checkpoint, rows: list[Row]) -> str:
+def headline(source: str, checkpoint: Checkpoint, rows: list[TensorRow]) -> str:
     """`inception_v3.ckpt: V1 checkpoint, 388 tensors, 27,182,194 parameters, 108.7 MB; slim InceptionV3, ...`"""
     whole = totals(rows)[-1]
     title = TITLES[checkpoint.format]
@@ -261,8 +262,8 @@ def recognised(checkpoint: Checkpoint) -> Recognised | None:
 def as_json(
     args: argparse.Namespace,
     checkpoint: Checkpoint,
-    rows: list[Row],
-    shown: list[Row],
+    rows: list[TensorRow],
+    shown: list[TensorRow],
     values: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     found = recognised(checkpoint)

@@ -1,4 +1,4 @@
-"""What `--layout` and `--as` share: a source, whoever wrote it, as operations into another world's names and axes."""
+"""What `--layout` does: a source, whoever wrote it, as operations into another world's names and axes."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import DataError, OutputError, RecipeError, UnsupportedError
+from ..errors import DataError, OutputError, RecipeError, needs
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.placing import write_text
 from ..labels import label_list
@@ -21,7 +21,7 @@ from ..nets.registry import recognise
 from ..nets.resolving import resolve
 from ..plan import Origin, Plan, Variable
 from ..plan.suggest import Suggestion, suggest
-from ..plan.text import overview, scope_rows, variable_rows
+from ..plan.text import count_lines, scope_rows, variable_rows
 from ..report import render
 from ..tensors import Spec
 from ..train.options.configuration import add_arguments, flag, from_arguments
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --trainable Logits
   ckpt-plan inception_v3.ckpt --num-classes 5 --exclude Logits --all --json
-  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --map model/InceptionV3=InceptionV3 --exclude Logits
+  ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --rename model/InceptionV3=InceptionV3 --exclude Logits
   ckpt-plan model.ckpt-5000 --net inception_v3 --num-classes 5 --suggest --output plan.yaml
   ckpt-plan model.ckpt --net nets.py:build --image-size 32 --num-classes 5 --exclude logits --trainable logits"""
 
 
 # How what --output writes begins.
-WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"map:\n", b"fold:", b"{}\n")
+WRITTEN = (b'{\n "rows": [', b"exclude:\n", b"trainable:\n", b"rename:\n", b"map:\n", b"fold:", b"{}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of classes; that of the data or the checkpoint by default",
     )
-    add("--suggest", action="store_true", help="propose --exclude, --trainable, --map and --fold")
+    add("--suggest", action="store_true", help="propose --exclude, --trainable, --rename and --fold")
     add("--output", metavar="FILE", help="write the plan as JSON, or with --suggest the proposal as YAML")
     add("--all", action="store_true", help="one line per variable")
     add_arguments(made, Options, DECIDING)
@@ -115,11 +115,8 @@ def load_tensorflow(function: str) -> None:
     from ..train.graph.quiet import hush_tensorflow
 
     say(f"{function} is run to see what it builds, which takes TensorFlow")
-    try:
+    with needs(f"--net {function}"):
         hush_tensorflow()
-    except ModuleNotFoundError as error:
-        fact = f"--net {function} needs {error.name}"
-        raise UnsupportedError(fact, advice='pip install "ckpt-tools[train]"') from error
 
 
 class Requested(NamedTuple):
@@ -135,7 +132,7 @@ class Requested(NamedTuple):
 
 def requested(options: Options, source: Checkpoint, num_classes: int | None) -> Requested:
     """Which net the options mean, for how many classes. Raises what is wrong with either."""
-    source, origin = as_known(source, options.reference, renamed=bool(options.map))
+    source, origin = as_known(source, options.reference, renamed=bool(options.rename))
     specs = source.tensors.specs()
     if options.net and options.reference.is_function:
         load_tensorflow(options.net)
@@ -198,7 +195,9 @@ def proposal_of(
     options: Options, specs: Mapping[str, Spec], variables: Sequence[Variable], rules: Mapping[str, object]
 ) -> Suggestion:
     """What --suggest proposes beside the options that it does not propose."""
-    given = [flag(key) for key in ("exclude", "trainable", "map", "freeze_until", "unfreeze") if getattr(options, key)]
+    given = [
+        flag(key) for key in ("exclude", "trainable", "rename", "freeze_until", "unfreeze") if getattr(options, key)
+    ]
     if given:
         raise RecipeError(f"--suggest proposes {' and '.join(given)} itself", advice="Leave out one or the other.")
     return suggest(specs, variables, **rules)
@@ -220,7 +219,7 @@ def phases_text(options: Options, phases: Sequence[Phase], plans: Sequence[Plan]
 
 def plan_text(title: str, plan: Plan, later: Sequence[str], every: bool) -> str:
     """The plan for people: counts, the phases, then what happens to each scope or variable, then the conflicts."""
-    parts = ["\n".join([f"{'net':<13}{title}", overview(plan), *later, f"{'plan':<13}{plan.digest}"])]
+    parts = ["\n".join([f"{'net':<13}{title}", count_lines(plan), *later, f"{'plan':<13}{plan.digest}"])]
     rows = variable_rows(plan) if every else scope_rows(plan)
     if rows:
         parts.append(render(rows, list(rows[0])))

@@ -14,14 +14,14 @@ from .checkpoint import Checkpoint
 from .detect import identify, refusal
 from .placing import shards_beside
 from .proto import raw
-from .sources import Found, resolve, v1_shards
+from .sources import Resolved, resolve, v1_shards
 from .storage import is_file, sizes
 from .walk import WalkedFile
 
 Report = Callable[[CheckpointError], None]
 
 
-class DataFile(NamedTuple):
+class Shard(NamedTuple):
     """A data file of a V2 checkpoint: its size (None where it is missing), and the size that the index asks for."""
 
     path: str
@@ -48,7 +48,7 @@ def open_damaged(source: str, report: Report) -> Checkpoint:
         return Checkpoint(Tensors(), found.format, found.path, found.files, holds=found.holds)
 
 
-def _open(found: Found, report: Report) -> Checkpoint:
+def _open(found: Resolved, report: Report) -> Checkpoint:
     if found.format == "v2":
         return v2.read(found.path, names="stored", report=report)
     if found.format == "v1":
@@ -56,18 +56,18 @@ def _open(found: Found, report: Report) -> Checkpoint:
     return reader(found.format).read(found.path)
 
 
-def _what_is_left(source: str, error: CheckpointError) -> Found:
+def _what_is_left(source: str, error: CheckpointError) -> Resolved:
     """The part of a checkpoint that `resolve` refuses as a whole; the error itself where there is none."""
     if is_file(source) and identify(source).name == "cut_index":
-        return Found("v2", source.removesuffix(".index"))
+        return Resolved("v2", source.removesuffix(".index"))
     if is_file(source) and identify(source).name == "cut_v1":
-        return Found("v1", source)
+        return Resolved("v1", source)
     shards = v1_shards(source)
     files = tuple(f"{source}-{shard:05d}-of-{shards:05d}" for shard in range(shards))
     there = tuple(path for path, size in zip(files, sizes(files), strict=True) if size is not None)
     if not there:
         raise error
-    return Found("v1", source, there)
+    return Resolved("v1", source, there)
 
 
 def _table_file(path: str, report: Report) -> v1.TableFile:
@@ -96,16 +96,16 @@ def unlisted_blocks(path: str) -> Iterator[CheckpointError]:
                 yield error.at(path=path)
 
 
-def data_files(prefix: str) -> list[DataFile]:
+def data_files(prefix: str) -> list[Shard]:
     """The data files that a V2 index names, in order."""
-    found: list[DataFile] = []
+    found: list[Shard] = []
     try:
         bundle = Bundle(prefix, lambda error: None)
     except CheckpointError:
         return found  # said already
     for shard, needed in sorted(bundle.needed().items()):
         path = shard_path(prefix, shard, bundle.header.num_shards)
-        found.append(DataFile(path, bundle.shards.get(path), needed))
+        found.append(Shard(path, bundle.shards.get(path), needed))
     return found
 
 

@@ -22,7 +22,7 @@ _LOOKED_AT = 100  # nodes
 _LARGEST_GRAPH = 1 << 31  # bytes that Protocol Buffers allow
 
 
-class Kind(NamedTuple):
+class FileKind(NamedTuple):
     """What a file is: the name of a format that can be opened, or of something else; and a sentence about it."""
 
     name: str
@@ -31,25 +31,28 @@ class Kind(NamedTuple):
 
 
 _MAGIC = [
-    (b"\x89HDF\r\n\x1a\n", Kind("keras_h5", "an HDF5 file")),
-    (b"\x1f\x8b", Kind("gzip", "a gzip-compressed file", "Unpack it first (gunzip), then open what comes out.")),
-    (b"BZh", Kind("bzip2", "a bzip2-compressed file", "Unpack it first (bunzip2), then open what comes out.")),
-    (b"\xfd7zXZ\0", Kind("xz", "an xz-compressed file", "Unpack it first (unxz), then open what comes out.")),
+    (b"\x89HDF\r\n\x1a\n", FileKind("keras_h5", "an HDF5 file")),
+    (b"\x1f\x8b", FileKind("gzip", "a gzip-compressed file", "Unpack it first (gunzip), then open what comes out.")),
+    (b"BZh", FileKind("bzip2", "a bzip2-compressed file", "Unpack it first (bunzip2), then open what comes out.")),
+    (b"\xfd7zXZ\0", FileKind("xz", "an xz-compressed file", "Unpack it first (unxz), then open what comes out.")),
     (
         b"\x28\xb5\x2f\xfd",
-        Kind("zstd", "a zstd-compressed file", "Unpack it first (unzstd), then open what comes out."),
+        FileKind("zstd", "a zstd-compressed file", "Unpack it first (unzstd), then open what comes out."),
     ),
-    (b"Rar!", Kind("rar", "a RAR archive", "Unpack it first.")),
-    (b"7z\xbc\xaf\x27\x1c", Kind("7z", "a 7z archive", "Unpack it first.")),
-    (b"\x93NUMPY", Kind("npy", "a single numpy array (.npy)", "It has no names; save named arrays with numpy.savez.")),
-    (b"%PDF", Kind("pdf", "a PDF document")),
-    (b"\x89PNG", Kind("png", "a PNG picture")),
-    (b"\xff\xd8\xff", Kind("jpeg", "a JPEG picture")),
+    (b"Rar!", FileKind("rar", "a RAR archive", "Unpack it first.")),
+    (b"7z\xbc\xaf\x27\x1c", FileKind("7z", "a 7z archive", "Unpack it first.")),
+    (
+        b"\x93NUMPY",
+        FileKind("npy", "a single numpy array (.npy)", "It has no names; save named arrays with numpy.savez."),
+    ),
+    (b"%PDF", FileKind("pdf", "a PDF document")),
+    (b"\x89PNG", FileKind("png", "a PNG picture")),
+    (b"\xff\xd8\xff", FileKind("jpeg", "a JPEG picture")),
 ]
 _DOWNLOAD = "The download gave a web page in place of the file (a login, an error or a redirect); download it again."
 
 
-def identify(path: str) -> Kind:
+def identify(path: str) -> FileKind:
     """The kind of a regular file, by its first and last bytes."""
     with open_file(path) as file:
         head = file.read(HEAD)
@@ -57,14 +60,14 @@ def identify(path: str) -> Kind:
         file.seek(max(0, size - FOOTER))
         tail = file.read(FOOTER)
     if size == 0:
-        return Kind("empty", "an empty file", "It was created but never written, or its download failed.")
+        return FileKind("empty", "an empty file", "It was created but never written, or its download failed.")
     if size >= FOOTER and tail.endswith(MAGIC):
         return _table(path, head)
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return _packed(path, kind)
     if head[257:262] == b"ustar":
-        return Kind("tar", "a tar archive")
+        return FileKind("tar", "a tar archive")
     if head.startswith(b"PK\x03\x04"):
         return _zip(path)
     return (
@@ -76,7 +79,7 @@ def identify(path: str) -> Kind:
     )
 
 
-def refusal(path: str, kind: Kind) -> CheckpointError:
+def refusal(path: str, kind: FileKind) -> CheckpointError:
     """The error for a file that holds no tensors which can be read, or not all of itself."""
     if kind.name.startswith("cut"):
         return DamagedError(kind.text, path=path, advice=kind.advice)
@@ -96,7 +99,7 @@ def advice_for(path: str) -> str:
     return ""
 
 
-def _table(path: str, head: bytes) -> Kind:
+def _table(path: str, head: bytes) -> FileKind:
     """A V1 file, or the index of a V2 one: the value under '' starts with another field."""
     try:
         key, value, _ = first_record(head)
@@ -104,13 +107,13 @@ def _table(path: str, head: bytes) -> Kind:
         try:
             key, value, _ = first_record(Table(path).first_block())
         except CheckpointError:
-            return Kind("v1", "a checkpoint table")
+            return FileKind("v1", "a checkpoint table")
     if key == b"" and value[:1] in (b"\x08", b"\x1a", b"\x10"):
-        return Kind("v2_index", "the index of a V2 checkpoint")
-    return Kind("v1", "a V1 checkpoint")
+        return FileKind("v2_index", "the index of a V2 checkpoint")
+    return FileKind("v1", "a V1 checkpoint")
 
 
-def _packed(path: str, kind: Kind) -> Kind:
+def _packed(path: str, kind: FileKind) -> FileKind:
     """A compressed file is one that can be opened where it holds a tar archive."""
     if kind.name not in ("gzip", "bzip2", "xz"):
         return kind
@@ -125,62 +128,62 @@ def _packed(path: str, kind: Kind) -> Kind:
             is_tar = file.read(512)[257:262] == b"ustar"
     except (OSError, EOFError, zlib.error, lzma.LZMAError):
         return kind
-    return Kind("tar", "a compressed tar archive") if is_tar else kind
+    return FileKind("tar", "a compressed tar archive") if is_tar else kind
 
 
-def _zip(path: str) -> Kind:
+def _zip(path: str) -> FileKind:
     import zipfile
 
     try:
         with zipfile.ZipFile(openable(path)) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return Kind("cut_zip", "is a zip archive that is cut off or damaged", "Copy it again.")
+        return FileKind("cut_zip", "is a zip archive that is cut off or damaged", "Copy it again.")
     if any(name.split("/")[-1] == "data.pkl" for name in names):
-        return Kind("torch", "a PyTorch file (zip)")
+        return FileKind("torch", "a PyTorch file (zip)")
     if "model.weights.h5" in names:
-        return Kind("keras", "a Keras 3 model")
+        return FileKind("keras", "a Keras 3 model")
     if names and all(name.endswith(".npy") for name in names):
-        return Kind("npz", "a numpy archive")
-    return Kind("zip", "a zip archive", "Unpack it first.")
+        return FileKind("npz", "a numpy archive")
+    return FileKind("zip", "a zip archive", "Unpack it first.")
 
 
-def _text(head: bytes, size: int) -> Kind | None:
+def _text(head: bytes, size: int) -> FileKind | None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"version https://git-lfs"):
         real = re.search(rb"^size (\d{1,18})\s*$", head, re.MULTILINE)
         what = f"; the real file has {int(real[1]):,} bytes" if real else ""
-        return Kind("lfs", f"a Git LFS pointer{what}", "Fetch the file itself with: git lfs pull")
+        return FileKind("lfs", f"a Git LFS pointer{what}", "Fetch the file itself with: git lfs pull")
     low = start[:512].lower()
     if low.startswith((b"<!doctype html", b"<html", b"<head")) or b"<html" in low:
-        return Kind("html", "an HTML page", _DOWNLOAD)
+        return FileKind("html", "an HTML page", _DOWNLOAD)
     if low.startswith(b"<?xml"):
-        return Kind("xml", "an XML document", _DOWNLOAD)
+        return FileKind("xml", "an XML document", _DOWNLOAD)
     if re.match(rb"\s*(#[^\n]*\n\s*)*(model_checkpoint_path|all_model_checkpoint_paths)\s*:", head):
-        return Kind("state", "a checkpoint state file")
+        return FileKind("state", "a checkpoint state file")
     if re.match(rb"\s*(node|graph_def|meta_info_def|library|versions)\s*\{", head):
-        return Kind(
+        return FileKind(
             "pbtxt", "a graph in text form (.pbtxt)", "It names the operations; values are in checkpoint files."
         )
     return None
 
 
-def _pickle(head: bytes) -> Kind | None:
+def _pickle(head: bytes) -> FileKind | None:
     if head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and len(head) > 2:
         if b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19" in head[:64]:
-            return Kind("torch", "a PyTorch file (pickle)")
-        return Kind("pickle", "a Python pickle", "It is not opened, because unpickling a file can run code in it.")
+            return FileKind("torch", "a PyTorch file (pickle)")
+        return FileKind("pickle", "a Python pickle", "It is not opened, because unpickling a file can run code in it.")
     return None
 
 
-def _safetensors(head: bytes, size: int) -> Kind | None:
+def _safetensors(head: bytes, size: int) -> FileKind | None:
     length = int.from_bytes(head[:8], "little")
     if size >= 10 and head[8:9] == b"{" and 2 <= length <= size - 8:
-        return Kind("safetensors", "a safetensors file")
+        return FileKind("safetensors", "a safetensors file")
     return None
 
 
-def _cut_table(path: str, head: bytes, size: int) -> Kind | None:
+def _cut_table(path: str, head: bytes, size: int) -> FileKind | None:
     """A V1 file or an index whose end, with the footer, is gone."""
     if head[:2] != b"\0\0" or size < 4:
         return None
@@ -188,35 +191,35 @@ def _cut_table(path: str, head: bytes, size: int) -> Kind | None:
 
     advice = "The footer is missing, so the file was cut off while it was written or copied; copy it again."
     if path.endswith(".index"):
-        return Kind("cut_index", f"is the index of a V2 checkpoint, cut off after {size:,} bytes", advice)
+        return FileKind("cut_index", f"is the index of a V2 checkpoint, cut off after {size:,} bytes", advice)
     least = least_size(path)
     if least is None:
         return None
     needs = f"and should have {least:,} at least" if least > size else "and no footer"
-    return Kind("cut_v1", f"is a V1 checkpoint that was cut off: it has {size:,} bytes {needs}", advice)
+    return FileKind("cut_v1", f"is a V1 checkpoint that was cut off: it has {size:,} bytes {needs}", advice)
 
 
-def _proto(path: str, head: bytes, size: int) -> Kind:
+def _proto(path: str, head: bytes, size: int) -> FileKind:
     """GraphDef, MetaGraphDef, SavedModel and event files have no magic number: their fields tell."""
     if b"brain.Event:" in head[:64]:
-        return Kind("events", "a TensorBoard event file", "It holds summaries; values are in checkpoint files.")
+        return FileKind("events", "a TensorBoard event file", "It holds summaries; values are in checkpoint files.")
     view = mapped(path).view() if not is_remote(path) or _may_be_graph(head, size) else memoryview(b"")
     outline = _outline(view)
     if outline.get(1) == VARINT and outline.get(2) == LEN and any(map(_is_meta_graph, _each(view, 2))):
-        return Kind("saved_model_pb", "the graph of a SavedModel", "Give its folder.")
+        return FileKind("saved_model_pb", "the graph of a SavedModel", "Give its folder.")
     if outline and _is_graph(view):
-        return Kind("graphdef", "a GraphDef")
+        return FileKind("graphdef", "a GraphDef")
     if outline and _is_meta_graph(view):
-        return Kind(
+        return FileKind(
             "metagraph",
             "a MetaGraph (the graph of a model)",
             "It holds no values; a checkpoint has those in .index and .data files.",
         )
     if re.fullmatch(rb"[\t\n\r -~]+", head):
-        return Kind("text", "a text file")
+        return FileKind("text", "a text file")
     if outline:
-        return Kind("protobuf", "a protobuf, but no graph, SavedModel or checkpoint")
-    return Kind(
+        return FileKind("protobuf", "a protobuf, but no graph, SavedModel or checkpoint")
+    return FileKind(
         "unknown",
         f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})",
         "A renamed data file of a V2 checkpoint looks like this: it needs its own name, and its .index next to it.",

@@ -70,7 +70,7 @@ _STATISTIC = re.compile(r"(moving_|running_)?(mean|variance|var)$", re.IGNORECAS
 _UNFROZEN = {"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"}
 
 
-class Use(NamedTuple):
+class ConstantUse(NamedTuple):
     """Where a constant arrives, Identities and casts passed through."""
 
     node: Node
@@ -135,15 +135,15 @@ def _function_nodes(function: Bytes) -> Iterator[Node]:
             yield parse_node(message(value, wire, "a node"))
 
 
-def _consumers(nodes: Sequence[Node]) -> dict[str, list[Use]]:
-    found: dict[str, list[Use]] = {}
+def _consumers(nodes: Sequence[Node]) -> dict[str, list[ConstantUse]]:
+    found: dict[str, list[ConstantUse]] = {}
     for node in nodes:
         for index, source in enumerate(node.inputs):
-            found.setdefault(source.partition(":")[0], []).append(Use(node, index))
+            found.setdefault(source.partition(":")[0], []).append(ConstantUse(node, index))
     return found
 
 
-def _uses(name: str, consumers: Mapping[str, Sequence[Use]]) -> Iterator[Use]:
+def _uses(name: str, consumers: Mapping[str, Sequence[ConstantUse]]) -> Iterator[ConstantUse]:
     waiting, seen = [name], {name}
     while waiting:
         for use in consumers.get(waiting.pop(), ()):
@@ -154,7 +154,7 @@ def _uses(name: str, consumers: Mapping[str, Sequence[Use]]) -> Iterator[Use]:
                 waiting.append(use.node.name)
 
 
-def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[Use]]) -> dict[str, str]:
+def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[ConstantUse]]) -> dict[str, str]:
     """Constant -> the name of the variable that it was, for every constant that was one."""
     found: dict[str, str] = {}
     for node in constants:
@@ -172,7 +172,7 @@ def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[
     return {constant: name if taken[name] == 1 else constant for constant, name in found.items()}
 
 
-def _unused_scale(name: str, consumers: Mapping[str, Sequence[Use]]) -> bool:
+def _unused_scale(name: str, consumers: Mapping[str, Sequence[ConstantUse]]) -> bool:
     """Whether a constant is the gamma of old batch norms that must be given one and do not multiply by it."""
     uses = list(_uses(name, consumers))
     return bool(uses) and all(
@@ -183,7 +183,7 @@ def _unused_scale(name: str, consumers: Mapping[str, Sequence[Use]]) -> bool:
     )
 
 
-def _name_by_use(node: Node, uses: Sequence[Use]) -> str | None:
+def _name_by_use(node: Node, uses: Sequence[ConstantUse]) -> str | None:
     spec = constant_spec(node)
     for use in uses if spec.shape else ():  # a scalar is an epsilon or a scale, not a variable
         scope, role = _role(use)
@@ -197,7 +197,7 @@ def _name_by_use(node: Node, uses: Sequence[Use]) -> str | None:
     return None
 
 
-def _role(use: Use) -> tuple[str, str | None]:
+def _role(use: ConstantUse) -> tuple[str, str | None]:
     """The scope of the layer that uses a constant, and what the constant is to it."""
     name = use.node.name
     for step, role in _STEPS.items():
@@ -206,7 +206,7 @@ def _role(use: Use) -> tuple[str, str | None]:
     return name.rpartition("/")[0], _PARAMETERS.get(use.node.op, {}).get(use.input)
 
 
-def _folding(nodes: Sequence[Node], names: Mapping[str, str], consumers: Mapping[str, Sequence[Use]]) -> str:
+def _folding(nodes: Sequence[Node], names: Mapping[str, str], consumers: Mapping[str, Sequence[ConstantUse]]) -> str:
     """A sentence when batch norm was folded: its layers are there by name, its operations and statistics are not."""
     normalises = any("BatchNorm" in node.op or (node.op == "Rsqrt" and "batchnorm" in node.name) for node in nodes)
     statistics = any(_STATISTIC.search(name) and _IN_BATCH_NORM.search(name) for name in names.values())

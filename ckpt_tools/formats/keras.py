@@ -31,7 +31,7 @@ from ..dtypes import dtype_name
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
-from .keras_names import MAX_CONFIG, Layer, layers_in, layers_of, variable_names
+from .keras_names import MAX_CONFIG, KerasLayer, layers_in, layers_of, variable_names
 from .mapped import keeps_open
 from .representable import check_names, check_types
 from .storage import is_remote, openable
@@ -69,7 +69,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         return _read_h5(inner, path, "keras", (unpacked,), described)
 
 
-def _described(archive: zipfile.ZipFile) -> dict[str, list[Layer]]:
+def _described(archive: zipfile.ZipFile) -> dict[str, list[KerasLayer]]:
     """The layers in the archive's config, by name; {} where it has none of a reasonable size."""
     if _CONFIG not in archive.namelist() or archive.getinfo(_CONFIG).file_size > MAX_CONFIG:
         return {}
@@ -78,7 +78,7 @@ def _described(archive: zipfile.ZipFile) -> dict[str, list[Layer]]:
 
 
 def _read_h5(
-    file_path: str, path: str, format: str, holds: tuple[object, ...], described: Mapping[str, list[Layer]]
+    file_path: str, path: str, format: str, holds: tuple[object, ...], described: Mapping[str, list[KerasLayer]]
 ) -> Checkpoint:
     file = h5py_library().File(openable(file_path), "r")
     if is_remote(file_path):

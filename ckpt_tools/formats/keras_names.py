@@ -51,7 +51,7 @@ _VARIABLES = {
 MAX_CONFIG = 64 << 20  # bytes; those of the largest published models have about one
 
 
-class Layer:
+class KerasLayer:
     """A layer as the config of a model describes it: its class as paths spell it, and its settings."""
 
     def __init__(self, class_name: str, settings: Mapping[str, object]) -> None:
@@ -59,19 +59,19 @@ class Layer:
         self.settings = settings
 
 
-def layers_in(config: bytes) -> dict[str, list[Layer]]:
+def layers_in(config: bytes) -> dict[str, list[KerasLayer]]:
     """Name -> the layers of that name in a `config.json`, of inner models too; {} where the bytes are no such thing."""
     try:
         waiting = [json.loads(config)]
     except (ValueError, RecursionError):
         return {}
-    found: dict[str, list[Layer]] = {}
+    found: dict[str, list[KerasLayer]] = {}
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
             settings = value.get("config")
             if isinstance(value.get("class_name"), str) and isinstance(settings, dict) and "name" in settings:
-                found.setdefault(str(settings["name"]), []).append(Layer(value["class_name"], settings))
+                found.setdefault(str(settings["name"]), []).append(KerasLayer(value["class_name"], settings))
             waiting += value.values()
         elif isinstance(value, list):
             waiting += value
@@ -79,7 +79,7 @@ def layers_in(config: bytes) -> dict[str, list[Layer]]:
 
 
 def variable_names(
-    places: Sequence[str], layer_names: Mapping[str, str], described: Mapping[str, Sequence[Layer]]
+    places: Sequence[str], layer_names: Mapping[str, str], described: Mapping[str, Sequence[KerasLayer]]
 ) -> dict[str, str]:
     """`layers/conv2d/vars/0` of the layer "block1_conv1" is `block1_conv1/kernel`; two of one name keep their places.
 
@@ -104,7 +104,7 @@ def variable_names(
     return {place: name if times[name] == 1 else place for place, name in named.items()}
 
 
-def variables_of(place: str, count: int, described: Sequence[Layer] = ()) -> tuple[str | None, ...]:
+def variables_of(place: str, count: int, described: Sequence[KerasLayer] = ()) -> tuple[str | None, ...]:
     """The names of a layer's `count` variables, in their order; None where neither class nor number tells.
 
     `place` is the last component of the layer's path in the file; `described` are the layers of its name in the model's
@@ -114,7 +114,7 @@ def variables_of(place: str, count: int, described: Sequence[Layer] = ()) -> tup
     ('gamma', 'beta', 'moving_mean', 'moving_variance')
     >>> variables_of("batch_normalization", 3)  # without gamma or without beta
     (None, 'moving_mean', 'moving_variance')
-    >>> variables_of("batch_normalization", 3, [Layer("BatchNormalization", {"scale": False, "center": True})])
+    >>> variables_of("batch_normalization", 3, [KerasLayer("BatchNormalization", {"scale": False, "center": True})])
     ('beta', 'moving_mean', 'moving_variance')
     """
     kind = place if place in _VARIABLES else re.sub(r"_\d+\Z", "", place)

@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint
 from .mapped import forget_pages
 from .storage import check_local
 
-# What --to and `format=` accept -> the module whose `write(tensors, path, ...)` makes a complete file.
+# What --format and `format=` accept -> the module whose `write(tensors, path, ...)` makes a complete file.
 WRITERS = {
     "v1": "v1",
     "v2": "v2",
@@ -123,7 +123,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
         raise UnsupportedError(
             f"cannot write {ending} files",
             path=path,
-            advice=f"Supported are {', '.join(WRITERS)}: --to of ckpt-convert and ckpt-edit names one.",
+            advice=f"Supported are {', '.join(WRITERS)}: --format of ckpt-convert and ckpt-edit names one.",
         )
     return next((format for ending, format in _ENDINGS.items() if name.endswith(ending)), "v2")
 

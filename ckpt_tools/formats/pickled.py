@@ -1,7 +1,7 @@
 """Reads a pickle as data. Nothing that it names is looked up, imported or called.
 
 Python's own unpickler does what a pickle says, so that a file can run any code. The machine here knows the opcodes and
-no more: a class or function stays a `Name`, and what the pickle would have Python make with it stays a `Made`.
+no more: a class or function stays a `Name`, and what the pickle would have Python make with it stays a `PickledObject`.
 The opcodes are taken apart by `pickletools`, which runs nothing either.
 """
 
@@ -33,7 +33,7 @@ class Persistent(NamedTuple):
     what: object
 
 
-class Made:
+class PickledObject:
     """What Python would have made by calling `of` with `args`, given a `state`, and filled like a dict with `items`."""
 
     __slots__ = ("args", "items", "of", "state")
@@ -79,7 +79,7 @@ class _Machine:
 
     def make(self, of: Any, args: Any) -> None:
         is_dict = isinstance(of, Name) and of in _DICTS
-        self.push({} if is_dict else Made(of, args))
+        self.push({} if is_dict else PickledObject(of, args))
         given = args[0] if is_dict and args else ()
         for pair in given.items() if isinstance(given, dict) else given:
             self.set_items(list(pair))
@@ -93,10 +93,10 @@ class _Machine:
 
     def set_items(self, flat: list[Any]) -> None:
         owner = self.stack[-1]
-        items = owner.items if isinstance(owner, Made) else owner
+        items = owner.items if isinstance(owner, PickledObject) else owner
         for key, value in zip(flat[::2], flat[1::2], strict=True):
             # Hashing a key that is nested deep enough would take the process down.
-            items[key if isinstance(key, (*_PLAIN, Name)) else Made(key, ())] = value
+            items[key if isinstance(key, (*_PLAIN, Name)) else PickledObject(key, ())] = value
 
     def add(self, values: list[Any]) -> None:
         if isinstance(self.stack[-1], list):  # else a class of its own that behaves like a list or set
@@ -104,7 +104,7 @@ class _Machine:
 
     def build(self) -> None:
         state = self.stack.pop()
-        if isinstance(self.stack[-1], Made):
+        if isinstance(self.stack[-1], PickledObject):
             self.stack[-1].state = state
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from ..errors import CheckpointError, NotACheckpointError
-from .detect import Kind, identify, refusal
+from .detect import FileKind, identify, refusal
 from .storage import beside, sizes
 
 DATA = re.compile(r"(?P<prefix>.+)\.data-(?:\d{5,}|\?{5}|\*)-of-\d{5,}", re.DOTALL)
@@ -26,7 +26,7 @@ def stem(path: str) -> str:
     return next((path.removesuffix(end) for end in (".index", ".meta") if path.endswith(end)), path)
 
 
-def misnamed(path: str, kind: Kind) -> CheckpointError:
+def misnamed(path: str, kind: FileKind) -> CheckpointError:
     """The error for a file that is something else than its name says, or that has no name of its own."""
     if kind.name == "v2_index":
         return _index(path)

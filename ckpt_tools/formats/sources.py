@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from ..errors import CheckpointError, NotACheckpointError, nearest
-from .detect import Kind, identify
+from .detect import FileKind, identify
 from .renamed import DATA, lost_data_file, misnamed, stem
 from .state import candidates, read_state
 from .storage import exists, has_query, is_file, is_folder, is_remote, list_folder, nothing_at, sizes
@@ -17,7 +17,7 @@ MAX_SHARDS = 100_000
 MAX_LOOKED_AT = 10_000  # files of a folder
 
 
-class Found(NamedTuple):
+class Resolved(NamedTuple):
     """What is to be read, and how: the arguments of a format's `read`."""
 
     format: str  # a key of READERS
@@ -28,7 +28,7 @@ class Found(NamedTuple):
     holds: tuple[object, ...] = ()
 
 
-def resolve(path: str) -> Found:
+def resolve(path: str) -> Resolved:
     """Finds out what `path` means. Raises NotACheckpointError, saying what is there instead; RemoteError."""
     try:
         return _resolved(path)
@@ -36,13 +36,13 @@ def resolve(path: str) -> Found:
         raise error.at(path=path) from None
 
 
-def _resolved(path: str) -> Found:
+def _resolved(path: str) -> Resolved:
     if "\0" in path or not path:
         raise NotACheckpointError(f"{path!r} is not the name of a file")
     if has_query(path):  # the name of one file, to which nothing can be added
         return _file(path)
     if is_file(path + ".index"):
-        return Found("v2", path)
+        return Resolved("v2", path)
     if is_folder(path):
         return _folder(path)
     if is_file(path):
@@ -54,19 +54,19 @@ def _resolved(path: str) -> Found:
     return _prefix(path)
 
 
-def _file(path: str) -> Found:
+def _file(path: str) -> Resolved:
     """An existing file: a member of a checkpoint, or a whole source by itself."""
     name, prefix = os.path.basename(path), stem(path)
     if DATA.fullmatch(path) and is_file(prefix + ".index"):
-        return Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {os.path.basename(prefix)}")
+        return Resolved("v2", prefix, note=f"{name} belongs to the V2 checkpoint {os.path.basename(prefix)}")
     kind = identify(path)
     if prefix != path and (found := _member(path, prefix, kind)):
         return found
     if kind.name == "v1":
         shard = _SHARD.fullmatch(path)
-        return _shards(shard["prefix"], int(shard["count"]), path) if shard else Found("v1", path)
+        return _shards(shard["prefix"], int(shard["count"]), path) if shard else Resolved("v1", path)
     if kind.name in ("graphdef", "keras_h5", "keras", "safetensors", "npz", "torch"):
-        return Found(kind.name, path)
+        return Resolved(kind.name, path)
     if kind.name == "saved_model_pb":
         return _folder(os.path.dirname(path) or ".")
     if kind.name == "state" or (name == "checkpoint" and kind.name in ("text", "unknown")):
@@ -78,20 +78,22 @@ def _file(path: str) -> Found:
     raise misnamed(path, kind)
 
 
-def _member(path: str, prefix: str, kind: Kind) -> Found | None:
+def _member(path: str, prefix: str, kind: FileKind) -> Resolved | None:
     """The checkpoint that an index, a data file or a MetaGraph belongs to by its name; None where it is not there."""
     name, base = os.path.basename(path), os.path.basename(prefix)
     if name.endswith(".index"):
         return (
-            Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {base}") if kind.name == "v2_index" else None
+            Resolved("v2", prefix, note=f"{name} belongs to the V2 checkpoint {base}")
+            if kind.name == "v2_index"
+            else None
         )
     if is_file(prefix + ".index"):
-        return Found("v2", prefix, note=f"{name} belongs to the V2 checkpoint {base}")
+        return Resolved("v2", prefix, note=f"{name} belongs to the V2 checkpoint {base}")
     if not name.endswith(".meta") or kind.name in ("v1", "tar"):
         return None
     note = f"{name} belongs to the V1 checkpoint {base}"
     if is_file(prefix) and identify(prefix).name == "v1":
-        return Found("v1", prefix, note=note)
+        return Resolved("v1", prefix, note=note)
     if shards := v1_shards(prefix):
         return _shards(prefix, shards)._replace(note=note)
     return None
@@ -117,7 +119,7 @@ def v1_shards(prefix: str) -> int:
     return max(counts, default=0)
 
 
-def _shards(prefix: str, count: int, given: str = "") -> Found:
+def _shards(prefix: str, count: int, given: str = "") -> Resolved:
     """All shards of a V1 checkpoint, which must all be there."""
     if not 1 <= count <= MAX_SHARDS:
         raise NotACheckpointError(f"names {count:,} shards", path=given or prefix)
@@ -127,14 +129,14 @@ def _shards(prefix: str, count: int, given: str = "") -> Found:
         listed = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
         raise NotACheckpointError(f"of {count} shards of this V1 checkpoint, {listed} is missing", path=prefix)
     note = f"{os.path.basename(given)} is one of {count} shards of {os.path.basename(prefix)}" if given else ""
-    return Found("v1", f"{prefix}-?????-of-{count:05d}", files, note)
+    return Resolved("v1", f"{prefix}-?????-of-{count:05d}", files, note)
 
 
-def _prefix(path: str) -> Found:
+def _prefix(path: str) -> Resolved:
     """A path that is no file: the prefix or the glob of shards, or a mistake."""
     data = DATA.fullmatch(path)
     if data and is_file(data["prefix"] + ".index"):
-        return Found("v2", data["prefix"])
+        return Resolved("v2", data["prefix"])
     shard = _SHARD.fullmatch(path)
     if shard and v1_shards(shard["prefix"]):
         return _shards(shard["prefix"], int(shard["count"]))
@@ -171,14 +173,16 @@ def _left_of(base: str, names: list[str]) -> str:
     return ""
 
 
-def _folder(path: str) -> Found:
+def _folder(path: str) -> Resolved:
     """What a folder means: a SavedModel, the checkpoint that its state file names, or the only one in it."""
     if is_file(os.path.join(path, "saved_model.pb")) or is_file(os.path.join(path, "saved_model.pbtxt")):
         variables = os.path.join(path, "variables", "variables")
         if is_file(variables + ".index"):
-            return Found("v2", variables, shown_as="saved_model")
+            return Resolved("v2", variables, shown_as="saved_model")
         if is_file(os.path.join(path, "saved_model.pb")):
-            return Found("graphdef", os.path.join(path, "saved_model.pb"))  # its variables may be frozen into the graph
+            return Resolved(
+                "graphdef", os.path.join(path, "saved_model.pb")
+            )  # its variables may be frozen into the graph
         raise NotACheckpointError("is a SavedModel without variables: it has no variables/variables.index", path=path)
     state = os.path.join(path, "checkpoint")
     if is_file(state) and identify(state).name not in ("v1", "v2_index", "metagraph"):
@@ -195,7 +199,7 @@ def _folder(path: str) -> Found:
     return _only(path, _sources_in(path))
 
 
-def _only(path: str, here: dict[str, Found]) -> Found:
+def _only(path: str, here: dict[str, Resolved]) -> Resolved:
     """The only checkpoint of a folder, or the only other source where there is no checkpoint."""
     checkpoints = {name: found for name, found in here.items() if found.format in ("v1", "v2")} or here
     if len(checkpoints) == 1:
@@ -214,25 +218,25 @@ def _only(path: str, here: dict[str, Found]) -> Found:
     raise NotACheckpointError(f"the folder holds no checkpoint{why}", path=path)
 
 
-def _sources_in(folder: str) -> dict[str, Found]:
+def _sources_in(folder: str) -> dict[str, Resolved]:
     """Name -> source of everything in a folder that can be opened. Looks at the first bytes of its files."""
     names = list_folder(folder)
-    found: dict[str, Found] = {}
+    found: dict[str, Resolved] = {}
     for name in names[:MAX_LOOKED_AT]:
         path = os.path.join(folder, name)
         if not is_file(path) or DATA.fullmatch(name) or name.endswith((".meta", ".json", ".txt")):
             continue
         kind = identify(path).name
         if name.endswith(".index") and kind in ("v2_index", "v1"):
-            found[name.removesuffix(".index")] = Found("v2", path.removesuffix(".index"))
+            found[name.removesuffix(".index")] = Resolved("v2", path.removesuffix(".index"))
         elif kind == "v1" and (shard := _SHARD.fullmatch(path)):
             found[os.path.basename(shard["prefix"])] = _shards(shard["prefix"], int(shard["count"]))
         elif kind in ("v1", "graphdef", "keras_h5", "keras", "safetensors", "npz"):
-            found.setdefault(name, Found(kind, path))
+            found.setdefault(name, Resolved(kind, path))
     return found
 
 
-def _state(path: str) -> Found:
+def _state(path: str) -> Resolved:
     """The latest checkpoint by a `checkpoint` file; looked for beside it, too, since folders get moved."""
     state = read_state(path)
     for candidate in candidates(path, state.latest):
@@ -261,11 +265,11 @@ def _is_state(path: str) -> bool:
     return is_file(os.path.join(path, "checkpoint")) or (is_file(path) and identify(path).name == "state")
 
 
-def _archive(path: str) -> Found:
+def _archive(path: str) -> Resolved:
     from .archive import unpack
 
     holder = unpack(path)
-    here: dict[str, Found] = {}
+    here: dict[str, Resolved] = {}
     for folder, _, names in os.walk(holder.name):
         inside = os.path.relpath(folder, holder.name)
         if "saved_model.pb" in names or "checkpoint" in names:

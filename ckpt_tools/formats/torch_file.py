@@ -21,7 +21,7 @@ from ..errors import CheckpointError, DamagedError, NotACheckpointError, Unsuppo
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
 from .mapped import keeps_open
-from .pickled import Made, Name, Persistent, read_pickle
+from .pickled import Name, Persistent, PickledObject, read_pickle
 from .proto import Bytes
 from .storage import mapped, open_file, openable
 from .torch_names import named_tensors
@@ -107,7 +107,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 def is_tensor(value: Any) -> bool:
     """Whether torch would make a tensor, or a parameter, of this."""
-    return isinstance(value, Made) and isinstance(value.of, Name) and value.of.name.startswith("_rebuild_")
+    return isinstance(value, PickledObject) and isinstance(value.of, Name) and value.of.name.startswith("_rebuild_")
 
 
 def _from_zip(path: str) -> tuple[Any, str, _Bytes]:
@@ -180,7 +180,7 @@ def _storage_widths(value: Any) -> Iterator[tuple[str, int]]:
             waiting += value.values()
         elif isinstance(value, (list, tuple)):
             waiting += value
-        elif isinstance(value, Made):
+        elif isinstance(value, PickledObject):
             waiting += (value.args, value.state, value.items)
 
 
@@ -197,13 +197,13 @@ def _storage_type(of: Any) -> str:
     return _STORAGES[name]
 
 
-def _view_of(made: Made) -> _View:
+def _view_of(made: PickledObject) -> _View:
     """Storage, offset, shape and strides of a tensor, checked against the length of the storage."""
     for _ in range(8):  # a parameter of a tensor of a subclass of Tensor ...
         if made.of.name in _WRAPPERS:
             made = made.args[0]
         elif made.of.name.startswith("_rebuild_from_type"):
-            made = Made(made.args[0], made.args[2])
+            made = PickledObject(made.args[0], made.args[2])
         else:
             break
         if not is_tensor(made):
@@ -225,7 +225,7 @@ def _view_of(made: Made) -> _View:
 
 def _sides(value: Any) -> tuple[int, ...]:
     """A shape or strides: a tuple, or a torch.Size of one."""
-    value = value.args[0] if isinstance(value, Made) else value
+    value = value.args[0] if isinstance(value, PickledObject) else value
     if not all(type(side) is int and side >= 0 for side in value):
         raise DamagedError("its shape or strides are not numbers of elements")
     return tuple(value)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import DamagedError
-from .pickled import Made, Name
+from .pickled import Name, PickledObject
 
 # Where training scripts keep the weights; the first that is there.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "model_state")
@@ -23,7 +23,7 @@ _MOST = 10_000_000  # places looked at: what refers to itself again and again ha
 class Named(NamedTuple):
     """Name -> what torch would make a tensor of; and a sentence on what else there is."""
 
-    tensors: Mapping[str, Made]
+    tensors: Mapping[str, PickledObject]
     note: str
 
 
@@ -35,7 +35,7 @@ def named_tensors(value: Any, is_tensor: Callable[[object], bool]) -> Named:
     """
     walk = _Walk(is_tensor)
     wrapper = walk.wrapper(value)
-    found: dict[str, Made] = {}
+    found: dict[str, PickledObject] = {}
     places = {"": value}
     if wrapper:
         places = {"": value[wrapper], **{str(key): each for key, each in value.items() if key != wrapper}}
@@ -71,11 +71,13 @@ class _Walk:
 
     def holds_weights(self, value: Any) -> bool:
         """Whether this is a state dict or a module."""
-        if isinstance(value, Made):
+        if isinstance(value, PickledObject):
             return _module_parts(value) is not None
         return isinstance(value, dict) and any(self.is_tensor(each) for each in value.values())
 
-    def tensors(self, value: Any, prefix: str, between: str = "/", depth: int = 0) -> Iterator[tuple[str, Made]]:
+    def tensors(
+        self, value: Any, prefix: str, between: str = "/", depth: int = 0
+    ) -> Iterator[tuple[str, PickledObject]]:
         """The tensors in `value`, their names beginning with `prefix`, then `between`: a dot within a module."""
         self.left -= 1
         if depth > _DEEPEST or self.left < 0:
@@ -87,7 +89,7 @@ class _Walk:
         for key, each in _parts(value) if parts is None else parts.items():
             name = f"{prefix}{between}{key}" if prefix else str(key)
             yield from self.tensors(each, name, "/" if parts is None else ".", depth + 1)
-        if not isinstance(value, (dict, list, tuple, Made)):
+        if not isinstance(value, (dict, list, tuple, PickledObject)):
             self.others.append(prefix.partition("/")[0])
 
 
@@ -97,7 +99,7 @@ def _parts(value: Any) -> Iterable[tuple[object, object]]:
         return value.items()
     if isinstance(value, (list, tuple)):
         return enumerate(value)
-    if isinstance(value, Made):
+    if isinstance(value, PickledObject):
         state = value.state.items() if isinstance(value.state, dict) else ()
         return (*value.items.items(), *state)
     return ()
@@ -105,12 +107,12 @@ def _parts(value: Any) -> Iterable[tuple[object, object]]:
 
 def _module_parts(value: Any) -> dict[object, object] | None:
     """Parameters, buffers and modules of a module that was saved whole, or of TorchScript; None for anything else."""
-    if not isinstance(value, Made) or not isinstance(value.state, dict):
+    if not isinstance(value, PickledObject) or not isinstance(value.state, dict):
         return None
     if isinstance(value.of, Name) and value.of.module.startswith(
         "__torch__"
     ):  # attributes such as `training` are no tensors
-        return {key: each for key, each in value.state.items() if isinstance(each, Made)}
+        return {key: each for key, each in value.state.items() if isinstance(each, PickledObject)}
     if not isinstance(value.state.get("_modules"), dict):
         return None
     kinds = (value.state.get(kind) for kind in ("_parameters", "_buffers", "_modules"))

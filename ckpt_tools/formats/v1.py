@@ -33,7 +33,7 @@ SLICE_OVERHEAD = 1024
 _HEAD = 4096
 
 
-class Part(NamedTuple):
+class SliceInFile(NamedTuple):
     """A slice and the file that holds it."""
 
     extents: slices.Extents
@@ -44,7 +44,7 @@ class Listed(NamedTuple):
     """A tensor as the metadata lists it."""
 
     spec: Spec
-    parts: tuple[Part, ...]
+    parts: tuple[SliceInFile, ...]
 
 
 def read(path: str, *, files: tuple[str, ...] = ()) -> Checkpoint:
@@ -58,7 +58,7 @@ def of_files(path: str, files: Sequence[TableFile]) -> Checkpoint:
     for file in files:
         try:
             for name, spec, parts in file.listing():
-                _merge(listed, name, Listed(spec, tuple(Part(extents, file) for extents in parts)))
+                _merge(listed, name, Listed(spec, tuple(SliceInFile(extents, file) for extents in parts)))
         except CheckpointError as error:
             raise error.at(path=file.path) from None
     reader = Reader(listed)
@@ -159,13 +159,13 @@ class Reader:
             return Tensor(spec, load)
         return Tensor(spec, load, slices=tuple(self._slice(name, spec, part) for part in parts), stream=stream)
 
-    def _slice(self, name: str, whole: Spec, part: Part) -> Slice:
+    def _slice(self, name: str, whole: Spec, part: SliceInFile) -> Slice:
         spec = Spec(whole.dtype, slices.slice_shape(part.extents, whole.shape))
         stream = partial(self._part_blocks, name, spec, part) if (spec.nbytes or 0) > BLOCK else None
         return Slice(part.extents, Tensor(spec, partial(self._part, name, spec, part), stream=stream))
 
     @staticmethod
-    def _check(spec: Spec, parts: tuple[Part, ...]) -> None:
+    def _check(spec: Spec, parts: tuple[SliceInFile, ...]) -> None:
         if not parts:
             raise DamagedError("the list of tensors gives it no slice")
         first = parts[0].extents
@@ -197,19 +197,19 @@ class Reader:
         return [(part.extents, self._part(name, each, part)) for part, each in zip(parts, slice_spec, strict=True)]
 
     @staticmethod
-    def _part(name: str, spec: Spec, part: Part) -> np.ndarray:
+    def _part(name: str, spec: Spec, part: SliceInFile) -> np.ndarray:
         """The values of one slice."""
         with _place([part], name):
             return typed_values.decode(_proto(_record(name, part)), spec)
 
     @staticmethod
-    def _part_blocks(name: str, spec: Spec, part: Part) -> Iterator[np.ndarray]:
+    def _part_blocks(name: str, spec: Spec, part: SliceInFile) -> Iterator[np.ndarray]:
         with _place([part], name):
             yield from typed_values.decode_blocks(_proto(_record(name, part)), spec)
 
 
 @contextmanager
-def _place(parts: Sequence[Part], name: str) -> Iterator[None]:
+def _place(parts: Sequence[SliceInFile], name: str) -> Iterator[None]:
     """Gives an error the file and the tensor."""
     try:
         yield
@@ -217,7 +217,7 @@ def _place(parts: Sequence[Part], name: str) -> Iterator[None]:
         raise error.at(path=parts[0].file.path if parts else None, tensor=name) from None
 
 
-def _record(name: str, part: Part) -> Bytes:
+def _record(name: str, part: SliceInFile) -> Bytes:
     record = part.file.record(slices.slice_key(raw(name), part.extents))
     if record is None:
         raise DamagedError("its values are listed, but they are not in the file")

@@ -60,7 +60,7 @@ def is_random(op: str) -> bool:
     return known is not None and known.touches == "random"
 
 
-class Operation(NamedTuple):
+class KnownOperation(NamedTuple):
     """What a current TensorFlow says of an operation.
 
     `inputs` is their least number. `touches` is "" for a function of its inputs, "random", "state" where its state is
@@ -74,7 +74,7 @@ class Operation(NamedTuple):
 
 
 @functools.cache
-def known_operations() -> dict[str, Operation]:
+def known_operations() -> dict[str, KnownOperation]:
     """Every operation of a current TensorFlow, by name."""
     found = {}
     for line in Path(__file__).with_name("operations.txt").read_text(encoding="utf-8").splitlines():
@@ -82,5 +82,5 @@ def known_operations() -> dict[str, Operation]:
             words, _, outputs = line.partition(":")
             name, _, rest = words.partition(" ")
             inputs, _, touches = rest.partition(" ")
-            found[name] = Operation(int(inputs), touches, tuple(outputs.split()))
+            found[name] = KnownOperation(int(inputs), touches, tuple(outputs.split()))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ..tensors import Spec
-from .reading import GRAPH_2015, Layer, Layout
+from .reading import GRAPH_2015, Layout, LayoutLayer
 
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
 # Our last component -> theirs, the one that is written first. Keras' files may number the weights of a layer.
@@ -68,7 +68,7 @@ def links(layout: Layout, scope: str, variables: Mapping[str, Spec]) -> tuple[Li
     return tuple(link for layer in layout.layers for link in made(layer, f"{scope}/{layer.ours}", variables))
 
 
-def _keras(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
+def _keras(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
     if layer.kind == "norm":
         place = _norm(scope, variables)
         names = _KERAS if f"{place}/gamma" in variables else _KERAS_WITHOUT_GAMMA
@@ -86,7 +86,7 @@ def _keras(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[
     yield from _biases(layer, scope, _named(layer, _KERAS["biases"], "/"), spec, variables)
 
 
-def _torch(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
+def _torch(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
     if layer.kind == "norm":
         place = _norm(scope, variables)
         if f"{place}/moving_mean" not in variables:
@@ -108,7 +108,7 @@ def _torch(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[
     yield from _biases(layer, scope, _named(layer, _TORCH["biases"], "."), spec, variables)
 
 
-def _graph_2015(layer: Layer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
+def _graph_2015(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
     if layer.kind == "norm":
         place = _norm(scope, variables)
         for word in _STATISTICS if f"{place}/moving_mean" in variables else ():
@@ -134,7 +134,7 @@ def _norm(scope: str, variables: Mapping[str, Spec]) -> str:
 
 
 def _biases(
-    layer: Layer, scope: str, theirs: tuple[str, ...], weights: Spec, variables: Mapping[str, Spec]
+    layer: LayoutLayer, scope: str, theirs: tuple[str, ...], weights: Spec, variables: Mapping[str, Spec]
 ) -> Iterator[Link]:
     name = f"{scope}/biases"
     if name in variables:
@@ -154,5 +154,5 @@ def _vector(kind: str, ours: str, theirs: tuple[str, ...], variables: Mapping[st
     return Link(kind, ours, theirs, spec, None, spec.shape, spec.shape, fill=fill, folds=True)
 
 
-def _named(layer: Layer, words: tuple[str, ...], between: str) -> tuple[str, ...]:
+def _named(layer: LayoutLayer, words: tuple[str, ...], between: str) -> tuple[str, ...]:
     return tuple(f"{layer.theirs}{between}{word}" for word in words)

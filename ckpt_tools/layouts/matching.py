@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from ..plan import Variable
 from ..tensors import Spec
 from .links import Link, links
-from .reading import GRAPH_2015, WORLDS, Layer, Layout, layout_of
+from .reading import GRAPH_2015, WORLDS, Layout, LayoutLayer, layout_of
 
 _WHOLE = 0.9  # share of a backbone's tensors that must be there, with their shapes
 _KNOWN = re.compile(r"[a-z_]*(kernel|bias|gamma|beta|moving_\w+|running_\w+)|\d+")  # last components of names
@@ -135,7 +135,7 @@ class _Keras:
             self.layers.setdefault(name.rpartition("/")[0].removesuffix("/vars"), []).append(name)
         self.numbered = _by_number(self.layers)
 
-    def names(self, layers: Sequence[Layer]) -> dict[str, str]:
+    def names(self, layers: Sequence[LayoutLayer]) -> dict[str, str]:
         """Name in the layout's terms -> name in the file.
 
         A file of Keras 3 may know a layer by its class and place alone (layers/conv2d_7/vars/0): it is the layer at
@@ -164,7 +164,7 @@ def _by_number(grouped: Iterable[str]) -> dict[str, str]:
     return renamed
 
 
-def _by_place(grouped: Iterable[str], layers: Sequence[Layer]) -> dict[str, str]:
+def _by_place(grouped: Iterable[str], layers: Sequence[LayoutLayer]) -> dict[str, str]:
     """layers/conv2d_7 is the layout's layer at place 7 among the convolutions."""
     places: dict[str, list[str]] = {}
     for layer in layers:

@@ -16,7 +16,7 @@ from .links import Link, links
 from .matching import CLASSES, Foreign, Net
 from .reading import WORLDS, layout_of
 
-_FOLDS = re.compile(r"(times|less) ([^,;]+)")  # in what `Fold` says of a tensor
+_FOLDS = re.compile(r"(times|less) ([^,;]+)")  # in what `Folding` says of a tensor
 _FEW = 5  # scopes that a note lists
 BACKGROUND = 1001  # classes of slim's ImageNet files, 0 being the background; the other worlds have 1000
 

@@ -27,7 +27,7 @@ WORLDS = ("keras", "torchvision", "timm")
 GRAPH_2015 = "graph2015"  # TensorFlow's first frozen Inception, which is read and not written
 
 
-class Layer(NamedTuple):
+class LayoutLayer(NamedTuple):
     """A layer: its scope below our net's, and its name in the other library."""
 
     kind: str  # "conv", "depthwise", "dense", "norm"
@@ -41,7 +41,7 @@ class Layout(NamedTuple):
     images were scaled for the weights that are published there, "" where it is as for slim's."""
 
     world: str
-    layers: tuple[Layer, ...]
+    layers: tuple[LayoutLayer, ...]
     near: tuple[str, ...]
     pixels: str = ""
 
@@ -78,11 +78,11 @@ def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
             layers = [layer for layer in layers if layer.ours.split("/")[0] not in words[1:]]
         elif kind == "block":
             layers += [
-                Layer("conv", words[1], f"{words[2]}.conv", False),
-                Layer("norm", words[1], f"{words[2]}.bn", False),
+                LayoutLayer("conv", words[1], f"{words[2]}.conv", False),
+                LayoutLayer("norm", words[1], f"{words[2]}.bn", False),
             ]
         else:
-            layers.append(Layer(kind, words[1], words[2], bool(bias)))
+            layers.append(LayoutLayer(kind, words[1], words[2], bool(bias)))
     return Layout(world, tuple(layers), tuple(near), pixels)
 
 

@@ -12,7 +12,7 @@ STATISTICS = ("moving_mean", "moving_variance")
 POLICIES = ("frozen", "stats", "train")
 
 
-class Layer(NamedTuple):
+class BatchNormLayer(NamedTuple):
     """A batch norm: the names of its statistics and of its own weights, and of the weights that it normalizes."""
 
     statistics: tuple[str, ...]
@@ -20,7 +20,7 @@ class Layer(NamedTuple):
     normalized: tuple[str, ...]
 
 
-def layers(names: Iterable[str]) -> dict[str, Layer]:
+def layers(names: Iterable[str]) -> dict[str, BatchNormLayer]:
     """Scope of each batch norm -> its variables. The scope is a statistic's name without its last component.
 
     >>> layers(["conv1/weights", "conv1/BatchNorm/beta", "conv1/BatchNorm/moving_mean"])["conv1/BatchNorm"].weights
@@ -36,7 +36,7 @@ def layers(names: Iterable[str]) -> dict[str, Layer]:
             weights = tuple(name for name in members if name.endswith(("/gamma", "/beta")))
             around = inside.get(scope.rpartition("/")[0], [])
             normalized = tuple(name for name in around if name.endswith(("/weights", "/kernel")))
-            found[scope] = Layer(statistics, weights, normalized)
+            found[scope] = BatchNormLayer(statistics, weights, normalized)
     return found
 
 
@@ -56,7 +56,7 @@ def parse_policies(texts: Iterable[str]) -> dict[str, str]:
 
 
 def policies(
-    found: Mapping[str, Layer], trainable: Container[str], overrides: Mapping[str, str] | None
+    found: Mapping[str, BatchNormLayer], trainable: Container[str], overrides: Mapping[str, str] | None
 ) -> dict[str, str]:
     """Scope -> "train" or "frozen", or what the last override (pattern -> policy) that selects the scope says.
 
@@ -71,7 +71,7 @@ def policies(
     return made
 
 
-def without_statistics(found: Mapping[str, Layer], restored: Container[str]) -> dict[str, tuple[str, ...]]:
+def without_statistics(found: Mapping[str, BatchNormLayer], restored: Container[str]) -> dict[str, tuple[str, ...]]:
     """Scope -> statistics that are not restored although weights of the same batch norm are."""
     lost = {}
     for scope, layer in found.items():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..tensors import Spec
-from .missing import View, exclude_advice, explain_missing
+from .missing import Evidence, exclude_advice, explain_missing
 from .rows import Conflict, Variable
 
 STATISTICS = "batch-norm statistics not restored"
@@ -20,14 +20,18 @@ class Misfit(NamedTuple):
 
 
 def explain(
-    misfits: Sequence[Misfit], wanted: Mapping[str, Variable], source: Mapping[str, Spec], unused: Sequence[str]
+    misfits: Sequence[Misfit],
+    wanted: Mapping[str, Variable],
+    source: Mapping[str, Spec],
+    unused: Sequence[str],
+    nets: Mapping[str, str],
 ) -> list[Conflict]:
     """The conflicts of a plan: what cannot be restored, grouped by cause."""
     groups: dict[str, list[str]] = {}
     for misfit in misfits:
         groups.setdefault(misfit.kind, []).append(misfit.name)
     missing = groups.pop("missing", [])
-    found = [cause.conflict for cause in explain_missing(missing, View(wanted, source, unused))]
+    found = [cause.conflict for cause in explain_missing(missing, Evidence(wanted, source, unused, nets))]
     return found + [_explain_kind(kind, names, wanted, source) for kind, names in groups.items()]
 
 
@@ -65,8 +69,11 @@ def _explain_kind(
             "other element type",
             "--cast converts the values; what --exclude selects is initialised afresh.",
         ),
-        "two sources": ("two sources for one variable", "Make --map more specific, so that only one of them is left."),
-        "renamed": ("renamed away", "Remove that --map, or make it more specific: the net has these names."),
+        "two sources": (
+            "two sources for one variable",
+            "Make --rename more specific, so that only one of them is left.",
+        ),
+        "renamed": ("renamed away", "Remove that --rename, or make it more specific: the net has these names."),
         "class map": (
             "the class map does not fit",
             "Give --class-map one old class, or _, for each new class, or --labels-of-source the labels of the "

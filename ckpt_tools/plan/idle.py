@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from shlex import quote
 
 from ..names import Patterns, did_you_mean
-from ..renames import Rename
+from ..renames import RenameRule
 from .rows import Conflict, Row, Variable
 
 CAUSE = "a pattern selects nothing"
@@ -47,18 +47,21 @@ def idle_trainable(
 
 
 def idle_renames(
-    rules: Sequence[Rename], changed: Mapping[str, tuple[str, Rename]], source: Collection[str], net: Collection[str]
+    rules: Sequence[RenameRule],
+    changed: Mapping[str, tuple[str, RenameRule]],
+    source: Collection[str],
+    net: Collection[str],
 ) -> list[Conflict]:
     """A conflict for each rename that fits no tensor of the source, or that makes no name of the net."""
     conflicts = []
     for rule in rules:
         made = [new for new, by in changed.values() if by == rule]
         if not made and not any(rule(name) == name for name in source):
-            advice = _sentence(f"--map {rule}:", rule.old, list(source), "tensors of the source")
+            advice = _sentence(f"--rename {rule}:", rule.old, list(source), "tensors of the source")
             conflicts.append(Conflict(CAUSE, (rule.old,), advice))
         elif made and not any(name in net for name in made):
             hint = did_you_mean(rule.new if not rule.old.startswith("re:") else made[0], list(net)) or "."
-            advice = f"--map {rule} makes {made[0]}, which is not a variable of the net{hint}"
+            advice = f"--rename {rule} makes {made[0]}, which is not a variable of the net{hint}"
             conflicts.append(Conflict(CAUSE, (rule.old,), advice))
     return conflicts
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from shlex import quote
 from typing import NamedTuple
 
-from ..folding import Fold, Foldable, foldable
+from ..folding import Foldable, Folding, foldable
 from ..kinds import kinds
-from ..renames import Rename
+from ..renames import RenameRule
 from ..tensors import Spec
 from . import batch_norm as norms
 from .missing import exclude_advice
@@ -66,7 +66,7 @@ class SourceLayers:
     """A source and a net's rows, looked at layer by layer, by the names that the source has after the renames."""
 
     def __init__(
-        self, source: Mapping[str, Spec], changed: Mapping[str, tuple[str, Rename]], rows: Mapping[str, Row]
+        self, source: Mapping[str, Spec], changed: Mapping[str, tuple[str, RenameRule]], rows: Mapping[str, Row]
     ) -> None:
         self.rows = rows
         self.placed = {old: old for old in source if old not in changed}
@@ -100,17 +100,17 @@ class SourceLayers:
                 found.append(Ignored(self.placed[name], name, layer, _kind(name, name in scales)))
         return found
 
-    def folds(self, wanted: Collection[str]) -> dict[str, Fold]:
+    def folds(self, wanted: Collection[str]) -> dict[str, Folding]:
         """Variable -> how the `wanted` of what is ignored (names after the renames) are folded into it."""
-        made: dict[str, Fold] = {}
+        made: dict[str, Folding] = {}
         for each in foldable(self.specs):
             gamma, biases = (
                 self.placed[name] if name in wanted else None for name in (each.gamma or "", each.biases or "")
             )
             if (gamma or biases) and self._can_fold(each):
-                made[each.mean] = Fold(gamma, biases, (-1,))
+                made[each.mean] = Folding(gamma, biases, (-1,))
                 if gamma:
-                    made[each.weights] = Fold(gamma, None, each.spread)
+                    made[each.weights] = Folding(gamma, None, each.spread)
         return made
 
     def _can_fold(self, each: Foldable) -> bool:

@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..adaptation import Adaptation, channels, classes
-from ..folding import Fold
+from ..folding import Folding
 from ..kinds import Kind, kinds
 from ..names import Patterns, parse_patterns
-from ..renames import Rename, parse_renames, rename
+from ..renames import RenameRule, parse_renames, rename
 from ..tensors import Spec
 from . import batch_norm as norms
 from .conflicts import Misfit, explain
@@ -38,12 +38,12 @@ class _Rules(NamedTuple):
     aux: bool
     adapt_input: bool
     new: Mapping[str, str]
-    changed: Mapping[str, tuple[str, Rename]]
+    changed: Mapping[str, tuple[str, RenameRule]]
 
 
 class _Decision(NamedTuple):
     row: Row
-    adaptation: Adaptation | Fold | None = None
+    adaptation: Adaptation | Folding | None = None
     misfit: Misfit | None = None
 
 
@@ -67,11 +67,12 @@ def make_plan(
     new: Mapping[str, str] | None = None,
     carry: Collection[str] | None = None,
     origin: Origin | None = None,
+    nets: Mapping[str, str] | None = None,
 ) -> Plan:
     """What restoring `source` into a net with these `variables` does.
 
     exclude: patterns of what is not restored but initialised afresh. trainable: patterns of what the optimizer may
-    change; none means every trainable variable. renames: rules OLD=NEW, or a mapping OLD -> NEW, as `--map` takes
+    change; none means every trainable variable. renames: rules OLD=NEW, or a mapping OLD -> NEW, as `--rename` takes
     them. class_map: new class i takes the old class class_map[i], or is initialised afresh where that is None.
     cast: other element types are converted. aux: the auxiliary head is trained as well. adapt_input: a convolution
     that has another number of input channels is adapted. fold: scales and biases of batch-normalised layers that the
@@ -80,7 +81,7 @@ def make_plan(
     no source of their shape, as those of a head that was put in the place of the net's own. carry: names that stay
     behind when all other tensors that no variable takes go along, so that whoever wrote the source can load what is
     made of it; None: all stay behind. origin: where a source comes from that was brought under slim's names; rows speak
-    of its file.
+    of its file. nets: scope -> name of the nets that --net can name, for advice where the source is of one of them.
 
     What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
     Raises SelectionError and RecipeError for patterns and renames that are malformed.
@@ -120,7 +121,7 @@ def make_plan(
         rows=_of_file([*(row for row, _, _ in decided), *unused], origin),
         conflicts=(
             *idle,
-            *explain(misfits, net, source, [row.name for row in unused]),
+            *explain(misfits, net, source, [row.name for row in unused], nets or {}),
             *explain_ignored(list(ignored.values()), list(dict.fromkeys([*net, *source]))),
         ),
         adaptations={row.name: adaptation for row, adaptation, _ in decided if adaptation},
@@ -134,10 +135,10 @@ def _of_file(rows: Sequence[Row], origin: Origin | None) -> tuple[Row, ...]:
 
 
 def _takes(
-    source: Mapping[str, Spec], names: Iterable[str], changed: Mapping[str, tuple[str, Rename]]
-) -> dict[str, list[tuple[str, Rename | None]]]:
+    source: Mapping[str, Spec], names: Iterable[str], changed: Mapping[str, tuple[str, RenameRule]]
+) -> dict[str, list[tuple[str, RenameRule | None]]]:
     """Variable -> the tensors it could take and their renames; a renamed tensor wins over one of the same name."""
-    takes: dict[str, list[tuple[str, Rename | None]]] = {}
+    takes: dict[str, list[tuple[str, RenameRule | None]]] = {}
     for old, (name, rule) in changed.items():
         takes.setdefault(name, []).append((old, rule))
     for name in names:
@@ -148,7 +149,7 @@ def _takes(
 
 def _decide(
     variable: Variable,
-    found: Sequence[tuple[str, Rename | None]],
+    found: Sequence[tuple[str, RenameRule | None]],
     source: Mapping[str, Spec],
     rules: _Rules,
     trained: bool,
@@ -179,8 +180,8 @@ def _decide(
             return _Decision(row("init", AUXILIARY, f"not in the checkpoint; {_WHY_AUXILIARY}"))
         if variable.name in rules.changed:
             name, rule = rules.changed[variable.name]
-            reason = f"--map {rule} makes {name} of it"
-            return _Decision(row("conflict", f"--map {rule}", reason), misfit=Misfit("renamed", variable.name))
+            reason = f"--rename {rule} makes {name} of it"
+            return _Decision(row("conflict", f"--rename {rule}", reason), misfit=Misfit("renamed", variable.name))
         return misfit("missing", "not in the checkpoint")
     mapped = rules.class_map is not None and variable.class_axis is not None and not idle_aux
     reshaped = None
@@ -196,7 +197,7 @@ def _decide(
     if spec.dtype != variable.spec.dtype:
         return _Decision(row("cast", "--cast", f"{spec.dtype} converted to {variable.spec.dtype}"))
     if renamed is not None:
-        return _Decision(row("rename", f"--map {renamed}", f"is {old} in the checkpoint"))
+        return _Decision(row("rename", f"--rename {renamed}", f"is {old} in the checkpoint"))
     return _Decision(row("restore", "same name", "same name, type and shape"))
 
 
@@ -250,7 +251,7 @@ def _differ_on(axis: int, ours: Sequence[int], theirs: Sequence[int]) -> bool:
     )
 
 
-def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms.Layer]) -> list[_Decision]:
+def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms.BatchNormLayer]) -> list[_Decision]:
     """The decisions, with a conflict for each statistic that is not restored although its batch norm is."""
     restored = {row.name for row, _, _ in decided if row.action in RESTORING}
     lost = {name for names in norms.without_statistics(layers, restored).values() for name in names}
@@ -266,10 +267,10 @@ def _without_statistics(decided: Sequence[_Decision], layers: Mapping[str, norms
     return made
 
 
-def _fold(decision: _Decision, fold: Fold | None) -> _Decision:
+def _fold(decision: _Decision, fold: Folding | None) -> _Decision:
     """The decision, with what is folded into the variable before anything else happens to it."""
     row, before = decision.row, decision.adaptation
-    if fold is None or isinstance(before, Fold):
+    if fold is None or isinstance(before, Folding):
         return decision
     reason = f"{fold}; {row.reason}" if before else str(fold)
     row = row._replace(action="adapt", rule=f"--fold, {row.rule}" if before else "--fold", reason=reason)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..adaptation import Adaptation
 from ..errors import PlanError
-from ..folding import Fold
+from ..folding import Folding
 from ..tensors import Spec
 
 RESTORING = ("restore", "rename", "relayout", "cast", "adapt")
@@ -81,7 +81,7 @@ class Plan:
 
     rows: tuple[Row, ...]
     conflicts: tuple[Conflict, ...] = ()
-    adaptations: Mapping[str, Adaptation | Fold] = field(default_factory=dict)
+    adaptations: Mapping[str, Adaptation | Folding] = field(default_factory=dict)
     batch_norm: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -167,15 +167,15 @@ class Plan:
         )
 
 
-def _as_dict(adaptation: Adaptation | Fold) -> dict[str, Any]:
+def _as_dict(adaptation: Adaptation | Folding) -> dict[str, Any]:
     made = adaptation._asdict()
-    return {**made, "then": made["then"] and made["then"]._asdict()} if isinstance(adaptation, Fold) else made
+    return {**made, "then": made["then"] and made["then"]._asdict()} if isinstance(adaptation, Folding) else made
 
 
-def _adaptation(made: Mapping[str, Any]) -> Adaptation | Fold:
+def _adaptation(made: Mapping[str, Any]) -> Adaptation | Folding:
     if made["kind"] != "fold":
         return Adaptation(**{**made, **_tuples(made, "take")})
-    return Fold(**{**made, **_tuples(made, "spread"), "then": made["then"] and _adaptation(made["then"])})
+    return Folding(**{**made, **_tuples(made, "spread"), "then": made["then"] and _adaptation(made["then"])})
 
 
 def _tuples(value: Mapping[str, Any], *keys: str) -> dict[str, tuple[Any, ...] | None]:

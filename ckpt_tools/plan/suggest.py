@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..folding import Fold
+from ..folding import Folding
 from ..renames import parse_renames
 from ..tensors import Spec
 from .conflicts import STATISTICS, layers_of
 from .ignored import LAYERS_DIFFER, RENORM, RENORM_PATTERN
 from .making import make_plan
-from .missing import View, covering, explain_missing
+from .missing import Evidence, covering, explain_missing
 from .rows import RESTORING, Plan, Variable
 
 
 class Suggestion(NamedTuple):
-    """What to give `--exclude`, `--trainable`, `--map` and `--fold`, and the plan that it makes (conflicts left, if
+    """What to give `--exclude`, `--trainable`, `--rename` and `--fold`, and the plan that it makes (conflicts left, if
     any)."""
 
     exclude: tuple[str, ...]
@@ -27,7 +27,7 @@ class Suggestion(NamedTuple):
 
     def to_config(self) -> dict[str, list[str] | bool]:
         """Keys and values for a `--config` file of the training commands; what is empty is left out."""
-        lists = {"exclude": self.exclude, "trainable": self.trainable, "map": self.renames}
+        lists = {"exclude": self.exclude, "trainable": self.trainable, "rename": self.renames}
         return {key: list(values) for key, values in lists.items() if values} | ({"fold": True} if self.fold else {})
 
 
@@ -41,7 +41,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     ...        Variable("net/logits/weights", Spec("float32", (8, 5)), role="head", class_axis=1)]
     >>> old = {"m/net/conv/weights": Spec("float32", (3, 3, 3, 8)), "m/net/logits/weights": Spec("float32", (8, 10))}
     >>> suggest(old, net).to_config()
-    {'exclude': ['net/logits'], 'trainable': ['net/logits'], 'map': ['m/net=net']}
+    {'exclude': ['net/logits'], 'trainable': ['net/logits'], 'rename': ['m/net=net']}
     """
     net = {each.name: each for each in variables}
     first = make_plan(source, variables, **options)
@@ -49,7 +49,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     missing = [row.name for row in first.rows if row.action == "conflict" and row.source is None]
     missing = [name for name in missing if name not in lost]
     unused = [row.name for row in first.rows if row.action == "unused"]
-    causes = explain_missing(missing, View(net, source, unused))
+    causes = explain_missing(missing, Evidence(net, source, unused, options.get("nets", {})))
     renames: dict[str, str] = {}
     for cause in causes:
         renames |= cause.renames
@@ -57,7 +57,7 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     asked = options.get("fold", False)
     options["fold"] = True  # kept only where there is something to fold
     plan = make_plan(source, variables, renames=renames, exclude=exclude, **options)
-    options["fold"] = fold = asked or any(isinstance(each, Fold) for each in plan.adaptations.values())
+    options["fold"] = fold = asked or any(isinstance(each, Folding) for each in plan.adaptations.values())
     exclude += [RENORM_PATTERN for conflict in plan.conflicts if conflict.cause == RENORM]
     reasons = ("other number of classes", "other shape", "no source")
     unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]

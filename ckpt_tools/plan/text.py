@@ -11,10 +11,10 @@ from .rows import FOLDED_IN, Plan, Row
 _GROUP_DEPTH = 2  # components of the scopes that rows are collected in: InceptionV3/Mixed_5b
 
 
-def overview(plan: Plan) -> str:
+def count_lines(plan: Plan) -> str:
     """The counts that are printed before anything else, one fact a line.
 
-    >>> print(overview(Plan((Row("a/w", "restore", "a/w", (2, 3), (2, 3), "float32", True, "same name", ""),))))
+    >>> print(count_lines(Plan((Row("a/w", "restore", "a/w", (2, 3), (2, 3), "float32", True, "same name", ""),))))
     restored     1 of 1 variable
     trainable    1 variable, 6 of 6 parameters (100 %)
     """
@@ -37,7 +37,7 @@ def overview(plan: Plan) -> str:
 
 def as_html(plan: Plan) -> str:
     """The same for notebooks."""
-    pairs = [(line[:13].strip(), line[13:]) for line in overview(plan).splitlines()]
+    pairs = [(line[:13].strip(), line[13:]) for line in count_lines(plan).splitlines()]
     rows = scope_rows(plan)
     conflicts = html.preformatted(plan.conflict_text()) if plan.conflicts else ""
     parts = [html.facts([*pairs, ("plan", plan.digest)]), html.table(rows, list(rows[0])) if rows else "", conflicts]

@@ -16,7 +16,7 @@ from .chain import Surgery, operate
 from .combining import Average, Graft
 from .folding import Fold
 from .head import Background, HeadResize, InputChannels
-from .operation import Edit, Loss, Operation, Row, row_sentence
+from .operation import Edit, EditRow, Loss, Operation, row_sentence
 from .renaming import Drop, EmaToWeights, Keep, Rename, Strip
 from .shaping import Fill, Pad, Reshape, SliceOf, Transpose
 
@@ -63,7 +63,7 @@ __all__ = [
     "Pad",
     "Rename",
     "Reshape",
-    "Row",
+    "EditRow",
     "SliceOf",
     "Strip",
     "Surgery",

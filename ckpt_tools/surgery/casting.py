@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, partial
 from typing import TYPE_CHECKING, ClassVar
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError, nearest
 from ..tensors import Slice, Spec, Tensor, Tensors
-from .operation import Edit, Loss, Operation, Row, chosen, kinds_of, replaced
+from .operation import Edit, EditRow, Loss, Operation, Tally, chosen, kinds_of, replaced, total_loss
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -39,9 +39,9 @@ class Cast(Operation):
     norm in their own type: variances of 1e-8 and below become 0 in float16. Floating point becomes integer by
     truncation, as in tf.cast.
 
-    Tensors that are selected but have the type already are copied as they are. While the values are written,
-    `Edit.losses` collects for each tensor how many finite values became infinite or NaN, or left the range of an
-    integer type (overflow), and how many became 0 (underflow).
+    Tensors that are selected but have the type already are copied as they are. `Edit.losses` says of each tensor that
+    was written how many finite values became infinite or NaN, or left the range of an integer type (overflow), and how
+    many became 0 (underflow).
     """
 
     dtype: str
@@ -73,52 +73,31 @@ class Cast(Operation):
         )
         if problems or wrong:
             return Edit(tensors, problems=problems + wrong)
-        losses: dict[str, Loss] = {}
-        changed, rows = {}, []
+        tally, changed, rows = Tally(), {}, []
         for name in names:
             if specs[name].dtype != self.dtype:
-                changed[name] = self._cast(tensors[name], _Tally(name, losses))
-                rows.append(Row(name, "cast", name, specs[name], changed[name].spec))
-        return Edit(replaced(tensors, changed), tuple(rows), losses=losses)
+                changed[name] = self._cast(tensors[name], partial(tally.note, name))
+                rows.append(EditRow(name, "cast", name, specs[name], changed[name].spec))
+        return Edit(replaced(tensors, changed), tuple(rows), tally=tally)
 
-    def _cast(self, tensor: Tensor, tally: _Tally, part: object = None) -> Tensor:
+    def _cast(self, tensor: Tensor, note: Callable[[object, Loss], None], part: object = None) -> Tensor:
         """The tensor in the new type; its parts too, so that a partitioned variable stays partitioned."""
 
         def load() -> np.ndarray:
             values, loss = cast_values(tensor.load(), self.dtype)
-            tally.note(part, loss)
+            note(part, loss)
             return values
 
         def stream() -> Iterator[np.ndarray]:
-            total = Loss(overflow=0, underflow=0)
+            losses = []
             for block in tensor.blocks():
                 values, loss = cast_values(block, self.dtype)
-                total = _added(total, loss)
+                losses.append(loss)
                 yield values
-            tally.note(part, total)
+            note(part, total_loss(losses))
 
-        slices = tuple(Slice(each.extents, self._cast(each.tensor, tally, each.extents)) for each in tensor.slices)
+        slices = tuple(Slice(each.extents, self._cast(each.tensor, note, each.extents)) for each in tensor.slices)
         return Tensor(Spec(self.dtype, tensor.spec.shape), load, slices=slices, stream=stream)
-
-
-class _Tally:
-    """Counts what one tensor loses, into `losses` where it is anything. A tensor that is loaded again counts once."""
-
-    def __init__(self, name: str, losses: dict[str, Loss]) -> None:
-        self.name, self.losses = name, losses
-        self.parts: dict[object, Loss] = {}
-
-    def note(self, part: object, loss: Loss) -> None:
-        """`part` is None for the whole tensor, which is then all that counts, or tells one slice from another."""
-        self.parts[part] = loss
-        counted = [self.parts[None]] if None in self.parts else self.parts.values()
-        total = reduce(_added, counted)
-        if any(total.values()):
-            self.losses[self.name] = total
-
-
-def _added(a: Loss, b: Loss) -> Loss:
-    return Loss(overflow=a["overflow"] + b["overflow"], underflow=a["underflow"] + b["underflow"])
 
 
 def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
@@ -143,7 +122,7 @@ def cast_values(values: np.ndarray, dtype: str) -> tuple[np.ndarray, Loss]:
 
     starts = range(0, flat.size, _CHUNK)
     losses = _threads().map(cast_chunk, starts) if len(starts) > 1 else map(cast_chunk, starts)
-    return target, reduce(_added, losses, Loss(overflow=0, underflow=0))
+    return target, total_loss(losses)
 
 
 @cache

@@ -8,12 +8,12 @@ from functools import cached_property
 
 from ..tensors import Tensors
 from .following import follow
-from .operation import Edit, Loss, Operation, Row, all_wrong
+from .operation import Edit, EditRow, Loss, Operation, all_wrong, total_loss
 
 
 @dataclass(frozen=True)
 class Surgery:
-    """What `operate` returns. No value has been read; `losses` fills while a writer takes the tensors."""
+    """What `operate` returns. No value has been read; `losses` are those of the tensors that were written since."""
 
     source: Tensors
     operations: tuple[Operation, ...]
@@ -25,10 +25,10 @@ class Surgery:
         return self.edits[-1].tensors if self.edits else self.source
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[EditRow, ...]:
         """One row for each tensor that is there at the end and was changed, then one for each that is not."""
-        traces: dict[str, Row] = {}
-        gone: list[Row] = []
+        traces: dict[str, EditRow] = {}
+        gone: list[EditRow] = []
         for edit in self.edits:
             gone += [_joined(traces.get(row.source), row) for row in edit.rows if row.after is None]
             traces = _follow(traces, edit)
@@ -42,9 +42,7 @@ class Surgery:
             moved = {row.source: row.name for row in edit.rows if row.after is not None and row.source}
             lost = {moved.get(name, name): loss for name, loss in lost.items()}
             for name, loss in edit.losses.items():
-                before = lost.get(name, Loss(overflow=0, underflow=0))
-                overflow, underflow = before["overflow"] + loss["overflow"], before["underflow"] + loss["underflow"]
-                lost[name] = Loss(overflow=overflow, underflow=underflow)
+                lost[name] = total_loss([lost[name], loss]) if name in lost else loss
         return {name: loss for name, loss in lost.items() if name in self.tensors}
 
     @cached_property
@@ -84,17 +82,17 @@ def totals(tensors: Tensors) -> dict[str, int]:
     }
 
 
-def _follow(traces: dict[str, Row], edit: Edit) -> dict[str, Row]:
+def _follow(traces: dict[str, EditRow], edit: Edit) -> dict[str, EditRow]:
     """The rows so far of what was changed, by current name, after one more edit."""
     changed = {row.name: _joined(traces.get(row.source), row) for row in edit.rows if row.after is not None}
     kept = {name: row for name, row in traces.items() if name not in changed and name in edit.tensors}
     return {**kept, **changed}
 
 
-def _joined(so_far: Row | None, step: Row) -> Row:
+def _joined(so_far: EditRow | None, step: EditRow) -> EditRow:
     if so_far is None:
         return step
-    return Row(
+    return EditRow(
         step.name if step.after is not None else so_far.source or step.name,
         ", ".join(part for part in (so_far.action, step.action) if part),
         so_far.source,

@@ -12,7 +12,7 @@ from ..errors import RecipeError
 from ..formats.object_graph import GRAPH_KEY
 from ..tensors import Spec, Tensor, Tensors
 from .casting import FLOATS
-from .operation import Edit, Operation, Row, chosen, kinds_of, replaced
+from .operation import Edit, EditRow, Operation, chosen, kinds_of, replaced
 from .renaming import Rename
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Average(Operation):
             spec = tensor.spec
             if spec.dtype in FLOATS or spec.dtype.startswith("complex"):
                 made[name] = _mean(spec, [tensor, *(other[name] for other in others)])
-                rows.append(Row(name, "average", name, spec, spec, f"of {len(others) + 1}"))
+                rows.append(EditRow(name, "average", name, spec, spec, f"of {len(others) + 1}"))
             else:
-                rows.append(Row(name, "keep", name, spec, spec, f"{spec.dtype}: taken from the first"))
+                rows.append(EditRow(name, "keep", name, spec, spec, f"{spec.dtype}: taken from the first"))
         return Edit(replaced(tensors, made), tuple(rows))
 
 
@@ -101,7 +101,7 @@ class Graft(Operation):
         problems += tuple(_orphans(tensors, taken))
         where = _called(self.source)
         rows = tuple(
-            Row(
+            EditRow(
                 name,
                 "graft",
                 name if name in tensors else "",

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError, nearest
-from ..folding import FOLDED, foldable
-from ..folding import Fold as Change
+from ..folding import FOLDED, Folding, foldable
 from ..tensors import Tensors
-from .operation import Edit, Operation, Row, chosen, kinds_of, with_values
+from .operation import Edit, EditRow, Operation, chosen, kinds_of, with_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,24 +55,24 @@ class Fold(Operation):
         rows, kept = [], {}
         for name, tensor in tensors.items():
             if name in gone:
-                rows.append(Row(name, "fold", name, tensor.spec, None, f"into {' and '.join(gone[name])}"))
+                rows.append(EditRow(name, "fold", name, tensor.spec, None, f"into {' and '.join(gone[name])}"))
                 continue
             kept[name] = tensor
             if name in changes:
                 kept[name] = with_values(tensor, tensor.spec, _change(changes[name], tensors))
-                rows.append(Row(name, "fold", name, tensor.spec, tensor.spec, str(changes[name])))
+                rows.append(EditRow(name, "fold", name, tensor.spec, tensor.spec, str(changes[name])))
         stored = {name: key for name, key in tensors.stored_names.items() if name in kept}
         return Edit(Tensors(kept, stored), tuple(rows))
 
-    def _changes(self, tensors: Tensors, names: set[str]) -> dict[str, Change]:
+    def _changes(self, tensors: Tensors, names: set[str]) -> dict[str, Folding]:
         made = {}
         for each in foldable(tensors.specs()):
             gamma = each.gamma if "gamma" in self.what and each.gamma in names else None
             biases = each.biases if "biases" in self.what and each.biases in names else None
             if gamma or biases:
-                made[each.mean] = Change(gamma, biases, (-1,))
+                made[each.mean] = Folding(gamma, biases, (-1,))
             if gamma:
-                made[each.weights] = Change(gamma, None, each.spread)
+                made[each.weights] = Folding(gamma, None, each.spread)
         return made
 
     def _left(self, tensors: Tensors, names: list[str], gone: Mapping[str, list[str]]) -> Iterator[str]:
@@ -84,7 +83,7 @@ class Fold(Operation):
                 yield f"fold: {name} has no weights of its layer that could take it; `select` leaves it alone"
 
 
-def _folded(changes: Mapping[str, Change]) -> dict[str, list[str]]:
+def _folded(changes: Mapping[str, Folding]) -> dict[str, list[str]]:
     """What is folded -> the tensors that it is folded into."""
     found: dict[str, list[str]] = {}
     for name, change in changes.items():
@@ -93,7 +92,7 @@ def _folded(changes: Mapping[str, Change]) -> dict[str, list[str]]:
     return found
 
 
-def _change(change: Change, tensors: Tensors) -> Callable[[np.ndarray], np.ndarray]:
+def _change(change: Folding, tensors: Tensors) -> Callable[[np.ndarray], np.ndarray]:
     return lambda values: change.apply(values, lambda name: tensors[name].load())
 
 

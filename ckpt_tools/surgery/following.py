@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from ..formats.object_graph import GRAPH_KEY, rekeyed
 from ..tensors import Tensors
-from .operation import Edit, Row, replaced, with_values
+from .operation import Edit, EditRow, replaced, with_values
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def follow(tensors: Tensors, rows: Sequence[Row]) -> Edit | None:
+def follow(tensors: Tensors, rows: Sequence[EditRow]) -> Edit | None:
     """Rewrites the graph, where `tensors` holds one (`names="stored"`), by the rows of all operations before.
 
     `tf.train.Checkpoint.restore` looks for every key that the graph names, and fails where one is not there.
@@ -33,7 +33,7 @@ def follow(tensors: Tensors, rows: Sequence[Row]) -> Edit | None:
 
     graph = tensors[GRAPH_KEY]
     gone = sum(new is None for new in moved.values())
-    row = Row(
+    row = EditRow(
         GRAPH_KEY, "rewrite", GRAPH_KEY, graph.spec, graph.spec, f"keys: {len(moved) - gone} renamed, {gone} gone"
     )
     return Edit(replaced(tensors, {GRAPH_KEY: with_values(graph, graph.spec, change)}), (row,))

@@ -14,7 +14,7 @@ from ..errors import RecipeError
 from ..kinds import Kind
 from ..names import parse_patterns
 from ..tensors import Spec, Tensor, Tensors
-from .operation import Edit, Operation, Row, chosen, kinds_of, replaced
+from .operation import Edit, EditRow, Operation, chosen, kinds_of, replaced
 from .shaping import constant
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _adapted(
             changed[name] = _slot(tensor, adaptation, SLOT_STARTS.get(kind.slot or "", 0.0))
         else:
             changed[name] = _adapted_tensor(tensor, adaptation, partial(start, variable))
-        rows.append(Row(name, command, name, tensor.spec, changed[name].spec, _said(adaptation, kind, tensor.spec)))
+        rows.append(EditRow(name, command, name, tensor.spec, changed[name].spec, _said(adaptation, kind, tensor.spec)))
     return Edit(replaced(tensors, changed), tuple(rows))
 
 

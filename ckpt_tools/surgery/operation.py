@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SCREENFUL = 40
 
 
-class Row(NamedTuple):
+class EditRow(NamedTuple):
     """What one operation, or a chain of them, does to one tensor. A tensor that it leaves alone has no row."""
 
     name: str  # after; of a dropped tensor the name that it had
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     detail: str = ""
 
 
-def row_sentence(row: Row) -> str:
+def row_sentence(row: EditRow) -> str:
     """A row as a provenance sidecar has it: "rename from net/w", "cast (float32 to float16)"."""
     origin = f" from {row.source}" if row.source not in ("", row.name) else ""
     return f"{row.action}{origin}{f' ({row.detail})' if row.detail else ''}"
@@ -46,18 +46,47 @@ class Loss(TypedDict):
     underflow: int
 
 
+class Tally:
+    """Counts what a cast loses, while its tensors are loaded: `losses` has those of which anything was lost so far."""
+
+    def __init__(self) -> None:
+        self.losses: dict[str, Loss] = {}
+        self._parts: dict[str, dict[object, Loss]] = {}
+
+    def note(self, name: str, part: object, loss: Loss) -> None:
+        """`part` is None for the whole tensor, which is then all that counts, or tells one slice from another. What is
+        loaded again counts once."""
+        parts = self._parts.setdefault(name, {})
+        parts[part] = loss
+        counted = [parts[None]] if None in parts else list(parts.values())
+        if any(any(each.values()) for each in counted):
+            self.losses[name] = total_loss(counted)
+
+
+def total_loss(losses: Iterable[Loss]) -> Loss:
+    """All of them together."""
+    listed = list(losses)
+    return Loss(overflow=sum(each["overflow"] for each in listed), underflow=sum(each["underflow"] for each in listed))
+
+
 @dataclass(frozen=True)
 class Edit:
     """The result of one operation.
 
     `problems` holds one sentence for each thing that is wrong; the tensors are then what the operation could do
-    without it, so that the operations after it can be checked too. `losses` fills while the values are written.
+    without it, so that the operations after it can be checked too. Whoever loads the tensors of a cast has its `tally`
+    count.
     """
 
     tensors: Tensors
-    rows: tuple[Row, ...] = ()
+    rows: tuple[EditRow, ...] = ()
     problems: tuple[str, ...] = ()
-    losses: Mapping[str, Loss] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally, compare=False, repr=False)
+
+    @property
+    def losses(self) -> Mapping[str, Loss]:
+        """Tensor -> what the cast has lost of it; of those alone that were loaded already."""
+        return self.tally.losses
 
 
 @dataclass(frozen=True)

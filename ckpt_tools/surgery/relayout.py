@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from ..tensors import Spec, Tensor, Tensors
-from .operation import Edit, Operation, Row, with_values
+from .operation import Edit, EditRow, Operation, with_values
 from .shaping import constant
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ class Relayout(Operation):
         for part in self.parts:
             if isinstance(part, Made):
                 moved[part.name] = constant(part.spec, part.value)
-                rows.append(Row(part.name, "fill", "", None, part.spec, f"with {part.value:g}"))
+                rows.append(EditRow(part.name, "fill", "", None, part.spec, f"with {part.value:g}"))
                 continue
             tensor = tensors[part.old]
             taken.add(part.old)
             moved[part.new] = part(tensor)
             rows.append(
-                Row(part.new, self.command, part.old, tensor.spec, moved[part.new].spec, part.said(tensor.spec))
+                EditRow(part.new, self.command, part.old, tensor.spec, moved[part.new].spec, part.said(tensor.spec))
             )
         left = [(name, spec) for name, spec in tensors.specs().items() if name not in taken]
-        rows += [Row(name, "drop", name, spec, None, self.reason) for name, spec in left]
+        rows += [EditRow(name, "drop", name, spec, None, self.reason) for name, spec in left]
         return Edit(Tensors(moved, dict(self.keys)), tuple(rows))

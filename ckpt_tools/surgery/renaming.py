@@ -15,9 +15,9 @@ from ..errors import RecipeError, nearest
 from ..formats.object_graph import GRAPH_KEY
 from ..kinds import Kind
 from ..names import did_you_mean
-from ..renames import Rename as Rule
+from ..renames import RenameRule
 from ..tensors import Tensor, Tensors
-from .operation import Edit, Operation, Row, chosen, kinds_of
+from .operation import Edit, EditRow, Operation, chosen, kinds_of
 
 _FEW = 5  # rules that are named one by one where none fits
 
@@ -53,7 +53,7 @@ class Rename(Operation):
             _check_rule(old, new)
 
     def edit(self, tensors: Tensors) -> Edit:
-        rules = [Rule(old, new) for old, new in self.rules]
+        rules = [RenameRule(old, new) for old, new in self.rules]
         fits = dict.fromkeys((rule.old for rule in rules), 0)
         new_names = {}
         for name in tensors:
@@ -71,7 +71,9 @@ class Rename(Operation):
         # Those that would collide keep their names here, so that the operations after this one are checked too.
         kept = {name: name if name in losers or not new else new for name, new in new_names.items()}
         specs = tensors.specs()
-        rows = tuple(Row(new, "rename", name, specs[name], specs[name]) for name, new in kept.items() if new != name)
+        rows = tuple(
+            EditRow(new, "rename", name, specs[name], specs[name]) for name, new in kept.items() if new != name
+        )
         keys = {kept[name]: key for name, key in tensors.stored_names.items()}
         made = Tensors(((kept[name], tensor) for name, tensor in tensors.items()), keys)
         return Edit(made, rows, tuple(problems))
@@ -99,7 +101,7 @@ def _idle(unused: list[str], number: int, tensors: Tensors) -> list[str]:
 
 
 def _fits_nothing(old: str, tensors: Tensors) -> str:
-    if any(Rule(old, "")(name) is not None for name in tensors):
+    if any(RenameRule(old, "")(name) is not None for name in tensors):
         return f"rename: an earlier rule takes every name that {old} matches; put the more specific rule first"
     what = "no name" if old.startswith("re:") else "no tensor and no scope"
     return f"rename: {old} matches {what}{did_you_mean(old, list(tensors))}"
@@ -219,11 +221,11 @@ class EmaToWeights(Operation):
             else:
                 kept[name] = tensors[averages[name]] if name in averages else tensor
         rows = [
-            Row(of, "ema_to_weights", name, tensors[of].spec if of in tensors else None, tensors[name].spec)
+            EditRow(of, "ema_to_weights", name, tensors[of].spec if of in tensors else None, tensors[name].spec)
             for of, name in averages.items()
         ]
         rows += [
-            Row(name, "drop", name, tensors[name].spec, None, _belongs(kind))
+            EditRow(name, "drop", name, tensors[name].spec, None, _belongs(kind))
             for name, kind in found.items()
             if kind.kind == "average" and name not in taken
         ]
@@ -240,7 +242,7 @@ def _without(
 ) -> Edit:
     specs = tensors.specs()  # asked for once: a tensor of a file is made anew for every look
     rows = tuple(
-        Row(name, action, name, spec, None, (details or {}).get(name, ""))
+        EditRow(name, action, name, spec, None, (details or {}).get(name, ""))
         for name, spec in specs.items()
         if name in unwanted
     )

@@ -11,7 +11,7 @@ from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError, nearest
 from ..tensors import Spec, Tensor, Tensors
 from .casting import cast_values
-from .operation import Edit, Operation, Row, chosen, replaced, with_values
+from .operation import Edit, EditRow, Operation, chosen, replaced, with_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ class _ByPattern(Operation):
                 continue
             if after != before or not self.keeps_same_shape:
                 changed[name] = with_values(tensors[name], after, self.values)
-                rows.append(Row(name, self.command, name, before, after))
+                rows.append(EditRow(name, self.command, name, before, after))
         return Edit(replaced(tensors, changed), tuple(rows), tuple(wrong))
 
     keeps_same_shape: ClassVar[bool] = False  # True where the same shape means the same values
@@ -199,7 +199,7 @@ class Fill(Operation):
         if problems:
             return Edit(tensors, problems=problems)
         changed = {name: constant(spec, self.value) for name, spec in specs.items()}
-        rows = tuple(Row(name, "fill", name, spec, spec, f"with {self.value:.15g}") for name, spec in specs.items())
+        rows = tuple(EditRow(name, "fill", name, spec, spec, f"with {self.value:.15g}") for name, spec in specs.items())
         return Edit(replaced(tensors, changed), rows)
 
     def _create(self, tensors: Tensors) -> Edit:
@@ -210,7 +210,7 @@ class Fill(Operation):
         if problems := _not_held(self.command, {self.name: spec}, self.value):
             return Edit(tensors, problems=problems)
         made = constant(spec, self.value)
-        row = Row(self.name, "fill", "", None, spec, f"with {self.value:.15g}")
+        row = EditRow(self.name, "fill", "", None, spec, f"with {self.value:.15g}")
         return Edit(Tensors({**tensors, self.name: made}, tensors.stored_names), (row,))
 
 

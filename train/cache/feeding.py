@@ -12,21 +12,22 @@ import tensorflow.compat.v1 as tf
 from ...events import OnEvent
 from ...tensors import Tensors
 from ..data.pipeline import Unreadable, make_batches
-from ..graph.batches import Pipeline, Table
-from ..graph.devices import Placement, place
+from ..graph.batches import Pipeline, ValueTable
+from ..graph.devices import Placement, placement_of
 from ..graph.native import candidate
 from ..graph.objective import class_weights
 from ..graph.progress import StopRequest
 from ..graph.restore import assign, planned_tensors
-from ..graph.towers import Model, build_model, for_feeding, session_config
+from ..graph.towers import Model, TowerSpec, build_model, for_feeding, session_config
 from ..options.training import AUTO, FLOAT32, Choice
 from ..plan.job import Job
 from ..plan.schedule import batch_norm_decay
 from .head_only import Known, recall, remember
-from .transfer import Cached, Transfer, fill, plan_transfer, settled
+from .lookup import Lookup
+from .transfer import Cached, OpenModel, Transfer, fill, plan_transfer, settled
 
 
-class Graph(NamedTuple):
+class FedModel(NamedTuple):
     """A model and pipelines of its training and validation batches; none where all that reaches the head is `known`,
     and the head alone was built; `table` holds it, on a GPU."""
 
@@ -34,7 +35,7 @@ class Graph(NamedTuple):
     training: Pipeline | None
     validation: Pipeline | None
     known: Known | None
-    table: Table | None = None
+    table: ValueTable | None = None
 
     @property
     def pipelines(self) -> tuple[Pipeline, Pipeline]:
@@ -42,67 +43,66 @@ class Graph(NamedTuple):
         assert self.training is not None and self.validation is not None
         return self.training, self.validation
 
-    def transfer(self, job: Job, planned: Tensors) -> Transfer | str:
+    def transfer(self, job: Job, planned: Tensors, lookup: Lookup) -> Transfer | str:
         """What is cached of this graph, or the reason why nothing is."""
-        return self.known.transfer(self.model, self.table) if self.known else plan_transfer(job, self.model, planned)
+        if self.known:
+            return self.known.transfer(self.model, self.table)
+        return plan_transfer(job, self.model, planned, lookup)
 
 
-def build_graph(job: Job, placement: Placement, unreadable: Unreadable, *, step: int = 0, length: int) -> Graph:
+def build_graph(
+    job: Job, placement: Placement, lookup: Lookup, unreadable: Unreadable, *, step: int = 0, length: int
+) -> FedModel:
     """Builds all of it in the current graph, for training from `step` on. The moving statistics of batch norms suit a
     run of `length` steps."""
     options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length), precision=job.trained_in)
     train = job.data.train
     images = len(train) if job.data.many else None
     weights = class_weights(options.class_weights, job.data.labels, train.counts(job.classes), images)
-    common: dict[str, Any] = {
-        "num_classes": job.classes,
-        "head": job.head,
-        "class_weights": weights,
-        "placement": placement,
-    }
-    known = recall(job, placement)
+    common: dict[str, Any] = {"class_weights": weights, "placement": placement}
+    spec = TowerSpec(job.net, job.plan, options, job.classes, job.head)
+    known = recall(job, placement, lookup)
     if known:
         table = known.table(placement)
-        model = build_model(job.net, job.plan, options, features=known.channels, table=table, **common)
-        return Graph(model, None, None, known, table)
+        model = build_model(spec, features=known.channels, table=table, **common)
+        return FedModel(model, None, None, known, table)
     how: dict[str, Any] = {"batch_size": options.batch_size, "unreadable": unreadable}
     training = make_batches(
         train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
     )  # fmt: skip
     validation = make_batches(job.data.validation, job.preprocessing, training=False, **how)
     frozen_in = "" if job.frozen_in == job.trained_in or options.cache == "off" else job.frozen_in
-    model = build_model(job.net, job.plan, options, like=validation, frozen_in=frozen_in, **common)
+    model = build_model(spec, like=validation, frozen_in=frozen_in, **common)
     device = placement.batches
     pipelines = Pipeline(training, model.training_handle, device), Pipeline(validation, model.inference_handle, device)
-    return Graph(model, *pipelines, None)
+    return FedModel(model, *pipelines, None)
 
 
 @contextmanager
-def trial(
-    job: Job, length: int, on_event: OnEvent
-) -> Iterator[tuple[Job, Graph, Transfer | str, tf.Session, Unreadable]]:
+def trial(job: Job, length: int, on_event: OnEvent) -> Iterator[tuple[OpenModel, FedModel, Transfer | str]]:
     """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept;
     `on_event` is told what the cache has."""
-    options, placement = job.options, place(job.options)
-    job = replace(job, frozen=choose_precision(job, placement))
+    options, placement, lookup = job.options, placement_of(job.options), Lookup()
+    job = replace(job, frozen=choose_precision(job, placement, lookup))
     unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
     with tf.Graph().as_default(), tf.device(placement.home):
-        graph = build_graph(job, placement, unreadable, length=length)
+        graph = build_graph(job, placement, lookup, unreadable, length=length)
         starts, variables = graph.model.initializers, graph.model.variables
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
-        config, transfer = session_config(options.device, placement.cpus)[0], graph.transfer(job, planned)
+        config, transfer = session_config(options.device, placement.cpus)[0], graph.transfer(job, planned, lookup)
         with tf.Session(config=for_feeding(config) if isinstance(transfer, Transfer) else config) as session:
             assign(session, {name: variables[name] for name in variables if name in planned}, planned)
             session.run([variable.initializer for name, variable in variables.items() if name not in planned])
+            opened = OpenModel(job, graph.model, session, unreadable, lookup)
             if isinstance(transfer, Transfer):
                 on_event(transfer.found())
-                transfer, job = settled(transfer, job, graph.model, session, planned, unreadable)
+                transfer, job = settled(transfer, opened, planned)
                 if options.precision == AUTO:
                     on_event(job.frozen.chosen())
-            yield job, graph, transfer, session, unreadable
+            yield opened._replace(job=job), graph, transfer
 
 
-def choose_precision(job: Job, placement: Placement, recorded: str | None = None) -> Choice:
+def choose_precision(job: Job, placement: Placement, lookup: Lookup, recorded: str | None = None) -> Choice:
     """In what the frozen part of the net is computed: as it is `recorded` of a run that goes on, as --precision says,
     or what is native here; float32 where all values are there in it."""
     if recorded:
@@ -114,22 +114,21 @@ def choose_precision(job: Job, placement: Placement, recorded: str | None = None
         return Choice(FLOAT32, "a net from a graph keeps the graph's own types")
     choice = candidate(options.precision, options.device, images)
     there = Choice(FLOAT32, "that of the cached features")
-    if choice.open and not recall(replace(job, frozen=choice), placement):
-        return there if recall(replace(job, frozen=there), placement) else choice
+    if choice.open and not recall(replace(job, frozen=choice), placement, lookup):
+        return there if recall(replace(job, frozen=there), placement, lookup) else choice
     return choice
 
 
 def from_cache(
-    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest,
-    on_event: OnEvent, *, step: int = 0,
-) -> tuple[Cached, Cached]:  # fmt: skip
+    transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnEvent, *, step: int = 0
+) -> tuple[Cached, Cached]:
     """Computes the transfer values that are not there yet; the batches of training (from `step` on) and of validation
     are made of them."""
-    transfer = fill(transfer, job, model, session, unreadable, stop, on_event)
-    remember(job, model, transfer)
-    transfer.send(session)
-    how = {"batch_size": job.options.batch_size, "seed": job.options.seed}
+    transfer = fill(transfer, opened, stop, on_event)
+    remember(opened.job, opened.model, transfer)
+    transfer.send(opened.session)
+    how = {"batch_size": opened.job.options.batch_size, "seed": opened.job.options.seed}
     return (
         Cached(transfer, transfer.fed, training=True, start_step=step, **how),
-        Cached(transfer, [(*transfer.inference, model.inference.labels)], training=False, **how),
+        Cached(transfer, [(*transfer.inference, opened.model.inference.labels)], training=False, **how),
     )

@@ -19,13 +19,14 @@ import tensorflow.compat.v1 as tf
 from ...errors import OutputError
 from ...formats.placing import write_text
 from ...plan import RESTORING
-from ..graph.batches import Table
+from ..graph.batches import ValueTable
 from ..graph.devices import Placement
 from ..graph.frozen_prefix import Frontier, work_behind
 from ..graph.restore import planned_tensors
 from ..graph.towers import Model
 from ..plan.job import Job
-from .store import Part, TransferCache, default_folder
+from .lookup import Lookup
+from .store import FrontierTensor, TransferCache, default_folder
 from .transfer import Transfer, View, cache_of, found_views, rows_of
 
 TABLE_BYTES = 2e9  # of a GPU's memory that transfer values may take
@@ -43,42 +44,46 @@ class Known(NamedTuple):
     @property
     def channels(self) -> int:
         """Values that reach the head."""
-        return self.cache.parts[0].shape[-1]
+        return self.cache.tensors[0].shape[-1]
 
-    def table(self, placement: Placement) -> Table | None:
+    def table(self, placement: Placement) -> ValueTable | None:
         """The table that keeps the values on a GPU, if there is one and they fit."""
         rows = len(rows_of(self.views))
         if not placement.batches or rows * self.cache.row_bytes > TABLE_BYTES:
             return None
-        return Table(rows, self.channels, placement.batches)
+        return ValueTable(rows, self.channels, placement.batches)
 
-    def transfer(self, model: Model, table: Table | None) -> Transfer:
+    def transfer(self, model: Model, table: ValueTable | None) -> Transfer:
         """The same for the graph of the head that was built meanwhile."""
         features, step = model.training.images, model.step
         left = work_behind(features, [step.train, step.loss, step.accuracy])
         share = left / (left + self.work)
-        frontier = Frontier((features,), self.cache.row_bytes, share, self.variables, self.work)
+        frontier = Frontier((features,), share, self.variables, self.work)
         fed = ((model.training.fed, model.training.labels),)
         inference = (model.inference.fed,)
         return Transfer(frontier, fed, inference, inference, self.cache, tuple(self.views), table)
 
 
-def recall(job: Job, placement: Placement) -> Known | None:
+def recall(job: Job, placement: Placement, lookup: Lookup) -> Known | None:
     """What reaches the head, if the head is all that trains and every value is in the cache."""
     options = job.options
     if options.cache == "off" or len(placement.parts) > 1 or placement.home or not head_alone(job):
         return None
     try:
         note = json.loads(_note(job).read_text(encoding="utf-8"))
-        part, variables, work = Part(note["part"], tuple(note["shape"])), tuple(note["variables"]), float(note["work"])
+        part, variables, work = (
+            FrontierTensor(note["part"], tuple(note["shape"])),
+            tuple(note["variables"]),
+            float(note["work"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or not one of ours
         return None
     planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed)
     if not set(variables) <= set(planned):
         return None
     try:
-        cache = cache_of(job, planned, variables, [part])
-        views = found_views(job, cache)
+        cache = cache_of(job, lookup.weights(job.phase, planned, variables), [part])
+        views = found_views(job, lookup.rows(cache))
     except (OutputError, OSError):
         return None
     return None if any(len(view.missing) for view in views) else Known(cache, views, variables, work)
@@ -90,7 +95,7 @@ def remember(job: Job, model: Model, transfer: Transfer) -> None:
     frontier, path = transfer.frontier, _note(job)
     if not head_alone(job) or path.exists() or not _reaches_head(frontier.tensors, model.training.features):
         return
-    part = transfer.cache.parts[0]
+    part = transfer.cache.tensors[0]
     shape = (1, 1, part.shape[-1])
     if part.shape != shape:
         return
@@ -106,7 +111,7 @@ def head_alone(job: Job) -> bool:
     """Whether the head is all that ever changes, and all before it has its values from the source."""
     if job.preprocessing is None or job.options.aux or job.options.unfreeze:
         return False
-    place = f"{job.head.place(job.net)}/"
+    place = f"{job.head.scope_in(job.net)}/"
     before = [row for row in job.plan.rows if row.action not in ("carry", "unused") and not row.name.startswith(place)]
     made = [row for row in before if row.action not in RESTORING and not _is_auxiliary(job, row.name)]
     return not made and all(name.startswith(place) for name in job.movable)

@@ -1,7 +1,7 @@
 """What a run looks up in the cache, once: digests of frozen weights, and the rows of each folder.
 
 A run asks several times whether its transfer values are there: before its graph is built, with it, and again when all
-of them have come, so that the net before the head can go. Each time it is the same Lookup, kept by the job.
+of them have come, so that the net before the head can go. Each time it brings the same Lookup.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...tensors import Tensors
-from ..plan.job import Job
 from .store import Rows, TransferCache, digest_of
 
 
 class Lookup:
-    """What is known of the cache while a run is going on."""
+    """What is known of the cache while a run is going on, in all its phases and precisions."""
 
     def __init__(self) -> None:
         self._weights: dict[tuple[int, tuple[str, ...]], str] = {}
@@ -34,8 +33,3 @@ class Lookup:
             self._rows[cache.folder] = Rows(cache)
             self._rows[cache.folder].update()
         return self._rows[cache.folder]
-
-
-def lookup_of(job: Job) -> Lookup:
-    """The Lookup of a job, the same for all that `replace` makes of it."""
-    return job.looked_up.setdefault("cache", Lookup())

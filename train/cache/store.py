@@ -36,7 +36,7 @@ RECORD = np.dtype([("image", "S16"), ("crc32c", "<u4")])  # of rows.index; a dig
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
-class Part(NamedTuple):
+class FrontierTensor(NamedTuple):
     """One tensor of the frontier: its name in the graph and the shape of one image's values."""
 
     name: str
@@ -48,17 +48,17 @@ class TransferCache:
     """The transfer values of one frozen prefix. `dtype` is that on disk; values are given as float32."""
 
     folder: Path
-    parts: tuple[Part, ...]
+    tensors: tuple[FrontierTensor, ...]
     dtype: str = "float32"
     facts: str = "{}"  # what the values depend on, as facts.json has it
 
     @property
     def row_bytes(self) -> int:
         """Bytes that one image takes."""
-        return sum(self._bytes(part) for part in self.parts)
+        return sum(self._bytes(each) for each in self.tensors)
 
-    def _bytes(self, part: Part) -> int:
-        return int(np.prod(part.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+    def _bytes(self, tensor: FrontierTensor) -> int:
+        return int(np.prod(tensor.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
     def _path(self, number: int) -> Path:
         return self.folder / f"tensor-{number}.rows"
@@ -72,14 +72,14 @@ class TransferCache:
     def checksums(self, rows: np.ndarray) -> np.ndarray:
         """uint32: the checksum of the values of each row."""
         sums = np.zeros(len(rows), np.uint32)
-        for part in self.maps() if len(rows) else ():
-            sums[:] = [crc32c(part[row], int(before)) for row, before in zip(rows, sums, strict=True)]
+        for values in self.maps() if len(rows) else ():
+            sums[:] = [crc32c(values[row], int(before)) for row, before in zip(rows, sums, strict=True)]
         return sums
 
     def maps(self) -> list[np.ndarray]:
-        """The values, mapped: one array [rows, ...] for each part."""
+        """The values, mapped: one array [rows, ...] for each tensor."""
         rows = self.count()
-        shapes = [(rows, *part.shape) for part in self.parts]
+        shapes = [(rows, *each.shape) for each in self.tensors]
         if not rows:
             return [np.zeros(shape, self.dtype) for shape in shapes]
         return [np.memmap(self._path(i), self.dtype, "r", shape=shape) for i, shape in enumerate(shapes)]
@@ -90,7 +90,7 @@ class TransferCache:
             records = (self.folder / "rows.index").stat().st_size // RECORD.itemsize
         except FileNotFoundError:
             return 0
-        return min(records, *(self._path(i).stat().st_size // self._bytes(part) for i, part in enumerate(self.parts)))
+        return min(records, *(self._path(i).stat().st_size // self._bytes(each) for i, each in enumerate(self.tensors)))
 
     def records(self, start: int = 0) -> np.ndarray:
         """The records of all rows from `start` on that were written to the end."""
@@ -105,7 +105,7 @@ class TransferCache:
 
     @contextmanager
     def adding(self) -> Iterator[Callable[[Sequence[str], Sequence[np.ndarray]], None]]:
-        """Within the `with`, the function that adds rows: digests of the images, and [images, ...] of each part.
+        """Within the `with`, the function that adds rows: digests of the images, and [images, ...] of each tensor.
 
         Another process that adds at the same time waits for its turn.
         """
@@ -115,8 +115,8 @@ class TransferCache:
                 write_text(self.folder / "facts.json", self.facts)
         except OSError as error:
             raise OutputError(f"features cannot be cached here ({error.strerror})", path=self.folder) from error
-        names = [*(self._path(i) for i in range(len(self.parts))), self.folder / "rows.index"]
-        sizes = [*(self._bytes(part) for part in self.parts), RECORD.itemsize]
+        names = [*(self._path(i) for i in range(len(self.tensors))), self.folder / "rows.index"]
+        sizes = [*(self._bytes(each) for each in self.tensors), RECORD.itemsize]
         files = [path.open("ab", buffering=0) for path in names]
         try:
             with turn(names[-1]):
@@ -131,10 +131,10 @@ class TransferCache:
     def _add(self, files: Sequence[RawIOBase], images: Sequence[str], values: Sequence[np.ndarray]) -> None:
         records = np.zeros(len(images), RECORD)
         records["image"] = [key(image) for image in images]
-        for part, file, array in zip(self.parts, files, values, strict=False):
+        for tensor, file, array in zip(self.tensors, files, values, strict=False):
             rows = np.ascontiguousarray(array, self.dtype)
-            if rows.nbytes != len(images) * self._bytes(part):
-                raise OutputError(f"rows of shape {array.shape[1:]} instead of {part.shape}", path=self.folder)
+            if rows.nbytes != len(images) * self._bytes(tensor):
+                raise OutputError(f"rows of shape {array.shape[1:]} instead of {tensor.shape}", path=self.folder)
             records["crc32c"] = [crc32c(row, int(before)) for row, before in zip(rows, records["crc32c"], strict=True)]
             _write(file, rows.tobytes())
         _write(files[-1], records.tobytes())
@@ -193,17 +193,17 @@ class Rows:
 
 
 def open_cache(
-    folder: str | os.PathLike[str], facts: Mapping[str, object], parts: Sequence[Part], dtype: str
+    folder: str | os.PathLike[str], facts: Mapping[str, object], tensors: Sequence[FrontierTensor], dtype: str
 ) -> TransferCache:
     """The cache for these facts; its folder is made when the first row is added. Raises OutputError where it cannot."""
-    whole = {**facts, "parts": [[part.name, list(part.shape)] for part in parts], "dtype": dtype, "version": 1}
+    whole = {**facts, "parts": [[each.name, list(each.shape)] for each in tensors], "dtype": dtype, "version": 1}
     text = json.dumps(whole, indent=1, sort_keys=True)
     own = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:20]
     there = next(parent for parent in (own, *own.absolute().parents) if os.path.lexists(parent))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "not writable" if there.is_dir() else f"{there} is not a folder"
         raise OutputError(f"features cannot be cached here ({why})", path=folder)
-    return TransferCache(own, tuple(parts), dtype, text + "\n")
+    return TransferCache(own, tuple(tensors), dtype, text + "\n")
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

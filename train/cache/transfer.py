@@ -20,7 +20,7 @@ from ...events import Advanced, CacheFound, OnEvent
 from ...tensors import Tensors
 from ..data.examples import Examples, steps_per_epoch
 from ..data.pipeline import Unreadable, epoch_order, make_batches
-from ..graph.batches import Pipeline, Table, read_batch, until_the_end
+from ..graph.batches import Pipeline, ValueTable, read_batch, until_the_end
 from ..graph.devices import FILLER, part_sizes, runs_at_once
 from ..graph.folded import Folded, fold
 from ..graph.frozen_prefix import Frontier, find_frontier
@@ -29,8 +29,19 @@ from ..graph.progress import StopRequest, told
 from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name, session_config
 from ..options.training import FLOAT32
 from ..plan.job import Job
-from .lookup import lookup_of
-from .store import Part, TransferCache, default_folder, open_cache, parse_size
+from .lookup import Lookup
+from .store import FrontierTensor, Rows, TransferCache, default_folder, open_cache, parse_size
+
+
+class OpenModel(NamedTuple):
+    """The model of a job in a session in which every variable has its value, and what becomes known of images that
+    cannot be decoded and of the cache."""
+
+    job: Job
+    model: Model
+    session: tf.Session
+    unreadable: Unreadable
+    lookup: Lookup
 
 
 class View(NamedTuple):
@@ -66,7 +77,7 @@ class Transfer:
     computed: tuple[tf.Tensor, ...]
     cache: TransferCache
     views: tuple[View, ...]
-    table: Table | None = None
+    table: ValueTable | None = None
 
     def maps(self) -> list[np.ndarray]:
         """What is fed for each row of the cache: values of each of the frontier's tensors, or the row of the table."""
@@ -85,25 +96,25 @@ class Transfer:
     def found(self) -> CacheFound:
         """What is told of it before training."""
         # The name scopes of slim's nets repeat the variable scope: InceptionV3/InceptionV3/Mixed_7c/...
-        places = [re.sub(r"^(\w+)/\1/", r"\1/", part.name.rsplit(":", 1)[0]) for part in self.cache.parts]
+        places = [re.sub(r"^(\w+)/\1/", r"\1/", each.name.rsplit(":", 1)[0]) for each in self.cache.tensors]
         images = sum(len(view.names) for view in self.views)
         there = images - sum(len(view.missing) for view in self.views)
         views = 0 if self.views[0].number is None else len(self.views) - 1
         return CacheFound(images, there, self.cache.row_bytes, self.frontier.work_left, tuple(places), views)
 
 
-def plan_transfer(job: Job, model: Model, planned: Tensors) -> Transfer | str:
+def plan_transfer(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transfer | str:
     """What would be cached for this run, or the reason why nothing is.
 
     Raises TrainingError for --cache require where nothing can be cached.
     """
-    found = "--cache off" if job.options.cache == "off" else _planned(job, model, planned)
+    found = "--cache off" if job.options.cache == "off" else _planned(job, model, planned, lookup)
     if isinstance(found, str) and job.options.cache == "require":
         raise TrainingError(f"--cache require: {found}")
     return found
 
 
-def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
+def _planned(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transfer | str:
     if job.preprocessing is None:
         return "the data are vectors already"
     if job.preprocessing.random and not job.preprocessing.copies:
@@ -117,10 +128,12 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
     twins = frontier.tensors if inference is model.training else _twins(frontier.tensors, INFERENCE)
     other = model.extraction is not None and job.frozen_in != job.trained_in
     computed = _twins(frontier.tensors, EXTRACTION) if other else twins
-    parts = [Part(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors]
+    tensors = [
+        FrontierTensor(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors
+    ]
     try:
-        cache = cache_of(job, planned, frontier.variables, parts)
-        views = found_views(job, cache)
+        cache = cache_of(job, lookup.weights(job.phase, planned, frontier.variables), tensors)
+        views = found_views(job, lookup.rows(cache))
         missing = {view.names[i] for view in views for i in view.missing}
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
     except (OutputError, OSError) as error:
@@ -130,18 +143,19 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
     return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, computed, cache, views)
 
 
-def cache_of(job: Job, planned: Tensors, variables: Sequence[str], parts: Sequence[Part]) -> TransferCache:
-    """The cache of this frontier. Raises OutputError where it cannot be made."""
+def cache_of(job: Job, weights: str, tensors: Sequence[FrontierTensor]) -> TransferCache:
+    """The cache of these tensors; `weights` is the digest of the variables they depend on. Raises OutputError where
+    it cannot be made."""
     facts = {
         "net": job.net.identity,
-        "variables": lookup_of(job).weights(job.phase, planned, variables),
+        "variables": weights,
         "preprocessing": job.pixels.plain.as_dict(),
         **({} if job.frozen_in == FLOAT32 else {"precision": job.frozen_in, "batch norms": "folded"}),
     }
-    return open_cache(job.options.cache_dir or default_folder(), facts, parts, job.options.cache_dtype)
+    return open_cache(job.options.cache_dir or default_folder(), facts, tensors, job.options.cache_dtype)
 
 
-def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
+def found_views(job: Job, rows: Rows) -> tuple[View, ...]:
     """Every look at the images of a run, with the rows that are there. An image's plain row is named by its digest;
     that of a view by what decides the view's random changes as well."""
 
@@ -150,7 +164,7 @@ def found_views(job: Job, cache: TransferCache) -> tuple[View, ...]:
         names = tuple(digest + own for digest in examples.digested(lambda digest: digest + own not in rows))
         return View(examples, number, names, rows.find(names))
 
-    how, rows = job.pixels, lookup_of(job).rows(cache)
+    how = job.pixels
     numbers: Iterable[int | None] = range(how.copies) if how.copies else [None]
     return (*(view(job.data.train, number) for number in numbers), view(job.data.validation, None))
 
@@ -182,30 +196,26 @@ def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...
     )
 
 
-def settled(
-    transfer: Transfer | str, job: Job, model: Model, session: tf.Session, planned: Tensors, unreadable: Unreadable
-) -> tuple[Transfer | str, Job]:
+def settled(transfer: Transfer | str, opened: OpenModel, planned: Tensors) -> tuple[Transfer | str, Job]:
     """The transfer and the job, with float32 in place of a precision that --precision auto took and that gives other
     values for a few of the images that are still to be computed."""
+    job = opened.job
     if isinstance(transfer, str) or not job.frozen.open or not any(len(view.missing) for view in transfer.views):
         return transfer, job
     view = next(view for view in transfer.views if len(view.missing))
     both = []
-    for way in (transfer.inference, extraction(transfer, job, model, session)):
-        with unreadable.raised():
-            parts = rows_computed(way, view, view.missing[:CHECKED].tolist(), job, model, session, unreadable)
+    for way in (transfer.inference, extraction(transfer, opened)):
+        with opened.unreadable.raised():
+            parts = rows_computed(way, view, view.missing[:CHECKED].tolist(), opened)
             both.append({name: row for names, rows in parts for name, *row in zip(names, *rows, strict=True)})
     if not both[0]:  # none of them can be decoded
         return transfer, job
     float32, lower = ([np.stack(rows) for rows in zip(*(way[name] for name in both[0]), strict=True)] for way in both)
     job = replace(job, frozen=compared(job.frozen, float32, lower))
-    return (transfer if job.frozen_in != FLOAT32 else plan_transfer(job, model, planned)), job
+    return (transfer if job.frozen_in != FLOAT32 else plan_transfer(job, opened.model, planned, opened.lookup)), job
 
 
-def fill(
-    transfer: Transfer, job: Job, model: Model, session: tf.Session, unreadable: Unreadable, stop: StopRequest,
-    on_event: OnEvent,
-) -> Transfer:  # fmt: skip
+def fill(transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnEvent) -> Transfer:
     """Computes the rows that are missing, in batches as large as those of training; equal images are computed once.
     Returns the transfer with all rows that there can be; on a request to stop, what is done stays in the cache.
     """
@@ -219,45 +229,44 @@ def fill(
         return transfer
     progress = told(on_event, "features", total=len(seen), unit="image")
     try:
-        computed = extraction(transfer, job, model, session)
-        with transfer.cache.adding() as add, progress, unreadable.raised():
+        computed = extraction(transfer, opened)
+        with transfer.cache.adding() as add, progress, opened.unreadable.raised():
             for view, chosen in wanted:
-                for names, values in rows_computed(computed, view, chosen, job, model, session, unreadable):
+                for names, values in rows_computed(computed, view, chosen, opened):
                     add(names, values)
                     on_event(Advanced("features", images=len(names), count=len(names)))
                     if stop.signal:
                         return transfer
     finally:
         release(transfer.views)
-    rows = lookup_of(job).rows(transfer.cache)
+    rows = opened.lookup.rows(transfer.cache)
     return replace(transfer, views=tuple(view._replace(rows=rows.find(view.names)) for view in transfer.views))
 
 
-def extraction(
-    transfer: Transfer, job: Job, model: Model, session: tf.Session
-) -> Folded | Sequence[tf.Tensor]:  # fmt: skip
+def extraction(transfer: Transfer, opened: OpenModel) -> Folded | Sequence[tf.Tensor]:
     """What computes the transfer values of a session that is restored."""
-    if job.frozen_in == FLOAT32:
+    if opened.job.frozen_in == FLOAT32:
         return transfer.computed
+    model = opened.model
     with model.graph.as_default():
         values = [tf.cast(tensor, tf.float32) for tensor in transfer.computed]
-    return fold(session, values, (model.extraction or model.inference).images) or transfer.computed
+    return fold(opened.session, values, (model.extraction or model.inference).images) or transfer.computed
 
 
 def rows_computed(
-    way: Folded | Sequence[tf.Tensor], view: View, chosen: Sequence[int], job: Job, model: Model, session: tf.Session,
-    unreadable: Unreadable,
-) -> Iterator[tuple[list[str], list[np.ndarray]]]:  # fmt: skip
+    way: Folded | Sequence[tf.Tensor], view: View, chosen: Sequence[int], opened: OpenModel
+) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     """Names and values, in float32, of the chosen examples of a view: batches, in any order. What is folded is computed
     in a graph and a session of its own."""
     if not chosen:
         return
+    job, model, session = opened.job, opened.model, opened.session
     photos, device = view.examples.take(chosen, kept=True), job.options.device
     with ExitStack() as stack:
         with (tf.Graph() if isinstance(way, Folded) else model.graph).as_default():
             batches = make_batches(
                 photos, job.preprocessing, training=False, view=view.number, seed=job.options.seed,
-                batch_size=job.options.batch_size, unreadable=unreadable,
+                batch_size=job.options.batch_size, unreadable=opened.unreadable,
             )  # fmt: skip
             if isinstance(way, Folded):
                 handle, batch = read_batch(batches, model.device)

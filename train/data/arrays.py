@@ -12,14 +12,14 @@ import numpy as np
 from ...errors import DataError
 from ...labels import told_apart, writable
 from .examples import SEPARATOR, DataSet, Examples, in_splits, join, named
-from .labelling import Names, agreed, numbered, only_labels, several
+from .labelling import ClassNames, agreed, numbered, only_labels, several
 from .splits import WORDS, said_by, split_of
 
 SPLITS = tuple(WORDS)
 NAMES = ("names", "files")  # arrays with the names of the examples
 
 
-def read_npz(path: Path, given: Names | None = None, *, many: bool = False) -> DataSet:
+def read_npz(path: Path, given: ClassNames | None = None, *, many: bool = False) -> DataSet:
     """An .npz with `images` uint8 [n, h, w(, 1 or 3)] or `features` float [n, d], and `labels` [n].
 
     Also found: `names` or `files` [n], `label_names` [classes], `split` [n] (of the words of splits.py), and arrays for
@@ -41,9 +41,9 @@ def read_npz(path: Path, given: Names | None = None, *, many: bool = False) -> D
         raise error.at(path=path) from None
 
 
-def _data_set(path: Path, arrays: dict[str, np.ndarray], given: Names | None, many: bool) -> DataSet:
+def _data_set(path: Path, arrays: dict[str, np.ndarray], given: ClassNames | None, many: bool) -> DataSet:
     listed = dict(enumerate(texts(arrays["label_names"]))) if "label_names" in arrays else {}
-    own = Names("label_names", told_apart(listed)) if listed else None
+    own = ClassNames("label_names", told_apart(listed)) if listed else None
     named_by = next((key for key in NAMES if key in arrays), None)
     pairs = _pairs(arrays)
     each = [

@@ -1,8 +1,8 @@
-"""Random changes of training images: named steps that compose, each decided by a seed alone.
+"""Random changes of training images: named changes that compose, each decided by a seed alone.
 
-    parse_steps(("flip", "crop(0.8)", "rotation(15)"))
+    parse_augmentations(("flip", "crop(0.8)", "rotation(15)"))
 
-Every step draws from stateless ops, so that an image looks the same whenever its seed, epoch and number are the
+Each draws from stateless ops, so that an image looks the same whenever its seed, epoch and number are the
 same: a run that is continued sees what the uninterrupted run would have seen.
 """
 
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 Matrix = list[list[Any]]  # of numbers and scalar tensors, row by row
 
 
-class Step(NamedTuple):
+class Augmentation(NamedTuple):
+    """A random change of images, and how strong it is; AUGMENTATIONS says what the amount means."""
+
     name: str
     amount: float
 
 
 # name -> default amount, largest useful amount, what the amount is
-STEPS = {
+AUGMENTATIONS = {
     "slim": (1.0, 1.0, "the distortions that slim trains nets of this preprocessing with"),
     "crop": (0.7, 1.0, "smallest fraction of the area that a random crop keeps"),
     "flip": (0.5, 1.0, "probability of a horizontal flip"),
@@ -41,29 +43,30 @@ STEPS = {
 }
 
 
-def parse_steps(texts: Sequence[str]) -> tuple[Step, ...]:
-    """Steps from texts such as "flip" or "rotation(15)"; several may stand in one text, with commas between.
+def parse_augmentations(texts: Sequence[str]) -> tuple[Augmentation, ...]:
+    """Augmentations from texts such as "flip" or "rotation(15)"; several may stand in one text, with commas between.
 
-    >>> parse_steps(["flip,rotation(20)"])
-    (Step(name='flip', amount=0.5), Step(name='rotation', amount=20.0))
+    >>> parse_augmentations(["flip,rotation(20)"])
+    (Augmentation(name='flip', amount=0.5), Augmentation(name='rotation', amount=20.0))
     """
-    steps = []
+    changes = []
     for text in (part.strip() for joined in texts for part in joined.split(",")):
         found = re.fullmatch(r"(\w+)(?:\(([\d.]+)\))?", text)
         name = {"color": "colour", "rotate": "rotation"}.get(found[1], found[1]) if found else text
-        if found is None or name not in STEPS:
+        if found is None or name not in AUGMENTATIONS:
             raise RecipeError(
-                f"no augmentation {text!r}{nearest(name, STEPS)}", advice=f"There are {', '.join(STEPS)}."
+                f"no augmentation {text!r}{nearest(name, AUGMENTATIONS)}",
+                advice=f"There are {', '.join(AUGMENTATIONS)}.",
             )
-        default, most, what = STEPS[name]
+        default, most, what = AUGMENTATIONS[name]
         try:
             amount = float(found[2]) if found[2] else default
         except ValueError:
             raise RecipeError(f"augmentation {text}: {found[2]!r} is not a number") from None
         if not 0 < amount <= most:
             raise RecipeError(f"augmentation {text}: {what} must be above 0 and at most {most:g}")
-        steps.append(Step(name, amount))
-    return tuple(steps)
+        changes.append(Augmentation(name, amount))
+    return tuple(changes)
 
 
 def random_crop(image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]) -> tf.Tensor:
@@ -86,21 +89,21 @@ def random_crop(image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]) ->
     return tf.slice(image, begin, size)
 
 
-def change(image: tf.Tensor, steps: Sequence[Step], seed: tf.Tensor) -> tf.Tensor:
-    """Applies the steps that keep the size to `image` float32 [s, s, 3] in 0..1; `seed` is int64 [2].
+def change(image: tf.Tensor, changes: Sequence[Augmentation], seed: tf.Tensor) -> tf.Tensor:
+    """Applies the changes that keep the size to `image` float32 [s, s, 3] in 0..1; `seed` is int64 [2].
 
     Moves, turns, slants and scales are put together first, so that the pixels are interpolated once.
     """
     import tensorflow as tf
 
-    seeds = {step: tf.random.experimental.stateless_fold_in(seed, i + 1) for i, step in enumerate(steps)}
+    seeds = {each: tf.random.experimental.stateless_fold_in(seed, i + 1) for i, each in enumerate(changes)}
     side = tf.cast(tf.shape(image)[0], tf.float32)
-    maps = [_MAPS[step.name](step.amount, own, side) for step, own in seeds.items() if step.name in _MAPS]
+    maps = [_MAPS[each.name](each.amount, own, side) for each, own in seeds.items() if each.name in _MAPS]
     if maps:
         image = moved(image, functools.reduce(tf.matmul, [tf.stack([tf.stack(row) for row in rows]) for rows in maps]))
-    for step, own in seeds.items():
-        if step.name not in _MAPS:
-            image = {"flip": flip, "colour": colour}[step.name](image, step.amount, own)
+    for each, own in seeds.items():
+        if each.name not in _MAPS:
+            image = {"flip": flip, "colour": colour}[each.name](image, each.amount, own)
     return image
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import DataError, nearest
 from .examples import DataSet, Examples, in_splits, join
-from .labelling import Names, agreed, numbered
+from .labelling import ClassNames, agreed, numbered
 
 ROW = 3072
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -88,7 +88,7 @@ def _is_there(which: Published, home: Path) -> bool:
     return there and (which is CIFAR10 or any((home / name).is_file() for name in names))
 
 
-def read_cifar(root: Path, which: Published, given: Names | None = None, kind: Sequence[str] = ()) -> DataSet:
+def read_cifar(root: Path, which: Published, given: ClassNames | None = None, kind: Sequence[str] = ()) -> DataSet:
     """CIFAR-10 or CIFAR-100 from its folder or its .tar.gz; the test images are for validation. `kind` are the labels
     of CIFAR-100, ("coarse",) or ("fine",), which is what is taken by default.
 
@@ -108,7 +108,7 @@ def read_cifar(root: Path, which: Published, given: Names | None = None, kind: S
     for name in (*train, *([test] if test in files else [])):
         ids[name], pixels[name], names[name] = _batch(which, kind[0], name, files[name](), root)
     own = _names(which, kind[0], files, root)
-    called = agreed(own, given) or (Names("", dict(enumerate(TEN))) if which is CIFAR10 else None)
+    called = agreed(own, given) or (ClassNames("", dict(enumerate(TEN))) if which is CIFAR10 else None)
     count = which.labels[kind[0]][1]
     if called and len(called.listed) != count:
         raise DataError(f"{len(called.listed)} names of classes, and {which.title} has {count}", path=root)
@@ -124,14 +124,14 @@ def read_cifar(root: Path, which: Published, given: Names | None = None, kind: S
     return in_splits(labels, kept, "cifar10" if which is CIFAR10 else "cifar100", root, notes)
 
 
-def _names(which: Published, kind: str, files: Mapping[str, Callable[[], bytes]], root: Path) -> Names | None:
+def _names(which: Published, kind: str, files: Mapping[str, Callable[[], bytes]], root: Path) -> ClassNames | None:
     """What the files call the classes of this kind."""
     _, _, key, text = which.labels[kind]
     if which.meta in files:
         listed = [name.decode() for name in _unpickle(files[which.meta](), root).get(key, ())]
-        return Names(which.meta, dict(enumerate(listed))) if listed else None
+        return ClassNames(which.meta, dict(enumerate(listed))) if listed else None
     if text in files:
-        return Names(text, dict(enumerate(files[text]().decode("utf-8", "backslashreplace").split())))
+        return ClassNames(text, dict(enumerate(files[text]().decode("utf-8", "backslashreplace").split())))
     return None
 
 

@@ -19,7 +19,7 @@ _SHOWN = 5  # classes in a message
 Label = TypeVar("Label", bound=Hashable)
 
 
-class Names(NamedTuple):
+class ClassNames(NamedTuple):
     """What something, a file or an array, calls the classes: id -> name."""
 
     by: str
@@ -31,7 +31,7 @@ class Names(NamedTuple):
         return [self.of[i] for i in sorted(self.of) if (i, self.of[i]) != (0, BACKGROUND)]
 
 
-def agreed(own: Names | None, given: Names | None) -> Names | None:
+def agreed(own: ClassNames | None, given: ClassNames | None) -> ClassNames | None:
     """What the classes are called where the data say it themselves and a file was given; None where neither does.
 
     Raises DataError where they differ. Ids may be counted from another number, and slim's background class missing.
@@ -48,7 +48,7 @@ def agreed(own: Names | None, given: Names | None) -> Names | None:
     raise DataError(fact, advice="Correct one of them, or leave it out.")
 
 
-def compared(texts: Names, called: Names) -> list[str]:
+def compared(texts: ClassNames, called: ClassNames) -> list[str]:
     """A note where the data call their classes something else than the file whose names are taken.
 
     Raises DataError where both have the same names for other classes: then one of them is wrong.
@@ -63,13 +63,13 @@ def compared(texts: Names, called: Names) -> list[str]:
     return [f"{called.by} names the classes, not {texts.by}: {called.of.get(other[0])}, not {texts.of[other[0]]}"]
 
 
-def numbered(values: Sequence[int] | Sequence[str], called: Names | None) -> tuple[tuple[str, ...], np.ndarray]:
+def numbered(values: Sequence[int] | Sequence[str], called: ClassNames | None) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of the classes in their order, and the class of each label, int32 [n]. Labels are ids, or names.
 
     Without `called` the ids are the names. A class 0 called background that has no examples is left out.
     Raises DataError for labels that `called` does not name.
 
-    >>> numbered([1, 5, 1], Names("labels.txt", {0: "background", 1: "daisy", 5: "rose"}))
+    >>> numbered([1, 5, 1], ClassNames("labels.txt", {0: "background", 1: "daisy", 5: "rose"}))
     (('daisy', 'rose'), array([0, 1, 0], dtype=int32))
     """
     different, inverse = np.unique(np.asarray(values), return_inverse=True)
@@ -93,7 +93,7 @@ def numbered(values: Sequence[int] | Sequence[str], called: Names | None) -> tup
 
 
 def several(
-    values: Sequence[Sequence[int]] | Sequence[Sequence[str]], called: Names | None
+    values: Sequence[Sequence[int]] | Sequence[Sequence[str]], called: ClassNames | None
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """The same for labels of which each example has any number: uint8 [n, classes] of 0 and 1.
 

@@ -24,7 +24,7 @@ from ...labels import told_apart, writable
 from .examples import DataSet, Examples, in_splits, named
 from .exif import UPRIGHT, orientation
 from .folders import TOO_MANY, files_below, image_head
-from .labelling import Names, agreed, numbered, only_labels, several
+from .labelling import ClassNames, agreed, numbered, only_labels, several
 from .splits import said_by, split_of
 
 SUFFIXES = (".csv", ".tsv")
@@ -37,7 +37,7 @@ TRUE, FALSE = ("true", "1", "1.0", "yes"), ("false", "0", "0.0", "no", "")
 SEPARATORS = {"|": "|", ";": ";", ",": ",", "spaces": None}  # as str.split takes them
 
 
-class Table(NamedTuple):
+class CsvTable(NamedTuple):
     """A CSV: names of its columns (none without a header), and its rows."""
 
     columns: list[str]
@@ -75,7 +75,7 @@ def find_tables(root: Path) -> dict[str, Path]:
 def read_tables(
     root: Path,
     tables: Mapping[str, Path],
-    called: Names | None = None,
+    called: ClassNames | None = None,
     *,
     many: bool = False,
     columns: Sequence[str] = (),
@@ -87,7 +87,7 @@ def read_tables(
     """
     images, notes = Images(root), []
     marks: dict[int, tuple[str, list[Any]]] = {}  # image -> its split and its labels
-    own: Names | None = None
+    own: ClassNames | None = None
     for split, path in tables.items():
         try:
             read = _read(read_table(path), images, columns, many)
@@ -203,11 +203,11 @@ class Read(NamedTuple):
     images: list[int]
     labels: list[list[Any]]
     splits: list[str]
-    own: Names | None
+    own: ClassNames | None
     notes: list[str]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> CsvTable:
     """The cells of a CSV. Raises DataError for what is none."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -220,15 +220,15 @@ def read_table(path: Path) -> Table:
     rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(map(str.strip, row))]
     if not rows:
         raise DataError("holds no rows", path=path)
-    return Table([], rows)
+    return CsvTable([], rows)
 
 
-def _read(table: Table, images: Images, wanted: Sequence[str], many: bool) -> Read | None:
+def _read(table: CsvTable, images: Images, wanted: Sequence[str], many: bool) -> Read | None:
     """What the table says of the images; None where it says nothing but their names."""
     column, outside = _file_column(table, images)
     first = table.column(column)[0]
     if not images.knows(first, outside) and not Path(first).suffix and not first.isdigit():
-        table = Table([cell.strip() for cell in table.rows[0]], table.rows[1:])
+        table = CsvTable([cell.strip() for cell in table.rows[0]], table.rows[1:])
     splits, split_column = _split_column(table, column)
     others = [i for i in range(table.width) if i not in (column, split_column)]
     chosen = _label_columns(table, others, wanted, many)
@@ -248,7 +248,7 @@ def _read(table: Table, images: Images, wanted: Sequence[str], many: bool) -> Re
     return Read([i for i, _, _ in rows], [said for _, said, _ in rows], [split for _, _, split in rows], own, notes)
 
 
-def _file_column(table: Table, images: Images) -> tuple[int, int]:
+def _file_column(table: CsvTable, images: Images) -> tuple[int, int]:
     """The column that names the files, and how many folders in front of each are not in the data's folder: that with
     the most different ones, since labels may be numbers as names of files are.
     """
@@ -267,7 +267,7 @@ def _file_column(table: Table, images: Images) -> tuple[int, int]:
     return max(found, key=found.__getitem__)
 
 
-def _split_column(table: Table, files: int) -> tuple[list[str], int | None]:
+def _split_column(table: CsvTable, files: int) -> tuple[list[str], int | None]:
     """The split that each row says ("" without), and the column that says it."""
     for number, name in enumerate(table.columns):
         cells = table.column(number)
@@ -286,7 +286,7 @@ def _split_column(table: Table, files: int) -> tuple[list[str], int | None]:
     return [""] * len(table.rows), None
 
 
-def _label_columns(table: Table, others: Sequence[int], wanted: Sequence[str], many: bool) -> list[int]:
+def _label_columns(table: CsvTable, others: Sequence[int], wanted: Sequence[str], many: bool) -> list[int]:
     """The columns that say what is on an image. Raises DataError where it cannot be told which these are."""
     names = dict(enumerate(table.columns))
     strange = [name for name in wanted if name not in table.columns]
@@ -312,7 +312,7 @@ def is_hot(cells: Sequence[str]) -> bool:
     return {cell.casefold() for cell in cells} <= {"0", "1", "0.0", "1.0", "true", "false", ""}
 
 
-def _labels(table: Table, chosen: Sequence[int], many: bool) -> tuple[list[list[Any]], Names | None, list[str]]:
+def _labels(table: CsvTable, chosen: Sequence[int], many: bool) -> tuple[list[list[Any]], ClassNames | None, list[str]]:
     """The labels of each row, the names of the columns where these are of 0 and 1, and notes."""
     cells = [table.column(i) for i in chosen]
     if len(chosen) > 1 and all(map(is_hot, cells)):
@@ -320,7 +320,7 @@ def _labels(table: Table, chosen: Sequence[int], many: bool) -> tuple[list[list[
         rows = zip(*cells, strict=True)
         return (
             [[i for i, cell in enumerate(row) if cell.casefold() in TRUE] for row in rows],
-            Names("its header", names),
+            ClassNames("its header", names),
             [],
         )
     found: list[list[str]] = [[] for _ in table.rows]

@@ -23,7 +23,7 @@ from .arrays import array_images, read_npz
 from .cifar import find_cifar, read_cifar
 from .examples import DataSet, Examples, checked, divide
 from .folders import has_classes, read_folder, subfolders, unwrapped
-from .labelling import Names, agreed
+from .labelling import ClassNames, agreed
 from .labels_csv import find_tables, names_of, read_tables
 from .mnist import find_idx, read_idx
 from .records import find_records, read_records, record_images
@@ -63,7 +63,7 @@ def load_data_set(
         siblings = sorted(p.name for p in root.parent.iterdir()) if root.parent.is_dir() else []
         raise DataError(f"no such file or folder{nearest(root.name, siblings)}", path=root)
     many = labels_per_image == "many"
-    given = Names(str(labels_file), read_labels(labels_file)) if labels_file else None
+    given = ClassNames(str(labels_file), read_labels(labels_file)) if labels_file else None
     if root.suffix in (".npz", ".npy"):
         data = read_npz(root, given, many=many)
     elif cifar := find_cifar(root):
@@ -131,7 +131,7 @@ def turned_note(count: int, upright: bool) -> str:
 
 
 def read_photos(
-    root: Path, called: Names | None, labels_csv: str | os.PathLike[str] | None, columns: Sequence[str], many: bool
+    root: Path, called: ClassNames | None, labels_csv: str | os.PathLike[str] | None, columns: Sequence[str], many: bool
 ) -> DataSet:
     """The photos in a folder, by a CSV that was given; else by class folders; else by a CSV in the folder."""
     if labels_csv:
@@ -153,14 +153,14 @@ def csv_path(given: str | os.PathLike[str], root: str | os.PathLike[str]) -> Pat
     return Path(given) if Path(given).is_file() else Path(root, given)
 
 
-def labels_beside(root: Path) -> Names | None:
+def labels_beside(root: Path) -> ClassNames | None:
     """The labels file in a folder, or beside a file. Raises DataError where there are two that disagree."""
     folder = root if root.is_dir() else root.parent
     files = [folder / name for name in LABEL_FILES] + sorted(folder.glob("*label*.pbtxt"))
     found = None
     for file in files:
         if file.is_file():
-            found = agreed(found, Names(writable(file.name), read_labels(file)))
+            found = agreed(found, ClassNames(writable(file.name), read_labels(file)))
     return found
 
 

@@ -21,7 +21,7 @@ from ..options.configuration import flag
 from ..options.training import Options
 from .arrays import array_examples, checked_values, label_values, texts
 from .examples import DataSet, Examples, in_splits
-from .labelling import Names, numbered, several
+from .labelling import ClassNames, numbered, several
 from .loading import completed
 from .splits import split_of
 
@@ -61,7 +61,7 @@ def data_set(
     for word, (values, _) in pairs.items():
         if len(values) != len(found[word]):
             raise DataError(f"{len(values):,} {word} examples, {len(found[word]):,} labels")
-    own = Names("label_names", dict(enumerate(map(str, label_names)))) if label_names is not None else None
+    own = ClassNames("label_names", dict(enumerate(map(str, label_names)))) if label_names is not None else None
     together = [label for ids in found.values() for label in ids]
     classes, numbers = (several if many else numbered)(together, own)
     parts, start = {}, 0

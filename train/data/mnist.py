@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import DataError
 from .examples import DataSet, Examples, in_splits, named
-from .labelling import Names, agreed, numbered
+from .labelling import ClassNames, agreed, numbered
 
 FILE = re.compile(r"(?:(.+?)[-_.])?(train|t10k|test)[-_.](images|labels)[-_.]idx\d-ubyte(?:\.gz)?", re.IGNORECASE)
 UBYTE = 8  # the type of the values of all published files
@@ -44,7 +44,9 @@ def find_idx(path: Path) -> dict[str, Files]:
     return {name: files for name, files in found.items() if any(path in parts.values() for parts in files.values())}
 
 
-def read_idx(root: Path, found: dict[str, Files], names: Names | None = None, given: Names | None = None) -> DataSet:
+def read_idx(
+    root: Path, found: dict[str, Files], names: ClassNames | None = None, given: ClassNames | None = None
+) -> DataSet:
     """The data set in these files. `names` is what a labels file beside them says, `given` one that the user gave.
 
     Raises DataError for files of several data sets, damaged ones, and names that contradict each other.
@@ -79,11 +81,11 @@ def read_idx(root: Path, found: dict[str, Files], names: Names | None = None, gi
 
 def _published(
     name: str, files: Files, arrays: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> tuple[Names | None, list[str]]:
+) -> tuple[ClassNames | None, list[str]]:
     """What the publishers call the classes, where that is known, and a note on how it is known."""
     begin = [labels[:10].tolist() for _, labels in arrays.values()]
     if any(labels in FASHION_BEGINS for labels in begin):
-        return Names("Fashion-MNIST", dict(enumerate(FASHION))), ["Fashion-MNIST, by its first labels"]
+        return ClassNames("Fashion-MNIST", dict(enumerate(FASHION))), ["Fashion-MNIST, by its first labels"]
     notes = (
         ["EMNIST's images, which are written column by column, are transposed"] if "emnist" in name.casefold() else []
     )
@@ -97,7 +99,7 @@ def _published(
         called = {row[0]: "".join(map(chr, row[1:])) for row in rows}  # a number and the codes of its letters
     except (ValueError, OSError) as error:
         raise DataError(f"is not an EMNIST mapping ({error})", path=mapping) from None
-    return Names(mapping.name, called), notes
+    return ClassNames(mapping.name, called), notes
 
 
 def _examples(split: str, images: np.ndarray, label_ids: np.ndarray) -> Examples:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import RecipeError
 from ..options.styles import numbers, style_problem
-from .augment import change, fast_colour, flip, light, parse_steps, random_crop
+from .augment import change, fast_colour, flip, light, parse_augmentations, random_crop
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class Preprocessing:
     image_size: int  # height and width of the input, in pixels
     central_fraction: float = 0.875  # inception: the share of each side that evaluation looks at; 1 is all
     channels: str = "rgb"  # or "bgr", which weights from Caffe expect, or "grey", one channel: the mean of the three
-    augment: tuple[str, ...] = ()  # steps of `augment.STEPS` for training images
+    augment: tuple[str, ...] = ()  # as `augment.parse_augmentations` reads them
     upright: bool = False  # photos are turned as their EXIF orientation says
     copies: int | None = None  # views of a training image that the epochs take in turn; None: another in each epoch
 
@@ -60,7 +60,7 @@ class Preprocessing:
             raise RecipeError(f"image size {self.image_size} or central fraction {self.central_fraction} out of range")
         if self.copies is not None and (self.copies < 1 or not self.augment):
             raise RecipeError(f"{self.copies} copies of each image: at least one, and only with augmentation")
-        parse_steps(self.augment)
+        parse_augmentations(self.augment)
 
     def as_dict(self) -> dict[str, object]:
         """What is written to a run's JSON; `from_dict` reads it back."""
@@ -79,7 +79,7 @@ class Preprocessing:
 
     @property
     def plain(self) -> Preprocessing:
-        """The same without random steps: what evaluation images go through."""
+        """The same without random changes: what evaluation images go through."""
         return replace(self, augment=(), copies=None)
 
     def view(self, epoch: tf.Tensor | int) -> tf.Tensor | int:
@@ -98,7 +98,7 @@ def from_dict(stored: Mapping[str, Any]) -> Preprocessing:
 def prepare(image: tf.Tensor, how: Preprocessing, seed: tf.Tensor | None = None) -> tf.Tensor:
     """`image` uint8 [height, width, 3] becomes the net's input, float32 [image_size, image_size, 3], grey with 1.
 
-    `seed` int64 [2] decides the random steps of `how.augment`; without it there are none, as in evaluation.
+    `seed` int64 [2] decides the random changes of `how.augment`; without it there are none, as in evaluation.
     """
     import tensorflow as tf
 
@@ -202,19 +202,19 @@ def _shortest_side(pixels: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
 
 
 def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Tensor:
-    """Training with augmentation: what region is seen, its size, then the steps that keep the size."""
+    """Training with augmentation: what region is seen, its size, then the changes that keep the size."""
     import tensorflow as tf
 
-    steps = {step.name: step for step in parse_steps(how.augment)}
+    changes = {each.name: each for each in parse_augmentations(how.augment)}
     region = tf.random.experimental.stateless_fold_in(seed, 101)
     own = tf.random.experimental.stateless_fold_in(seed, 102)
-    slim = how.style if "slim" in steps else None  # LeNet is trained on images as they are
+    slim = how.style if "slim" in changes else None  # LeNet is trained on images as they are
     if slim in SHORTEST_SIDE:
         pixels = _random_side(pixels, how.image_size, region)
     elif slim == "cifarnet":
         pixels = _random_place(fit(pixels, how), region)
-    elif slim == "inception" or "crop" in steps:
-        smallest = steps["crop"].amount if "crop" in steps else 0.05
+    elif slim == "inception" or "crop" in changes:
+        smallest = changes["crop"].amount if "crop" in changes else 0.05
         pixels = resize(random_crop(pixels, region, (smallest, 1.0)), how.image_size, how.image_size)
     else:
         pixels = fit(pixels, how)
@@ -224,7 +224,7 @@ def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Ten
         pixels = fast_colour(pixels, own)
     elif slim == "cifarnet":
         pixels = light(pixels, own)
-    return change(pixels, [step for step in steps.values() if step.name not in ("slim", "crop")], seed)
+    return change(pixels, [each for each in changes.values() if each.name not in ("slim", "crop")], seed)
 
 
 def _random_side(pixels: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:

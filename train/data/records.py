@@ -24,7 +24,7 @@ from ...labels import told_apart, writable
 from .examples import DataSet, Examples, in_splits, named
 from .exif import HEAD as HEAD_OF_IMAGE
 from .exif import UPRIGHT, orientation
-from .labelling import Names, agreed, as_ids, compared, numbered, only_labels, several
+from .labelling import ClassNames, agreed, as_ids, compared, numbered, only_labels, several
 from .splits import said_by, split_of
 
 if TYPE_CHECKING:
@@ -57,19 +57,19 @@ class Record(NamedTuple):
 # --- which files hold records --------------------------------------------------------------------------------------
 
 
-class Found(NamedTuple):
+class RecordFiles(NamedTuple):
     """The record files of each split, and what should be said of them."""
 
     files: dict[str, list[Path]]
     notes: list[str]
 
 
-def find_records(root: Path) -> Found | None:
+def find_records(root: Path) -> RecordFiles | None:
     """The record files that a path means: one file, those in a folder, or those in its folders of splits. Where no
     name says that it is for training, files whose names say nothing are. None where there are none.
     """
     if root.is_file():
-        return Found({"train": [root]}, missing_shards([root])) if is_records(root) else None
+        return RecordFiles({"train": [root]}, missing_shards([root])) if is_records(root) else None
     files = [file for file in sorted(root.iterdir()) if file.is_file() and is_records(file)]
     splits = [said_by(file.name).split for file in files]
     if not files:
@@ -86,7 +86,7 @@ def find_records(root: Path) -> Found | None:
     notes = missing_shards(files)
     if rest and "train" in found:
         notes.append(f"left out, their names say no split: {named('file', [writable(file.name) for file in rest])}")
-    return Found({"train": rest, **found} if rest and "train" not in found else found, notes)
+    return RecordFiles({"train": rest, **found} if rest and "train" not in found else found, notes)
 
 
 def missing_shards(files: Sequence[Path]) -> list[str]:
@@ -123,7 +123,12 @@ def is_records(file: Path) -> bool:
 
 
 def read_records(
-    root: Path, found: Found, names: Names | None = None, given: Names | None = None, *, many: bool = False
+    root: Path,
+    found: RecordFiles,
+    names: ClassNames | None = None,
+    given: ClassNames | None = None,
+    *,
+    many: bool = False,
 ) -> DataSet:
     """The data set in these files. The classes are called what `names`, of a file beside the records, and `given`, of
     one that the user gave, say; else what the records' own texts say; else by their ids.
@@ -148,12 +153,12 @@ def read_records(
 
 
 def _labelled(
-    records: Sequence[Record], called: Names | None, many: bool
+    records: Sequence[Record], called: ClassNames | None, many: bool
 ) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
     """Names of the classes, the class of each record or its classes, and notes."""
     shown = [record.name for record in records]
 
-    def classes(values: Sequence[Sequence[Any]], called: Names | None) -> tuple[tuple[str, ...], np.ndarray]:
+    def classes(values: Sequence[Sequence[Any]], called: ClassNames | None) -> tuple[tuple[str, ...], np.ndarray]:
         return several(values, called) if many else numbered(only_labels(values, shown), called)
 
     if any(record.texts for record in records) and not any(record.ids for record in records):  # named by text alone
@@ -169,7 +174,7 @@ def _labelled(
     return *classes(values, called or (texts if complete and texts.of else None)), notes
 
 
-def _texts_of(records: Sequence[Record]) -> Names:
+def _texts_of(records: Sequence[Record]) -> ClassNames:
     """What records that have both call their ids. Raises DataError for an id with two names."""
     found: dict[int, str] = {}
     for record in records:
@@ -178,7 +183,7 @@ def _texts_of(records: Sequence[Record]) -> Names:
         for i, text in zip(record.ids, record.texts, strict=True):
             if found.setdefault(i, text) != text:
                 raise DataError(f"{record.name} calls label {i} {text}, and a record before it {found[i]}")
-    return Names(TEXTS, told_apart(found))
+    return ClassNames(TEXTS, told_apart(found))
 
 
 def _examples(records: Sequence[Record], ids: np.ndarray) -> Examples:
@@ -254,7 +259,7 @@ class _Store:
         return start, self.file.tell()
 
 
-def record_images(root: Path, found: Found) -> Examples:
+def record_images(root: Path, found: RecordFiles) -> Examples:
     """The images in these files, with labels or without; none has a class."""
     folder = root if root.is_dir() else root.parent
     records = [record for files in found.files.values() for record in records_of(files, folder, labelled=False)]

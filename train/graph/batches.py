@@ -77,7 +77,7 @@ def read_batch(like: tf.data.Dataset, device: str = "") -> tuple[tf.Tensor, dict
         return handle, tf.data.Iterator.from_string_handle(handle, types, shapes).get_next()
 
 
-class Table:
+class ValueTable:
     """Transfer values [rows, channels] that stay on a device while the head trains: what is fed are the rows' numbers.
 
     It is no variable of the net: no checkpoint has it, and `load` gives it its values.
@@ -98,7 +98,7 @@ class Table:
 
 
 def fed_features(
-    channels: int, label_shape: tuple[int, ...] = (), table: Table | None = None
+    channels: int, label_shape: tuple[int, ...] = (), table: ValueTable | None = None
 ) -> dict[str, tf.Tensor]:  # fmt: skip
     """A batch ("features", "label", "index") that is fed: what reaches the head, in place of images. With a table it is
     the rows ("rows") that are fed in place of the features."""

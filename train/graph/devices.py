@@ -66,7 +66,7 @@ class Placement:
 ONE_DEVICE = Placement()
 
 
-def place(options: Options, cluster: Cluster | None = None) -> Placement:
+def placement_of(options: Options, cluster: Cluster | None = None) -> Placement:
     """The placement that --devices and --accumulate ask for, the same on each machine of the cluster.
 
     Raises RecipeError for a text that names no devices, and with --xla for CPUs that XLA cannot compile for;

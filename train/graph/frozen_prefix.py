@@ -37,7 +37,6 @@ class Frontier(NamedTuple):
     """
 
     tensors: tuple[tf.Tensor, ...]
-    bytes_per_image: float
     work_left: float
     variables: tuple[str, ...]
     work_saved: float
@@ -67,8 +66,7 @@ def find_frontier(
     remains = sum(work(op) for op in from_images if op in left or op in moving)
     if not tensors or remains > (1 - WORTH) * everything:
         return None
-    size = sum(map(row_bytes, tensors))
-    return Frontier(tensors, size, remains / everything, variables, everything - remains)
+    return Frontier(tensors, remains / everything, variables, everything - remains)
 
 
 def work_behind(tensor: tf.Tensor, targets: Sequence[tf.Tensor | tf.Operation]) -> float:

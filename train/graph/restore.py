@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...dtypes import numpy_dtype
 from ...errors import PlanError, TrainingError
-from ...folding import Fold
+from ...folding import Folding
 from ...graphs.net import GraphPart
 from ...graphs.text import conflict_text
 from ...plan import RESTORING, Adaptation, Plan, Row
@@ -71,12 +71,12 @@ def check_graph(part: GraphPart, how: Preprocessing, tensors: Tensors) -> None:
 def convert(
     array: np.ndarray,
     spec: Spec,
-    adaptation: Adaptation | Fold | None,
+    adaptation: Adaptation | Folding | None,
     fresh: Callable[[], np.ndarray],
     read: Callable[[str], np.ndarray],
 ) -> np.ndarray:
     """`array` as the adaptation says, in the type of `spec`. `read` gives another tensor of the source."""
-    if isinstance(adaptation, Fold):
+    if isinstance(adaptation, Folding):
         array, adaptation = adaptation.apply(array, read), adaptation.then
     if adaptation is not None:
         array = adaptation.apply(array, fresh())

@@ -17,11 +17,12 @@ import tensorflow.compat.v1 as tf
 from ...errors import TrainingError
 from ...nets.graph import build_net
 from ...nets.head import Dropout, Head
+from ...nets.layers import Mode
 from ...nets.net import Net
 from ...plan import Plan
 from ..options.training import Options
 from ..plan.phases import ages, parse_phases
-from .batches import Table, fed_features, read_batch
+from .batches import ValueTable, fed_features, read_batch
 from .cluster import after_all
 from .devices import ONE_DEVICE, Placement, add_gradients, no_filler, split_batch, sum_over_devices
 from .objective import image_losses, rightness
@@ -56,7 +57,7 @@ class Tower(NamedTuple):
         return self.images if self.rows is None else self.rows
 
 
-class Step(NamedTuple):
+class TrainStep(NamedTuple):
     """One training step: run `train` with `learning_rate` fed. `loss` and `correct` are those of its batch."""
 
     train: tf.Operation
@@ -69,10 +70,33 @@ class Step(NamedTuple):
     begun: tf.Variable | None = None  # on several machines: the last step that began to change variables
 
 
-@dataclass
-class Variables:
-    """What the graph's variables are started with: slim's initializer of each, as the layers asked for them."""
+class TowerSpec(NamedTuple):
+    """What all towers of a graph are built from. The plan says which batch norms train; of the options those count that
+    say how the net computes: precision, XLA, dropout, the auxiliary head."""
 
+    net: Net
+    plan: Plan
+    options: Options
+    num_classes: int
+    head: Head
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether the head drops anything while it trains."""
+        return any(isinstance(layer, Dropout) and layer.rate > 0 for layer in self.head.layers)
+
+    @property
+    def infers_as_it_trains(self) -> bool:
+        """Whether a training tower computes what an inference tower does."""
+        return not self.has_dropout and all(mode == "frozen" for mode in self.plan.batch_norm.values())
+
+
+@dataclass
+class Shared:
+    """What the towers of a graph share: the step that decides what is dropped, and the variables, with slim's
+    initializer of each, as the layers asked for them."""
+
+    step: tf.Variable
     initializers: dict[str, Callable[..., tf.Tensor]] = field(default_factory=dict)
 
     def remember(self, getter: Callable[..., tf.Variable], name: str, *args: object, **how: object) -> tf.Variable:
@@ -83,29 +107,26 @@ class Variables:
 
 
 def build_tower(
-    net: Net, batch: Mapping[str, tf.Tensor], plan: Plan, options: Options, *, num_classes: int, head: Head,
-    training: bool, variables: Variables, step: tf.Variable, part: int = 0, frozen_in: str = "",
+    spec: TowerSpec, batch: Mapping[str, tf.Tensor], shared: Shared, *, training: bool, part: int = 0,
+    frozen_in: str = "",
 ) -> Tower:  # fmt: skip
     """Builds the net on `batch` ("image" or "features", "label"), `part` of a whole one; later towers take the first's
     variables. `frozen_in` makes it the extraction tower, in that precision."""
+    options, modes = spec.options, spec.plan.batch_norm
     name = EXTRACTION if frozen_in else part_name(part) if training else INFERENCE
     exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
-    scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=variables.remember)
+    scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=shared.remember)
     with tf.name_scope(name), scope, compiled(options.xla):
-        drops = training and has_dropout(head)
         given = batch.get("features")
         images = None if given is not None else tf.cast(batch["image"], frozen_in or options.precision)
-        built = build_net(
-            net, images,
-            num_classes=num_classes,
-            features=given,
-            trains_batch_norm=lambda layer: training and plan.batch_norm.get(layer, "frozen") != "frozen",
+        mode = Mode(
+            trains_batch_norm=lambda layer: training and modes.get(layer, "frozen") != "frozen",
             batch_norm_decay=options.batch_norm_decay,
-            dropout_seed=dropout_seed(options, step, part) if drops else None,
-            weight_decay=0.0,
-            aux=options.aux,
-            head=head,
-        )  # fmt: skip
+            dropout_seed=dropout_seed(options, shared.step, part) if training and spec.has_dropout else None,
+        )
+        built = build_net(
+            spec.net, images, num_classes=spec.num_classes, head=spec.head, features=given, aux=options.aux, mode=mode
+        )
         losses = image_losses(built.logits, batch["label"])
         correct = rightness(built.logits, batch["label"])
     return Tower(
@@ -126,14 +147,14 @@ def dropout_seed(options: Options, step: tf.Variable, part: int) -> tf.Tensor:
 
 
 def build_training(
-    batch: Mapping[str, tf.Tensor], net: Net, plan: Plan, options: Options, *,
-    num_classes: int, head: Head, class_weights: Sequence[float] | None, variables: Variables, step: tf.Variable,
+    spec: TowerSpec, batch: Mapping[str, tf.Tensor], shared: Shared, *, class_weights: Sequence[float] | None,
     placement: Placement,
-) -> tuple[tuple[Tower, ...], Step]:  # fmt: skip
+) -> tuple[tuple[Tower, ...], TrainStep]:  # fmt: skip
     """The towers on the parts of `batch`, their objective and its gradients, the optimizer, the updates of batch norms.
 
     The parts of one device follow each other: a tower begins when the gradients of the one before are added up.
     """
+    options = spec.options
     learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
     parts = split_batch(batch, len(placement.parts))
     count = tf.add_n([tf.reduce_sum(no_filler(part["label"])) for part in parts])
@@ -144,13 +165,10 @@ def build_training(
     for number, (part, device) in enumerate(zip(parts, placement.parts, strict=True)):
         before = [gradient for gradient in totals.get(device, ()) if gradient is not None]
         with placement.on(number), tf.control_dependencies(before):
-            tower = build_tower(
-                net, part, plan, options, num_classes=num_classes, head=head, training=True, variables=variables,
-                step=step, part=number,
-            )  # fmt: skip
+            tower = build_tower(spec, part, shared, training=True, part=number)
             if not towers:
                 # As slim's towers do: the moving statistics follow the first part of each batch.
-                updates, trained = tf.get_collection(tf.GraphKeys.UPDATE_OPS), trained_variables(plan)
+                updates, trained = tf.get_collection(tf.GraphKeys.UPDATE_OPS), trained_variables(spec.plan)
                 ever = ever_trained(options, trained)
             with tf.name_scope(part_name(number)):
                 loss = tf.reduce_sum(objective(tower, options, class_weights)) / count
@@ -165,14 +183,15 @@ def build_training(
     gradients = list(zip(unscaled(sum_over_devices(totals, trained), scale), trained, strict=True))
     begun = None
     if placement.home:
-        gradients, updates, begun = after_all(gradients, updates, step)
+        gradients, updates, begun = after_all(gradients, updates, shared.step)
     with tf.control_dependencies(updates):
-        factors = rate_factors(options, net, list(ever))
-        update = apply_gradients(gradients, options, factors, learning_rate, step, ages=ever, scale=scale)
+        factors = rate_factors(options, spec.net, list(ever))
+        update = apply_gradients(gradients, options, factors, learning_rate, shared.step, ages=ever, scale=scale)
     correct = tf.add_n([tf.reduce_sum(tower.correct) for tower in towers])
     found = {"loss": tf.add_n(losses), "accuracy": correct / count, "gradient_norms": update.gradient_norms}
-    return tuple(towers), Step(
-        update.operation, learning_rate=learning_rate, global_step=step, trained=tuple(trained), begun=begun, **found
+    return tuple(towers), TrainStep(
+        update.operation, learning_rate=learning_rate, global_step=shared.step, trained=tuple(trained), begun=begun,
+        **found,
     )  # fmt: skip
 
 
@@ -201,11 +220,6 @@ def trained_variables(plan: Plan) -> list[tf.Variable]:
     if missing:
         raise TrainingError(f"the graph has no trainable variable {', '.join(missing[:5])}")
     return found
-
-
-def has_dropout(head: Head) -> bool:
-    """Whether the head drops anything while it trains."""
-    return any(isinstance(layer, Dropout) and layer.rate > 0 for layer in head.layers)
 
 
 def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
@@ -253,7 +267,7 @@ class Model(NamedTuple):
     graph: tf.Graph
     parts: tuple[Tower, ...]  # the training towers, one for each part of a batch
     inference: Tower
-    step: Step
+    step: TrainStep
     initializers: Mapping[str, Callable[..., tf.Tensor]]
     training_handle: tf.Tensor | None  # of the pipeline that each tower reads from; None where batches are fed
     inference_handle: tf.Tensor | None
@@ -273,18 +287,14 @@ class Model(NamedTuple):
 
 
 def build_model(
-    net: Net,
-    plan: Plan,
-    options: Options,
+    spec: TowerSpec,
     *,
-    num_classes: int,
-    head: Head,
     like: tf.data.Dataset | None = None,
     features: int | None = None,
     class_weights: Sequence[float] | None = None,
     placement: Placement = ONE_DEVICE,
     frozen_in: str = "",
-    table: Table | None = None,
+    table: ValueTable | None = None,
 ) -> Model:
     """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will. With
     `features`, channels of what reaches the head, that is fed, or its rows in the `table`, and nothing before the head
@@ -293,25 +303,21 @@ def build_model(
     def read() -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
         if features is None:
             return read_batch(like, placement.batches)
-        several = (num_classes,) if options.labels_per_image == "many" else ()
+        several = (spec.num_classes,) if spec.options.labels_per_image == "many" else ()
         return None, fed_features(features, several, table)
 
-    variables, global_step = Variables(), tf.train.get_or_create_global_step()
-    common = {"num_classes": num_classes, "head": head, "variables": variables, "step": global_step}
+    shared = Shared(tf.train.get_or_create_global_step())
     handle, batch = read()
-    towers, step = build_training(
-        batch, net, plan, options, class_weights=class_weights, placement=placement, **common
-    )  # fmt: skip
+    towers, step = build_training(spec, batch, shared, class_weights=class_weights, placement=placement)
     inference, inference_handle, index = towers[0], handle, batch["index"]
-    differ = has_dropout(head) or any(mode != "frozen" for mode in plan.batch_norm.values())
-    if differ or len(towers) > 1:
+    if len(towers) > 1 or not spec.infers_as_it_trains:
         inference_handle, batch = read()
-        inference, index = build_tower(net, batch, plan, options, training=False, **common), batch["index"]
+        inference, index = build_tower(spec, batch, shared, training=False), batch["index"]
     extraction = None
     if frozen_in and features is None:
-        extraction = build_tower(net, batch, plan, options, training=False, frozen_in=frozen_in, **common)
+        extraction = build_tower(spec, batch, shared, training=False, frozen_in=frozen_in)
     graph = tf.get_default_graph()
     return Model(
-        graph, towers, inference, step, variables.initializers, handle, inference_handle, index, placement.batches,
+        graph, towers, inference, step, shared.initializers, handle, inference_handle, index, placement.batches,
         extraction,
     )  # fmt: skip

@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type[NetOptions], only:
             group.add_argument(flag(facts["also"]), **hidden, **how)
 
 
+def other_names(kind: type[NetOptions]) -> dict[str, str]:
+    """Other spelling -> the field that it means."""
+    return {found.metadata["also"]: found.name for found in dataclasses.fields(kind) if found.metadata["also"]}
+
+
 def from_arguments(kind: type[Made], args: argparse.Namespace) -> Made:
     """The options object: defaults, then the file of --config, then the command line.
 
@@ -109,12 +114,14 @@ def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[st
     if not isinstance(read, Mapping):
         raise RecipeError("must hold `option: value` lines", path=path)
     names = {found.name for found in dataclasses.fields(kind)}
-    others = {found.metadata["also"]: found.name for found in dataclasses.fields(kind) if found.metadata["also"]}
+    others = other_names(kind)
     hints = typing.get_type_hints(kind)
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in read.items():
         name = str(key).replace("-", "_")
         name = others.get(name, name)
+        if name in values:
+            raise RecipeError(f"{name.replace('_', '-')} is given twice, once as {key}", path=path)
         if name not in names:
             known = here(name, list(map(flag, names)))
             hint = f"; it is {known.removeprefix('--').replace('-', '_')} here" if known.startswith("--") else ""

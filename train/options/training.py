@@ -54,8 +54,8 @@ class Options(NetOptions):
     exclude: tuple[str, ...] = option(
         (), "scopes to initialise afresh instead of restoring", group="source", metavar="PATTERN"
     )
-    map: tuple[str, ...] = option(
-        (), "a scope or tensor of the source, and its name in the net", group="source", metavar="OLD=NEW", also="rename"
+    rename: tuple[str, ...] = option(
+        (), "a scope or tensor of the source, and its name in the net", group="source", metavar="OLD=NEW", also="map"
     )
     cast: bool = option(False, "convert weights of another type, such as float16, instead of stopping", group="source")
     class_map: str | None = option(
@@ -101,7 +101,7 @@ class Options(NetOptions):
     )
     exif_orientation: bool = option(False, "rotate photos as their EXIF data say", group="data")
     augment: tuple[str, ...] = option(
-        (), "data augmentation of the training images, such as flip,crop(0.8)", group="data", metavar="STEP"
+        (), "data augmentation of the training images, such as flip,crop(0.8)", group="data", metavar="CHANGE"
     )
     augment_copies: int | None = option(
         None, "augmented views per image, cached and taken in turn; without it, new uncached views each epoch",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ...errors import RecipeError
@@ -55,7 +55,6 @@ class Job:
     phases: tuple[Phase, ...]
     phase: int = 0
     frozen: Choice = Choice("float32", "")  # precision of what is frozen: in it transfer values are computed
-    looked_up: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what cache/ finds out once
 
     @property
     def pixels(self) -> Preprocessing:
@@ -160,7 +159,7 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
     source = open_checkpoint(options.checkpoint) if options.checkpoint else NO_SOURCE
     if is_remote(source.path):
         source = source._replace(tensors=kept(source.tensors))
-    source, origin = as_known(source, options.reference, renamed=on_vectors or bool(options.map))
+    source, origin = as_known(source, options.reference, renamed=on_vectors or bool(options.rename))
     specs = source.tensors.specs()
     known = (
         None if on_vectors else resolving.resolve(options.reference, specs, source.path if options.checkpoint else "")

@@ -13,6 +13,7 @@ from ...labels import label_list, plain
 from ...nets.from_graph import RAW, has_head, takes_whole_numbers
 from ...nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ...nets.net import Net
+from ...nets.registry import names_by_scope
 from ...plan import Origin, Plan, Variable, make_plan
 from ...plan.batch_norm import parse_policies
 from ...tensors import Spec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 NEW_HEAD = "Logits"  # scope of the head on features that have no last layer of their own
 # The options that decide a plan. `data`, and how its labels are read, says what the classes are.
 DECIDING = (
-    "net", "graph", "input", "features", "logits", "feed", "image_size", "exclude", "map", "cast", "class_map",
+    "net", "graph", "input", "features", "logits", "feed", "image_size", "exclude", "rename", "cast", "class_map",
     "labels_of_source", "adapt_input", "fold", "data", "labels", "labels_csv", "label_column", "labels_per_image",
     "trainable", "freeze_until", "unfreeze", "aux", "bn", "head_scope", "head", "optimizer",
 )  # fmt: skip
@@ -127,7 +128,7 @@ def plans_of(
     variables = variables_with_head(net, classes, make_head(options))
     rules = rules_of(options, net, classes, origin)
     phases = make_phases(options, net, variables)
-    how: dict[str, Any] = {"exclude": options.exclude, "renames": options.map, **rules}
+    how: dict[str, Any] = {"exclude": options.exclude, "renames": options.rename, **rules}
     if net.graph is None:
         return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
     stays = ("beta1_power", "beta2_power") if options.optimizer == "adam" else ()
@@ -157,4 +158,5 @@ def rules_of(options: Options, net: Net, classes: int, origin: Origin | None = N
         "batch_norm": parse_policies(options.bn),
         "new": new,
         "origin": origin,
+        "nets": names_by_scope(),
     }

@@ -14,13 +14,12 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from ...events import OnEvent, ignore
-from ..cache.feeding import Graph, trial
-from ..cache.transfer import Cached, Transfer, extraction, rows_computed
+from ..cache.feeding import FedModel, trial
+from ..cache.transfer import Cached, OpenModel, Transfer, extraction, rows_computed
 from ..data.examples import DataSet
-from ..data.pipeline import Unreadable
 from ..graph.towers import session_config
 from ..options.training import Options
-from ..plan.job import Job, make_job, planned_event
+from ..plan.job import make_job, planned_event
 from ..use.costs import MEASURED, WARMING, Costs, Pace, gpu_memory, pace
 from .run import bytes_of_checkpoints
 
@@ -32,11 +31,11 @@ def dry_run(options: Options, on_event: OnEvent = ignore, data: DataSet | None =
     """
     job = make_job(options, data)
     on_event(planned_event(job, session_config(options.device)[1]))
-    with trial(job, job.total, on_event) as (job, graph, transfer, session, unreadable), unreadable.raised():
-        measured = Measured(job, graph, transfer, session, unreadable)
+    with trial(job, job.total, on_event) as (opened, graph, transfer), opened.unreadable.raised():
+        measured = Measured(opened, graph, transfer)
         paces, variables = measured.paces(), graph.model.variables
     row_bytes = transfer.cache.row_bytes if isinstance(transfer, Transfer) else 0
-    whole, best = bytes_of_checkpoints(job, variables)
+    whole, best = bytes_of_checkpoints(opened.job, variables)
     disk = {"features": measured.missing * row_bytes, "checkpoints": job.options.keep * whole + best}
     return Costs(paces, disk, gpu_memory=gpu_memory(options.device))
 
@@ -44,11 +43,9 @@ def dry_run(options: Options, on_event: OnEvent = ignore, data: DataSet | None =
 class Measured:
     """Batches of a run whose graph is built and restored."""
 
-    def __init__(
-        self, job: Job, graph: Graph, transfer: Transfer | str, session: tf.Session, unreadable: Unreadable
-    ) -> None:
-        self.job, self.graph, self.transfer = job, graph, transfer
-        self.session, self.unreadable = session, unreadable
+    def __init__(self, opened: OpenModel, graph: FedModel, transfer: Transfer | str) -> None:
+        self.opened, self.job, self.session = opened, opened.job, opened.session
+        self.graph, self.transfer = graph, transfer
         views = () if isinstance(transfer, str) else transfer.views
         self.missing = len({view.names[i] for view in views for i in view.missing})
 
@@ -71,9 +68,8 @@ class Measured:
         assert isinstance(self.transfer, Transfer)  # something is missing of it
         view = max(self.transfer.views, key=lambda view: len(view.missing))
         chosen = view.missing[: (WARMING + MEASURED) * self.job.options.batch_size].tolist()
-        job, model, session = self.job, self.graph.model, self.session
-        way = extraction(self.transfer, job, model, session)
-        for names, rows in rows_computed(way, view, chosen, job, model, session, self.unreadable):
+        way = extraction(self.transfer, self.opened)
+        for names, rows in rows_computed(way, view, chosen, self.opened):
             self.rows = rows
             yield len(names)
 

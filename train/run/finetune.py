@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -36,13 +36,14 @@ from ...events import (
 )
 from ...formats.placing import write_text
 from ...tensors import Tensors
-from ..cache.feeding import Graph, build_graph, choose_precision, from_cache
+from ..cache.feeding import FedModel, build_graph, choose_precision, from_cache
 from ..cache.head_only import recall
+from ..cache.lookup import Lookup
 from ..cache.transfer import Transfer, settled
 from ..data.examples import DataSet
 from ..data.pipeline import Unreadable
 from ..graph.cluster import Cluster, machine_lost
-from ..graph.devices import Placement, place
+from ..graph.devices import Placement, placement_of
 from ..graph.progress import StopRequest, told
 from ..graph.restore import assign, audit, check_graph, planned_tensors
 from ..graph.tensorflow_paths import tensorflow_path
@@ -62,27 +63,26 @@ from .run import (
     FreezeAudit,
     Run,
     bytes_of_checkpoints,
-    evaluate,
     freeze_audit,
     last_good,
     save,
     save_what_is_whole,
+    validate,
 )
 from .run_directory import RunDirectory, read_tensors, run_digest
-
-if TYPE_CHECKING:
-    pass
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
 
-class Place(NamedTuple):
-    """Where a run is computed: `target` is this task's server, with a cluster."""
+class SessionSetup(NamedTuple):
+    """What all sessions of a run have: where they compute (`target` is this task's server, with a cluster), and what is
+    known of the cache."""
 
     placement: Placement
     config: tf.ConfigProto
     cluster: Cluster | None
     target: str
+    lookup: Lookup
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def finetune(
     # --- source, net, data, plan -------------------------------------------------------------------------------
     began = time.monotonic()
     job = make_job(options, data)
-    head = job.head.place(job.net)
+    head = job.head.scope_in(job.net)
     graph = job.net.graph.digest if job.net.graph else ""
     directory, resumed = open_run(job.options, job.plans, job.data.labels, job.source, head=head, graph=graph)
     if job.data.many:
@@ -132,9 +132,10 @@ def finetune(
     if job.net.graph and resumed is None:
         tensors = planned_tensors(job.plan, job.source.tensors, seed=options.seed)
         check_graph(job.net.graph, job.pixels, tensors)
-    placement = place(options, cluster)
+    placement = placement_of(options, cluster)
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
-    job = replace(job, frozen=choose_precision(job, placement, recorded))
+    lookup = Lookup()
+    job = replace(job, frozen=choose_precision(job, placement, lookup, recorded))
     config, device = session_config(options.device, placement.cpus)
     on_event(planned_event(job, device))
     if len(placement.parts) > 1:
@@ -149,8 +150,8 @@ def finetune(
     seconds = {"preparation": time.monotonic() - began}
     with StopRequest() as stop:
         while True:
-            where = Place(placement, config, cluster, target)
-            result = train_phase(job, directory, resumed, where, stop, seconds, on_event)
+            setup = SessionSetup(placement, config, cluster, target, lookup)
+            result = train_phase(job, directory, resumed, setup, stop, seconds, on_event)
             if result.step < job.until or job.until >= job.total:
                 on_event(Finished(result))
                 return result
@@ -159,21 +160,21 @@ def finetune(
 
 
 def train_phase(
-    job: Job, directory: RunDirectory, resumed: int | None, where: Place, stop: StopRequest, seconds: dict[str, float],
-    on_event: OnEvent,
+    job: Job, directory: RunDirectory, resumed: int | None, setup: SessionSetup, stop: StopRequest,
+    seconds: dict[str, float], on_event: OnEvent,
 ) -> Result:  # fmt: skip
     """Trains by one plan, from the checkpoint of the step `resumed` (None: from the source) to the phase's end."""
     # --- graph, restore and audit, transfer values -------------------------------------------------------------
-    with opened(job, directory, resumed, where, seconds, on_event) as (run, graph, transfer):
+    with opened(job, directory, resumed, setup, seconds, on_event) as (run, graph, transfer):
         job = run.job
         batches = batches_of_values(run, transfer, stop) if isinstance(transfer, Transfer) else graph.pipelines
-        whole = stop.signal or graph.known or not recall(job, where.placement)
+        whole = stop.signal or graph.known or not recall(job, setup.placement, setup.lookup)
         if whole:
-            trained = train_and_save(run, *batches, where.cluster, stop)
+            trained = train_and_save(run, *batches, setup.cluster, stop)
     if not whole:  # all that reaches the head is there: the net in front of it can go
-        with opened(job, directory, resumed, where, seconds, on_event, run.planned) as (run, _, transfer):
+        with opened(job, directory, resumed, setup, seconds, on_event, run.planned) as (run, _, transfer):
             assert isinstance(transfer, Transfer)  # all of it is there
-            trained = train_and_save(run, *batches_of_values(run, transfer, stop), where.cluster, stop)
+            trained = train_and_save(run, *batches_of_values(run, transfer, stop), setup.cluster, stop)
 
     # --- freeze audit and result -------------------------------------------------------------------------------
     began = time.monotonic()
@@ -205,30 +206,30 @@ class Trained(NamedTuple):
 
 @contextmanager
 def opened(
-    job: Job, directory: RunDirectory, resumed: int | None, where: Place, seconds: dict[str, float],
+    job: Job, directory: RunDirectory, resumed: int | None, setup: SessionSetup, seconds: dict[str, float],
     on_event: OnEvent, planned: Tensors | None = None,
-) -> Iterator[tuple[Run, Graph, Transfer | str]]:  # fmt: skip
+) -> Iterator[tuple[Run, FedModel, Transfer | str]]:  # fmt: skip
     """A session in which every variable has its value, and what is cached of its graph. `planned` are the values of a
     graph with more of the net in it, whose initializers this one may lack."""
     began, options, first = time.monotonic(), job.options, planned is None
     tell = on_event if first else ignore
-    with tf.Graph().as_default(), tf.device(where.placement.home):
+    with tf.Graph().as_default(), tf.device(setup.placement.home):
         unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
-        graph = build_graph(job, where.placement, unreadable, step=resumed or 0, length=job.total)
+        graph = build_graph(job, setup.placement, setup.lookup, unreadable, step=resumed or 0, length=job.total)
         starts = graph.model.initializers
         planned = planned or planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
-        transfer = graph.transfer(job, planned)
-        config = for_feeding(where.config) if isinstance(transfer, Transfer) else where.config
-        with tf.Session(where.target, config=config) as session:
+        transfer = graph.transfer(job, planned, setup.lookup)
+        config = for_feeding(setup.config) if isinstance(transfer, Transfer) else setup.config
+        with tf.Session(setup.target, config=config) as session:
             run = Run(
-                job, directory, graph.model, session, planned, planned, unreadable=unreadable, seconds=seconds,
-                on_event=on_event,
+                job, directory, graph.model, session, planned, planned, unreadable=unreadable, lookup=setup.lookup,
+                seconds=seconds, on_event=on_event,
             )  # fmt: skip
             tell(CacheUnused(transfer) if isinstance(transfer, str) else transfer.found())
             if first:
                 directory.check_room(sum(bytes_of_checkpoints(job, graph.model.variables)), anew=resumed is None)
-            tell(restore(run, resumed))
-            transfer, run.job = settled(transfer, job, graph.model, session, planned, unreadable)
+            tell(start_run(run, resumed))
+            transfer, run.job = settled(transfer, run.open_model, planned)
             if isinstance(transfer, Transfer) and options.precision == AUTO:
                 tell(run.job.frozen.chosen())
             anew = resumed is None and first
@@ -241,7 +242,7 @@ def opened(
 def batches_of_values(run: Run, transfer: Transfer, stop: StopRequest) -> tuple[Batches, Batches]:
     """Training and validation batches of transfer values, computed as far as they are not there."""
     began = time.monotonic()
-    found = from_cache(transfer, run.job, run.model, run.session, run.unreadable, stop, run.on_event, step=run.step)
+    found = from_cache(transfer, run.open_model, stop, run.on_event, step=run.step)
     run.spent("features", began)
     return found
 
@@ -260,7 +261,7 @@ def train_and_save(
     return Trained(now, over, None if stop.signal or over else evaluate_for_report(run, validation))
 
 
-def restore(run: Run, resumed: int | None) -> Event:
+def start_run(run: Run, resumed: int | None) -> Event:
     """Gives every variable its value: by the plan, or from the run's own checkpoint. Returns what is told of it."""
     everything = run.model.variables
     net = {name: variable for name, variable in everything.items() if name in run.planned}
@@ -312,7 +313,7 @@ def train(run: Run, training: Batches, validation: Batches, stop: StopRequest) -
 
             evaluates = run.step % (options.eval_steps or job.per_epoch) == 0 or run.step == job.until
             if evaluates:
-                evaluated = evaluate(run, validation)
+                evaluated = validate(run, validation)
                 run.on_event(Evaluated(run.step, float(np.mean(losses)), evaluated))
                 losses = []  # what is told is the mean since the last line; a batch of few images says little
             if evaluates or run.step % options.log_steps == 0:
@@ -324,7 +325,7 @@ def train(run: Run, training: Batches, validation: Batches, stop: StopRequest) -
                 saved_at = time.monotonic()
             run.on_event(Step(run.step, job.total, float(loss), float(accuracy), rate, options.batch_size))
         if not evaluated and not stop.signal:
-            evaluated = evaluate(run, validation)
+            evaluated = validate(run, validation)
     events.close()
     run.spent("training", started + sum(run.seconds.values()) - before)
     return evaluated

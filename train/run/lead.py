@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import TrainingError
 from ...events import ClusterReady, MachineLost, OnEvent
 from ..graph.cluster import Cluster, MachineLostError, machine_lost, serve, start_server, tell, wait_for
-from ..graph.devices import place
+from ..graph.devices import placement_of
 from ..graph.towers import session_config
 from ..options.training import Options
 from .finetune import Result, finetune
@@ -21,7 +21,7 @@ def finetune_as_task(cluster: Cluster, options: Options, on_event: OnEvent) -> R
     Raises TrainingError naming the machines that cannot be reached, MachineLostError for one that went away and did
     not come back within --worker-timeout: everything is saved then.
     """
-    config, _ = session_config(options.device, place(options, cluster).cpus)
+    config, _ = session_config(options.device, placement_of(options, cluster).cpus)
     if not cluster.leads:
         return serve(cluster, config, options.start_timeout, on_event)
     server = start_server(cluster, config)

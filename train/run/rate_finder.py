@@ -38,7 +38,7 @@ SMOOTHING = 0.9  # of the running mean of the loss
 DIVERGED = 4.0  # times the least smoothed loss
 
 
-class Found(NamedTuple):
+class RangeTest(NamedTuple):
     """Rates that were tried, the loss of each step and its running mean, the rate to take, and the files."""
 
     rates: tuple[float, ...]
@@ -48,7 +48,7 @@ class Found(NamedTuple):
     files: tuple[str, ...]
 
 
-def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataSet | None = None) -> Found:
+def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataSet | None = None) -> RangeTest:
     """Trains from the source for up to STEPS steps with rising rates and writes `options.find_learning_rate`, a PNG
     file, and a CSV file beside it.
 
@@ -67,7 +67,9 @@ def find_learning_rate(options: Options, on_event: OnEvent = ignore, data: DataS
     job = make_job(options, data)
     losses = tuple(_losses(job, on_event))
     rates, smoothed = rate_ramp()[: len(losses)], smooth(losses)
-    found = Found(rates, losses, smoothed, suggest(rates, smoothed), (str(picture), str(picture.with_suffix(".csv"))))
+    found = RangeTest(
+        rates, losses, smoothed, suggested_rate(rates, smoothed), (str(picture), str(picture.with_suffix(".csv")))
+    )
     try:
         write_png(draw(found), picture)
         rows = [[f"{value:.6g}" for value in row] for row in zip(rates, losses, smoothed, strict=True)]
@@ -100,7 +102,7 @@ def smooth(losses: Sequence[float], decay: float = SMOOTHING) -> tuple[float, ..
     return tuple(means)
 
 
-def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
+def suggested_rate(rates: Sequence[float], smoothed: Sequence[float]) -> float:
     """The rate at which the smoothed loss falls steepest over the logarithm of the rate, before it is least: at higher
     rates it jumps up and down.
 
@@ -122,18 +124,18 @@ def _losses(job: Job, on_event: OnEvent) -> Iterator[float]:
     from ..cache.feeding import from_cache, trial
     from ..cache.transfer import Transfer
 
-    with trial(job, STEPS, on_event) as (job, graph, transfer, session, unreadable), StopRequest() as stop:
-        model = graph.model
+    with trial(job, STEPS, on_event) as (opened, graph, transfer), StopRequest() as stop:
+        model, session = opened.model, opened.session
         batches: Pipeline | Cached | None = graph.training
         if isinstance(transfer, Transfer):
-            batches, _ = from_cache(transfer, job, model, session, unreadable, stop, on_event)
+            batches, _ = from_cache(transfer, opened, stop, on_event)
             if stop.signal:
                 raise KeyboardInterrupt
         assert batches is not None
         feeds = [model.step.learning_rate, *batches.tensors]
         one_step = session.make_callable([model.step.train, model.step.loss], feed_list=feeds)
         values, losses = batches.start(session), []
-        with told(on_event, "learning rates", total=STEPS), unreadable.raised():
+        with told(on_event, "learning rates", total=STEPS), opened.unreadable.raised():
             for rate in rate_ramp():
                 loss = float(one_step(rate, *next(values))[1])
                 if stop.signal:
@@ -148,7 +150,7 @@ def _losses(job: Job, on_event: OnEvent) -> Iterator[float]:
                     return
 
 
-def draw(found: Found) -> Figure:
+def draw(found: RangeTest) -> Figure:
     """The losses over the rates, and the suggestion."""
     figure = new_figure(7, 4.5)
     axes = figure.add_subplot()

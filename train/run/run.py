@@ -15,7 +15,8 @@ from ...events import OnEvent, Saved, ignore
 from ...formats.output import needed_bytes
 from ...nets.graph import build_net
 from ...tensors import Spec, Tensor, Tensors, from_arrays
-from ..cache.transfer import Cached
+from ..cache.lookup import Lookup
+from ..cache.transfer import Cached, OpenModel
 from ..data.pipeline import Unreadable
 from ..graph.batches import Pipeline
 from ..graph.restore import changed_tensors, read
@@ -44,8 +45,14 @@ class Run:
     better: Tensors | None = None  # the best variables while they are not on disk yet
     gradient_norms: np.ndarray | None = None  # of the last good step, by trained variable
     unreadable: Unreadable = field(default_factory=Unreadable)
+    lookup: Lookup = field(default_factory=Lookup)
     seconds: dict[str, float] = field(default_factory=dict)
     on_event: OnEvent = ignore
+
+    @property
+    def open_model(self) -> OpenModel:
+        """The part of it that computes transfer values."""
+        return OpenModel(self.job, self.model, self.session, self.unreadable, self.lookup)
 
     def spent(self, what: str, since: float) -> None:
         """Adds the seconds since `since` to what result.json says of the time."""
@@ -60,7 +67,7 @@ class Run:
         return self.step - self.best["step"] >= self.job.options.early_stop * between
 
 
-def evaluate(run: Run, validation: Batches) -> dict[str, float]:
+def validate(run: Run, validation: Batches) -> dict[str, float]:
     """Loss and accuracy on the validation images; the variables are remembered when they are the best so far."""
     if not len(run.job.data.validation):
         return {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import DataError, RecipeError, nearest
 from ...labels import BACKGROUND, plain
-from ..data.labelling import Names, compared, is_number
+from ..data.labelling import ClassNames, compared, is_number
 from ..graph.objective import values_by_label
 from .evaluation import HALF
 
@@ -24,7 +24,7 @@ WITH_BACKGROUND = 1001  # classes of slim's ImageNet nets that have one
 _SHOWN = 3  # pairs in a note
 
 
-def names_for(classifier: Classifier, file: Names) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def names_for(classifier: Classifier, file: ClassNames) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names that a labels file gives to the classes of the net, in their order, and notes.
 
     Raises DataError for a file with another number of names, and for one that gives the names of a run's classes to
@@ -44,8 +44,8 @@ def names_for(classifier: Classifier, file: Names) -> tuple[tuple[str, ...], tup
     if len(names) != count:
         raise DataError(f"{len(names):,} labels, but the net has {count:,} classes", path=file.by)
     if classifier.named:
-        own = Names("the run", dict(enumerate(classifier.labels)))
-        notes += compared(own, Names(file.by, dict(enumerate(names))))
+        own = ClassNames("the run", dict(enumerate(classifier.labels)))
+        notes += compared(own, ClassNames(file.by, dict(enumerate(names))))
     return tuple(names), tuple(notes)
 
 

@@ -18,12 +18,12 @@ from ...labels import read_labels
 from ...nets.from_graph import classes_in, net_of_record
 from ...nets.net import Net
 from ...nets.opening import as_known
-from ...nets.registry import recognise
-from ...nets.resolving import Reference, resolve
+from ...nets.registry import names_by_scope, recognise
+from ...nets.resolving import resolve
 from ...plan import Plan, make_plan
 from ...tensors import Spec, Tensors
 from ..data.examples import DataSet, Examples, steps_per_epoch
-from ..data.labelling import Names
+from ..data.labelling import ClassNames
 from ..data.preprocess import Preprocessing, from_dict
 from ..graph.progress import told
 from ..options.configuration import coerce, option, problem_with, read_config
@@ -89,12 +89,8 @@ class SourceOptions(NetOptions):
         return found
 
     def open(self, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()) -> Classifier:
-        """The classifier that these options mean: see `open_classifier`, also for the errors raised."""
-        return open_classifier(
-            self.train_dir or self.checkpoint, net=self.reference, labels=labels, image_size=self.image_size,
-            preprocessing=self.preprocessing, use=self.use, head=head, moving_averages=self.moving_averages,
-            labels_per_image=self.labels_per_image, threshold=threshold, upright=self.exif_orientation,
-        )  # fmt: skip
+        """The classifier that these options mean: see `load_classifier`, also for the errors raised."""
+        return load_classifier(self, labels=labels, head=head, threshold=threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,38 +166,26 @@ class Classifier:
             )
 
 
-def open_classifier(
-    source: str,
-    *,
-    net: str | Reference | None = None,
-    labels: str | None = None,
-    image_size: int | None = None,
-    preprocessing: str | None = None,
-    use: str = "best",
-    head: bool = True,
-    moving_averages: bool = False,
-    labels_per_image: str | None = None,
-    threshold: Sequence[str] = (),
-    upright: bool = False,
+def load_classifier(
+    options: SourceOptions, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()
 ) -> Classifier:
-    """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds.
+    """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds. What the options say
+    wins over what the run recorded; `labels` is a file of names, `threshold` as --threshold takes it.
 
-    With `head` False a checkpoint without a last layer will do, and of others the last layer is left out.
-
-    `use` says which checkpoint of a train directory: "best", "last" or a step. What is given wins over what the run
-    recorded. With `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
+    With `head` False a checkpoint without a last layer will do, and of others the last layer is left out. With
+    `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
 
     Raises SelectionError where it cannot be told what the net is, TrainingError where it has no last layer, and for
     averages that are not there.
     """
+    source, reference, use = options.train_dir or options.checkpoint, options.reference, options.use
     run, prefix = find_run(source, use)
     checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
     if run is None and use != "best":
         advice = f"Give one by its name with --checkpoint, such as {checkpoint.path}."
         raise RecipeError(f"--use {use}: this is not a run of ckpt-finetune", path=source, advice=advice)
-    if moving_averages:
+    if options.moving_averages:
         checkpoint = averaged(checkpoint)
-    reference = net if isinstance(net, Reference) else Reference(net, image_size=image_size)
     if run:
         found = _from_run(run, prefix, checkpoint)
         other = reference.net not in (None, found.net.name) or reference.graph or reference.chosen
@@ -209,20 +193,20 @@ def open_classifier(
             named = reference.net or reference.graph
             raise RecipeError(f"--net {named} has no effect: the run says that it is {found.net.name}", path=source)
     else:
-        found = _from_checkpoint(checkpoint, reference, head, preprocessing, image_size)
+        found = _from_checkpoint(checkpoint, options, head)
     if labels is not None:
-        names, notes = names_for(found, Names(labels, read_labels(labels)))
+        names, notes = names_for(found, ClassNames(labels, read_labels(labels)))
         found = replace(found, labels=names, named=True, notes=(*found.notes, *notes))
-    how = found.preprocessing
-    if how is None and (image_size or preprocessing):
+    how, style = found.preprocessing, options.preprocessing
+    if how is None and (options.image_size or style):
         fact = f"--image-size and --preprocessing have no effect: this is {found.net.title}"
         raise RecipeError(fact, path=source)
     if how is not None:
-        check_style(found.net, preprocessing)
-        style, size, channels = preprocessing or how.style, image_size or how.image_size, how.channels
-        how = Preprocessing(style, size, how.central_fraction, channels, upright=upright or how.upright)
-    options = replace(found.options, labels_per_image=labels_per_image or found.options.labels_per_image)
-    found = replace(found, preprocessing=how, options=options)
+        check_style(found.net, style)
+        size, upright = options.image_size or how.image_size, options.exif_orientation or how.upright
+        how = Preprocessing(style or how.style, size, how.central_fraction, how.channels, upright=upright)
+    labels_per_image = options.labels_per_image or found.options.labels_per_image
+    found = replace(found, preprocessing=how, options=replace(found.options, labels_per_image=labels_per_image))
     return replace(found, thresholds=thresholds_of(found, threshold))
 
 
@@ -248,16 +232,14 @@ def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
     return Classifier(net, checkpoint.tensors, labels, True, how, prefix, options, Plan.from_json(record))
 
 
-def _from_checkpoint(
-    checkpoint: Checkpoint, reference: Reference, head: bool, style: str | None, image_size: int | None
-) -> Classifier:
+def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool) -> Classifier:
     """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
     from ..graph.restore import check_graph, planned_tensors
 
-    checkpoint, origin = as_known(checkpoint, reference)
+    checkpoint, origin = as_known(checkpoint, options.reference)
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
-    net = resolve(reference, specs, source)
+    net = resolve(options.reference, specs, source)
     known = found if found is not None and found.net == net else None
     scope = known.scope if known else net.scope
     classes = known.classes if known else classes_in(net, specs)
@@ -267,9 +249,9 @@ def _from_checkpoint(
     net = _as_wide(net, specs, scope)
     variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
     renames = {scope: net.scope} if scope and scope != net.scope else {}
-    plan = make_plan(specs, variables, renames=renames).checked()
+    plan = make_plan(specs, variables, renames=renames, nets=names_by_scope()).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
-    how = pixels_of(net, style or (origin and origin.pixels), image_size)
+    how = pixels_of(net, options.preprocessing or (origin and origin.pixels), options.image_size)
     if net.graph is not None:
         check_graph(net.graph, how, tensors)
     labels, notes = tuple(map(str, range(classes or 0))), origin.notes if origin else ()
@@ -334,7 +316,7 @@ def run_on(
     steps = steps_per_epoch(len(examples), batch_size)
     with closing(session), told(on_event, title, total=steps, unit="batch"), unreadable.raised():
         with graph.as_default():
-            restore(session, classifier, wanted.variables)
+            restore_variables(session, classifier, wanted.variables)
             session.run(iterator.initializer)
             run = session.make_callable((number, {**wanted.tensors, "index": batch["index"]}))
         with closing(until_the_end(run, runs_at_once(device))) as numbered:
@@ -359,7 +341,7 @@ def _folded(
     with tf.Graph().as_default(), tf.Session(config=config) as session:
         apart = tf.placeholder(images.dtype, images.shape)
         wanted = made(apart)
-        restore(session, classifier, wanted.variables)
+        restore_variables(session, classifier, wanted.variables)
         folded = fold(session, list(wanted.tensors.values()), apart)
     if folded is None:
         return made(images)
@@ -417,28 +399,23 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
     import tensorflow.compat.v1 as tf
 
     from ...nets.head import Dropout
-    from ..graph.towers import Variables, build_tower
+    from ..graph.towers import Shared, TowerSpec, build_tower
     from ..plan.request import make_head
 
     every = dict.fromkeys(classifier.plan.batch_norm, "train")
     several = [classifier.classes] if classifier.many else []
     head = make_head(classifier.options)
     head = replace(head, layers=tuple(layer for layer in head.layers if not isinstance(layer, Dropout)))
-    tower = build_tower(
-        classifier.net,
-        {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)},
-        replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan,
-        replace(classifier.options, precision=images.dtype.name, xla=False, aux=False),  # whatever it was trained in
-        num_classes=classifier.classes,
-        head=head,
-        training=training_batch_norm,
-        variables=Variables(),
-        step=tf.train.get_or_create_global_step(),
-    )
+    plan = replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan
+    options = replace(classifier.options, precision=images.dtype.name, xla=False, aux=False)  # whatever it trained in
+    spec = TowerSpec(classifier.net, plan, options, classifier.classes, head)
+    batch = {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)}
+    shared = Shared(tf.train.get_or_create_global_step())
+    tower = build_tower(spec, batch, shared, training=training_batch_norm)
     return Wanted({"logits": tower.logits, "features": tower.features})
 
 
-def restore(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:
+def restore_variables(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:
     """Gives the variables of the current graph (or those of `names`) their values.
 
     Raises TrainingError for one that has none. An auxiliary head is left alone: nothing that is run depends on it.

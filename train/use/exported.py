@@ -27,7 +27,7 @@ import tensorflow.compat.v1 as tf
 from ..data.preprocess import fit, scale
 from ..graph.quiet import stderr_held
 from ..graph.tensorflow_paths import tensorflow_path
-from .classifier import Classifier, logits_of, restore
+from .classifier import Classifier, logits_of, restore_variables
 
 INPUT, PIXELS = "images", "pixels"
 ABOVE = "above_threshold"
@@ -80,7 +80,7 @@ def serving_session(classifier: Classifier, top: int, precision: str) -> tf.Sess
     with graph.as_default(), tf.device("/cpu:0"):
         build_serving_graph(classifier, top, precision)
         session = tf.Session(graph=graph)
-        restore(session, classifier)
+        restore_variables(session, classifier)
     return session
 
 

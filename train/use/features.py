@@ -251,6 +251,7 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
     Raises DataError where nothing worth keeping is frozen, or where more than one tensor divides the two.
     """
     from ...nets.graph import build_net
+    from ...nets.layers import Mode
     from ..graph.frozen_prefix import find_frontier
 
     classes = classifier.classes or 2  # any number: the head is not kept
@@ -262,7 +263,7 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
         classifier.net,
         images,
         num_classes=classes,
-        trains_batch_norm=lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen",
+        mode=Mode(trains_batch_norm=lambda layer: plan.batch_norm.get(layer, "frozen") != "frozen"),
     )
     frontier = find_frontier(images, [built.logits], lambda name: name in moving)
     if frontier is None:
@@ -271,12 +272,12 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
         fact = f"{len(frontier.tensors)} tensors divide what --trainable {','.join(trainable)} trains from the rest"
         found = last_frozen(built.end_points, images, built.logits, moving)
         advice = f"--end-point {found} is before all that is trained." if found else "Give an --end-point before them."
-        raise DataError(f"{fact}: {', '.join(map(place_of, frontier.tensors))}", advice=advice)
+        raise DataError(f"{fact}: {', '.join(map(graph_name, frontier.tensors))}", advice=advice)
     tensor = frontier.tensors[0]
-    return Wanted({"values": tensor}, frontier.variables), place_of(tensor)
+    return Wanted({"values": tensor}, frontier.variables), graph_name(tensor)
 
 
-def place_of(tensor: tf.Tensor) -> str:
+def graph_name(tensor: tf.Tensor) -> str:
     """The name of a tensor; the name scopes of slim's nets repeat the variable scope: Net/Net/Mixed_7c/..."""
     return re.sub(r"^(\w+)/\1/", r"\1/", tensor.op.name)
 

@@ -47,7 +47,7 @@ AT_ONCE = 1 << 32  # images of a file are numbered from a multiple of this
 SAME = ("output", "batch_size", "device", "dry_run", "shard")  # options that no part's values depend on
 
 
-class Part(NamedTuple):
+class Task(NamedTuple):
     """What a task computes: the options of its share; of a URL the file, its split, and the labels file."""
 
     options: FeatureOptions
@@ -78,7 +78,7 @@ def write_on_ray(
     return options.output, merge_features(options.output, len(parts))
 
 
-def parts_of(options: FeatureOptions) -> list[Part]:
+def parts_of(options: FeatureOptions) -> list[Task]:
     """One for each of --shards, or for each file of records at a URL. Raises RecipeError, and DataError without any."""
     if options.shard:
         raise RecipeError("--shard and --ray cannot be combined: Ray shares the parts out")
@@ -94,10 +94,10 @@ def parts_of(options: FeatureOptions) -> list[Part]:
     if options.labels_csv:
         options = replace(options, labels_csv=os.path.abspath(csv_path(options.labels_csv, options.data)))  # noqa: PTH100
     options = replace(options, data=options.data and absolute(options.data))
-    return [Part(replace(options, shard=shard)) for shard in range(options.shards)]
+    return [Task(replace(options, shard=shard)) for shard in range(options.shards)]
 
 
-def record_parts(options: FeatureOptions) -> list[Part]:
+def record_parts(options: FeatureOptions) -> list[Task]:
     """One for each file of records in the folder at a URL, which is a split as its name says.
 
     Raises DataError without records, and without labels: each part would number those classes that it has.
@@ -115,14 +115,14 @@ def record_parts(options: FeatureOptions) -> list[Part]:
     said = {name: said_by(name).split for name in files}
     if "train" in said.values():
         said = {name: split for name, split in said.items() if split}
-    every = [Part(options, f"{folder}/{name}", split or "train", labels) for name, split in said.items()]
+    every = [Task(options, f"{folder}/{name}", split or "train", labels) for name, split in said.items()]
     parts = [part for part in every if options.split in ("all", part.split)]
     if not parts:
         raise DataError(f"no file of records is for {options.split}, by its name", path=options.data)
     return parts
 
 
-def computed(parts: Sequence[tuple[int, Part]], address: str) -> Iterator[tuple[int, Features]]:
+def computed(parts: Sequence[tuple[int, Task]], address: str) -> Iterator[tuple[int, Features]]:
     """The features of these parts with their numbers, in the order in which they are done."""
     if not parts:
         return
@@ -140,7 +140,7 @@ def computed(parts: Sequence[tuple[int, Part]], address: str) -> Iterator[tuple[
         ray.shutdown()
 
 
-def features_of(part: Part) -> Features:
+def features_of(part: Task) -> Features:
     """What a task does, on whichever machine: it fetches the file of the part, and gives back what is computed."""
     from ..graph.quiet import hush_tensorflow
 
@@ -157,7 +157,7 @@ def features_of(part: Part) -> Features:
         return replace(features, values=np.array(features.values), examples=None)
 
 
-def as_part(features: Features, parts: Sequence[Part], number: int, asked: str) -> Features:
+def as_part(features: Features, parts: Sequence[Task], number: int, asked: str) -> Features:
     """The features of a task as those of a part of the whole."""
     part, facts = parts[number], {**features.facts, "shards": len(parts), "asked": asked}
     if not part.file:
@@ -204,7 +204,7 @@ def _value(ray: ModuleType, done: object) -> Features:
         raise UnsupportedError(fact, advice=advice) from None
 
 
-def _asked(parts: Sequence[Part]) -> str:
+def _asked(parts: Sequence[Task]) -> str:
     """What the values depend on, in 16 hex digits."""
     options = {name: value for name, value in asdict(parts[0].options).items() if name not in SAME}
     return hashlib.sha256(json.dumps([options, [part.file for part in parts]]).encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """A classifier that stays open: one graph and one session, called with images again and again.
 
-with ClassifierSession(open_classifier("run")) as classify:
+with ClassifierSession(SourceOptions(train_dir="run").open()) as classify:
     classify("photo.jpg").label
     [prediction.label for prediction in classify(images)]        uint8 [n, h, w, 3]
 """
@@ -19,7 +19,7 @@ from ...errors import DataError, TrainingError
 from ..data.arrays import checked_values
 from ..data.examples import named
 from ..data.pipeline import decode
-from .classifier import Classifier, logits_of, restore
+from .classifier import Classifier, logits_of, restore_variables
 from .predict import find_images
 
 
@@ -72,7 +72,7 @@ class ClassifierSession:
             logits = logits_of(classifier, images).tensors["logits"]
             self._session: tf.Session | None = tf.Session(config=session_config(device)[0])
             try:
-                restore(self._session, classifier)
+                restore_variables(self._session, classifier)
                 self._run = self._session.make_callable(logits, feed_list=[images])
                 if how is not None:
                     self._prepared = self._session.make_callable(prepared, feed_list=[pixels])
