@@ -88,7 +88,7 @@ class Code:
         if callable(found):
             return found
         known = [name for name, value in vars(self.module).items() if callable(value)]
-        what = "is no function" if hasattr(self.module, self.place.function) else "is not in it"
+        what = "is not a function" if hasattr(self.module, self.place.function) else "is not in it"
         raise RecipeError(f"{self.place.function} {what}{nearest(self.place.function, known)}", path=self.place.shown)
 
     @contextlib.contextmanager

@@ -351,7 +351,7 @@ def test_what_contrib_lacks_is_named_where_it_is_used(tmp_path: Path) -> None:
 
 MISTAKES = {
     "def built(x): pass": "build is not in it; did you mean built?",
-    "build = 3": "build is no function",
+    "build = 3": "build is not a function",
     "def build(x, width, *, size, depth=2): pass": "build needs width and size. It is called with images, and",
     "def build(): pass": "build takes no images",
     "def build(x): pass": "build returns nothing. It must return logits or features",

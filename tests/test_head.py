@@ -18,7 +18,7 @@ def test_layers_are_read_in_order():
         ("dense", "'dense' is not a layer. Write"),
         ("dense(64", r"'dense\(64' is not a layer"),
         ("dense(64)|", "'' is not a layer"),
-        ("dense(units=64)", "is no layer"),
+        ("dense(units=64)", "is not a layer"),
         ("danse(64)", "no layer is called 'danse'; did you mean dense"),
         ("dense(64,rely)", "no activation is called 'rely'; did you mean relu"),
         ("dense(0)", "the number of units must be a whole number above 0"),
@@ -28,8 +28,8 @@ def test_layers_are_read_in_order():
         ("dense()", "dense takes units and activation"),
         ("dropout(1)", "the rate must be at least 0 and below 1"),
         ("dropout(half)", "the rate must be at least 0 and below 1"),
-        ("__import__('os').system('true')", "is no layer"),
-        ("dense(__import__('os'))", "is no layer"),
+        ("__import__('os').system('true')", "is not a layer"),
+        ("dense(__import__('os'))", "is not a layer"),
     ],
 )
 def test_wrong_texts_are_explained(text, complaint):

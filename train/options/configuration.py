@@ -54,7 +54,7 @@ def flag(name: str) -> str:
 def add_arguments(parser: argparse.ArgumentParser, kind: type[NetOptions], only: Collection[str] = ()) -> None:
     """Gives `parser` a flag for every field of the options class `kind` (or for those of `only`), in groups, and
     --config."""
-    parser.add_argument("--config", metavar="FILE.yaml", help="options from a file; the command line wins over it")
+    parser.add_argument("--config", metavar="FILE.yaml", help="options from a YAML file; the command line overrides it")
     groups: dict[str, argparse._ArgumentGroup] = {}
     hints = typing.get_type_hints(kind)
     for found in dataclasses.fields(kind):
