@@ -69,15 +69,15 @@ def photos(tmp_path_factory):
 
 
 def test_two_steps_train_it_and_stock_slim_can_load_the_file(photos, tmp_path):
-    """From nothing, so that no published checkpoint is needed; the folder is continued after its first step."""
+    """From nothing, so that no published checkpoint is needed."""
     from ckpt_tools.train.run.finetune import finetune
 
     options = {
         "net": "inception_v3", "data": photos, "image_size": 75, "batch_size": 2, "device": "cpu", "aux": True,
-        "trainable": ("AuxLogits,Logits",), "optimizer": "sgd", "keep": 2, "train_dir": str(tmp_path / "run"),
+        "trainable": ("AuxLogits,Logits",), "optimizer": "sgd", "train_dir": str(tmp_path / "run"),
+        "steps": 2, "save_steps": 1, "eval_steps": 2, "cache_dir": str(tmp_path / "cache"),
     }  # fmt: skip
-    for steps in (1, 2):
-        result = finetune(Options(**options, steps=steps))
+    result = finetune(Options(**options))
     moved = {name.split("/")[1] for name in result.freeze_audit["changed"]}
     assert moved == {"AuxLogits", "Logits"}
     first, second = (open_checkpoint(tmp_path / f"run/model.ckpt-{step}").tensors for step in (1, 2))

@@ -15,6 +15,7 @@ from telling import at_step, lines_to
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.cli.finetune import main
 from ckpt_tools.errors import TrainingError
+from ckpt_tools.train.graph import restore
 from ckpt_tools.train.graph.restore import audit, changed_tensors, initial_value, planned_tensors
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run import finetune as finetune_module
@@ -290,6 +291,30 @@ def test_initial_values_depend_on_seed_and_name_alone():
     assert first.tobytes() != initial_value("b/weights", spec, 1).tobytes()
     assert first.tobytes() != initial_value("a/weights", spec, 2).tobytes()
     assert initial_value("a/gamma", spec, 1).tolist() == np.ones((4, 5)).tolist()
+
+
+def test_initial_values_are_those_of_the_layers_and_are_drawn_once(monkeypatch):
+    import tensorflow.compat.v1 as tf
+
+    from ckpt_tools.plan import Variable, make_plan
+    from ckpt_tools.tensors import Spec, Tensors
+
+    spec, opened = Spec("float32", (4, 5)), []
+    session = tf.Session
+    monkeypatch.setattr(tf, "Session", lambda **how: opened.append(1) or session(**how))
+    made = {"zeros": tf.zeros_initializer(), "ones": tf.ones_initializer(), "half": tf.constant_initializer(0.5)}
+    names = [*made, "drawn"]
+    plan = make_plan({}, [Variable(name, spec) for name in names], new=dict.fromkeys(names, "no checkpoint"))
+    for kept, sessions in ((restore.KEPT, 2), (0, 4)):
+        monkeypatch.setattr(restore, "KEPT", kept)
+        opened.clear()
+        tensors = planned_tensors(plan, Tensors(), seed=0, initializers=made)
+        for name, value in {"zeros": 0.0, "ones": 1.0, "half": 0.5}.items():
+            values = [tensors[name].load() for _ in range(2)]
+            assert all(each.dtype == np.float32 and (each == value).all() and each.shape == (4, 5) for each in values)
+        first, again = (tensors["drawn"].load() for _ in range(2))
+        assert first.tobytes() == again.tobytes() == initial_value("drawn", spec, 0).tobytes()
+        assert len(opened) - 1 == sessions
 
 
 def test_a_plan_with_a_cast_is_executed(tmp_path):

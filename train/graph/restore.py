@@ -7,6 +7,7 @@ place of its bytes, so that a checkpoint of frozen variables is a copy of byte r
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 CHUNK = 64 << 20  # bytes of variables that one session call assigns or reads
+KEPT = 256 << 20  # bytes of initial values that stay in memory: they are assigned, compared, saved and compared again
 
 Initializer = Callable[..., "tf.Tensor"]
 
@@ -38,6 +40,8 @@ def planned_tensors(
     (an auxiliary head that is not trained) gets zeros, ones or small random values by what it is called.
     """
     initializers = initializers or {}
+    made = sum(row.spec.nbytes or 0 for row in plan.rows if row.action == "init" or row.name in plan.adaptations)
+    drawn_once: Callable = functools.cache if made <= KEPT else lambda draw: draw
 
     def tensor(row: Row) -> Tensor:
         spec = row.spec
@@ -46,7 +50,7 @@ def planned_tensors(
             if found.spec != spec:
                 raise TrainingError(f"the plan wants {spec}, the source has {found.spec}", tensor=row.name)
             return found
-        fresh = lambda: initial_value(row.name, spec, seed, initializers.get(row.name))  # noqa: E731
+        fresh = drawn_once(lambda: initial_value(row.name, spec, seed, initializers.get(row.name)))
         if row.action == "init":
             return Tensor(spec, fresh)
         found = source[row.source or row.name]
@@ -100,6 +104,9 @@ def initial_value(name: str, spec: Spec, seed: int, initializer: Initializer | N
         return np.zeros(spec.shape, numpy_dtype(spec.dtype))
     if initializer is None and last in ("gamma", "moving_variance"):
         return np.ones(spec.shape, numpy_dtype(spec.dtype))
+    constant = {tf.compat.v1.zeros_initializer: 0, tf.compat.v1.ones_initializer: 1}.get(type(initializer))
+    if constant is not None:  # three quarters of a net's variables, for which no session is opened
+        return np.full(spec.shape, constant, numpy_dtype(spec.dtype))
     with tf.Graph().as_default() as graph, tf.device("/cpu:0"):
         tf.compat.v1.set_random_seed(number & 0x7FFFFFFF)
         initializer = initializer or tf.compat.v1.truncated_normal_initializer(stddev=0.01)
