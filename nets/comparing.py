@@ -22,6 +22,7 @@ from ckpt_tools.tensors import Tensors
 from .graph import build_net
 from .net import Net
 from .peers import Peer, build_peer
+from .registry import get_net
 
 
 class Compared(NamedTuple):
@@ -114,7 +115,7 @@ def compare(world: str, net: Net, ours: Tensors, theirs: Foreign, held: Tensors,
 
 def loaded(peer: Peer, net: Net, theirs: Foreign, held: Tensors) -> dict[str, Link]:
     """Gives the peer the values of the file, layer by layer; returns the links of its tensors by their names."""
-    found = recognise(peer.specs(), [net])
+    found = recognise(peer.specs(), [get_net(net.family)])
     assert found is not None  # it is the library's own net
     source = {link.ours: name for name, link in theirs.found.items()}
     arrays = {name: held[source[link.ours]].load() for name, link in found.found.items() if link.ours in source}

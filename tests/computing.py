@@ -31,11 +31,11 @@ def values(name, shape, random):
 
 
 def as_slims(arrays):
-    """Name of our net and its values, from those of another library."""
+    """Our net with what is known of it, and its values, from those of another library."""
     tensors = from_arrays(arrays)
     found = recognise(tensors.specs(), NETS.values())
     assert not found.others
-    return found.net.name, operate(tensors, to_slim(found)).tensors
+    return found, operate(tensors, to_slim(found)).tensors
 
 
 def logits(name, tensors, fed):
@@ -58,3 +58,26 @@ def distance(a, b):
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert np.abs(b).max() > 0.1 and np.abs(b[0] - b[1]).max() > 1e-3 * np.abs(b).max()
     return np.abs(a - b).max() / np.abs(b).max()
+
+
+def write_photos(folder, labels, count=6):
+    from PIL import Image
+
+    random = np.random.default_rng(2)
+    for number, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(80 * number, 80 * number + 60, (96, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+
+
+def pixels_of(files, run):
+    """The photos as a run's net sees them, [n, side, side, 3]."""
+    import tensorflow as tf
+
+    from ckpt_tools.train.data.preprocess import prepare
+    from ckpt_tools.train.use.classifier import open_classifier
+
+    how = open_classifier(run).preprocessing
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        return session.run(tf.stack([prepare(tf.io.decode_png(tf.io.read_file(file), 3), how) for file in files]))
