@@ -76,10 +76,9 @@ class Ours:
             self.pixels = tf.placeholder(tf.float32, [None, side, side, 3])
             built = build_net(net, self.pixels, num_classes=classes)
         self.session = tf.Session(graph=self.graph)
-        for variable in built.variables:
-            if variable.op.name in tensors:
-                values = tensors[variable.op.name].load().astype(np.float32)
-                self.session.run(variable.initializer, {variable.initializer.inputs[1]: values})
+        given = [variable for variable in built.variables if variable.op.name in tensors]
+        values = {each.initializer.inputs[1]: tensors[each.op.name].load().astype(np.float32) for each in given}
+        self.session.run([variable.initializer for variable in given], values)
 
     def run(self, images: np.ndarray, tensors: Sequence[str]) -> list[np.ndarray]:
         """The values of tensors of the graph."""

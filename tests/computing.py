@@ -20,7 +20,10 @@ def values(name, shape, random):
     if last == "num_batches_tracked":
         return np.int64(0)
     if last in ("moving_variance", "running_var", "gamma") or (last == "weight" and len(shape) == 1):
-        return random.uniform(0.8, 1.2, shape).astype(np.float32)
+        ends_unit = "3_bn/gamma" in name or name.endswith(
+            "bn3.weight"
+        )  # of a ResNet, which grows from unit to unit else
+        return (random.uniform(0.8, 1.2, shape) * (0.2 if ends_unit else 1)).astype(np.float32)
     if len(shape) < 2:
         return random.normal(0, 0.1, shape).astype(np.float32)
     if last == "weight":  # torch: [out, in, height, width]

@@ -88,7 +88,18 @@ def test_a_file_of_torch_is_trained_on_without_any_option_and_goes_back(tmp_path
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos", ("cat", "cow", "dog"))
     torch.save(with_values(model_of(world, name)).state_dict(), "t.pth")
-    words = ["--exclude", "Logits", "--trainable", "Logits", "--steps", "20", "--image-size", "96"]
+    words = [
+        "--exclude",
+        "Logits",
+        "--trainable",
+        "Logits",
+        "--steps",
+        "20",
+        "--image-size",
+        "96",
+        "--learning-rate",
+        "0.01",
+    ]
     assert finetune(["--checkpoint", "t.pth", "--data", "photos", "--train-dir", "run", *words]) == 0
     assert convert(["run/best.ckpt", "back.safetensors", "--layout", world]) == 0
     model = model_of(world, name, classes=3)
