@@ -136,6 +136,8 @@ class _Keras:
         for name in specs:
             self.layers.setdefault(name.rpartition("/")[0].removesuffix("/vars"), []).append(name)
         self.numbered = _by_number(self.layers)
+        self.placed = any("layers/" in layer for layer in self.layers)
+        self.known = {} if self.placed else self._renamed(self.numbered)
 
     def names(self, layers: Sequence[Layer]) -> dict[str, str]:
         """Name in the layout's terms -> name in the file.
@@ -143,7 +145,9 @@ class _Keras:
         A file of Keras 3 may know a layer by its class and place alone (layers/conv2d_7/vars/0): it is the layer at
         that place of those of its class in the layout.
         """
-        renamed = {**_by_place(self.layers, layers), **self.numbered}
+        return self._renamed({**_by_place(self.layers, layers), **self.numbered}) if self.placed else self.known
+
+    def _renamed(self, renamed: Mapping[str, str]) -> dict[str, str]:
         found = {}
         for layer, members in self.layers.items():
             for number, name in enumerate(members):
