@@ -2,10 +2,11 @@
 
     python benchmarks/pairs.py                     all that is installed of keras, torchvision and timm: half an hour
     python benchmarks/pairs.py keras inception_v3  one library, one net
+    python benchmarks/pairs.py --own resnet_v1_50  slim's own net, where a variant of it is taken for the library's
 
-Prints, for two images of noise, the largest difference of the logits in parts of the largest one: of the net here that
-computes what the library does and, where that is a variant, of slim's own net as well. Each pair has a process of its
-own, whose memory is gone with it. Exits with 1 where a pair could not be computed, or is not the same.
+Prints, for two images of noise, the largest difference of the logits in parts of the largest one, between the library's
+net and the one here that is taken for it. Each pair has a process of its own, whose memory is gone with it. Exits with
+1 where a pair could not be computed, or is not the same.
 """
 
 import os
@@ -36,8 +37,8 @@ def values(name, shape, random):
     return random.normal(0, np.sqrt(2 / inputs), shape).astype(np.float32)
 
 
-def pair(world, net):
-    """The cell of a pair: the difference of the net that computes what the library does, and that of slim's own."""
+def pair(world, net, own):
+    """The cell of a pair: how far the net that is taken for the library's, or slim's `own`, is from it."""
     import_module(world)  # PyTorch before TensorFlow: see nets/peers.py
     from ckpt_tools.nets.comparing import compare
 
@@ -48,16 +49,13 @@ def pair(world, net):
     ours, _ = as_source(theirs, file)
     side = net.image_size
     images = np.random.default_rng(1).uniform(-1, 1, (2, side, side, 3)).astype(np.float32)
-    cells = []
-    for name in dict.fromkeys((theirs.exact, net.name)):
-        found = compare(world, get_net(name), ours, theirs, file, [images], side).last
-        as_which = "" if theirs.exact == net.name else f" as {name}" if name != net.name else " as slim's"
-        cells.append(f"{'the same' if found < SAME else 'near'}, {found:.0e}{as_which}")
-    return "; ".join(cells)
+    taken = net if own else get_net(theirs.exact)
+    found = compare(world, taken, ours, theirs, file, [images], side).last
+    return f"{'the same' if found < SAME else 'near'}, {found:.0e}" + (f", {taken.name}" if taken.base else "")
 
 
-def pair_in_a_process(world, name):
-    command = [sys.executable, __file__, "--pair", world, name]
+def pair_in_a_process(world, name, own):
+    command = [sys.executable, __file__, "--pair", world, name, *["--own"] * own]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"{world} {name}: {done.stderr.strip()[-1000:]}", file=sys.stderr, flush=True)
@@ -68,14 +66,14 @@ def pair_in_a_process(world, name):
 def main(words):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if words[:1] == ["--pair"]:
-        print(pair(words[1], NETS[words[2]]))
+        print(pair(words[1], NETS[words[2]], "--own" in words))
         return 0
     worlds = [world for world in WORLDS if find_spec(world) and (world in words or not set(words) & set(WORLDS))]
     names = [name for name in NETS if name in words] or list(NETS)
     print(f"| net | {' | '.join(worlds)} |\n|---|{'---|' * len(worlds)}", flush=True)
     every = []
     for name in names:
-        cells = [pair_in_a_process(world, name) if layout_of(world, name) else "" for world in worlds]
+        cells = [pair_in_a_process(world, name, "--own" in words) if layout_of(world, name) else "" for world in worlds]
         if any(cells):
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
         every += filter(None, cells)

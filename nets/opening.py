@@ -32,10 +32,11 @@ def in_slims_names(source: Checkpoint, name: str | None = None) -> tuple[Checkpo
 
     specs = source.tensors.specs()
     known = recognise(specs)
-    if known and known.net:
-        return source, recorded(source.path, known.net)
-    foreign = recognise_foreign(specs, NETS.values())
     named = (VARIANTS.get(name) or NETS.get(name)) if name else None
+    if known and known.net:
+        other = name and (named is None or named.family != known.net.name)
+        return source, None if other else recorded(source.path, known.net, named)
+    foreign = recognise_foreign(specs, NETS.values())
     if foreign is None or (name and (named is None or named.family != foreign.net.name)):
         return source, None
     tensors, origin = as_source(foreign, source.tensors)
@@ -44,9 +45,10 @@ def in_slims_names(source: Checkpoint, name: str | None = None) -> tuple[Checkpo
     return source._replace(tensors=tensors), origin
 
 
-def recorded(path: str, net: Net) -> Origin | None:
+def recorded(path: str, net: Net, named: Net | None = None) -> Origin | None:
     """What the sidecar of a checkpoint of `net` says beyond its tensors: that its run, or the conversion that wrote it,
-    had a variant of the net, or pixels that are not the net's own. None where there is nothing of the kind.
+    had a variant of the net, or pixels that are not the net's own. None where there is nothing of the kind. With
+    `named` it is this net or variant that is wanted, whatever the sidecar says.
 
     What was made of a checkpoint without saying either, such as a part or an average, has those of its first source.
     """
@@ -59,9 +61,9 @@ def recorded(path: str, net: Net) -> Origin | None:
             found = VARIANTS.get(said) or NETS.get(said)
             if found is None or found.family != net.family:
                 return None
-            style = record.get("preprocessing")
-            pixels = style if isinstance(style, str) and style != found.preprocessing else ""
-            name = found.name if found.base else ""
+            style, taken = record.get("preprocessing"), named or found
+            pixels = style if isinstance(style, str) and style != taken.preprocessing else ""
+            name = taken.name if taken.base and not named else ""
             return Origin(str(sidecar), "", {}, pixels=pixels, net=name) if name or pixels else None
         source = record.get("source")
         source = source[0] if isinstance(source, list) and source else source

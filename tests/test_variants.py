@@ -124,7 +124,11 @@ def test_a_record_decides_unless_somebody_does(tmp_path):
     path = say(tmp_path / "best.ckpt", net="resnet_v1_50_torch", preprocessing="torch")
     source = slims("resnet_v1_50")._replace(path=path)
     assert requested(Options(), source, 5).net.name == "resnet_v1_50_torch"
-    assert requested(Options(net="resnet_v1_50"), source, 5).net.name == "resnet_v1_50"
+    named = requested(Options(net="resnet_v1_50"), source, 5)
+    assert (named.net.name, named.origin.net, named.origin.pixels) == ("resnet_v1_50", "", "torch")
+    assert requested(Options(net="resnet_v1_50_torch"), source, 5).origin is None  # torch's pixels are its own
+    assert requested(Options(net="resnet_v1_50_keras"), source, 5).origin.pixels == "torch"
+    assert in_slims_names(source, "vgg_16") == (source, None)
     assert in_slims_names(source._replace(path="elsewhere")) == (source._replace(path="elsewhere"), None)
 
 
