@@ -107,10 +107,10 @@ def _fingerprint(path: str, name: str | None = None) -> dict[str, object]:
 
 
 def _sha256(path: str) -> str:
-    digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK))
+    digest = hashlib.sha256()
     with open_file(path) as file:
-        while size := file.readinto(block):
-            digest.update(block[:size])
+        while block := file.read(_BLOCK):
+            digest.update(block)
     return digest.hexdigest()
 
 
