@@ -40,6 +40,10 @@ class Adaptation(NamedTuple):
 
         if self.kind == "channel sum":
             return values.sum(axis=self.axis, keepdims=True).astype(fresh.dtype)
+        known = [taken for taken in self.take if taken is not None]
+        if len(known) == len(self.take):
+            kept = np.take(values, known, self.axis)
+            return (kept if self.scale == 1.0 else kept * self.scale).astype(fresh.dtype, copy=False)
         made = np.moveaxis(fresh.copy(), self.axis, 0)
         old = np.moveaxis(values, self.axis, 0)
         for new, taken in enumerate(self.take):

@@ -22,6 +22,7 @@ from ckpt_tools.tensors import Tensors
 from .graph import build_net
 from .net import Net
 from .peers import Peer, build_peer
+from .registry import get_net
 
 
 class Compared(NamedTuple):
@@ -75,10 +76,9 @@ class Ours:
             self.pixels = tf.placeholder(tf.float32, [None, side, side, 3])
             built = build_net(net, self.pixels, num_classes=classes)
         self.session = tf.Session(graph=self.graph)
-        for variable in built.variables:
-            if variable.op.name in tensors:
-                values = tensors[variable.op.name].load().astype(np.float32)
-                self.session.run(variable.initializer, {variable.initializer.inputs[1]: values})
+        given = [variable for variable in built.variables if variable.op.name in tensors]
+        values = {each.initializer.inputs[1]: tensors[each.op.name].load().astype(np.float32) for each in given}
+        self.session.run([variable.initializer for variable in given], values)
 
     def run(self, images: np.ndarray, tensors: Sequence[str]) -> list[np.ndarray]:
         """The values of tensors of the graph."""
@@ -114,7 +114,7 @@ def compare(world: str, net: Net, ours: Tensors, theirs: Foreign, held: Tensors,
 
 def loaded(peer: Peer, net: Net, theirs: Foreign, held: Tensors) -> dict[str, Link]:
     """Gives the peer the values of the file, layer by layer; returns the links of its tensors by their names."""
-    found = recognise(peer.specs(), [net])
+    found = recognise(peer.specs(), [get_net(net.family)])
     assert found is not None  # it is the library's own net
     source = {link.ours: name for name, link in theirs.found.items()}
     arrays = {name: held[source[link.ours]].load() for name, link in found.found.items() if link.ours in source}

@@ -53,7 +53,8 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
 
     `rows` are its variables in the order of `table`; None for those of the file variables/NAME.txt. `points` are its
     end points, each with the number of rows before it. `width` is the number of features, where no last layer tells
-    it. A net that was found in a graph has its `graph`, and no builder.
+    it. A net that was found in a graph has its `graph`, and no builder. `base` is the name of the net whose variables
+    and end points it has, if it is a variant of one: the same layers, computed in another way.
     """
 
     name: str
@@ -73,6 +74,12 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
     points: tuple[tuple[str, int], ...] = ()
     width: int | None = None
     graph: GraphPart | None = None
+    base: str = ""
+
+    @property
+    def family(self) -> str:
+        """The name of the net that it is, or that it is a variant of: what goes into the one goes into the other."""
+        return self.base or self.name
 
     @property
     def identity(self) -> str:
@@ -114,12 +121,12 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
 
     @property
     def _points(self) -> dict[str, int]:
-        return _table(self.name)[1] if self.rows is None else dict(self.points)
+        return _table(self.family)[1] if self.rows is None else dict(self.points)
 
     @property
     def table(self) -> tuple[TableRow, ...]:
         """Every variable, in the order in which slim creates them: the first is the kernel that sees the image."""
-        rows = _table(self.name)[0] if self.rows is None else self.rows
+        rows = _table(self.family)[0] if self.rows is None else self.rows
         if self.input_channels == 3 or self.graph is not None:
             return rows
         first, *others = rows

@@ -82,7 +82,7 @@ class _Keras:
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
         import keras
 
-        title, options = KERAS[net.name]
+        title, options = KERAS[net.family]
         top = {"include_top": False} if classes is None else {"classes": classes, "classifier_activation": None}
         how = {"weights": None, "input_shape": (side, side, 3), **options, **top}
         self.keras, self.model = keras, getattr(keras.applications, title)(**how)
@@ -116,7 +116,7 @@ class _Torch:
     def __init__(self, world: str, net: Net, classes: int | None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.model = (_timms if world == "timm" else _torchvisions)(TORCH[net.name], classes).eval()
+            self.model = (_timms if world == "timm" else _torchvisions)(TORCH[net.family], classes).eval()
 
     def specs(self) -> dict[str, Spec]:
         from ckpt_tools.dtypes import dtype_name

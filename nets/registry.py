@@ -153,6 +153,33 @@ NETS: dict[str, Net] = {
 }
 
 
+def _variant(name: str, suffix: str, whose: str, preprocessing: str) -> Net:
+    """A net as another library computes it, whose published weights have 1000 classes, or 1008."""
+    net = NETS[name]
+    return net._replace(
+        name=f"{name}_{suffix}",
+        base=name,
+        title=f"{net.title.removeprefix('slim ')} as {whose} it",
+        landmark="",  # its files have the names of the net itself
+        builder=f"ckpt_tools.nets.variants.{name}_{suffix}",
+        preprocessing=preprocessing,
+        classes=1008 if suffix == "2015" else 1000,
+        class_offset=0 if suffix == "2015" else 1,
+    )
+
+
+VARIANTS: dict[str, Net] = {
+    net.name: net
+    for net in (
+        *(_variant(f"resnet_v1_{depth}", "keras", "Keras builds", "caffe") for depth in (50, 101, 152)),
+        *(_variant(f"resnet_v1_{depth}", "torch", "PyTorch builds", "torch") for depth in (50, 101, 152)),
+        *(_variant(f"resnet_v2_{depth}", "keras", "Keras builds", "inception") for depth in (50, 101, 152)),
+        _variant("inception_v3", "torch", "PyTorch builds", "inception"),
+        _variant("inception_v3", "2015", "the 2015 graph has", "lenet"),
+    )
+}
+
+
 def register(net: Net) -> Net:
     """Makes a net known by its name: to --net, and, where it has a landmark, to the recognition of checkpoints.
 
@@ -168,7 +195,7 @@ def register(net: Net) -> Net:
 
     Raises SelectionError for a name that another net has.
     """
-    if NETS.get(net.name, net) != net:
+    if {**VARIANTS, **NETS}.get(net.name, net) != net:
         raise SelectionError(f"a net is called {net.name!r} already", advice="Give it another name.")
     NETS[net.name] = net
     return net
@@ -185,10 +212,10 @@ def names_by_scope() -> dict[str, str]:
 
 def get_net(name: str) -> Net:
     """The net of this name, as tf_slim names its builders. Raises SelectionError that names the nearest ones."""
-    found = NETS.get(name) or vectors_net_called(name)
+    found = NETS.get(name) or VARIANTS.get(name) or vectors_net_called(name)
     if found is None:
         advice = f"There are {', '.join(NETS)}."
-        raise SelectionError(f"no net is called {name!r}{nearest(name, NETS)}", advice=advice)
+        raise SelectionError(f"no net is called {name!r}{nearest(name, [*NETS, *VARIANTS])}", advice=advice)
     return found
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from ckpt_tools.errors import PlanError, RecipeError, SelectionError
 from ckpt_tools.graphs.choosing import Choices
+from ckpt_tools.plan import Origin
 from ckpt_tools.tensors import Spec
 
 from .from_graph import graph_beside, net_from, open_graph
@@ -89,9 +90,9 @@ def feeds(texts: Iterable[str]) -> dict[str, object]:
     return made
 
 
-def resolve(reference: Reference, specs: Mapping[str, Spec], path: str) -> Net:
-    """The net that is meant for a checkpoint at `path` with the tensors `specs`; a checkpoint that none of the registry
-    fits is taken with the `.meta` beside it.
+def resolve(reference: Reference, specs: Mapping[str, Spec], path: str, origin: Origin | None = None) -> Net:
+    """The net that is meant for a checkpoint at `path` with the tensors `specs`, where nobody names one that of its
+    `origin`; a checkpoint that none of the registry fits is taken with the `.meta` beside it.
 
     Raises SelectionError where it cannot be told, and what `open_graph` and `net_of_function` raise.
     """
@@ -104,7 +105,7 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str) -> Net:
     beside = graph_beside(path) if path and reference.net is None else ""
     if not reference.chosen:
         try:
-            return find_net(reference.net, specs, path)
+            return find_net(reference.net or (origin.net if origin else "") or None, specs, path)
         except SelectionError:
             if not beside:
                 raise

@@ -20,7 +20,10 @@ def values(name, shape, random):
     if last == "num_batches_tracked":
         return np.int64(0)
     if last in ("moving_variance", "running_var", "gamma") or (last == "weight" and len(shape) == 1):
-        return random.uniform(0.8, 1.2, shape).astype(np.float32)
+        ends_unit = "3_bn/gamma" in name or name.endswith(
+            "bn3.weight"
+        )  # of a ResNet, which grows from unit to unit else
+        return (random.uniform(0.8, 1.2, shape) * (0.2 if ends_unit else 1)).astype(np.float32)
     if len(shape) < 2:
         return random.normal(0, 0.1, shape).astype(np.float32)
     if last == "weight":  # torch: [out, in, height, width]
@@ -31,11 +34,11 @@ def values(name, shape, random):
 
 
 def as_slims(arrays):
-    """Name of our net and its values, from those of another library."""
+    """Our net with what is known of it, and its values, from those of another library."""
     tensors = from_arrays(arrays)
     found = recognise(tensors.specs(), NETS.values())
     assert not found.others
-    return found.net.name, operate(tensors, to_slim(found)).tensors
+    return found, operate(tensors, to_slim(found)).tensors
 
 
 def logits(name, tensors, fed):
@@ -58,3 +61,26 @@ def distance(a, b):
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert np.abs(b).max() > 0.1 and np.abs(b[0] - b[1]).max() > 1e-3 * np.abs(b).max()
     return np.abs(a - b).max() / np.abs(b).max()
+
+
+def write_photos(folder, labels, count=6):
+    from PIL import Image
+
+    random = np.random.default_rng(2)
+    for number, label in enumerate(labels):
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(80 * number, 80 * number + 60, (96, 96, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{i}.png")
+
+
+def pixels_of(files, run):
+    """The photos as a run's net sees them, [n, side, side, 3]."""
+    import tensorflow as tf
+
+    from ckpt_tools.train.data.preprocess import prepare
+    from ckpt_tools.train.use.classifier import SourceOptions, load_classifier
+
+    how = load_classifier(SourceOptions(train_dir=run)).preprocessing
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        return session.run(tf.stack([prepare(tf.io.decode_png(tf.io.read_file(file), 3), how) for file in files]))

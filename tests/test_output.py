@@ -12,7 +12,7 @@ import pytest
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.errors import CheckpointError, OutputError, UnsupportedError
-from ckpt_tools.formats import output, placing
+from ckpt_tools.formats import output, placing, provenance
 from ckpt_tools.formats.output import format_of
 
 OLD = {"a/weights": np.arange(12, dtype="float32").reshape(3, 4), "step": np.array(1, "int64")}
@@ -41,6 +41,17 @@ def test_every_format_is_written_and_read_back_with_its_provenance(tmp_path, for
     sidecar = json.loads((tmp_path / "model.ckpt.provenance.json").read_text())
     assert (sidecar["command"], sidecar["format"]) == ("by hand", format)
     assert sidecar["tensors"] == {"a/weights": "written", "step": "written"}
+
+
+def test_what_is_done_aside_gives_or_raises_what_it_would(tmp_path, monkeypatch):
+    assert provenance.aside(max, 2, 3)() == 3
+    with pytest.raises(ZeroDivisionError):
+        provenance.aside(divmod, 1, 0)()
+    source = open_checkpoint(save_checkpoint(from_arrays(OLD), tmp_path / "old.npz", format="npz")[0])
+    monkeypatch.setattr(provenance, "_sha256", lambda path: [][0])
+    with pytest.raises(IndexError):
+        save_checkpoint(source, tmp_path / "new.npz", format="npz")
+    assert set(files(tmp_path)) == {"old.npz", "old.npz.provenance.json"}
 
 
 def test_provenance_names_the_source_by_digests_that_sha256sum_prints(tmp_path):

@@ -57,13 +57,13 @@ def check(source: Checkpoint, target: str, layout: InLayout, name: str, given: S
     `source` holds the tensors as its file has them; `given` are images, folders, patterns; random images without any.
     """
     from ..nets.comparing import compare
-    from ..nets.registry import NETS
+    from ..nets.registry import NETS, get_net
 
-    net, written = NETS[layout.net], open_checkpoint(target)
+    net, written = get_net(layout.computed), open_checkpoint(target)
     ours = written.tensors if name == "slim" else operate(source.tensors, layout.inward).tensors
     found = []
     for world, file in _files(source, written, layout, name):
-        theirs = _recognised(file, net)
+        theirs = _recognised(file, NETS[layout.net])
         style = theirs.pixels or net.preprocessing
         batches, said = _batches(given, net, style)
         compared = compare(world, net, ours, theirs, file.tensors, batches, net.image_size)

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 link=args.link,
                 provenance={
                     "command": shlex.join(["ckpt-convert", *(sys.argv[1:] if argv is None else argv)]),
-                    **(_provenance(layout) if layout else {}),
+                    **(_provenance(layout, args.layout) if layout else {}),
                 },
                 progress=progress,
             )
@@ -131,10 +131,12 @@ def _open(args: argparse.Namespace, format: str) -> Checkpoint:
     return source
 
 
-def _provenance(layout: InLayout) -> dict[str, object]:
-    """What was done to each tensor, and what is not the same function."""
+def _provenance(layout: InLayout, name: str) -> dict[str, object]:
+    """What was done to each tensor, what is not the same function, and of slim's names what computes the same."""
     rows = layout.surgery.rows
+    known = {"net": layout.computed, "preprocessing": layout.pixels or None} if name == "slim" else {}
     return {
+        **known,
         "actions": {row.name: row_sentence(row) for row in rows if row.after is not None},
         "left_out": {row.name: row_sentence(row) for row in rows if row.after is None},
         "near": list(layout.near),
@@ -164,7 +166,8 @@ def _show(
                 "files": rows,
                 "replaced": replaced,
                 "dry_run": args.dry_run,
-                **({"layout": args.layout, "net": layout.net, "near": layout.near} if layout else {}),
+                **({"layout": args.layout, "net": layout.net, "computed_by": layout.computed} if layout else {}),
+                **({"near": layout.near} if layout else {}),
                 **({"check": as_json(checks, args.tolerance)} if checks else {}),
             }
         )
@@ -195,11 +198,18 @@ def _show_layout(layout: InLayout, name: str) -> None:
     }
     print(f"net       {layout.origin}, as {name} writes it")
     print(f"tensors   {', '.join(f'{number:,} {what}' for what, number in counts.items() if number)}")
-    print(f"function  {'near, not the same' if layout.near else 'the same'}")
+    print(f"function  {_function(layout, name)}")
     for difference in layout.near:
         print(f"          {difference}")
     for note in layout.notes:
         print(f"note      {note}")
+
+
+def _function(layout: InLayout, name: str) -> str:
+    """Whether what is written computes what the source does, and in which net of ours."""
+    if name == "slim" and layout.computed != layout.net:
+        return f"the same in {layout.computed}, the net here that is taken for it; near, not the same, in slim's own"
+    return "near, not the same" if layout.near else "the same"
 
 
 def _amount(source: Checkpoint, total: int) -> str:

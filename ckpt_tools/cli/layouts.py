@@ -8,8 +8,9 @@ from ..errors import CheckpointError, SelectionError
 from ..folding import FOLDED, foldable
 from ..formats import Checkpoint
 from ..kinds import kinds
-from ..layouts import Foreign, from_slim, recognise, to_slim
+from ..layouts import WORLDS, Foreign, from_slim, layout_of, recognise, to_slim
 from ..layouts.matching import Net
+from ..layouts.reading import GRAPH_2015
 from ..surgery import Fold, Operation, Rename, Strip, Surgery, operate
 from ..tensors import Tensors
 
@@ -19,7 +20,9 @@ _AVERAGE = "/ExponentialMovingAverage"
 class InLayout(NamedTuple):
     """A source in another layout. `net` and `origin` say what it is, `world` which library's file it is, "" for slim's;
     `inward` are those of the operations that bring it under slim's names. `notes` say what has to be known of the
-    result, `near` what is not the very same function."""
+    result, `near` what is not the very same function in the library that it is written for. `computed` is the name of
+    the net here that computes what the source is for: `net`, or a variant of it. `pixels` are those of its library's
+    published weights, "" for the net's own."""
 
     net: str
     origin: str
@@ -28,6 +31,8 @@ class InLayout(NamedTuple):
     near: tuple[str, ...]
     world: str
     inward: tuple[Operation, ...]
+    computed: str
+    pixels: str
 
 
 def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = False, places: bool = False) -> InLayout:
@@ -35,18 +40,22 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
 
     Raises SelectionError where it is no net that is known, or not known how `layout` writes it.
     """
+    from ..nets.opening import recorded
     from ..nets.registry import NETS
 
     tensors = checkpoint.tensors
+    given = ""
     try:
         foreign = recognise(tensors.specs(), NETS.values())
         if foreign:
             net, operations, near = foreign.net, to_slim(foreign), _of(foreign.world, foreign.near)
-            origin = str(foreign)
+            origin, computed, given = str(foreign), foreign.exact, foreign.pixels
             pixels = _pixels(foreign.library, foreign.pixels)
         else:
             net, origin, operations = _from_slims(tensors)
-            near, pixels = (), ()
+            known = recorded(checkpoint.path, NETS[net.name])
+            computed, given = (known and known.net) or net.name, (known.pixels if known else "")
+            near, pixels = _near_of(net.name, computed), ()
         inward = operations
         notes = _differences(foreign, tensors) if foreign else ()
         if layout != "slim":
@@ -57,16 +66,26 @@ def in_layout(checkpoint: Checkpoint, layout: str, *, keep_background: bool = Fa
             operations += written.operations
             notes += written.notes
             pixels = _pixels(layout, written.pixels)
-            near += _of(layout, written.near)
+            near = () if written.exact == computed else near + _of(layout, written.near)
         notes += pixels
         surgery, world = operate(tensors, operations), foreign.world if foreign else ""
-        return InLayout(net.name, origin, surgery, notes, tuple(dict.fromkeys(near)), world, inward)
+        near = tuple(dict.fromkeys(near))
+        return InLayout(net.name, origin, surgery, notes, near, world, inward, computed, given)
     except CheckpointError as error:
         raise error.at(path=checkpoint.path) from None
 
 
 def _of(world: str, near: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{world}: {difference}" for difference in near)
+
+
+def _near_of(net: str, variant: str) -> tuple[str, ...]:
+    """What a variant of the net, the one that a library computes, does otherwise than slim's own."""
+    for world in (*WORLDS, GRAPH_2015):
+        layout = layout_of(world, net)
+        if layout and layout.exact == variant:
+            return _of(world, layout.near)
+    return ()
 
 
 def _pixels(library: str, style: str) -> tuple[str, ...]:

@@ -136,7 +136,7 @@ def requested(options: Options, source: Checkpoint, num_classes: int | None) -> 
     specs = source.tensors.specs()
     if options.net and options.reference.is_function:
         load_tensorflow(options.net)
-    net = resolve(options.reference, specs, source.path)
+    net = resolve(options.reference, specs, source.path, origin)
     options = for_net(options, net)
     labels, net = labels_of(options, num_classes, net)
     classes = num_classes or len(labels) or classes_of(net, specs)
@@ -186,7 +186,7 @@ def read_data(options: Options) -> DataSet:
 def classes_of(net: Net, specs: Mapping[str, Spec]) -> int:
     """The classes of the checkpoint, else those of the published one."""
     found = recognise(specs)
-    if found and found.net == net and found.classes:
+    if found and found.net and found.net.family == net.family and found.classes:
         return found.classes
     return (classes_in(net, specs) if net.graph else None) or net.classes
 

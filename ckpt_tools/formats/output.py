@@ -89,8 +89,9 @@ def save_checkpoint(
         options |= {"metadata": metadata}
     with _output_errors(target), _partial_folder(target) as folder:
         made = os.path.join(folder, os.path.basename(target))
+        source = origin.aside(origin.described, said.get("source"))
         _writer(format).write(tensors, made, **options)
-        return _finish(tensors, format, made, target, said, announce)
+        return _finish(tensors, format, made, target, {**said, "source": source()}, announce)
 
 
 def _forgetful(progress: Callable[[int], object] | None) -> Callable[[int], None]:
@@ -207,12 +208,12 @@ def _finish(
     """Brings the files in the partial folder to disk, adds the sidecar, moves all into place."""
     folder, name = os.path.split(made)
     entries = sorted(entry.name for entry in os.scandir(folder))
-    content = origin.sidecar(tensors, format, {entry: os.path.join(folder, entry) for entry in entries}, said)
+    digests = origin.aside(origin.fingerprints, {entry: os.path.join(folder, entry) for entry in entries})
     for entry in entries:
         if os.stat(os.path.join(folder, entry)).st_nlink == 1:  # a linked data file is the source's
             placing.sync_file(os.path.join(folder, entry))
     sidecar = os.path.join(folder, "sidecar")
-    origin.dump(content, sidecar)
+    origin.dump(origin.sidecar(tensors, format, digests(), said), sidecar)
     placing.sync_file(sidecar)
     if announce is not None:
         announce(made)

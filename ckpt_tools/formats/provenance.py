@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..tensors import Tensor
@@ -15,27 +16,51 @@ from .checkpoint import Checkpoint
 from .storage import absolute, is_remote, open_file, sizes
 
 ENDING = ".provenance.json"
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20  # bytes that stay in the processor's cache between reading and digesting
+
+
+def aside(work: Callable[..., object], *given: object) -> Callable[[], Any]:
+    """Begins the work in a thread, which digests leave others alone in; what is returned waits for it, and gives what
+    it gives or raises what it raises."""
+    found: list[object] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work(*given))
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def result() -> object:
+        thread.join()
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    return result
 
 
 def sidecar(
-    tensors: Mapping[str, Tensor], format: str, files: Mapping[str, str], said: Mapping[str, Any]
+    tensors: Mapping[str, Tensor], format: str, files: Mapping[str, object], said: Mapping[str, Any]
 ) -> dict[str, object]:
     """The content of the sidecar.
 
-    `files` maps the final name of each file of the new checkpoint to where it lies now. `said` is what the caller
-    knows: "source" (a Checkpoint or several, or anything that JSON takes), "command", "recipe", and "actions",
-    tensor name -> what was done to it; a tensor without one was copied as stored, or else written anew.
+    `files` are the `fingerprints` of the new checkpoint. `said` is what the caller knows: "source", as `described` or
+    anything else that JSON takes, "command", "recipe", and "actions", tensor name -> what was done to it; a tensor
+    without one was copied as stored, or else written anew.
     """
     actions = dict(said.get("actions") or {})
     done = {
         name: actions.get(name) or ("copied" if is_stored(tensor) else "written") for name, tensor in tensors.items()
     }
     return {
-        "source": _described(said.get("source")),
+        "source": said.get("source"),
         **{key: value for key, value in said.items() if key not in ("source", "actions")},
         "format": format,
-        "files": {name: _fingerprint(path, name) for name, path in sorted(files.items())},
+        "files": dict(files),
         "versions": _versions(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "tensors": done,
@@ -56,13 +81,19 @@ def is_stored(tensor: Tensor) -> bool:
     return tensor.stored is not None
 
 
-def _described(source: object) -> object:
+def fingerprints(files: Mapping[str, str]) -> dict[str, object]:
+    """Size and digest of each file of a new checkpoint. `files` maps its final name to where it lies now."""
+    return {name: _fingerprint(path, name) for name, path in sorted(files.items())}
+
+
+def described(source: object) -> object:
+    """A Checkpoint, or each of several, by its path, format and the digests of its files; anything else as it is."""
     if isinstance(source, Checkpoint):
         there = [file for file, size in zip(source.files, sizes(source.files), strict=True) if size is not None]
         files = {os.path.basename(file): _fingerprint(file) for file in there}
         return {"path": absolute(source.path), "format": source.format, "files": files}
     if isinstance(source, (list, tuple)):
-        return [_described(one) for one in source]
+        return [described(one) for one in source]
     return source
 
 

@@ -40,8 +40,8 @@ class Foreign(NamedTuple):
     """A net as another library writes it.
 
     `found` maps a tensor of the file to its link; `missing` are our names of those that are not there, `others` the
-    file's names that the net does not know. `classes` is None where the head is missing or of another kind. `near` and
-    `pixels` are those of its layout.
+    file's names that the net does not know. `classes` is None where the head is missing or of another kind. `near`,
+    `pixels` and `exact` are those of its layout.
     """
 
     world: str
@@ -52,6 +52,7 @@ class Foreign(NamedTuple):
     others: tuple[str, ...]
     near: tuple[str, ...]
     pixels: str = ""
+    exact: str = ""
 
     @property
     def library(self) -> str:
@@ -102,7 +103,8 @@ def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, layout
     if len(set(body) - set(missing)) < _WHOLE * len(body):
         return None
     others = tuple(name for name in specs if name not in found)
-    return Foreign(layout.world, net, classes, found, tuple(missing), others, layout.near, layout.pixels)
+    how = layout.near, layout.pixels, layout.exact
+    return Foreign(layout.world, net, classes, found, tuple(missing), others, *how)
 
 
 def _classes(specs: Mapping[str, Spec], names: Mapping[str, str], prefix: str, net: Net, layout: Layout) -> int | None:
@@ -134,6 +136,8 @@ class _Keras:
         for name in specs:
             self.layers.setdefault(name.rpartition("/")[0].removesuffix("/vars"), []).append(name)
         self.numbered = _by_number(self.layers)
+        self.placed = any("layers/" in layer for layer in self.layers)
+        self.known = {} if self.placed else self._renamed(self.numbered)
 
     def names(self, layers: Sequence[LayoutLayer]) -> dict[str, str]:
         """Name in the layout's terms -> name in the file.
@@ -141,7 +145,9 @@ class _Keras:
         A file of Keras 3 may know a layer by its class and place alone (layers/conv2d_7/vars/0): it is the layer at
         that place of those of its class in the layout.
         """
-        renamed = {**_by_place(self.layers, layers), **self.numbered}
+        return self._renamed({**_by_place(self.layers, layers), **self.numbered}) if self.placed else self.known
+
+    def _renamed(self, renamed: Mapping[str, str]) -> dict[str, str]:
         found = {}
         for layer, members in self.layers.items():
             for number, name in enumerate(members):

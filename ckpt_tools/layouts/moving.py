@@ -22,13 +22,14 @@ BACKGROUND = 1001  # classes of slim's ImageNet files, 0 being the background; t
 
 
 class WrittenAs(NamedTuple):
-    """How a net gets into another world: operations on its tensors, what has to be said of it, and its layout's `near`
-    and `pixels`."""
+    """How a net gets into another world: operations on its tensors, what has to be said of it, and its layout's `near`,
+    `pixels` and `exact`."""
 
     operations: tuple[Operation, ...]
     notes: tuple[str, ...]
     near: tuple[str, ...]
     pixels: str = ""
+    exact: str = ""
 
 
 def to_slim(foreign: Foreign) -> tuple[Operation, ...]:
@@ -104,7 +105,7 @@ def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = Fals
         notes.append("the classifier is not there")
     parts, keys = tuple(map(_outward, wanted)), _places(wanted) if places else ()
     operations.append(Relayout(parts, f"no place in {world}", keys))
-    return WrittenAs(tuple(operations), tuple(notes), layout.near, layout.pixels)
+    return WrittenAs(tuple(operations), tuple(notes), layout.near, layout.pixels, layout.exact)
 
 
 def _scopes(names: Sequence[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """Reads the files in which the layouts are written down.
 
     net vgg_16 vgg_19                               begins what is said of these nets
-    near  WHAT IS DIFFERENT                         the other library computes something else there
+    near  WHAT IS DIFFERENT                         the other library computes something else there,
+    exact keras                                     and this variant of the net, vgg_16_keras, computes the same
     pixels STYLE                                    preprocessing of the published weights, if not our net's
     each b=1..5                                     until `end`, for each value; several `each` are nested,
     each u=1..36 n=12,18..                          several variables of one go side by side; 12,18.. counts on by 6
@@ -38,12 +39,14 @@ class LayoutLayer(NamedTuple):
 
 class Layout(NamedTuple):
     """What a world's file says of a net. `near` are sentences on what is not the same function there; `pixels` is how
-    images were scaled for the weights that are published there, "" where it is as for slim's."""
+    images were scaled for the weights that are published there, "" where it is as for slim's. `exact` is the name of
+    the net here that is the same function, a variant where the net itself is near."""
 
     world: str
     layers: tuple[LayoutLayer, ...]
     near: tuple[str, ...]
     pixels: str = ""
+    exact: str = ""
 
 
 def layout_of(world: str, net: str) -> Layout | None:
@@ -64,16 +67,18 @@ def _layouts(world: str) -> dict[str, Layout]:
 
 
 def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
-    layers, near, pixels = [], [], ""
+    layers, near, pixels, exact = [], [], "", net
     for words in _expanded(iter(lines)):
         kind, _, bias = words[0].partition("+")
         if kind == "near":
             near.append(" ".join(words[1:]))
         elif kind == "pixels":
             pixels = words[1]
+        elif kind == "exact":
+            exact = f"{net}_{words[1]}"
         elif kind == "as":
             same = _layouts(words[1])[net]
-            layers, near, pixels = [*same.layers], [*same.near], same.pixels
+            layers, near, pixels, exact = [*same.layers], [*same.near], same.pixels, same.exact
         elif kind == "without":
             layers = [layer for layer in layers if layer.ours.split("/")[0] not in words[1:]]
         elif kind == "block":
@@ -83,7 +88,7 @@ def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
             ]
         else:
             layers.append(LayoutLayer(kind, words[1], words[2], bool(bias)))
-    return Layout(world, tuple(layers), tuple(near), pixels)
+    return Layout(world, tuple(layers), tuple(near), pixels, exact)
 
 
 def _expanded(lines: Iterator[list[str]]) -> Iterator[list[str]]:

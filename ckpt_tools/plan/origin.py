@@ -1,4 +1,5 @@
-"""A source of another library: what each tensor under slim's names is in its file, and what a plan says of it."""
+"""Where a source comes from: of another library, what each tensor under slim's names is in its file; of a run or a
+conversion, what their records say of it."""
 
 from __future__ import annotations
 
@@ -20,11 +21,14 @@ class InFile(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a source that was brought under slim's names comes from.
+    """Where a source that was brought under slim's names comes from, or that was trained or written here.
 
     `title` is the net as its library calls it, `library` whose names the file has. `tensors` maps slim's names to what
     is in the file. `folded` are tensors of the file that went into others, and `left_out` those without a use. `near`
     says what is not the same function there; `pixels` how images were scaled for its published weights, "" for slim's.
+    `net` is the name of the net that computes what the library does, where that is a variant of slim's.
+
+    A source that has slim's names has no `library`, and `title` is the file that says `net` and `pixels`.
     """
 
     title: str
@@ -34,6 +38,7 @@ class Origin(NamedTuple):
     left_out: tuple[InFile, ...] = ()
     near: tuple[str, ...] = ()
     pixels: str = ""
+    net: str = ""
 
     @property
     def names(self) -> str:
@@ -43,12 +48,16 @@ class Origin(NamedTuple):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was recognised, a line, and a line for each difference of the function."""
+        if not self.library:
+            said = ((self.net, f"the net is {self.net}"), (self.pixels, f"images are scaled as {self.pixels}"))
+            return tuple(f"{what}, as {self.title} says" for known, what in said if known)
         folded = f", {len(self.folded):,} of them folded into others" if self.folded else ""
         count = len(self.tensors) + len(self.folded)
         found = f"the checkpoint is {self.title}: {count:,} tensors under {self.names}{folded}"
         pixels = f"images are scaled as for the weights that {self.library} publishes: {self.pixels}"
+        exact = f"the net computes what {self.library} does, as {self.net}; slim's own would be near"
         near = (f"near, not the same function: {self.library}: {each}" for each in self.near)
-        return (found, *([pixels] if self.pixels else []), *near)
+        return (found, *([pixels] if self.pixels else []), *([exact] if self.net else near))
 
     def row(self, row: Row) -> Row:
         """A row of a plan of the tensors under slim's names, as it is of the file."""

@@ -41,7 +41,9 @@ def planned_tensors(
     """
     initializers = initializers or {}
     made = sum(row.spec.nbytes or 0 for row in plan.rows if row.action == "init" or row.name in plan.adaptations)
-    drawn_once: Callable = functools.cache if made <= KEPT else lambda draw: draw
+
+    def drawn_once(draw: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+        return functools.cache(draw) if made <= KEPT else draw
 
     def tensor(row: Row) -> Tensor:
         spec = row.spec

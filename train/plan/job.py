@@ -161,9 +161,10 @@ def make_job(options: Options, data: DataSet | None = None) -> Job:
         source = source._replace(tensors=kept(source.tensors))
     source, origin = as_known(source, options.reference, renamed=on_vectors or bool(options.rename))
     specs = source.tensors.specs()
-    known = (
-        None if on_vectors else resolving.resolve(options.reference, specs, source.path if options.checkpoint else "")
-    )
+    path = source.path if options.checkpoint else ""
+    known = None if on_vectors else resolving.resolve(options.reference, specs, path, origin)
+    if known and origin and origin.net:  # a run that goes on does not depend on what told it
+        options = replace(options, net=known.name)
     data = data_set_of(options) if data is None else in_memory(data, options)
     preprocessing = None
     if known is None:

@@ -163,7 +163,9 @@ def save(run: Run) -> None:
     """Writes the checkpoint of this step, and the best one when there is a new one."""
     began, job, movable = time.monotonic(), run.job, run.job.movable
     actions = {row.name: "trained" if row.name in movable else row.action for row in job.plan.rows}
-    provenance = {"source": job.source, "actions": actions, "plan": job.plan.digest}
+    provenance = {"source": job.source, "actions": actions, "plan": job.plan.digest, "net": job.net.name}
+    if job.preprocessing:
+        provenance["preprocessing"] = job.preprocessing.style
     tensors = snapshot(run)
     broken = [name for name in sorted(movable) if not np.isfinite(tensors[name].load()).all()]
     if broken:  # not saved: what is on disk stays the last good one

@@ -239,8 +239,8 @@ def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool)
     checkpoint, origin = as_known(checkpoint, options.reference)
     source, specs = checkpoint.path, checkpoint.tensors.specs()
     found = recognise(specs)
-    net = resolve(options.reference, specs, source)
-    known = found if found is not None and found.net == net else None
+    net = resolve(options.reference, specs, source, origin)
+    known = found if found is not None and found.net and found.net.family == net.family else None
     scope = known.scope if known else net.scope
     classes = known.classes if known else classes_in(net, specs)
     classes = classes if head else None
