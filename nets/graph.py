@@ -124,7 +124,7 @@ def _build_imported(
 ) -> Built:
     """A net of a graph file, whose own head ends as the file has it, for another number of classes if need be."""
     assert net.graph is not None
-    file, found = net.graph
+    file, found = net.graph.file, net.graph.found
     own_place = num_classes is not None and not head.scope
     shapes = {} if num_classes is None else {v.name: v.spec.shape for v in head_variables(net, num_classes, head)}
     whole = own_place and not head.layers

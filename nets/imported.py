@@ -32,6 +32,7 @@ _INITIALIZERS = {
     "uniform": tf.random_uniform_initializer,
 }
 _BEGINS_WITH_ONES = re.compile(r"(^|/)(gamma|scale|\w*variance|\w*var)$", re.IGNORECASE)
+_PLACES = re.compile(r"Graph execution error|Detected at node|File \"|Original stack trace|\[\[|node '|\(\d+\) ")
 _TIMEOUT = 120_000  # milliseconds: a stranger's loop need not end
 
 
@@ -269,4 +270,7 @@ def _spelled(sides: Sequence[int | None]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    """What TensorFlow says of an error, without the places in its own code and in the graph."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not _PLACES.match(line)]
+    return said[0].rstrip(".") if said else type(error).__name__

@@ -22,6 +22,7 @@ from ..graph.towers import Model, build_model, for_feeding, session_config
 from ..options.training import AUTO, FLOAT32, Choice
 from ..plan.job import Job
 from ..plan.schedule import batch_norm_decay
+from .checked import check_net
 from .head_only import Known, recall, remember
 from .transfer import Cached, Transfer, fill, plan_transfer, settled
 
@@ -84,6 +85,7 @@ def trial(
     """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept;
     `on_event` is told what the cache has."""
     options, placement = job.options, place(job.options)
+    check_net(job)
     job = replace(job, frozen=choose_precision(job, placement))
     unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
     with tf.Graph().as_default(), tf.device(placement.home):
