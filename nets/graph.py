@@ -157,8 +157,9 @@ def _build_imported(
 
 def _of_classes(net: Net, logits: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Logits [batch, classes]. Raises UnsupportedError for a graph that goes on having its own number of classes."""
-    if logits.shape.rank == 2 and logits.shape[1] not in (None, num_classes):
-        raise _fixed_classes(net, logits.shape[1], num_classes)
+    own = logits.shape.as_list()[1] if logits.shape.rank == 2 else None
+    if own not in (None, num_classes):
+        raise _fixed_classes(net, own, num_classes)
     return tf.reshape(logits, [-1, num_classes], name="logits")
 
 

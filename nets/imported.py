@@ -32,7 +32,8 @@ _INITIALIZERS = {
     "uniform": tf.random_uniform_initializer,
 }
 _BEGINS_WITH_ONES = re.compile(r"(^|/)(gamma|scale|\w*variance|\w*var)$", re.IGNORECASE)
-_PLACES = re.compile(r"Graph execution error|Detected at node|File \"|Original stack trace|\[\[|node '|\(\d+\) ")
+_PLACES = re.compile(r"Graph execution error|Detected at node|Node: '|File \"|Original stack trace|\d+ root error|\[\[")
+_CODE = re.compile(r"\(\d+\) [A-Z_ ]+: ")  # in front of one of several errors
 _TIMEOUT = 120_000  # milliseconds: a stranger's loop need not end
 
 
@@ -174,7 +175,7 @@ def check_import(
         for name, variable in made.variables.items():
             value = values[name]() if name in values else random.normal(0, 0.05, variable.shape.as_list())
             variable.load(np.asarray(value, variable.dtype.as_numpy_dtype), session)
-        if made.features.shape.rank is None or made.features.shape[0] is not None:
+        if made.features.shape.rank is None or made.features.shape.as_list()[0] is not None:
             text = f"{found.features} has the shape {made.features.shape}: it must take any number of images."
             return [Conflict("the number of images is fixed", (found.features,), text)]
         try:
@@ -272,5 +273,5 @@ def _spelled(sides: Sequence[int | None]) -> str:
 def _first_line(error: Exception) -> str:
     """What TensorFlow says of an error, without the places in its own code and in the graph."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [line for line in lines if line and not _PLACES.match(line)]
+    said = [_CODE.sub("", line) for line in lines if line and not _PLACES.match(line)]
     return said[0].rstrip(".") if said else type(error).__name__

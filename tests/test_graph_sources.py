@@ -14,6 +14,7 @@ from range_server import RangeServer, serving
 tensorflow = pytest.importorskip("tensorflow")
 tf = tensorflow.compat.v1
 from graph_styles import SIDE, STYLES, save_training  # noqa: E402
+from tensorflow.python.framework import tensor_shape  # noqa: E402
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint  # noqa: E402
 from ckpt_tools.cli import export as export_command  # noqa: E402
@@ -191,6 +192,19 @@ def test_a_net_is_checked_once_for_the_same_values(
         where = ["--checkpoint", str(source), "--train-dir", str(tmp_path / "run"), "--fresh"]
         assert finetune.main([*how, *where]) == 0
         assert len(checked) == count
+
+
+def test_a_process_in_which_tensorflow_2s_behaviour_is_off(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As scripts have it that begin with `tf.disable_v2_behavior()`: sides of shapes are Dimensions."""
+    monkeypatch.setattr(tensor_shape, "_TENSORSHAPE_V2_OVERRIDE", False)
+    argv = ["--checkpoint", str(files / "model.ckpt"), "--data", str(files / "photos"), "--preprocessing", "unit"]
+    how = ["--exclude", "classes", "--trainable", "classes", "--steps", "2", "--cache-dir", str(tmp_path / "cache")]
+    assert finetune.main([*argv, *how, "--train-dir", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert "cache          0 of 24 images are there; each step runs" in capsys.readouterr().err
+    argv = ["--train-dir", str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--format", "graphdef"]
+    assert export_command.main(argv) == 0
 
 
 def test_what_tflite_lacks_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

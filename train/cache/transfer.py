@@ -115,7 +115,9 @@ def _planned(job: Job, model: Model, planned: Tensors) -> Transfer | str:
     twins = frontier.tensors if inference is model.training else _twins(frontier.tensors, INFERENCE)
     other = model.extraction is not None and job.frozen_in != job.trained_in
     computed = _twins(frontier.tensors, EXTRACTION) if other else twins
-    parts = [Part(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors]
+    parts = [
+        Part(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape.as_list()[1:])) for tensor in frontier.tensors
+    ]
     try:
         cache = cache_of(job, planned, frontier.variables, parts)
         views = found_views(job, cache)
