@@ -153,7 +153,10 @@ def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
     dtype = tf.as_dtype(found.fed.dtype)
     if images.dtype == dtype:
         return images
-    return tf.saturate_cast(tf.round(images) if dtype.is_integer else images, dtype)
+    images = tf.round(images) if dtype.is_integer else images
+    if dtype.size < images.dtype.size:  # not saturate_cast: TFLite has no operation of its
+        images = tf.maximum(tf.minimum(images, float(dtype.max)), float(dtype.min))
+    return tf.cast(images, dtype)
 
 
 def check_import(

@@ -207,6 +207,17 @@ def test_a_process_in_which_tensorflow_2s_behaviour_is_off(
     assert export_command.main(argv) == 0
 
 
+def test_whole_numbers_are_made_by_what_tflite_has(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = tf.placeholder(tf.uint8, [None, SIDE, SIDE, 3], "images")
+        x = tf.reduce_mean(tf.cast(images, tf.float32) / 255.0, [1, 2])
+        tf.nn.softmax(tf.matmul(x, tf.get_variable("classes/weights", [3, 4])))
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+    argv = ["--checkpoint", str(tmp_path / "model.ckpt"), "--output", str(tmp_path / "out"), "--format", "tflite"]
+    assert export_command.main(argv) == 0  # compared with the net on made-up photos
+
+
 def test_what_tflite_lacks_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with tf.Graph().as_default(), tf.Session() as session:
         images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")

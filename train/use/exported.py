@@ -144,10 +144,14 @@ def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precis
             if precision == "float16":
                 converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
                 converter.target_spec.supported_types = [tf.float16]
-            try:
-                path.write_bytes(converter.convert())
-            except ConverterError as error:
-                raise _not_for_tflite(error, classifier.path) from None
+            failed = None
+            with stderr_held():  # its compiler writes every line of what it cannot do
+                try:
+                    path.write_bytes(converter.convert())
+                except ConverterError as error:
+                    failed = error
+            if failed is not None:
+                raise _not_for_tflite(failed, classifier.path)
 
 
 def _not_for_tflite(error: Exception, path: str) -> UnsupportedError:
