@@ -14,7 +14,7 @@ from ckpt_tools.graphs.graph import node_of
 from ckpt_tools.graphs.layers import outputs_first
 from ckpt_tools.graphs.net import GraphPart, part_of, read_part
 from ckpt_tools.graphs.savers import OBJECT_KEY
-from ckpt_tools.graphs.text import conflict_text
+from ckpt_tools.graphs.text import conflict_text, spelled
 from ckpt_tools.kinds import kinds
 from ckpt_tools.tensors import Spec
 
@@ -173,6 +173,11 @@ def _image(part: GraphPart) -> tuple[int, int]:
         return 0, 3
     if shape is None or len(shape) < 3:
         return 0, 3
+    if len(shape) > 4:
+        fact = f"the net takes {spelled(shape)} at a time, several pictures an example"
+        raise UnsupportedError(
+            fact, path=part.file.path, advice="--input NAME names a tensor that holds single images."
+        )
     height, width = shape[1:3]
     if height and width and height != width:
         fact = f"the net takes images of {height} x {width} pixels, and images here are square"

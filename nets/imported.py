@@ -71,7 +71,7 @@ def import_net(
     images = fitted(images, found)
     tensors, variables = _import(file, found, wanted, {node_of(found.fed.tensor): images}, thawed, name, shapes)
     return Imported(
-        _rows(tensors[found.features], found.pooled),
+        _rows(tensors[found.features], found.pooled, found.width),
         _rows(tensors[found.logits], "flat") if logits and found.logits else None,
         {point: tensors[point] for point in found.end_points},
         variables,
@@ -258,15 +258,18 @@ def _portable(node: Node) -> Node:
     return node
 
 
-def _rows(tensor: tf.Tensor, pooled: str) -> tf.Tensor:
-    """[batch, values] of a tensor that may be a map."""
+def _rows(tensor: tf.Tensor, pooled: str, width: int | None = None) -> tf.Tensor:
+    """[batch, values] of a tensor that may be a map. `width` is their number, which a graph may say elsewhere only."""
     if tensor.shape.rank == 4 and tensor.shape[1:3] != (1, 1) and pooled == "mean":
         tensor = tf.reduce_mean(tensor, [1, 2])
     if tensor.shape.rank is not None and tensor.shape.rank > 2:
         sides = tensor.shape[1:].as_list()
         if None not in sides:
             tensor = tf.reshape(tensor, [-1, math.prod(sides)])
-    return tf.cast(tensor, tf.float32)
+    tensor = tf.cast(tensor, tf.float32)
+    if width and (tensor.shape.rank is None or tensor.shape.as_list()[1:] == [None]):
+        tensor.set_shape([None, width])  # as a script may have done: a file does not keep it
+    return tensor
 
 
 def _spelled(sides: Sequence[int | None]) -> str:

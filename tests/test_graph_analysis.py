@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ckpt_tools.cli.inspect import main as inspect
-from ckpt_tools.errors import CheckpointError, DamagedError, SelectionError
+from ckpt_tools.errors import CheckpointError, DamagedError, SelectionError, UnsupportedError
 from ckpt_tools.formats.constants import constant
 from ckpt_tools.formats.graph_file import GraphFile, graph_bytes, read_graph
 from ckpt_tools.formats.nodes import Node, attribute, shape_value, truth_value, type_value
@@ -255,6 +255,19 @@ def test_a_long_name_is_apart_from_its_value(tmp_path: Path, capsys: pytest.Capt
     assert "\nlogits       fc/add, 1 class\n" in shown
 
 
+def test_clips_are_no_images(tmp_path: Path) -> None:
+    def build() -> None:
+        clips = tf.placeholder(tf.float32, [None, 4, SIDE, SIDE, 3], "clips")
+        x = tf.reduce_mean(conv(tf.reshape(clips, [-1, SIDE, SIDE, 3]), "conv"), [1, 2])
+        classified(dense(tf.reduce_mean(tf.reshape(x, [-1, 4, 4]), 1), "fc", CLASSES))
+
+    file = saved(tmp_path, build)
+    with pytest.raises(
+        UnsupportedError, match=r"the net takes \[\?,4,12,12,3\] at a time, several pictures an example"
+    ):
+        net_from(part_of(file, analyse(file)))
+
+
 def test_noise_on_the_images_is_cut_behind(tmp_path: Path) -> None:
     def build() -> None:
         x = images()
@@ -355,6 +368,7 @@ def test_no_classes_leaves_a_feature_extractor(tmp_path: Path) -> None:
     file = saved(tmp_path, build)
     found = analyse(file)
     assert causes(found) == ["no classes found"]
+    assert set(found.conflicts[0].names) == {"box/add", "mask/Relu"}
     assert "conv/Relu" in found.end_points
     chosen = analyse(file, Choices(features="conv/Relu"))
     assert (chosen.conflicts, chosen.features, chosen.width, chosen.pooled) == ((), "conv/Relu", 4, "mean")

@@ -289,6 +289,21 @@ def test_what_the_check_finds(tmp_path: Path, change: object, cause: str) -> Non
     assert cause in [conflict.cause for conflict in check_import(file, found, (SIDE, SIDE, 3), {})]
 
 
+def test_a_width_that_the_script_set_is_that_of_the_layer(tmp_path: Path) -> None:
+    """`set_shape` is not in the file."""
+
+    def build() -> None:
+        images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+        x = tf.reshape(images, [tf.shape(images)[0], -1])
+        x.set_shape([None, SIDE * SIDE * 3])
+        tf.nn.softmax(tf.matmul(x, tf.get_variable("fc/weights", [SIDE * SIDE * 3, CLASSES])))
+
+    file = read_graph(exported(tmp_path, build))
+    with tf.Graph().as_default():
+        made = import_net(file, analyse(file), tf.placeholder(tf.float32, [None, SIDE, SIDE, 3]))
+        assert made.features.shape.as_list() == [None, SIDE * SIDE * 3]
+
+
 def test_what_tensorflow_says_of_a_net_that_does_not_run(tmp_path: Path) -> None:
     """Not that it is an error, nor where in its own code."""
     with tf.Graph().as_default():

@@ -22,6 +22,7 @@ FREEZE = (  # said of SavedModels of TensorFlow 2
     "and give that to --graph."
 )
 _COMPARED = 50  # candidates
+_LISTED = 8
 
 
 class Choices(NamedTuple):
@@ -81,7 +82,8 @@ def choose(
         return _with_features(graph, Target(""), features), []
     if not classes:
         advice = "--logits NAME says which tensor they are; --features NAME makes the net a feature extractor."
-        return target._replace(logits="", classes=None), [Conflict("no classes found", (), advice)]
+        ends = tuple(each.logits for each in found[:_LISTED])
+        return target._replace(logits="", classes=None), [Conflict("no classes found", ends, advice)]
     return target, []
 
 
