@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from .tensors import Spec
 
+AVERAGE = "/ExponentialMovingAverage"  # behind the name of a variable: TensorFlow 1's average of it
 KINDS = ("weight", "statistic", "slot", "average", "step", "other")
 
 

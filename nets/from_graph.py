@@ -1,4 +1,4 @@
-"""A net out of a graph file: `--graph`, or the `.meta` beside a checkpoint. Nothing here imports TensorFlow."""
+"""A net out of a graph file: `--graph`, or the `.meta` beside a checkpoint. TensorFlow is for text files alone."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ckpt_tools.errors import CheckpointError, PlanError, UnsupportedError
-from ckpt_tools.formats import open_checkpoint
-from ckpt_tools.formats.detect import identify
-from ckpt_tools.formats.graph_file import KINDS, read_graph
+from ckpt_tools.errors import PlanError, UnsupportedError
+from ckpt_tools.formats.graph_file import GraphFile, read_graph
 from ckpt_tools.graphs.analysis import Analysis, analyse
-from ckpt_tools.graphs.choosing import AS_FOUND, Choices
+from ckpt_tools.graphs.choosing import AS_FOUND, FREEZE, Choices
+from ckpt_tools.graphs.files import graph_of, is_text
 from ckpt_tools.graphs.graph import node_of
+from ckpt_tools.graphs.layers import outputs_first
 from ckpt_tools.graphs.net import GraphPart, part_of, read_part
-from ckpt_tools.graphs.text import conflict_text
+from ckpt_tools.graphs.savers import OBJECT_KEY
+from ckpt_tools.graphs.text import conflict_text, spelled
 from ckpt_tools.kinds import kinds
 from ckpt_tools.tensors import Spec
 
@@ -30,43 +31,22 @@ def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = 
     Raises what `read_graph` and `analyse` raise, PlanError with everything that stands in the way of taking it, and
     UnsupportedError for a SavedModel of TensorFlow 2.
     """
-    file = read_graph(graph_beside(path) or path)
+    file = _read(graph_of(path) or path)
     found = analyse(file, choices, saved)
     if found.conflicts or found.images is None:
         raise PlanError(f"the graph has {conflict_text(found.conflicts)}", path=file.path)
-    if any(each.key.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for each in found.variables):
-        advice = "Export the net as a frozen graph first."
-        raise UnsupportedError(
-            "was written by TensorFlow 2, whose variables have no names", path=file.path, advice=advice
-        )
+    if any(each.key.endswith(OBJECT_KEY) for each in found.variables):
+        fact = "was written by TensorFlow 2, whose variables have no names in the graph"
+        raise UnsupportedError(fact, path=file.path, advice=FREEZE)
     return part_of(file, found)
 
 
-def checkpoint_of(path: str) -> str:
-    """The checkpoint that goes with a graph file: the one beside a `.meta`, that of a SavedModel's folder, a frozen
-    graph itself; "" where there is none."""
-    path = graph_beside(path) or path
-    source = path
-    if not Path(path).is_dir():
-        kind = identify(path).name
-        if kind == "graphdef":
-            return path
-        source = path.removesuffix(".meta") if kind == "metagraph" else str(Path(path).parent)
-    try:
-        open_checkpoint(source)
-    except CheckpointError:
-        return ""
-    return source
+def _read(path: str) -> GraphFile:
+    if is_text(path):
+        from .text_graph import read_text_graph  # takes TensorFlow
 
-
-def graph_beside(checkpoint: str) -> str:
-    """A file that is a graph itself, or the `.meta` beside a checkpoint; "" where there is none."""
-    if Path(checkpoint).is_file() and identify(checkpoint).name in KINDS:
-        return checkpoint
-    if Path(checkpoint, "saved_model.pb").is_file():
-        return checkpoint
-    path = f"{checkpoint.removesuffix('.index')}.meta"
-    return path if Path(path).is_file() else ""
+        return read_text_graph(path)
+    return read_graph(path)
 
 
 def net_from(part: GraphPart, name: str = "") -> Net:
@@ -138,11 +118,11 @@ def _rows(found: Analysis) -> tuple[TableRow, ...]:
     """The variables in the order in which the images reach them, those of the head last."""
     graph = found.cut.graph
     before = graph.upstream([found.features])
-    kind_of = kinds({each.key: each.spec for each in found.variables})
+    kind_of = kinds({each.own_key: each.spec for each in found.variables})
     at = _order(found)
     made = []
     for each in sorted(found.variables, key=lambda each: (each.name not in before, at[each.name])):
-        statistic = kind_of[each.key].kind in ("statistic", "average")
+        statistic = kind_of[each.own_key].kind in ("statistic", "average")
         role = "head" if each.name not in before else "statistic" if statistic else "backbone"
         shape = each.spec.shape
         axis = _class_axis(found, each.name) if role == "head" else None
@@ -157,7 +137,7 @@ def _class_axis(found: Analysis, name: str) -> int | None:
     transposed. None for what belongs to layers before the last one."""
     shape = next(each.spec.shape for each in found.variables if each.name == name)
     graph = found.cut.graph
-    turned = [node for node in graph.nodes.values() if node.op == "MatMul" and node.truth("transpose_b")]
+    turned = [node for node in graph.nodes.values() if node.op in ("MatMul", "Einsum") and outputs_first(node, 1)]
     transposed = len(shape) == 2 and any(name in graph.upstream(graph.inputs[node.name][1:2]) for node in turned)
     axis = 0 if transposed else len(shape) - 1
     return axis if shape and shape[axis] == found.classes else None
@@ -194,6 +174,11 @@ def _image(part: GraphPart) -> tuple[int, int]:
         return 0, 3
     if shape is None or len(shape) < 3:
         return 0, 3
+    if len(shape) > 4:
+        fact = f"the net takes {spelled(shape)} at a time, several pictures an example"
+        raise UnsupportedError(
+            fact, path=part.file.path, advice="--input NAME names a tensor that holds single images."
+        )
     height, width = shape[1:3]
     if height and width and height != width:
         fact = f"the net takes images of {height} x {width} pixels, and images here are square"

@@ -22,7 +22,7 @@ from absl import flags
 from tensorflow.python.framework import tensor_shape
 
 from ckpt_tools.errors import PlanError, RecipeError
-from ckpt_tools.formats.graph_file import parse_metagraph
+from ckpt_tools.formats.graph_file import parse_graph
 from ckpt_tools.graphs.analysis import analyse
 from ckpt_tools.graphs.choosing import AS_FOUND, Choices
 from ckpt_tools.graphs.net import part_of
@@ -82,13 +82,14 @@ def net_of_function(
         with graph.as_default():
             images = tf.placeholder(tf.float32, [None, side, side, channels], IMAGES)
             returned = _call(code, function, images)
-            made = tf.train.export_meta_graph(collection_list=[tf.GraphKeys.TRAINABLE_VARIABLES])
+            kept = [tf.GraphKeys.TRAINABLE_VARIABLES, tf.GraphKeys.GLOBAL_VARIABLES]
+            made = tf.train.export_meta_graph(collection_list=kept)
         data = made.SerializeToString(deterministic=True)  # so that the same function has the same digest
     name = returned.tensor.name.removesuffix(":0")
     wanted = {"logits": name} if returned.is_logits and not choices.logits else {}
     if not returned.is_logits and not choices.logits and not choices.features:
         wanted = {"features": name}
-    file = parse_metagraph(data, place.shown)
+    file = parse_graph(data, place.shown)
     found = analyse(file, choices._replace(input=choices.input or IMAGES, **wanted), saved)
     if found.conflicts:
         raise PlanError(f"{place.function} builds a graph with {conflict_text(found.conflicts)}", path=place.shown)

@@ -110,7 +110,7 @@ def _build_imported(
 ) -> Built:
     """A net of a graph file, whose own head ends as the file has it, for another number of classes if need be."""
     assert net.graph is not None
-    file, found = net.graph
+    file, found = net.graph.file, net.graph.found
     own_place = num_classes is not None and not head.scope
     shapes = {} if num_classes is None else {v.name: v.spec.shape for v in head_variables(net, num_classes, head)}
     whole = own_place and not head.layers
@@ -143,8 +143,9 @@ def _build_imported(
 
 def _of_classes(net: Net, logits: tf.Tensor, num_classes: int) -> tf.Tensor:
     """Logits [batch, classes]. Raises UnsupportedError for a graph that goes on having its own number of classes."""
-    if logits.shape.rank == 2 and logits.shape[1] not in (None, num_classes):
-        raise _fixed_classes(net, logits.shape[1], num_classes)
+    own = logits.shape.as_list()[1] if logits.shape.rank == 2 else None
+    if own not in (None, num_classes):
+        raise _fixed_classes(net, own, num_classes)
     return tf.reshape(logits, [-1, num_classes], name="logits")
 
 

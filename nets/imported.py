@@ -32,6 +32,8 @@ _INITIALIZERS = {
     "uniform": tf.random_uniform_initializer,
 }
 _BEGINS_WITH_ONES = re.compile(r"(^|/)(gamma|scale|\w*variance|\w*var)$", re.IGNORECASE)
+_PLACES = re.compile(r"Graph execution error|Detected at node|Node: '|File \"|Original stack trace|\d+ root error|\[\[")
+_CODE = re.compile(r"\(\d+\) [A-Z_ ]+: ")  # in front of one of several errors
 _TIMEOUT = 120_000  # milliseconds: a stranger's loop need not end
 
 
@@ -69,7 +71,7 @@ def import_net(
     images = fitted(images, found)
     tensors, variables = _import(file, found, wanted, {node_of(found.fed.tensor): images}, thawed, name, shapes)
     return Imported(
-        _rows(tensors[found.features], found.pooled),
+        _rows(tensors[found.features], found.pooled, found.width),
         _rows(tensors[found.logits], "flat") if logits and found.logits else None,
         {point: tensors[point] for point in found.end_points},
         variables,
@@ -151,7 +153,10 @@ def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
     dtype = tf.as_dtype(found.fed.dtype)
     if images.dtype == dtype:
         return images
-    return tf.saturate_cast(tf.round(images) if dtype.is_integer else images, dtype)
+    images = tf.round(images) if dtype.is_integer else images
+    if dtype.size < images.dtype.size:  # not saturate_cast: TFLite has no operation of its
+        images = tf.maximum(tf.minimum(images, float(dtype.max)), float(dtype.min))
+    return tf.cast(images, dtype)
 
 
 def check_import(
@@ -173,7 +178,7 @@ def check_import(
         for name, variable in made.variables.items():
             value = values[name]() if name in values else random.normal(0, 0.05, variable.shape.as_list())
             variable.load(np.asarray(value, variable.dtype.as_numpy_dtype), session)
-        if made.features.shape.rank is None or made.features.shape[0] is not None:
+        if made.features.shape.rank is None or made.features.shape.as_list()[0] is not None:
             text = f"{found.features} has the shape {made.features.shape}: it must take any number of images."
             return [Conflict("the number of images is fixed", (found.features,), text)]
         try:
@@ -253,15 +258,18 @@ def _portable(node: Node) -> Node:
     return node
 
 
-def _rows(tensor: tf.Tensor, pooled: str) -> tf.Tensor:
-    """[batch, values] of a tensor that may be a map."""
+def _rows(tensor: tf.Tensor, pooled: str, width: int | None = None) -> tf.Tensor:
+    """[batch, values] of a tensor that may be a map. `width` is their number, which a graph may say elsewhere only."""
     if tensor.shape.rank == 4 and tensor.shape[1:3] != (1, 1) and pooled == "mean":
         tensor = tf.reduce_mean(tensor, [1, 2])
     if tensor.shape.rank is not None and tensor.shape.rank > 2:
         sides = tensor.shape[1:].as_list()
         if None not in sides:
             tensor = tf.reshape(tensor, [-1, math.prod(sides)])
-    return tf.cast(tensor, tf.float32)
+    tensor = tf.cast(tensor, tf.float32)
+    if width and (tensor.shape.rank is None or tensor.shape.as_list()[1:] == [None]):
+        tensor.set_shape([None, width])  # as a script may have done: a file does not keep it
+    return tensor
 
 
 def _spelled(sides: Sequence[int | None]) -> str:
@@ -269,4 +277,7 @@ def _spelled(sides: Sequence[int | None]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    """What TensorFlow says of an error, without the places in its own code and in the graph."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [_CODE.sub("", line) for line in lines if line and not _PLACES.match(line)]
+    return said[0].rstrip(".") if said else type(error).__name__

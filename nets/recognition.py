@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from ckpt_tools.kinds import AVERAGE
 from ckpt_tools.tensors import Spec
 
 from .foreign import looks_like
@@ -13,7 +14,6 @@ from .net import Net, TableRow
 _WHOLE = 0.9  # share of a backbone's variables that must be there for a net to count as whole
 _PART = 0.3  # share that is worth naming, under the net's own scope only
 _FEW = 10  # variables, such as conv1/weights and fc3/biases: many nets have these names
-_AVERAGE = "/ExponentialMovingAverage"
 
 
 class Recognised(NamedTuple):
@@ -92,12 +92,12 @@ def _candidates(specs: Mapping[str, Spec], nets: list[Net]) -> list[tuple[Net, s
         if not net.landmark:
             continue
         landmarks.setdefault(net.landmark, []).append(net)
-    endings = tuple(landmarks) + tuple(name + _AVERAGE for name in landmarks)
+    endings = tuple(landmarks) + tuple(name + AVERAGE for name in landmarks)
     found = []
     for name in specs:
         if not name.endswith(endings):  # one call in C for each of a million names
             continue
-        suffix = _AVERAGE if name.endswith(_AVERAGE) else ""
+        suffix = AVERAGE if name.endswith(AVERAGE) else ""
         stem = name.removesuffix(suffix)
         for ending, candidates in landmarks.items():
             if stem == ending or stem.endswith(f"/{ending}"):

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from ckpt_tools.errors import PlanError, RecipeError, SelectionError
 from ckpt_tools.graphs.choosing import Choices
+from ckpt_tools.graphs.files import graph_of
 from ckpt_tools.plan import Origin
 from ckpt_tools.tensors import Spec
 
-from .from_graph import graph_beside, net_from, open_graph
+from .from_graph import net_from, open_graph
 from .net import Net
 from .registry import find_net
 
@@ -102,15 +103,15 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str, origin: 
         return net_of_function(reference.net, reference.choices, reference.image_size, tuple(specs))
     if reference.graph:
         return net_from(open_graph(reference.graph, reference.choices, specs))
-    beside = graph_beside(path) if path and reference.net is None else ""
+    unknown = SelectionError("there is no graph to choose in", path=path, advice="Name its file with --graph.")
     if not reference.chosen:
         try:
             return find_net(reference.net or (origin.net if origin else "") or None, specs, path)
-        except SelectionError:
-            if not beside:
-                raise
+        except SelectionError as error:
+            unknown = error
+    beside = graph_of(path) if path and reference.net is None else ""
     if not beside:
-        raise SelectionError("there is no graph to choose in", path=path, advice="Name its file with --graph.")
+        raise unknown
     try:
         return net_from(open_graph(beside, reference.choices, specs))
     except PlanError as error:

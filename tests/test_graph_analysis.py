@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from ckpt_tools.cli.inspect import main as inspect
-from ckpt_tools.errors import CheckpointError, DamagedError, SelectionError
+from ckpt_tools.errors import CheckpointError, DamagedError, SelectionError, UnsupportedError
 from ckpt_tools.formats.constants import constant
 from ckpt_tools.formats.graph_file import GraphFile, graph_bytes, read_graph
 from ckpt_tools.formats.nodes import Node, attribute, shape_value, truth_value, type_value
 from ckpt_tools.formats.proto import put_bytes
 from ckpt_tools.graphs.analysis import Analysis, Choices, analyse
+from ckpt_tools.graphs.net import part_of
 from ckpt_tools.graphs.operations import known_operations
 from ckpt_tools.graphs.values import Values
+from ckpt_tools.nets.from_graph import net_from
 
 tf = pytest.importorskip("tensorflow").compat.v1
 from graph_styles import CLASSES, SIDE, STYLES, Style, building, net, save_training  # noqa: E402
@@ -157,15 +159,124 @@ def test_two_towers_of_one_net_are_one_net(tmp_path: Path) -> None:
     assert found.width == 16
 
 
-def test_two_heads_on_one_net_leave_its_features(tmp_path: Path) -> None:
+def with_sigmoids(logits: object, how: str) -> None:
+    """A sigmoid cross entropy, as TensorFlow spells it, did before 1.0, and does with weights; nothing is predicted."""
+    labels = tf.placeholder(tf.float32, [None, CLASSES], "labels")
+    if how == "0.x":
+        loss = tf.nn.relu(logits) - logits * labels + tf.log(1.0 + tf.exp(-tf.abs(logits)))
+    elif how == "weighted":
+        loss = tf.nn.weighted_cross_entropy_with_logits(labels=labels, logits=logits, pos_weight=2.0)
+    else:
+        loss = tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
+    tf.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_mean(loss))
+
+
+@pytest.mark.parametrize("how", ["today", "weighted", "0.x"])
+def test_a_loss_of_sigmoids_tells_the_logits(tmp_path: Path, how: str) -> None:
+    found = analyse(saved(tmp_path, lambda: with_sigmoids(small(images()), how)))
+    assert not found.conflicts
+    assert (found.logits, found.classes, found.features) == ("net/fc/add", CLASSES, "net/Mean")
+
+
+def test_a_logarithm_that_is_no_loss_tells_nothing(tmp_path: Path) -> None:
+    def build() -> None:
+        x = tf.reduce_mean(conv(images(), "conv"), [1, 2])
+        tf.nn.softmax(dense(tf.log1p(tf.exp(-tf.abs(dense(x, "hidden", 8)))), "fc", CLASSES))
+
+    assert analyse(saved(tmp_path, build)).logits == "fc/add"
+
+
+@pytest.mark.parametrize("equation", ["bi,io->bo", "bi,oi->bo", "io,bi->bo"])
+def test_a_head_by_einsum(tmp_path: Path, equation: str) -> None:
+    def build() -> None:
+        x = tf.reduce_mean(conv(images(), "conv"), [1, 2], name="features")
+        sides = {"io": [4, CLASSES], "oi": [CLASSES, 4]}
+        weights = tf.get_variable("fc/weights", next(sides[each] for each in sides if each in equation))
+        operands = (weights, x) if equation.startswith("io") else (x, weights)
+        tf.nn.softmax(tf.add(tf.einsum(equation, *operands), tf.get_variable("fc/biases", [CLASSES]), name="logits"))
+
+    found = analyse(saved(tmp_path, build))
+    assert not found.conflicts
+    assert (found.features, found.width, found.logits, found.classes) == ("features", 4, "logits", CLASSES)
+    rows = {row.name: row.shape for row in net_from(part_of(read_graph(tmp_path / "g.meta"), found)).table}
+    assert rows["fc/weights"] == ((-1, 4) if "oi" in equation else (4, -1))
+
+
+def test_two_heads_on_one_net_are_listed(tmp_path: Path) -> None:
     def build() -> None:
         x = tf.reduce_mean(conv(images(), "conv"), [1, 2], name="features")
         classified(dense(x, "age", 7))
         classified(dense(x, "gender", 2))
 
-    found = analyse(saved(tmp_path, build))
-    assert not found.conflicts
-    assert (found.features, found.width) == ("features", 4)
+    file = saved(tmp_path, build)
+    (conflict,) = analyse(file).conflicts
+    assert conflict.cause == "several heads on one net"
+    assert set(conflict.names) == {"age/add", "gender/add"}
+    assert conflict.advice == f"Choose one: --logits {conflict.names[0]}. --features features takes neither."
+    found = analyse(file, Choices(logits="gender/add"))
+    assert (found.features, found.width, found.classes, found.conflicts) == ("features", 4, 2, ())
+    assert analyse(file, Choices(features="features")).logits == ""
+
+
+def test_heads_of_several_towers_are_one(tmp_path: Path) -> None:
+    def build() -> None:
+        for tower, part in enumerate(tf.split(images(4), 2)):
+            with tf.name_scope(f"tower_{tower}"), tf.variable_scope("", reuse=tower > 0):
+                classified(small(part))
+
+    file = saved(tmp_path, build)
+    found = analyse(file)
+    assert (found.classes, found.fed.shape, found.conflicts) == (CLASSES, (4, SIDE, SIDE, 3), ())
+    assert "Split" not in {node.op for node in found.cut.graph.nodes.values()}  # each takes all images
+
+
+def test_a_split_of_something_else_stays(tmp_path: Path) -> None:
+    """Columns first: the last part of axis 0 is not a part of the images."""
+
+    def build() -> None:
+        columns = tf.transpose(images(4), [2, 0, 1, 3])
+        last = tf.reshape(tf.split(columns, SIDE)[-1], [-1, SIDE * 3])
+        classified(dense(last, "fc", CLASSES))
+
+    assert "Split" in {node.op for node in analyse(saved(tmp_path, build)).cut.graph.nodes.values()}
+
+
+def test_a_long_name_is_apart_from_its_value(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def build() -> None:
+        training = tf.placeholder(tf.bool, [], "keras_learning_phase")
+        x = tf.reduce_mean(conv(images(), "conv"), [1, 2])
+        x = tf.cond(training, lambda: tf.nn.dropout(x, rate=0.5), lambda: x)
+        tf.sigmoid(dense(x, "fc", 1))
+
+    saved(tmp_path, build)
+    assert inspect([str(tmp_path / "g.meta")]) == 0
+    shown = capsys.readouterr().out
+    assert "\nkeras_learning_phase False (1 condition resolved)\n" in shown
+    assert "\nlogits       fc/add, 1 class\n" in shown
+
+
+def test_clips_are_no_images(tmp_path: Path) -> None:
+    def build() -> None:
+        clips = tf.placeholder(tf.float32, [None, 4, SIDE, SIDE, 3], "clips")
+        x = tf.reduce_mean(conv(tf.reshape(clips, [-1, SIDE, SIDE, 3]), "conv"), [1, 2])
+        classified(dense(tf.reduce_mean(tf.reshape(x, [-1, 4, 4]), 1), "fc", CLASSES))
+
+    file = saved(tmp_path, build)
+    with pytest.raises(
+        UnsupportedError, match=r"the net takes \[\?,4,12,12,3\] at a time, several pictures an example"
+    ):
+        net_from(part_of(file, analyse(file)))
+
+
+def test_noise_on_the_images_is_cut_behind(tmp_path: Path) -> None:
+    def build() -> None:
+        x = images()
+        classified(small(tf.add(x, tf.random_normal(tf.shape(x)), name="noisy")))
+
+    file = saved(tmp_path, build)
+    (conflict,) = analyse(file).conflicts
+    assert conflict.advice.endswith("cuts in front of it; --input noisy takes images behind it.")
+    assert analyse(file, Choices(input="noisy")).conflicts == ()
 
 
 def test_an_auxiliary_head_is_not_the_head(tmp_path: Path) -> None:
@@ -257,6 +368,7 @@ def test_no_classes_leaves_a_feature_extractor(tmp_path: Path) -> None:
     file = saved(tmp_path, build)
     found = analyse(file)
     assert causes(found) == ["no classes found"]
+    assert set(found.conflicts[0].names) == {"box/add", "mask/Relu"}
     assert "conv/Relu" in found.end_points
     chosen = analyse(file, Choices(features="conv/Relu"))
     assert (chosen.conflicts, chosen.features, chosen.width, chosen.pooled) == ((), "conv/Relu", 4, "mean")

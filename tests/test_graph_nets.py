@@ -259,7 +259,7 @@ def test_a_saved_model_of_tensorflow_2_is_refused(files: Path, tmp_path: Path) -
 
     tensorflow.saved_model.save(Module(), str(tmp_path / "saved"))
     how = options(files, graph=str(tmp_path / "saved"), train_dir=str(tmp_path / "run"))
-    with pytest.raises((UnsupportedError, PlanError), match="frozen graph first"):
+    with pytest.raises((UnsupportedError, PlanError), match="Make a frozen graph of it first"):
         finetune(Options(**{**how, "checkpoint": ""}))
 
 

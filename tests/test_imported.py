@@ -289,6 +289,35 @@ def test_what_the_check_finds(tmp_path: Path, change: object, cause: str) -> Non
     assert cause in [conflict.cause for conflict in check_import(file, found, (SIDE, SIDE, 3), {})]
 
 
+def test_a_width_that_the_script_set_is_that_of_the_layer(tmp_path: Path) -> None:
+    """`set_shape` is not in the file."""
+
+    def build() -> None:
+        images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+        x = tf.reshape(images, [tf.shape(images)[0], -1])
+        x.set_shape([None, SIDE * SIDE * 3])
+        tf.nn.softmax(tf.matmul(x, tf.get_variable("fc/weights", [SIDE * SIDE * 3, CLASSES])))
+
+    file = read_graph(exported(tmp_path, build))
+    with tf.Graph().as_default():
+        made = import_net(file, analyse(file), tf.placeholder(tf.float32, [None, SIDE, SIDE, 3]))
+        assert made.features.shape.as_list() == [None, SIDE * SIDE * 3]
+
+
+def test_what_tensorflow_says_of_a_net_that_does_not_run(tmp_path: Path) -> None:
+    """Not that it is an error, nor where in its own code."""
+    with tf.Graph().as_default():
+        images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+        x = tf.reshape(images, tf.stack([tf.shape(images)[0], 100]))
+        tf.nn.softmax(tf.matmul(x, tf.get_variable("fc/weights", [100, CLASSES])))
+        tf.train.export_meta_graph(str(tmp_path / "m.meta"))
+    file = read_graph(tmp_path / "m.meta")
+    (conflict,) = check_import(file, analyse(file), (SIDE, SIDE, 3), {})
+    assert conflict.cause == "the net does not run"
+    wanted = "TensorFlow says: Input to reshape is a tensor with 1296 values, but the requested shape has 300."
+    assert conflict.advice == wanted
+
+
 def test_a_net_of_the_registry_is_the_same_by_either_road(tmp_path: Path) -> None:
     """Built by tf_slim's layers and trained, saved, imported; and built to infer."""
     from ckpt_tools.nets.graph import build_net

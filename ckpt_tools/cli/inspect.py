@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, SelectionError
 from ..formats import Checkpoint, open_checkpoint
-from ..formats.detect import identify
+from ..formats.detect import CUT_GRAPH, identify
 from ..formats.storage import is_file
 from ..names import select
 from ..overview import SORTS, TensorRow, branches, find, overview, sort_rows, statistics, statistics_of, totals
@@ -133,8 +133,8 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def is_graph(source: str) -> bool:
-    """Whether a source is a MetaGraph, which holds no tensors."""
-    return is_file(source) and identify(source).name == "metagraph"
+    """Whether a source is a MetaGraph, which holds no tensors, or the beginning of one."""
+    return is_file(source) and identify(source).name in ("metagraph", CUT_GRAPH)
 
 
 def print_tables(

@@ -1,4 +1,4 @@
-"""ckpt-plan: what each variable of a net will get from a checkpoint, and why. TensorFlow is for functions alone."""
+"""ckpt-plan: what each variable of a net will get from a checkpoint, and why. TensorFlow is for functions and text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import DataError, OutputError, RecipeError, needs
 from ..formats import Checkpoint, open_checkpoint
 from ..formats.placing import write_text
+from ..graphs.files import checkpoint_of, is_text
 from ..labels import label_list
-from ..nets.from_graph import checkpoint_of, classes_in
+from ..nets.from_graph import classes_in
 from ..nets.head import variables_with_head
 from ..nets.net import Net
 from ..nets.opening import as_known
@@ -109,13 +110,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(make_parser(), command, argv)
 
 
-def load_tensorflow(function: str) -> None:
-    """Imports TensorFlow, which this command needs for a function alone. Raises UnsupportedError where it is not
-    installed."""
+def load_tensorflow(option: str, why: str) -> None:
+    """Imports TensorFlow, which this command needs for functions and graphs in text form alone. Raises UnsupportedError
+    where it is not installed."""
     from ..train.graph.quiet import hush_tensorflow
 
-    say(f"{function} is run to see what it builds, which takes TensorFlow")
-    with needs(f"--net {function}"):
+    say(f"{why}, which takes TensorFlow")
+    with needs(option):
         hush_tensorflow()
 
 
@@ -135,7 +136,9 @@ def requested(options: Options, source: Checkpoint, num_classes: int | None) -> 
     source, origin = as_known(source, options.reference, renamed=bool(options.rename))
     specs = source.tensors.specs()
     if options.net and options.reference.is_function:
-        load_tensorflow(options.net)
+        load_tensorflow(f"--net {options.net}", f"{options.net} is run to see what it builds")
+    elif options.graph and is_text(options.graph):
+        load_tensorflow(f"--graph {options.graph}", f"{options.graph} is a graph in text form")
     net = resolve(options.reference, specs, source.path, origin)
     options = for_net(options, net)
     labels, net = labels_of(options, num_classes, net)

@@ -10,11 +10,12 @@ from io import BufferedIOBase
 from typing import NamedTuple
 
 from ..errors import CheckpointError, DamagedError, NotACheckpointError
-from .proto import LEN, VARINT, fields
+from .proto import LEN, VARINT, fields, varint
 from .sstable import FOOTER, MAGIC, Table, first_record
 from .storage import is_file, is_remote, mapped, open_file, openable
 
 HEAD = 4096
+CUT_GRAPH = "cut_graph"  # kind of a graph whose end is missing
 _GRAPH = {1: LEN, 2: LEN, 3: VARINT, 4: LEN, 5: LEN}  # fields of a GraphDef, and of a NodeDef
 _NODE = {1: LEN, 2: LEN, 3: LEN, 4: LEN, 5: LEN, 6: LEN, 7: LEN}
 _NODE_NAME = re.compile(rb"[\w.][\w.\-/>]*")  # names and operations, of functions as well
@@ -219,11 +220,29 @@ def _proto(path: str, head: bytes, size: int) -> FileKind:
         return FileKind("text", "a text file")
     if outline:
         return FileKind("protobuf", "a protobuf, but no graph, SavedModel or checkpoint")
+    if path.endswith((".meta", ".pb")) and _ends_inside(view):
+        fact = f"is a graph that was cut off: it has {size:,} bytes, and its last part goes on behind them"
+        return FileKind(CUT_GRAPH, fact, "Copy it again.")
     return FileKind(
         "unknown",
         f"none of the kinds of file that are known (it starts with {head[:8].hex(' ')})",
         "A renamed data file of a V2 checkpoint looks like this: it needs its own name, and its .index next to it.",
     )
+
+
+def _ends_inside(view: memoryview) -> bool:
+    """Whether a message is whole but for its last field, one that graphs have, of which the end is missing."""
+    pos, end = 0, len(view)
+    try:
+        while pos < end:
+            tag, pos = varint(view, pos, end)
+            size, pos = varint(view, pos, end)  # of a number, the number itself
+            if not 1 <= tag >> 3 <= 7 or tag & 7 not in (LEN, VARINT):
+                return False
+            pos += size if tag & 7 == LEN else 0
+    except DamagedError:
+        return True
+    return pos > end
 
 
 def _may_be_graph(head: bytes, size: int) -> bool:

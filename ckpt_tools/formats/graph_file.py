@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..dtypes import BY_NUMBER
 from ..errors import CheckpointError, DamagedError, NotACheckpointError
-from .detect import identify
+from .detect import CUT_GRAPH, identify
 from .nodes import Node, Shape, encode_node, parse_node, partial_shape
 from .proto import LEN, Bytes, fields, message, number, put_bytes, text
 from .storage import is_file, is_folder, mapped
@@ -28,6 +28,7 @@ from .storage import is_file, is_folder, mapped
 MAX_BYTES = 1 << 31  # of a protobuf message
 MAX_NODES = 300_000  # about ten times what the largest published training graphs have
 KINDS = {"metagraph": "MetaGraph", "graphdef": "GraphDef", "saved_model_pb": "SavedModel"}
+TEXT = "pbtxt"  # the kind of a graph in text form
 TRAIN = "train"  # tag of the graph in a SavedModel that trains
 
 
@@ -82,6 +83,11 @@ def read_graph(path: str | os.PathLike[str]) -> GraphFile:
     if not is_file(path):
         raise NotACheckpointError("there is no such graph file", path=path)
     kind = identify(path)
+    if kind.name == TEXT:
+        advice = "Nets are taken from it where TensorFlow is: ckpt-plan --graph, ckpt-finetune --graph."
+        raise NotACheckpointError("is a graph in text form, which only TensorFlow reads", path=path, advice=advice)
+    if kind.name == CUT_GRAPH:
+        raise DamagedError(kind.text, path=path, advice=kind.advice)
     if kind.name not in KINDS:
         raise NotACheckpointError(f"is {kind.text}, not a graph", path=path, advice=kind.advice)
     try:
@@ -96,10 +102,11 @@ def read_graph(path: str | os.PathLike[str]) -> GraphFile:
         raise error.at(path=path) from None
 
 
-def parse_metagraph(data: Bytes, path: str) -> GraphFile:
-    """The graph of a MetaGraphDef in memory; `path` is what errors name. Raises DamagedError."""
+def parse_graph(data: Bytes, path: str, kind: str = "metagraph") -> GraphFile:
+    """The graph of a MetaGraphDef, or a GraphDef, in memory; `path` is what errors name. Raises DamagedError."""
+    read = _meta_graph if kind == "metagraph" else _graph
     try:
-        return _meta_graph(GraphFile(path, "metagraph", (), {}, b"", 0), memoryview(data))
+        return read(GraphFile(path, kind, (), {}, b"", 0), memoryview(data))
     except CheckpointError as error:
         raise error.at(path=path) from None
 

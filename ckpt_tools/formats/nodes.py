@@ -10,7 +10,7 @@ left out: they name the machine of whoever wrote the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeGuard
 
 from ..dtypes import BY_NAME, BY_NUMBER
@@ -72,7 +72,7 @@ class Node(NamedTuple):
         values: list[int] = []
         for field, wire, content in fields(self._value(name, 1, LEN) or b""):
             if field == 3:
-                values += [content] if wire == VARINT else _varints(message(content, wire, "a list of numbers"))
+                values += [content] if wire == VARINT else varints(message(content, wire, "a list of numbers"))
         return tuple(map(signed, values))
 
     def dtype(self, name: str = "dtype") -> str | None:
@@ -193,6 +193,21 @@ def shape_value(shape: Shape) -> bytes:
     return put_bytes(7, b"".join(put_bytes(2, side) for side in sides))
 
 
+def text_value(words: str) -> bytes:
+    """An AttrValue that is a text."""
+    return put_bytes(2, raw(words))
+
+
+def numbers_value(numbers: Iterable[int]) -> bytes:
+    """An AttrValue that is a list of whole numbers."""
+    return put_bytes(1, b"".join(put_varint(3 << 3) + put_varint(number) for number in numbers))
+
+
+def shapes_value(shapes: Iterable[Shape]) -> bytes:
+    """An AttrValue that is a list of shapes."""
+    return put_bytes(1, b"".join(map(shape_value, shapes)))
+
+
 def partial_shape(data: Bytes) -> Shape:
     """TensorShapeProto { 2 dim { 1 size }, 3 unknown_rank }, where -1 is an unknown size."""
     shape: list[int | None] = []
@@ -212,7 +227,8 @@ def partial_shape(data: Bytes) -> Shape:
     return tuple(shape)
 
 
-def _varints(data: Bytes) -> list[int]:
+def varints(data: Bytes) -> list[int]:
+    """The numbers of a packed list, unsigned."""
     values, pos = [], 0
     while pos < len(data):
         value, pos = varint(data, pos, len(data))

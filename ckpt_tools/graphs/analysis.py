@@ -10,13 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..errors import DamagedError, SelectionError
+from ..errors import DamagedError, SelectionError, nearest
 from ..formats.graph_file import GraphFile
 from ..formats.graphdef import frozen_names
 from ..formats.nodes import Shape
-from ..names import did_you_mean
 from ..plan import Conflict
 from . import batch_size, normalisation
+from .channels_last import to_channels_last, turned_shape
 from .choosing import AS_FOUND, Choices, Target, choose, tensor_called
 from .conditions import resolve
 from .cut import Cut, cut
@@ -26,10 +26,12 @@ from .end_points import end_points
 from .graph import Graph, node_of
 from .inlining import inlined
 from .layers import Layers
-from .operations import PLACEHOLDERS, VARIABLES, known_operations
+from .operations import PLACEHOLDERS, SHAPES, VARIABLES, known_operations
+from .partitions import joined
 from .safety import refusals
+from .savers import checkpoint_keys
 from .sources import Flag, Source, decided, fed, inferring, sources, tensor_type
-from .variables import GraphVariable, checkpoint_keys, plain, variables_of, without_shape
+from .variables import GraphVariable, plain, variables_of, without_shape
 
 _PASSED = ("Identity", "StopGradient", "PlaceholderWithDefault")  # between the features and the layer that takes them
 _LISTED = 8
@@ -43,6 +45,7 @@ class Changes(NamedTuple):
     dropout: tuple[str, ...] = ()
     batch_norms: tuple[str, ...] = ()
     any_batch: tuple[str, ...] = ()
+    channels_last: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str]
     """
     graph = Graph(plain(inlined(file.nodes, file.functions), file.producer))
     check_inputs(graph)
-    layers, keys = Layers(graph), checkpoint_keys(graph)
+    graph = joined(graph, file)
+    layers, keys = Layers(graph), checkpoint_keys(graph, saved)
     if choices.features and node_of(choices.features) not in graph.nodes:
         choices = choices._replace(features=_end_point_in(file, choices, saved))
     for name in (choices.input, choices.features, choices.logits, *choices.feeds):
@@ -113,7 +117,8 @@ def _end_point_in(file: GraphFile, choices: Choices, saved: Collection[str]) -> 
         return inside[0]
     if inside:
         raise SelectionError(f"{len(inside)} end points lie in {scope}: {', '.join(inside[-_LISTED:])}")
-    raise SelectionError(f"the graph has no operation {scope}, and no end point in it{did_you_mean(scope, points)}")
+    known = [*(point.rpartition("/")[0] for point in points), *points]
+    raise SelectionError(f"the graph has no operation {scope}, and no end point in it{nearest(scope, known)}")
 
 
 def check_inputs(graph: Graph) -> None:
@@ -153,6 +158,7 @@ class _Net:
         self.made = fed(self.made, images.tensor, images.dtype or "float32", images.shape)
         self._infer()
         self._free(images)
+        images = self._turn(images)
         self._look_for_leftovers(node_of(images.tensor))
         return self._result(images)
 
@@ -219,6 +225,12 @@ class _Net:
             advice = f"{', '.join(stuck[:3])}: cut in front of it with --features {self.graph.inputs[stuck[0]][0]}."
             self.conflicts.append(Conflict("the number of images cannot be freed", tuple(stuck), advice))
 
+    def _turn(self, images: Source) -> Source:
+        """The images with their channels last, and so the whole net."""
+        self.made, turned = to_channels_last(self.made, images.tensor, images.shape)
+        self.changes = self.changes._replace(channels_last=tuple(name for name in self.graph.nodes if name in turned))
+        return images._replace(shape=turned_shape(images.shape)) if node_of(images.tensor) in turned else images
+
     def _look_for_leftovers(self, images: str) -> None:
         """What an imported net may not have: switches without a value, draws, statistics of the batch, what it may not
         touch."""
@@ -236,7 +248,8 @@ class _Net:
             advice = f"Give each a value: --feed {fed_too[0]}=VALUE."
             self.conflicts.append(Conflict("values are needed", tuple(fed_too), advice))
         if drawn := random_operations(graph):
-            advice = "The same image gives other features each time: --features NAME cuts in front of it."
+            advice = "The same image gives other features each time: --features NAME cuts in front of it"
+            advice += f"; --input {noisy} takes images behind it." if (noisy := self._noisy(images, drawn)) else "."
             self.conflicts.append(Conflict("the net draws random numbers", tuple(drawn), advice))
         if left := normalisation.batch_statistics(graph):
             advice = "No moving average of it is kept: an image's features would depend on the others of its batch."
@@ -244,6 +257,14 @@ class _Net:
         if nameless := without_shape(graph):
             self.conflicts.append(Conflict("variables without a shape", tuple(nameless), "The file does not say it."))
         self.conflicts += refusals(graph, self.file.functions)
+
+    def _noisy(self, images: str, drawn: list[str]) -> str:
+        """The images to which noise was added, where it was: the first tensor that depends on both."""
+        graph = self.made.graph
+        values = {name for name, node in graph.nodes.items() if node.op not in SHAPES}
+        both = graph.downstream([images], values) & graph.downstream(drawn)
+        first = next((name for name in graph.ordered(set(graph.nodes)) if name in both), "")
+        return first if first and Source(first, None, graph.shape(first), True).is_image else ""
 
     def _result(self, images: Source | None) -> Analysis:
         graph = self.made.graph
@@ -261,17 +282,26 @@ class _Net:
             operations=len(self.file.nodes),
             images=images,
             features=features,
-            width=self.target.width,
+            width=self._width(features),
             pooled=self.target.pooled,
             logits=logits[0] if logits else "",
             classes=self.target.classes,
             flags=tuple(self.flags),
             changes=self.changes,
-            end_points={name: self.graph.shape(name) if name in self.graph.nodes else None for name in points},
+            end_points={name: self._shape(name) for name in points},
             variables=tuple(variables_of(self.file, self.graph, graph, self.keys, frozen)),
             net=self.made,
             conflicts=tuple(self.conflicts),
         )
+
+    def _width(self, features: str) -> int | None:
+        shape = self._shape(features) if self.choices.features and features in self.changes.channels_last else None
+        return shape[-1] if shape else self.target.width
+
+    def _shape(self, name: str) -> Shape:
+        """What the file says of a tensor's shape, in the order of axes that it has now."""
+        shape = self.graph.shape(name) if name in self.graph.nodes else None
+        return turned_shape(shape) if name in self.changes.channels_last else shape
 
 
 def _behind_decoder(graph: Graph, decoder: Source) -> Source:

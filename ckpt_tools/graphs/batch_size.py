@@ -7,14 +7,21 @@ many as there are".
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from ..formats.constants import constant
 from ..formats.nodes import Node, Shape, is_known
 from .cut import Cut
 from .graph import Graph
 from .layers import Layers
+from .operations import SAME_VALUES
 from .sources import fed
 from .values import Values
+
+_DIVIDING = {"Split": (0, 1), "SplitV": (2, 0)}  # operation -> which inputs are the axis and the data
+
+
+_ROW_BY_ROW = SAME_VALUES | {"Add", "AddV2", "Sub", "Mul", "Div", "RealDiv"}
 
 
 def free(made: Cut, images: str, dtype: str, shape: Shape) -> tuple[Cut, list[str], list[str]]:
@@ -22,12 +29,14 @@ def free(made: Cut, images: str, dtype: str, shape: Shape) -> tuple[Cut, list[st
 
     `shape` is that of the images, [batch, ...]; None where it is not known.
     """
+    made, parts = _undivided(made, images)
     batch = shape[0] if shape else None
-    freed, stuck = [], []
+    freed, stuck = [*parts], []
     if batch is not None:
         replaced: dict[str, Node] = {}
         added: dict[str, Node] = {}
-        for name, wanted in _reshaped(made.graph, images, batch):
+        batches = {batch, *(batch // count for count in parts.values() if batch > count)}
+        for name, wanted in _reshaped(made.graph, images, batches):
             sides = _without_batch(made.graph, name, wanted)
             if sides is None:
                 stuck.append(name)
@@ -43,7 +52,26 @@ def free(made: Cut, images: str, dtype: str, shape: Shape) -> tuple[Cut, list[st
     return fed(made, images, dtype, (None, *shape[1:]) if shape else None), freed, stuck
 
 
-def _reshaped(graph: Graph, images: str, batch: int) -> list[tuple[str, list[int]]]:
+def _undivided(made: Cut, images: str) -> tuple[Cut, dict[str, int]]:
+    """The cut in which a tower takes all images, where it took one part of each batch; and what divided the batches,
+    with the number of parts."""
+    graph, values = made.graph, Values(made.graph)
+    behind = graph.downstream([images.partition(":")[0]])
+    redirected: dict[str, str] = {}
+    found: dict[str, int] = {}
+    for name in (each for each in graph.nodes if each in behind and graph.op(each) in _DIVIDING):
+        axis_at, data_at = _DIVIDING[graph.op(name)]
+        axis, taken = values(graph.inputs[name][axis_at]), {use.tensor for use in graph.uses.get(name, ())}
+        front = (graph.upstream(graph.inputs[name][data_at : data_at + 1]) & behind) - {images.partition(":")[0]}
+        if axis is None or axis.reshape(-1).tolist() != [0] or len(taken) != 1:
+            continue
+        if all(graph.op(each) in _ROW_BY_ROW for each in front):
+            redirected[taken.pop()] = graph.inputs[name][data_at]
+            found[name] = max(graph.nodes[name].number("num_split"), 1)
+    return (made.rewired(redirected) if redirected else made), found
+
+
+def _reshaped(graph: Graph, images: str, batches: Collection[int]) -> list[tuple[str, list[int]]]:
     """Reshapes behind the images to a known shape that begins with the size of the batch."""
     values = Values(graph)
     behind = graph.downstream([images.partition(":")[0]])
@@ -54,7 +82,7 @@ def _reshaped(graph: Graph, images: str, batch: int) -> list[tuple[str, list[int
         wanted = values(graph.inputs[name][1])
         if wanted is not None and wanted.ndim == 1 and wanted.size:
             sides = [int(side) for side in wanted]
-            if sides[0] == batch or (batch > 1 and sides[0] > 0 and sides[0] % batch == 0):
+            if any(sides[0] == batch or (batch > 1 and sides[0] > 0 and sides[0] % batch == 0) for batch in batches):
                 found.append((name, sides))
     return found
 

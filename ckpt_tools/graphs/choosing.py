@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ..errors import SelectionError
+from ..errors import SelectionError, nearest
 from ..formats.graph_file import GraphFile
 from ..formats.nodes import is_known
-from ..names import did_you_mean
 from ..plan import Conflict
 from .finding import Candidate, candidates, logits_at, walk_to_layer
 from .graph import Graph, node_of, output, output_of
 from .layers import Layers
 from .operations import ACTIVATIONS, VARIABLES
 
+FREEZE = (  # said of SavedModels of TensorFlow 2
+    "Make a frozen graph of it first, by TensorFlow's convert_variables_to_constants_v2 as docs/graph_net.md shows, "
+    "and give that to --graph."
+)
 _COMPARED = 50  # candidates
+_LISTED = 8
 
 
 class Choices(NamedTuple):
@@ -65,10 +69,12 @@ def choose(
         return None, [_no_layers(file, graph)]
     if is_saved is not None:
         found = [each for each in found[:_COMPARED] if all(map(is_saved, _variables(graph, each)))] or found
-    rivals = _rivals(graph, found)
-    if rivals:
-        names = tuple(each.logits for each in (found[0], *rivals))
-        return None, [Conflict("several models in one graph", names, f"Choose one: --logits {names[0]}.")]
+    for cause, rivals in (("several models in one graph", _models), ("several heads on one net", _heads)):
+        if others := rivals(graph, found):
+            names = tuple(each.logits for each in (found[0], *others))
+            same = rivals is _heads and {each.layer.data for each in others} == {found[0].layer.data}
+            neither = f" --features {found[0].layer.data} takes neither." if same else ""
+            return None, [Conflict(cause, names, f"Choose one: --logits {names[0]}.{neither}")]
     target = _of_candidate(layers, found[0], found[0].logits)
     classes = _gives_classes(layers, found)
     features = _features_by_signature(file, graph)
@@ -76,7 +82,8 @@ def choose(
         return _with_features(graph, Target(""), features), []
     if not classes:
         advice = "--logits NAME says which tensor they are; --features NAME makes the net a feature extractor."
-        return target._replace(logits="", classes=None), [Conflict("no classes found", (), advice)]
+        ends = tuple(each.logits for each in found[:_LISTED])
+        return target._replace(logits="", classes=None), [Conflict("no classes found", ends, advice)]
     return target, []
 
 
@@ -111,7 +118,7 @@ def _of_candidate(layers: Layers, found: Candidate, logits: str) -> Target:
     return Target(layer.data, logits, layer.name, slot, width, layer.outputs, pooled)
 
 
-def _rivals(graph: Graph, found: list[Candidate]) -> list[Candidate]:
+def _models(graph: Graph, found: list[Candidate]) -> list[Candidate]:
     """Candidates as likely as the first, with variables of their own: another model in the same graph."""
     first, rivals = found[0], []
     taken = _variables(graph, first)
@@ -122,6 +129,24 @@ def _rivals(graph: Graph, found: list[Candidate]) -> list[Candidate]:
                 rivals.append(each)
                 taken |= own
     return rivals
+
+
+def _heads(graph: Graph, found: list[Candidate]) -> list[Candidate]:
+    """Candidates of the rank of the first whose last layers have weights of their own: other tasks of the same net."""
+    first, others = found[0], []
+    taken = _weights(graph, first)
+    for each in found[1:_COMPARED] if first.evidence > 0 else ():
+        own = _weights(graph, each)
+        if each.rank == first.rank and not own & taken:
+            others.append(each)
+            taken |= own
+    return others
+
+
+def _weights(graph: Graph, found: Candidate) -> set[str]:
+    """What the weights of the last layer are made of: variables, in a frozen graph constants."""
+    made_of = (*VARIABLES, "Const")
+    return {name for name in graph.upstream([found.layer.weights]) if graph.nodes[name].op in made_of}
 
 
 def _variables(graph: Graph, found: Candidate) -> set[str]:
@@ -156,8 +181,7 @@ def _gives_classes(layers: Layers, found: list[Candidate]) -> bool:
 
 def _no_layers(file: GraphFile, graph: Graph) -> Conflict:
     if file.functions and any("PartitionedCall" in node.op for node in graph.nodes.values()):
-        advice = "TensorFlow 2 wrote it and keeps the net in functions: export it as a frozen graph first."
-        return Conflict("the net is in a function library", (), advice)
+        return Conflict("the net is in a function library", (), f"It was written by TensorFlow 2. {FREEZE}")
     return Conflict("no net found", (), "The graph has no convolution and no matrix product with weights.")
 
 
@@ -165,5 +189,5 @@ def tensor_called(graph: Graph, name: str) -> str:
     """The tensor that a user names. Raises SelectionError with the nearest names."""
     node = node_of(name)
     if node not in graph.nodes:
-        raise SelectionError(f"the graph has no operation {node}{did_you_mean(node, list(graph.nodes))}")
+        raise SelectionError(f"the graph has no operation {node}{nearest(node, graph.nodes)}")
     return output(node, output_of(name))

@@ -1,7 +1,8 @@
 """Which layer gives the classes: the tensors that losses, softmax and predictions take, walked back to a layer.
 
-Candidates by evidence: 3 what a cross entropy takes, 2 what a softmax takes, 1 what is looked through for the largest
-and what a sigmoid at the end takes, 0 what nothing takes, -1 the layer that has most in front of it.
+Candidates by evidence: 3 what a cross entropy takes, of a softmax or of sigmoids, 2 what a softmax takes, 1 what is
+looked through for the largest and what a sigmoid at the end takes, 0 what nothing takes, -1 the layer that has most in
+front of it.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ def _evidence(layers: Layers) -> Iterator[tuple[str, int]]:
         inputs = graph.inputs[name]
         if node.op in _LOSSES and inputs:
             yield inputs[0], 3
+        elif node.op in ("Log1p", "Log") and (logits := _of_sigmoid_loss(graph, name)):
+            yield logits, 3
         elif node.op in _SOFTMAX and inputs:
             yield inputs[0], 2
         elif node.op in _PREDICTING and inputs:
@@ -119,6 +122,30 @@ def _evidence(layers: Layers) -> Iterator[tuple[str, int]]:
             or any(word in node.op for word in _NO_END)
         ):
             yield name, 0
+
+
+def _of_sigmoid_loss(graph: Graph, name: str) -> str:
+    """The logits x of which a sigmoid cross entropy takes log(1 + exp(-|x|)); "" where it is no such logarithm.
+
+    TensorFlow spells |x| as a choice between x and -x; before 1.0 the 1 is added.
+    """
+    tensor = graph.inputs[name][0] if graph.inputs[name] else ""
+    if graph.op(name) == "Log" and graph.op(tensor) in ("Add", "AddV2"):
+        tensor = next((each for each in graph.inputs[node_of(tensor)] if graph.op(each) == "Exp"), "")
+    elif graph.op(name) == "Log":
+        return ""
+    if graph.op(tensor) != "Exp":
+        return ""
+    (power,) = graph.inputs[node_of(tensor)][:1]
+    inputs = graph.inputs.get(node_of(power), [])
+    if graph.op(power) == "Neg" and graph.op(inputs[0]) == "Abs":
+        logits = graph.inputs[node_of(inputs[0])][0]
+    elif graph.op(power) in ("Select", "SelectV2") and graph.op(inputs[1]) == "Neg":
+        logits = inputs[2] if graph.inputs[node_of(inputs[1])] == inputs[2:] else ""
+    else:
+        return ""
+    is_multiplied = any(graph.op(use.node) == "Mul" for use in graph.uses.get(node_of(logits), ()))  # by the labels
+    return logits if logits and is_multiplied else ""
 
 
 def _leads_to_layer(layers: Layers, name: str) -> bool:

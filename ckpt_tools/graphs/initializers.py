@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ..errors import CheckpointError
 from ..formats.constants import constant_value
 from .graph import Graph, node_of
+from .partitions import whole_of
 
 _ASSIGNS = ("Assign", "AssignVariableOp")
 _RANDOM = {"TruncatedNormal": "truncated_normal", "RandomStandardNormal": "normal", "RandomUniform": "uniform"}
@@ -29,8 +30,8 @@ def initializers(graph: Graph, variables: Collection[str]) -> dict[str, Initiali
     found: dict[str, Initializer | None] = {}
     for name, node in graph.nodes.items():
         inputs = graph.inputs[name]
-        if node.op in _ASSIGNS and len(inputs) > 1 and inputs[0] in variables:
-            found.setdefault(inputs[0], _of(graph, inputs[1]))  # those of a saver come later
+        if node.op in _ASSIGNS and len(inputs) > 1 and (of := whole_of(graph, inputs[0])) in variables:
+            found.setdefault(of, _of(graph, inputs[1]))  # those of a saver come later
     return {name: each for name, each in found.items() if each is not None}
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import NamedTuple
 
 from ..errors import UnsupportedError
 from ..formats.constants import constant_spec
-from ..formats.nodes import Shape
+from ..formats.nodes import Node, Shape
 from .graph import Graph, node_of
 from .operations import READS, VARIABLES, is_forward, is_source
 
+_ROWS = re.compile(r"([A-Za-z]{2}),([A-Za-z]{2})->([A-Za-z]{2})")
 MAX_LAYERS = 5000  # `Layers.above` has a bit for each, of each node
-_WEIGHTED = ("MatMul", "Conv2D")
+_WEIGHTED = ("MatMul", "Conv2D", "Einsum")
 
 
 class Layer(NamedTuple):
@@ -32,6 +34,20 @@ class Layer(NamedTuple):
     def inputs(self) -> int | None:
         """Values that one output is made of at one place."""
         return self.shape[-2] if self.shape else None
+
+
+def outputs_first(node: Node, slot: int) -> bool | None:
+    """Whether the outputs of a matrix product are the first axis of the weights, which are its input `slot`, and not
+    the last; None for what is no product of rows with a matrix."""
+    if node.op == "MatMul":
+        return node.truth("transpose_b" if slot else "transpose_a") != (slot == 0)
+    found = _ROWS.fullmatch(node.words("equation").replace(" ", ""))
+    if node.op != "Einsum" or found is None:
+        return None
+    (row, summed), weights, (first, made) = tuple(found[2 - slot]), found[1 + slot], tuple(found[3])
+    if first != row or {summed, made} != {*weights} or len({row, summed, made}) != 3:
+        return None
+    return weights[0] == made
 
 
 class Layers:
@@ -85,9 +101,11 @@ class Layers:
             return None if self.varies(second) else Layer(name, first, second, self.weights_shape(second))
         if self.varies(first) == self.varies(second):
             return None
-        data, weights, flag = (second, first, "transpose_a") if self.varies(second) else (first, second, "transpose_b")
+        data, weights, slot = (second, first, 0) if self.varies(second) else (first, second, 1)
+        turned = outputs_first(node, slot)
+        if turned is None:
+            return None
         shape = self.weights_shape(weights)
-        turned = node.truth(flag) != (weights == first)  # the outputs of weights on the left are its rows
         return Layer(name, data, weights, shape[::-1] if shape and turned else shape)
 
     def weights_shape(self, tensor: str) -> Shape:

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from ..errors import DamagedError
 from ..formats.graph_file import GraphFile, graph_bytes, read_graph
@@ -27,19 +28,20 @@ from .sources import Source
 from .variables import GraphVariable
 
 
-class GraphPart(NamedTuple):
+@dataclass(frozen=True)
+class GraphPart:
     """What is imported of a graph file: `found.net`, whose variables have no values of their own."""
 
     file: GraphFile
     found: Analysis
 
-    @property
+    @cached_property
     def data(self) -> bytes:
         """The nodes and the functions that they call, as a GraphDef; of the same net always the same bytes."""
         nodes = self.found.cut.graph.nodes.values()
         return graph_bytes(nodes, functions_called(nodes, self.file.functions), self.file.versions)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hex digits that change with all that the net computes, but not with the values of its variables."""
         return hashlib.sha256(self.data + json.dumps(self.record()).encode()).hexdigest()[:16]

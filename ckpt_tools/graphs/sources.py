@@ -44,8 +44,9 @@ class Source(NamedTuple):
 
     @property
     def is_image(self) -> bool:
-        """Rank 4 with a number of channels that pictures have."""
-        return self.shape is not None and len(self.shape) == 4 and self.shape[3] in (1, 3, 4, None)
+        """Rank 4 with a number of channels that pictures have, last or first."""
+        last = self.shape is not None and len(self.shape) == 4 and self.shape[3] in (1, 3, 4, None)
+        return last or has_channels_first(self.shape)
 
     @property
     def rank(self) -> tuple[bool, ...]:
@@ -65,6 +66,13 @@ class Flag(NamedTuple):
 
     tensor: str
     value: bool | int
+
+
+def has_channels_first(shape: Shape) -> bool:
+    """Whether a shape is that of square pictures with their channels first, as GPUs were given them."""
+    if shape is None or len(shape) != 4 or shape[1] not in (1, 3):
+        return False
+    return shape[2] == shape[3] and shape[3] not in (1, 3, 4, None)
 
 
 def sources(made: Cut) -> list[Source]:

@@ -10,6 +10,7 @@ from ..formats.graph_file import KINDS, GraphFile
 from ..formats.nodes import Shape
 from ..plan import Conflict
 from .analysis import Analysis
+from .graph import node_of
 from .operations import known_operations
 
 _NAMED = 5
@@ -17,7 +18,7 @@ _NAMED = 5
 
 def facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, checkpoint: str = "") -> str:
     """One fact a line: the file, images, features, classes, switches; what the checkpoint has; unknown operations."""
-    return "\n".join(f"{word:<13}{fact}" for word, fact in _facts(file, found, saved, checkpoint))
+    return "\n".join(f"{word:<12} {fact}" for word, fact in _facts(file, found, saved, checkpoint))
 
 
 def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, checkpoint: str) -> list[tuple[str, str]]:
@@ -27,11 +28,12 @@ def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, chec
     rows = [("graph", f"{name}: {KINDS[file.kind]}{wrote}, {found.operations:,} operations{on_the_way}")]
     if found.images:
         freed = "; batch size freed" if found.changes.any_batch else ""
+        freed += "; channels moved last" if node_of(found.images.tensor) in found.changes.channels_last else ""
         rows.append(("images", f"{found.images.tensor} {found.images.dtype} {spelled(found.images.shape)}{freed}"))
         width = f", {found.width:,} values" if found.width else ""
         rows.append(("features", f"{found.features}{width}{_done(found)}"))
     if found.logits:
-        classes = f", {found.classes:,} classes" if found.classes else ""
+        classes = f", {found.classes:,} class{'es' * (found.classes != 1)}" if found.classes else ""
         rows.append(("logits", f"{found.logits}{classes}"))
     conditions = found.changes.conditions
     for flag in found.flags:
@@ -141,6 +143,7 @@ def _done(found: Analysis) -> str:
     done = [
         "dropout removed" if changes.dropout else "",
         f"{_count(len(changes.batch_norms), 'batch norm')} in inference mode" if changes.batch_norms else "",
+        "computed with channels last" if changes.channels_last else "",
     ]
     return "".join(f"; {each}" for each in done if each)
 

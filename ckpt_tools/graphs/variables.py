@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ..errors import CheckpointError
-from ..formats.constants import constant_spec, constant_value
+from ..formats.constants import constant_spec
 from ..formats.graph_file import GraphFile
 from ..formats.nodes import Node, attribute, is_known, shape_value, type_value
 from ..formats.proto import fields, message, text
-from ..kinds import kinds
+from ..kinds import AVERAGE, kinds
 from ..tensors import Spec
 from .graph import Graph, Use, node_of
 from .initializers import Initializer, initializers
 from .operations import NORMALISING, VARIABLES, is_source
+from .partitions import whole_of
 
-_FARTHEST = 8
 _SHAPES_OF_PLACEHOLDERS = 24  # the graph version from which on a placeholder without sides is a scalar
-_SAVES = {"SaveV2": (1, 3), "Save": (1, 2), "SaveSlices": (1, 3)}  # inputs: the names, and the first tensor
 
 
 class GraphVariable(NamedTuple):
@@ -35,6 +33,11 @@ class GraphVariable(NamedTuple):
     trainable: bool
     frozen: bool = False
     initializer: Initializer | None = None
+
+    @property
+    def own_key(self) -> str:
+        """The key without what says that an average of the weight is restored: what tells what the variable is."""
+        return _own_key(self.name, self.key)
 
 
 def plain(nodes: Iterable[Node], producer: int) -> list[Node]:
@@ -65,7 +68,7 @@ def variables_of(
 
     `keys` are their names in a checkpoint; `frozen` maps constants that were variables to their names.
     """
-    trained = trainable_names(file)
+    trained = {whole_of(whole, name) for name in trainable_names(file)}
     statistics = _statistics(graph)
     place = {node.name: number for number, node in enumerate(file.nodes)}
     found = []
@@ -78,14 +81,19 @@ def variables_of(
             found.append((name, Spec(node.dtype() or "float32", shape), keys.get(name, name), False))
         elif name in frozen:
             found.append((name, constant_spec(node), frozen[name], True))
-    kind_of = kinds({key: spec for _, spec, key, _ in found})
+    kind_of = kinds({_own_key(name, key): spec for name, spec, key, _ in found})
     first = initializers(whole, {name for name, *_ in found})
     return [
         GraphVariable(
-            name, spec, key, _trains(name, spec, kind_of[key].kind, trained, statistics), is_constant, first.get(name)
+            name, spec, key, _trains(name, spec, kind_of[_own_key(name, key)].kind, trained, statistics), is_constant,
+            first.get(name),
         )
         for name, spec, key, is_constant in found
-    ]
+    ]  # fmt: skip
+
+
+def _own_key(name: str, key: str) -> str:
+    return key if name.endswith(AVERAGE) else key.removesuffix(AVERAGE)
 
 
 def without_shape(graph: Graph) -> list[str]:
@@ -108,45 +116,6 @@ def trainable_names(file: GraphFile) -> set[str]:
             if field == 1:
                 names.add(node_of(text(message(content, wire, "the name of a variable"))))
     return names
-
-
-def checkpoint_keys(graph: Graph) -> dict[str, str]:
-    """Variable -> its name in a checkpoint, by what the savers write. Parts of partitioned variables are left out."""
-    variables = {name for name, node in graph.nodes.items() if node.op in VARIABLES}
-    keys: dict[str, str] = {}
-    for name, node in graph.nodes.items():
-        if node.op not in _SAVES:
-            continue
-        names_at, first = _SAVES[node.op]
-        inputs = graph.inputs[name]
-        names, slices = (_texts(graph, inputs[i]) if i < len(inputs) else [] for i in (names_at, 2))
-        for number, tensor in enumerate(inputs[first:]):
-            of = _read_from(graph, tensor)
-            is_part = node.op != "Save" and number < len(slices) and slices[number]
-            if of in variables and number < len(names) and not is_part:
-                keys.setdefault(of, names[number])
-    return keys
-
-
-def _read_from(graph: Graph, tensor: str) -> str:
-    """The variable that a saved tensor is read from."""
-    name = node_of(tensor)
-    for _ in range(_FARTHEST):
-        if name not in graph.nodes or graph.nodes[name].op != "Identity" or not graph.inputs[name]:
-            break
-        name = node_of(graph.inputs[name][0])
-    return name
-
-
-def _texts(graph: Graph, tensor: str) -> list[str]:
-    node = graph.nodes.get(node_of(tensor))
-    if node is None or node.op != "Const":
-        return []
-    try:
-        values = constant_value(node)
-    except CheckpointError:
-        return []
-    return [text(value) for value in values.reshape(-1) if isinstance(value, bytes)]
 
 
 def _statistics(graph: Graph) -> set[str]:

@@ -11,7 +11,7 @@ from shlex import quote
 from typing import NamedTuple
 
 from ..folding import Foldable, Folding, foldable
-from ..kinds import kinds
+from ..kinds import AVERAGE, kinds
 from ..renames import RenameRule
 from ..tensors import Spec
 from . import batch_norm as norms
@@ -86,7 +86,11 @@ class SourceLayers:
         candidates = [
             name
             for name, old in self.placed.items()
-            if name not in self.rows and "/" in name and excluded(name) is None and excluded(old) is None
+            if name not in self.rows
+            and "/" in name
+            and excluded(name) is None
+            and excluded(old) is None
+            and f"{name}{AVERAGE}" not in self.rows  # the net takes its average
         ]
         if not candidates or not self.taken:
             return []

@@ -307,7 +307,7 @@ def _unused(
 
 def _carried(unused: Sequence[Row], decided: Sequence[_Decision], stays: Collection[str]) -> list[Row]:
     """The rows of tensors that no variable takes, with "carry" where they can go along: not slots and averages of what
-    begins afresh or is trained, nor the step, which the run has itself."""
+    begins afresh or is trained, nor the step under the name that the run gives its own."""
     taken = {row.name for row, _, _ in decided}
     changing = {row.name for row, _, _ in decided if row.trainable or row.action == "init"}
     kind_of = kinds(
@@ -317,7 +317,7 @@ def _carried(unused: Sequence[Row], decided: Sequence[_Decision], stays: Collect
     made = []
     for row in unused:
         kind = kind_of[row.name]
-        if row.name in taken or row.name in stays or kind.kind == "step" or kind.of in changing:
+        if row.name in taken or row.name in stays or row.name == "global_step" or kind.of in changing:
             made.append(row)
         else:
             what = row._replace(action="carry", target_shape=row.source_shape, rule="as it is")

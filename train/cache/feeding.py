@@ -22,6 +22,7 @@ from ..graph.towers import Model, TowerSpec, build_model, for_feeding, session_c
 from ..options.training import AUTO, FLOAT32, Choice
 from ..plan.job import Job
 from ..plan.schedule import batch_norm_decay
+from .checked import check_net
 from .head_only import Known, recall, remember
 from .lookup import Lookup
 from .transfer import Cached, OpenModel, Transfer, fill, plan_transfer, settled
@@ -83,6 +84,7 @@ def trial(job: Job, length: int, on_event: OnEvent) -> Iterator[tuple[OpenModel,
     """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept;
     `on_event` is told what the cache has."""
     options, placement, lookup = job.options, placement_of(job.options), Lookup()
+    check_net(job)
     job = replace(job, frozen=choose_precision(job, placement, lookup))
     unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
     with tf.Graph().as_default(), tf.device(placement.home):

@@ -129,7 +129,8 @@ def _planned(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transf
     other = model.extraction is not None and job.frozen_in != job.trained_in
     computed = _twins(frontier.tensors, EXTRACTION) if other else twins
     tensors = [
-        FrontierTensor(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape[1:])) for tensor in frontier.tensors
+        FrontierTensor(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape.as_list()[1:]))
+        for tensor in frontier.tensors
     ]
     try:
         cache = cache_of(job, lookup.weights(job.phase, planned, frontier.variables), tensors)

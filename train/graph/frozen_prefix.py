@@ -78,7 +78,8 @@ def work_behind(tensor: tf.Tensor, targets: Sequence[tf.Tensor | tf.Operation]) 
 def row_bytes(tensor: tf.Tensor) -> float:
     """Bytes of one image's row; infinite for what is not one row an image of a known shape."""
     shape = tensor.shape
-    if shape.rank is None or shape.rank == 0 or shape[0] is not None or not shape[1:].is_fully_defined():
+    # As a list: to TensorFlow with `disable_v2_behavior` an unknown side is a Dimension, not None.
+    if not shape.rank or shape.as_list()[0] is not None or not shape[1:].is_fully_defined():
         return _ENDLESS
     return math.prod(shape[1:].as_list()) * tensor.dtype.size
 
@@ -91,12 +92,14 @@ def work(op: tf.Operation) -> float:
         kernel = op.inputs[1].shape.as_list()
         return sizes[0] * math.prod(kernel[:3] if op.type == "Conv2D" else kernel[:2])
     if op.type == "Conv2DBackpropInput":
-        return math.prod(length or 1 for length in op.inputs[2].shape.as_list()) * math.prod(op.inputs[1].shape[:3])
+        return math.prod(length or 1 for length in op.inputs[2].shape.as_list()) * math.prod(
+            op.inputs[1].shape.as_list()[:3]
+        )
     if op.type == "Conv2DBackpropFilter":
         gradient = [length or 1 for length in op.inputs[2].shape.as_list()]
         return math.prod(gradient) * (sizes[0] / gradient[-1])
     if op.type == "MatMul":
-        return sizes[0] * ((op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]) or 1)
+        return sizes[0] * (op.inputs[0].shape.as_list()[0 if op.get_attr("transpose_a") else 1] or 1)
     return sum(sizes)
 
 

@@ -70,7 +70,7 @@ def check_graph(part: GraphPart, how: Preprocessing, tensors: Tensors) -> None:
     from ...nets.imported import check_import
 
     shape = (how.image_size, how.image_size, 1 if how.channels == "grey" else 3)
-    if wrong := check_import(*part, shape, {name: tensor.load for name, tensor in tensors.items()}):
+    if wrong := check_import(part.file, part.found, shape, {name: tensor.load for name, tensor in tensors.items()}):
         raise PlanError(f"the graph has {conflict_text(wrong)}", path=part.file.path)
 
 

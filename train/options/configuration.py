@@ -215,7 +215,11 @@ def problem_with(found: dataclasses.Field[Any], value: object) -> str | None:
     facts, shown = found.metadata, flag(found.name)
     if value is None:
         return None
-    if str(facts["metavar"]).startswith(("DIR", "FILE", "PREFIX")) and found.name != "data" and is_remote(str(value)):
+    if (
+        str(facts["metavar"]).startswith(("DIR", "FILE", "PREFIX"))
+        and found.name not in ("data", "graph")
+        and is_remote(str(value))
+    ):
         return f"{shown} {value}: must be a name on this machine, not a URL"
     if facts["choices"] and value not in facts["choices"]:
         return f"{shown} {value}: must be one of {', '.join(facts['choices'])}{nearest(str(value), facts['choices'])}"

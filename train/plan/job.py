@@ -11,8 +11,8 @@ from ...events import PhaseStart, Planned
 from ...formats import Checkpoint, open_checkpoint
 from ...formats.lazy import kept
 from ...formats.storage import absolute, is_remote
+from ...graphs.files import checkpoint_of
 from ...nets import resolving
-from ...nets.from_graph import checkpoint_of
 from ...nets.head import Head, variables_with_head
 from ...nets.net import Net
 from ...nets.opening import as_known

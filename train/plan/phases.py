@@ -19,6 +19,8 @@ from ...nets.net import Net
 from ...plan import Variable
 from ...plan.missing import covering
 
+_LISTED = 5
+
 
 class Phase(NamedTuple):
     """From `epoch` on the patterns `trainable` train: those of this phase and of all before it."""
@@ -69,6 +71,14 @@ def ages(phases: Sequence[Phase], names: Sequence[str]) -> dict[str, int]:
     return {name: age for name, age in first.items() if age is not None}
 
 
+def _near(wanted: str, known: Sequence[str]) -> str:
+    """The end points that may be meant: those of the scope, those of like names, else the last ones."""
+    inside = [name for name in known if name.startswith(f"{wanted}/")]
+    if inside:
+        return f"; in this scope are {', '.join(inside[-_LISTED:])}"
+    return nearest(wanted, known) or f"; the last ones are {', '.join(known[-_LISTED:])}"
+
+
 def scopes_after(net: Net, variables: Sequence[Variable], end_point: str, *, aux: bool = False) -> list[str]:
     """The scopes of all that lies behind an end point of the net, its head included: what --freeze-until trains.
 
@@ -78,7 +88,7 @@ def scopes_after(net: Net, variables: Sequence[Variable], end_point: str, *, aux
     known = {name.removeprefix(f"{net.scope}/"): name for name in net.end_points}
     wanted = end_point.removeprefix(f"{net.scope}/")
     if wanted not in known:
-        raise SelectionError(f"--freeze-until {end_point}: no end point of {net.name}{nearest(wanted, known)}")
+        raise SelectionError(f"--freeze-until {end_point}: no end point of {net.name}{_near(wanted, list(known))}")
     before = {row.name for row in net.table[: net.variables_until(known[wanted])]}
     last = max((i for i, each in enumerate(variables) if each.name in before), default=-1)
     trains = [each.name for each in variables if each.trainable and (aux or each.role != "auxiliary")]

@@ -36,6 +36,7 @@ from ...events import (
 )
 from ...formats.placing import write_text
 from ...tensors import Tensors
+from ..cache.checked import check_net
 from ..cache.feeding import FedModel, build_graph, choose_precision, from_cache
 from ..cache.head_only import recall
 from ..cache.lookup import Lookup
@@ -45,7 +46,7 @@ from ..data.pipeline import Unreadable
 from ..graph.cluster import Cluster, machine_lost
 from ..graph.devices import Placement, placement_of
 from ..graph.progress import StopRequest, told
-from ..graph.restore import assign, audit, check_graph, planned_tensors
+from ..graph.restore import assign, audit, planned_tensors
 from ..graph.tensorflow_paths import tensorflow_path
 from ..graph.towers import for_feeding, session_config
 from ..options.training import AUTO, FLOAT32, Options
@@ -129,9 +130,8 @@ def finetune(
     if job.data.many:
         directory = replace(directory, columns=(*directory.columns, MEAN_AVERAGE_PRECISION))
     job = job.at_step(resumed or 0)
-    if job.net.graph and resumed is None:
-        tensors = planned_tensors(job.plan, job.source.tensors, seed=options.seed)
-        check_graph(job.net.graph, job.pixels, tensors)
+    if resumed is None:
+        check_net(job)
     placement = placement_of(options, cluster)
     recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
     lookup = Lookup()

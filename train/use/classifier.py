@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ...events import Advanced, OnEvent, ignore
 from ...formats import Checkpoint, open_checkpoint
-from ...kinds import kinds
+from ...kinds import AVERAGE, kinds
 from ...labels import read_labels
 from ...nets.from_graph import classes_in, net_of_record
 from ...nets.net import Net
@@ -217,7 +217,10 @@ def averaged(checkpoint: Checkpoint) -> Checkpoint:
     if not any(kind.kind == "average" for kind in kinds(checkpoint.tensors.specs()).values()):
         advice = "--ema of ckpt-finetune saves them."
         raise TrainingError("has no moving averages of weights", path=checkpoint.path, advice=advice)
-    return checkpoint._replace(tensors=EmaToWeights()(checkpoint.tensors))
+    source, made = checkpoint.tensors, EmaToWeights()(checkpoint.tensors)
+    # The savers of a graph may take the averages by their own names.
+    names = {name: source.get(f"{name}{AVERAGE}", tensor) for name, tensor in source.items() if name not in made}
+    return checkpoint._replace(tensors=Tensors({**made, **names}, {**source.stored_names, **made.stored_names}))
 
 
 def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:

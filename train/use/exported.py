@@ -15,6 +15,7 @@ Of a net that predicts several labels an image, `labels` are all classes, and th
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 import tensorflow
 import tensorflow.compat.v1 as tf
 
+from ...errors import UnsupportedError
 from ..data.preprocess import fit, scale
 from ..graph.quiet import stderr_held
 from ..graph.tensorflow_paths import tensorflow_path
@@ -128,6 +130,8 @@ def write_graphdef(session: tf.Session, classifier: Classifier, path: Path, prec
 def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
     """A TFLite file that takes `pixels` and gives all probabilities: TFLite has no decoder of images. In float16 it has
     the weights in that, and computes in it where the device does."""
+    from tensorflow.lite.python.convert_phase import ConverterError
+
     side = classifier.pixels.image_size
     with serving_session(classifier, 1, "float32") as in_float32:
         definition = frozen(in_float32, classifier)
@@ -140,7 +144,24 @@ def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precis
             if precision == "float16":
                 converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
                 converter.target_spec.supported_types = [tf.float16]
-            path.write_bytes(converter.convert())
+            failed = None
+            with stderr_held():  # its compiler writes every line of what it cannot do
+                try:
+                    path.write_bytes(converter.convert())
+                except ConverterError as error:
+                    failed = error
+            if failed is not None:
+                raise _not_for_tflite(failed, classifier.path)
+
+
+def _not_for_tflite(error: Exception, path: str) -> UnsupportedError:
+    """What its converter could not do, by the operations that it names, else by its first line."""
+    text = str(error)
+    unknown = ", ".join(dict.fromkeys(re.findall(r"'?tf\.(\w+)'? op is neither", text)))
+    lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
+    fact = f"it has no {unknown}" if unknown else lines[0] if lines else type(error).__name__
+    advice = "Leave tflite out of --format: saved_model and graphdef have every operation."
+    return UnsupportedError(f"TFLite cannot take the net: {fact}", path=path, advice=advice)
 
 
 def run_saved_model(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,259 @@
+"""A net whose images are [batch, channels, height, width], as GPUs were given them, in the order of all others.
+
+TensorFlow computes convolutions and pooling on a CPU with the channels last only, and what is pooled, fed and exported
+here is [batch, height, width, channels] throughout. So each operation that says NCHW says NHWC; what comes from it goes
+on in that order through whatever takes each value by itself, joins, reduces or pads, and is transposed back in front of
+anything else, such as what flattens it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..formats.constants import constant
+from ..formats.nodes import (
+    Node,
+    Shape,
+    attribute,
+    attribute_of,
+    numbers_value,
+    shape_value,
+    shapes_value,
+    text_value,
+    type_value,
+)
+from .cut import Cut
+from .graph import Graph, node_of
+from .operations import ACTIVATIONS, NORMALISING, SAME_VALUES
+from .sources import has_channels_first, tensor_type
+from .values import Values
+
+_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # as Transpose takes them: what becomes which axis
+_PLACE = _TO_LAST.index  # axis with channels first -> the same axis with channels last
+_FORMATS = {"Conv2D", "DepthwiseConv2dNative", "BiasAdd", "MaxPool", "AvgPool"}
+_LISTS = ("strides", "dilations", "ksize")
+_EACH = (SAME_VALUES | ACTIVATIONS) - {"Maximum"} | {"Square", "Sqrt", "Rsqrt", "Exp", "Log", "Neg", "Abs", "Erf"}
+_PAIRS = {"Add", "AddV2", "AddN", "Sub", "Mul", "Div", "RealDiv", "Maximum", "Minimum", "SquaredDifference"}
+_REDUCING = {"Mean", "Sum", "Max", "Min", "Prod"}
+_PADDING = {"Pad", "PadV2", "MirrorPad"}
+
+
+def is_channels_first(graph: Graph, images: str, shape: Shape) -> bool:
+    """Whether images have their channels first: by their shape, or because a convolution takes them so."""
+    if has_channels_first(shape):
+        return True
+    waiting, seen = [node_of(images)], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in graph.nodes:
+            continue
+        seen.add(name)
+        node = graph.nodes[name]
+        if _is_first(node):
+            return True
+        if name == node_of(images) or node.op in _EACH or node.op in _PAIRS or node.op in _PADDING:
+            waiting += [use.node for use in graph.uses.get(name, ())]
+    return False
+
+
+def to_channels_last(made: Cut, images: str, shape: Shape) -> tuple[Cut, frozenset[str]]:
+    """The cut without an operation that has the channels first, and the nodes that give another order than before.
+
+    `shape` is that of the images, whose placeholder is one of these nodes where they had their channels first.
+    """
+    first = is_channels_first(made.graph, images, shape)
+    if not first and not any(_is_first(node) for node in made.graph.nodes.values()):
+        return made, frozenset()
+    work = _Work(made)
+    if first:
+        work.turn(made.graph.nodes[node_of(images)])
+    for name in made.graph.ordered(set(made.graph.nodes)):
+        if name not in work.turned:
+            work.put(made.graph.nodes[name])
+    return made.rewired({}, work.replaced, work.added.values()), frozenset(work.turned)
+
+
+def turned_shape(shape: Shape) -> Shape:
+    """A shape of four dimensions with its channels last; another one as it is."""
+    return tuple(shape[axis] for axis in _TO_LAST) if shape is not None and len(shape) == 4 else shape
+
+
+def _is_first(node: Node) -> bool:
+    return (node.op in _FORMATS or NORMALISING.search(node.op) is not None) and node.words("data_format") == "NCHW"
+
+
+class _Work:
+    """One pass over a cut, each node after its inputs. `turned` give [batch, height, width, channels] now."""
+
+    def __init__(self, made: Cut) -> None:
+        self.made, self.graph, self.values = made, made.graph, Values(made.graph)
+        self.turned: set[str] = set()
+        self.replaced: dict[str, Node] = {}
+        self.added: dict[str, Node] = {}
+        self.transposed: dict[tuple[str, tuple[int, ...]], str] = {}
+
+    def put(self, node: Node) -> None:
+        """Takes a node over: in the new order where it can be, else with what it takes in the old one."""
+        if _is_first(node):
+            self._formatted(node)
+            return
+        takes = self.graph.inputs[node.name]
+        if node.op == "Transpose" and not self._is_turned(takes[0]) and self._order(takes[1]) == _TO_FIRST:
+            self.turn(self._identity(node))
+            return
+        if not any(self._is_turned(each) for each in takes):
+            return
+        way = next((way for ops, way in self._ways() if node.op in ops), None)
+        if way is None or not way(node):
+            self._with_inputs(node, [self._first(each) for each in takes])
+
+    def turn(self, node: Node) -> None:
+        """Notes that a node gives the new order."""
+        self.turned.add(node.name)
+        shapes = node.output_shapes()
+        if shapes:
+            node = node.with_attribute("_output_shapes", shapes_value([turned_shape(shapes[0]), *shapes[1:]]))
+        if node.op == "Placeholder":
+            node = node.with_attribute("shape", shape_value(turned_shape(node.shape())))
+        self.replaced[node.name] = node
+
+    def _ways(self) -> tuple[tuple[set[str], Callable[[Node], bool]], ...]:
+        return (
+            (_EACH, self._each),
+            (_PAIRS, self._pair),
+            ({"Concat", "ConcatV2"}, self._join),
+            (_REDUCING, self._reduce),
+            (_PADDING, self._pad),
+            ({"Transpose"}, self._transpose),
+        )
+
+    # --- operations: False where the new order cannot be kept ---
+
+    def _formatted(self, node: Node) -> None:
+        """An operation with the channels first gets them last."""
+        data, *others = self.graph.inputs[node.name]
+        shape = self.graph.shape(data)
+        node = node.with_attribute("data_format", text_value("NHWC"))
+        if shape is not None and len(shape) != 4 and not self._is_turned(data):  # of BiasAdd: rows
+            self.replaced[node.name] = node
+            return
+        for name in _LISTS:
+            if len(numbers := node.numbers(name)) == 4:
+                node = node.with_attribute(name, numbers_value([numbers[axis] for axis in _TO_LAST]))
+        if len(pads := node.numbers("explicit_paddings")) == 8:
+            pairs = [pads[2 * axis + end] for axis in _TO_LAST for end in (0, 1)]
+            node = node.with_attribute("explicit_paddings", numbers_value(pairs))
+        self.turn(node._replace(inputs=(self._last(data), *others)))
+
+    def _each(self, node: Node) -> bool:
+        self.turn(node)
+        return True
+
+    def _pair(self, node: Node) -> bool:
+        """Values side by side: of maps, and of scalars."""
+        inputs = []
+        for tensor in self.graph.inputs[node.name]:
+            shape = self.graph.shape(tensor) if not self._is_turned(tensor) else (None,) * 4
+            value = None if shape is not None else self.values(tensor)
+            shape = value.shape if value is not None else shape
+            if shape is None or len(shape) not in (0, 4):
+                return False
+            inputs.append(self._last(tensor) if len(shape) == 4 else tensor)
+        self.turn(node._replace(inputs=tuple(inputs)))
+        return True
+
+    def _join(self, node: Node) -> bool:
+        inputs = self.graph.inputs[node.name]
+        at = 0 if node.op == "Concat" else len(inputs) - 1
+        axis = self.values(inputs[at])
+        if axis is None or axis.size != 1:
+            return False
+        place = self._constant(f"{node.name}/axis_last", _PLACE(int(axis.reshape(-1)[0]) % 4))
+        taken = [place if number == at else self._last(each) for number, each in enumerate(inputs)]
+        node = node if node.op == "Concat" else node.with_attribute("Tidx", None)
+        self.turn(node._replace(inputs=tuple(taken)))
+        return True
+
+    def _reduce(self, node: Node) -> bool:
+        data, axes = self.graph.inputs[node.name]
+        chosen = self.values(axes)
+        if chosen is None:
+            return False
+        first = {int(axis) % 4 for axis in chosen.reshape(-1)}
+        kept, left = node.truth("keep_dims"), [_PLACE(axis) for axis in range(4) if axis not in first]
+        if not kept and left != sorted(left):
+            return False
+        place = self._constant(f"{node.name}/axes_last", sorted(map(_PLACE, first)))
+        node = node._replace(inputs=(data, place)).with_attribute("Tidx", None)
+        if kept:
+            self.turn(node)
+        else:
+            self.replaced[node.name] = node
+        return True
+
+    def _pad(self, node: Node) -> bool:
+        data, pads, *fill = self.graph.inputs[node.name]
+        sides = self.values(pads)
+        if sides is None or sides.shape != (4, 2):
+            return False
+        place = self._constant(f"{node.name}/paddings_last", sides[list(_TO_LAST)])
+        self.turn(node._replace(inputs=(data, place, *fill)).with_attribute("Tpaddings", None))
+        return True
+
+    def _transpose(self, node: Node) -> bool:
+        """What was transposed is transposed from another order now, most often not at all."""
+        data, order = self.graph.inputs[node.name]
+        wanted = self._order(order)
+        if wanted is None:
+            return False
+        axes = list(map(_PLACE, wanted))
+        if axes == [0, 1, 2, 3]:
+            self.replaced[node.name] = self._identity(node)
+        else:
+            place = self._constant(f"{node.name}/order", axes)
+            self.replaced[node.name] = node._replace(inputs=(data, place)).with_attribute("Tperm", None)
+        return True
+
+    # --- tensors in either order ---
+
+    def _is_turned(self, tensor: str) -> bool:
+        return tensor in self.turned  # what gives several tensors gives one map: the first
+
+    def _last(self, tensor: str) -> str:
+        """The tensor with its channels last."""
+        return tensor if self._is_turned(tensor) else self._transposed(tensor, "channels_last", _TO_LAST)
+
+    def _first(self, tensor: str) -> str:
+        """The tensor as it was."""
+        return self._transposed(tensor, "channels_first", _TO_FIRST) if self._is_turned(tensor) else tensor
+
+    def _transposed(self, tensor: str, name: str, order: tuple[int, ...]) -> str:
+        if (tensor, order) not in self.transposed:
+            made = self.made.unique(f"{tensor.replace(':', '/output_')}/{name}")
+            axes = self._constant(f"{made}/order", order)
+            dtype = attribute("T", type_value(tensor_type(self.graph, tensor)))
+            self.added[made] = Node(made, "Transpose", (tensor, axes), (dtype,))
+            self.transposed[tensor, order] = made
+        return self.transposed[tensor, order]
+
+    def _order(self, tensor: str) -> tuple[int, ...] | None:
+        """The order of four axes that a Transpose is given; None where it is not known."""
+        order = self.values(tensor)
+        if order is None or sorted(order.reshape(-1).tolist()) != [0, 1, 2, 3]:
+            return None
+        return tuple(order.reshape(-1).tolist())
+
+    def _identity(self, node: Node) -> Node:
+        """The node, passing on what it takes."""
+        kept = [entry for entry in node.attributes if attribute_of(entry)[0] in ("T", "_output_shapes")]
+        return Node(node.name, "Identity", node.data_inputs[:1], tuple(kept))
+
+    def _with_inputs(self, node: Node, inputs: list[str]) -> None:
+        self.replaced[node.name] = node._replace(inputs=(*inputs, *(each for each in node.inputs if each[:1] == "^")))
+
+    def _constant(self, name: str, values: object) -> str:
+        import numpy as np
+
+        name = self.made.unique(name)
+        self.added[name] = constant(name, np.array(values, "int32"))
+        return name
