@@ -83,7 +83,7 @@ def test_a_wrong_file_is_explained(tmp_path, text, said):
         ({"dropout": 1.0}, "--dropout 1.0 leaves nothing; it must be below 1"),
         ({"steps": 1, "epochs": 1.0}, "--steps and --epochs cannot be combined"),
         ({"resume": True, "fresh": True, "keep": 0}, "--keep 0: must be at least 1; --resume and --fresh cannot"
-         " each other"),
+         " be combined"),
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense_are_refused(values, said):
