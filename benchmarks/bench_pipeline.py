@@ -20,14 +20,14 @@ from bench_step import SCOPES, images_per_second
 
 import tensorflow.compat.v1 as tf  # isort: skip
 
-from ckpt_tools.train.data.augment import STEPS
+from ckpt_tools.train.data.augment import AUGMENTATIONS
 from ckpt_tools.train.data.loading import load_data_set
 from ckpt_tools.train.data.pipeline import make_batches
 from ckpt_tools.train.data.preprocess import Preprocessing
 
 SIZE = 299
 TOGETHER = ("crop", "flip", "shift", "rotation", "shear", "zoom", "colour")
-AUGMENTATIONS = {"none": (), **{name: (name,) for name in STEPS}, "all but slim": TOGETHER}
+CASES = {"none": (), **{name: (name,) for name in AUGMENTATIONS}, "all but slim": TOGETHER}
 
 
 def write_photos(folder, count):
@@ -64,12 +64,12 @@ def main():
     parser.add_argument("--steps", type=int, default=3, help="training steps in each turn of bench_step.py")
     parser.add_argument("--scopes", default="head,upper,whole")
     arguments = parser.parse_args()
-    best = dict.fromkeys(AUGMENTATIONS, (0.0, 0.0))
+    best = dict.fromkeys(CASES, (0.0, 0.0))
     print(f"JPEG of 500 x 375 to {SIZE} pixels, batch {BATCH}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
         data = load_data_set(str(write_photos(Path(name) / "photos", 320)), validation_fraction=0.2, seed=0)
         for _ in range(arguments.rounds):
-            for augmentation, steps in AUGMENTATIONS.items():
+            for augmentation, steps in CASES.items():
                 session, turn = start(data.train, steps)
                 with session:
                     found = turn(arguments.images // BATCH)
