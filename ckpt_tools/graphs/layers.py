@@ -33,7 +33,7 @@ class Layer(NamedTuple):
     @property
     def inputs(self) -> int | None:
         """Values that one output is made of at one place."""
-        return self.shape[-2] if self.shape else None
+        return self.shape[-2] if self.shape and len(self.shape) > 1 else None
 
 
 def outputs_first(node: Node, slot: int) -> bool | None:

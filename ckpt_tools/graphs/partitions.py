@@ -166,7 +166,8 @@ def _is_all(graph: Graph, name: str, whole: _Whole) -> bool:
         if any(part.extents[axis].length not in (None, length) for part in whole.parts.values())
     }
     same = [_passed(graph, each) for each in tensors] == list(whole.parts)
-    return same and axis is not None and axis.size == 1 and differ == {int(axis.reshape(-1)[0]) % len(whole.shape)}
+    known = axis is not None and axis.size == 1 and axis.dtype.kind == "i"
+    return same and known and differ == {int(axis.reshape(-1)[0]) % len(whole.shape)}
 
 
 def _passed(graph: Graph, tensor: str) -> str:
