@@ -44,7 +44,8 @@ def outputs_first(node: Node, slot: int) -> bool | None:
     found = _ROWS.fullmatch(node.words("equation").replace(" ", ""))
     if node.op != "Einsum" or found is None:
         return None
-    (row, summed), weights, (first, made) = found[2 - slot], found[1 + slot], found[3]
+    weights = found[1 + slot]
+    row, summed, first, made = tuple(found[2 - slot] + found[3])
     if first != row or {summed, made} != {*weights} or len({row, summed, made}) != 3:
         return None
     return weights[0] == made

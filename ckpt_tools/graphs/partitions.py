@@ -116,7 +116,7 @@ def _put_together(graph: Graph, whole: _Whole) -> dict[str, Node]:
     import numpy as np
 
     dtype = type_value(whole.dtype)
-    made = {}
+    made: dict[str, Node] = {}
     for name, part in whole.parts.items():
         begin = constant(f"{name}/begin", np.array([extent.start for extent in part.extents], "int64"))
         size = slice_shape(part.extents, whole.shape)
@@ -133,8 +133,8 @@ def _put_together(graph: Graph, whole: _Whole) -> dict[str, Node]:
         if _is_all(graph, name, whole):
             shapes = [entry for entry in graph.nodes[name].attributes if bytes(entry[:16]) == b"\n\x0e_output_shapes"]
             made[name] = Node(name, "Identity", (whole.name,), (attribute("T", dtype), *shapes))
-    attributes = (attribute("dtype", dtype), attribute("shape", shape_value(whole.shape)))
-    made[whole.name] = Node(whole.name, "VariableV2", (), attributes)
+    shape = attribute("shape", shape_value(whole.shape))
+    made[whole.name] = Node(whole.name, "VariableV2", (), (attribute("dtype", dtype), shape))
     return made
 
 
@@ -166,8 +166,9 @@ def _is_all(graph: Graph, name: str, whole: _Whole) -> bool:
         if any(part.extents[axis].length not in (None, length) for part in whole.parts.values())
     }
     same = [_passed(graph, each) for each in tensors] == list(whole.parts)
-    known = axis is not None and axis.size == 1 and axis.dtype.kind == "i"
-    return same and known and differ == {int(axis.reshape(-1)[0]) % len(whole.shape)}
+    if axis is None or axis.size != 1 or axis.dtype.kind != "i":
+        return False
+    return same and differ == {int(axis.reshape(-1)[0]) % len(whole.shape)}
 
 
 def _passed(graph: Graph, tensor: str) -> str:
