@@ -698,16 +698,35 @@ def test_mutants_of_a_graph_are_refused_or_harmless(tmp_path: Path, name: str) -
     assert seen["refused"] > 15
 
 
-def test_mutants_of_nodes_are_refused_or_harmless(tmp_path: Path) -> None:
+def in_parts() -> None:
+    parts = {"partitioner": tf.fixed_size_partitioner(2)}
+    x = tf.reshape(images(), [-1, SIDE * SIDE * 3])
+    x = tf.nn.relu(tf.matmul(x, tf.get_variable("hidden", [SIDE * SIDE * 3, 6], **parts)))
+    classified(tf.matmul(x, tf.get_variable("classes", [6, CLASSES], **parts)))
+
+
+def channels_first() -> None:
+    how = {"padding": "SAME", "data_format": "NCHW"}
+    x = tf.transpose(images(), [0, 3, 1, 2])
+    x = tf.pad(tf.nn.conv2d(x, tf.get_variable("conv", [3, 3, 3, 4]), 1, **how), [[0, 0], [0, 0], [1, 1], [1, 1]])
+    x = tf.concat([x, tf.nn.relu(x)], 1) * tf.reduce_mean(x, [1, 2, 3], keepdims=True)
+    x = tf.nn.max_pool(x, [1, 1, 2, 2], [1, 1, 2, 2], **how)
+    classified(dense(tf.reduce_mean(x, [2, 3]), "fc", CLASSES))
+
+
+@pytest.mark.parametrize("build", [None, in_parts, channels_first], ids=["slim", "in parts", "channels first"])
+def test_mutants_of_nodes_are_refused_or_harmless(tmp_path: Path, build: Callable | None) -> None:
     """Whole nodes changed, so that the bytes stay a graph: inputs, operations, attributes of others."""
-    save_training(STYLES["slim unfused, fed"], str(tmp_path / "m.meta"))
-    file = read_graph(tmp_path / "m.meta")
+    if build is None:
+        save_training(STYLES["slim unfused, fed"], str(tmp_path / "m.meta"))
+    file = read_graph(tmp_path / "m.meta") if build is None else saved(tmp_path, build)
+    assert not analyse(file).conflicts
     random = np.random.default_rng(1)
     names, ops = [node.name for node in file.nodes], sorted({node.op for node in file.nodes})
     seen = {"refused": 0, "asked": 0, "found": 0}
     for _ in range(200):
         nodes = list(file.nodes)
-        for place in random.integers(len(nodes), size=random.integers(1, 30)):
+        for place in random.integers(len(nodes), size=random.integers(1, 30 if build is None else 8)):
             node, other = nodes[place], nodes[random.integers(len(nodes))]
             kind = random.integers(4)
             if kind == 0 and node.inputs:

@@ -165,21 +165,21 @@ class _Work:
     def _join(self, node: Node) -> bool:
         inputs = self.graph.inputs[node.name]
         at = 0 if node.op == "Concat" else len(inputs) - 1
-        axis = self.values(inputs[at])
-        if axis is None or axis.size != 1:
+        axis = self._axes(inputs[at])
+        if axis is None or len(axis) != 1:
             return False
-        place = self._constant(f"{node.name}/axis_last", _PLACE(int(axis.reshape(-1)[0]) % 4))
+        place = self._constant(f"{node.name}/axis_last", _PLACE(axis[0]))
         taken = [place if number == at else self._last(each) for number, each in enumerate(inputs)]
         node = node if node.op == "Concat" else node.with_attribute("Tidx", None)
         self.turn(node._replace(inputs=tuple(taken)))
         return True
 
     def _reduce(self, node: Node) -> bool:
-        data, axes = self.graph.inputs[node.name]
-        chosen = self.values(axes)
+        data, axes = self.graph.inputs[node.name][:2]
+        chosen = self._axes(axes)
         if chosen is None:
             return False
-        first = {int(axis) % 4 for axis in chosen.reshape(-1)}
+        first = set(chosen)
         kept, left = node.truth("keep_dims"), [_PLACE(axis) for axis in range(4) if axis not in first]
         if not kept and left != sorted(left):
             return False
@@ -194,7 +194,7 @@ class _Work:
     def _pad(self, node: Node) -> bool:
         data, pads, *fill = self.graph.inputs[node.name]
         sides = self.values(pads)
-        if sides is None or sides.shape != (4, 2):
+        if sides is None or sides.shape != (4, 2) or sides.dtype.kind != "i":
             return False
         place = self._constant(f"{node.name}/paddings_last", sides[list(_TO_LAST)])
         self.turn(node._replace(inputs=(data, place, *fill)).with_attribute("Tpaddings", None))
@@ -202,7 +202,7 @@ class _Work:
 
     def _transpose(self, node: Node) -> bool:
         """What was transposed is transposed from another order now, most often not at all."""
-        data, order = self.graph.inputs[node.name]
+        data, order = self.graph.inputs[node.name][:2]
         wanted = self._order(order)
         if wanted is None:
             return False
@@ -238,10 +238,13 @@ class _Work:
 
     def _order(self, tensor: str) -> tuple[int, ...] | None:
         """The order of four axes that a Transpose is given; None where it is not known."""
-        order = self.values(tensor)
-        if order is None or sorted(order.reshape(-1).tolist()) != [0, 1, 2, 3]:
-            return None
-        return tuple(order.reshape(-1).tolist())
+        order = self._axes(tensor)
+        return tuple(order) if order is not None and sorted(order) == [0, 1, 2, 3] else None
+
+    def _axes(self, tensor: str) -> list[int] | None:
+        """Numbers of axes of four, none of them negative; None where they are not known."""
+        found = self.values(tensor)
+        return None if found is None or found.dtype.kind != "i" else [int(axis) % 4 for axis in found.reshape(-1)]
 
     def _identity(self, node: Node) -> Node:
         """The node, passing on what it takes."""

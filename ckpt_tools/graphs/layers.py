@@ -33,7 +33,7 @@ class Layer(NamedTuple):
     @property
     def inputs(self) -> int | None:
         """Values that one output is made of at one place."""
-        return self.shape[-2] if self.shape else None
+        return self.shape[-2] if self.shape and len(self.shape) > 1 else None
 
 
 def outputs_first(node: Node, slot: int) -> bool | None:
@@ -44,7 +44,8 @@ def outputs_first(node: Node, slot: int) -> bool | None:
     found = _ROWS.fullmatch(node.words("equation").replace(" ", ""))
     if node.op != "Einsum" or found is None:
         return None
-    (row, summed), weights, (first, made) = tuple(found[2 - slot]), found[1 + slot], tuple(found[3])
+    weights = found[1 + slot]
+    row, summed, first, made = tuple(found[2 - slot] + found[3])
     if first != row or {summed, made} != {*weights} or len({row, summed, made}) != 3:
         return None
     return weights[0] == made

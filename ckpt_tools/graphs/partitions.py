@@ -134,8 +134,8 @@ def _put_together(graph: Graph, whole: _Whole) -> dict[str, Node]:
         if _is_all(graph, name, whole):
             shapes = [entry for entry in graph.nodes[name].attributes if bytes(entry[:16]) == b"\n\x0e_output_shapes"]
             made[name] = Node(name, "Identity", (whole.name,), (attribute("T", dtype), *shapes))
-    own = (attribute("dtype", dtype), attribute("shape", shape_value(whole.shape)))
-    made[whole.name] = Node(whole.name, "VariableV2", (), own)
+    shape = attribute("shape", shape_value(whole.shape))
+    made[whole.name] = Node(whole.name, "VariableV2", (), (attribute("dtype", dtype), shape))
     return made
 
 
@@ -167,7 +167,9 @@ def _is_all(graph: Graph, name: str, whole: _Whole) -> bool:
         if any(part.extents[axis].length not in (None, length) for part in whole.parts.values())
     }
     same = [_passed(graph, each) for each in tensors] == list(whole.parts)
-    return same and axis is not None and axis.size == 1 and differ == {int(axis.reshape(-1)[0]) % len(whole.shape)}
+    if axis is None or axis.size != 1 or axis.dtype.kind != "i":
+        return False
+    return same and differ == {int(axis.reshape(-1)[0]) % len(whole.shape)}
 
 
 def _passed(graph: Graph, tensor: str) -> str:
