@@ -4,7 +4,7 @@
         [--seeds 1,2,3] [--epochs 4] [--size 96] [--per-class 100]
 
 CHECKPOINT is a slim InceptionV3, PHOTOS a folder with train/ and test/. Every run of a scope has the same options but
-for --precision and --seed, and is judged on all of test/, in float32, by ckpt-evaluate. No time is measured: the cores
+for --precision and --seed, and is judged on all of PHOTOS' test/, in float32, by ckpt-evaluate. No time is measured: the cores
 need not be quiet. A difference of the means within two standard errors of it is no difference.
 """
 
@@ -42,13 +42,13 @@ def accuracy(run: Path, scope: str, precision: str, seed: str, place: Path, argu
         "--data",
         str(arguments.photos),
         "--split",
-        "test",
+        "validation",
     ]
     for words in (command, [*judge, "--precision", "float32", "--json"]):
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(done.stderr[-2000:])
-    return json.loads(done.stdout)["accuracy"]
+    return json.loads(done.stdout)["summary"]["accuracy"]
 
 
 def main() -> None:
@@ -72,6 +72,7 @@ def main() -> None:
                 for precision in precisions:
                     run = place / f"{scope}-{precision}-{seed}"
                     found[precision].append(accuracy(run, scope, precision, seed, place, arguments))
+                    print(f"{SCOPES[scope]:<16} {precision:<9} seed {seed}: {found[precision][-1]:.4f}", flush=True)
             for precision, values in found.items():
                 error = (
                     math.hypot(*(statistics.stdev(found[p]) for p in (precisions[0], precision))) / len(seeds) ** 0.5
