@@ -4,7 +4,7 @@
         [--seeds 1,2,3] [--epochs 4] [--size 96] [--per-class 100]
 
 CHECKPOINT is a slim InceptionV3, PHOTOS a folder with train/ and test/. Every run of a scope has the same options but
-for --precision and --seed, and is judged on all of PHOTOS' test/, in float32, by ckpt-evaluate. No time is measured: the cores
+for --precision and --seed, and is judged on all of test/, in float32, by ckpt-evaluate. No time is measured: the cores
 need not be quiet. A difference of the means within two standard errors of it is no difference.
 """
 
