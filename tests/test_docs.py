@@ -1,5 +1,6 @@
 """What the pages show is what the commands print, and every command has a page."""
 
+import argparse
 import importlib.util
 import re
 import shlex
@@ -106,7 +107,7 @@ def test_options_that_pages_name_exist(page: Path) -> None:
 def test_every_option_is_on_a_page(name: str) -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     actions = importlib.import_module(f"ckpt_tools.cli.{name}").make_parser()._actions
-    flags = [action.option_strings[0] for action in actions if action.dest != "help"]
+    flags = [each.option_strings[0] for each in actions if each.dest != "help" and each.help != argparse.SUPPRESS]
     assert [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", text)] == []
 
 

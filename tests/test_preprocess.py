@@ -157,7 +157,7 @@ def test_descriptions_go_through_json():
         (lambda: Preprocessing("vgg", 0), "out of range"),
         (lambda: Preprocessing("vgg", 9, channels="gbr"), "rgb, bgr or grey"),
         (lambda: Preprocessing("vgg", 9, augment=("flipp",)), "did you mean flip"),
-        (lambda: parse_augmentations(["rotation(200)"]), "up to 180"),
+        (lambda: parse_augmentations(["rotation(200)"]), "at most 180"),
         (lambda: parse_augmentations(["rotation(1.2.3)"]), "not a number"),
     ],
 )

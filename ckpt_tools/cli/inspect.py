@@ -50,7 +50,7 @@ EXAMPLES = """\
   ckpt-inspect model.ckpt --json | jq .totals
   ckpt-inspect model.ckpt.meta                the graph: inputs, features, classes, end points, variables
   ckpt-inspect model.ckpt --html model.html   a page to explore it in the browser
-  ckpt-inspect inception_v3.h5 --layout slim  what each tensor of Keras' file is in slim's net"""
+  ckpt-inspect inception_v3.h5 --layout slim   what each tensor of Keras' file is in slim's net"""
 
 
 def make_parser() -> argparse.ArgumentParser:
