@@ -5,7 +5,7 @@
 
 CHECKPOINT is a slim InceptionV3, PHOTOS a folder with train/ and test/. Every run of a scope has the same options but
 for --precision and --seed, and is judged on all of test/, in float32, by ckpt-evaluate. No time is measured: the cores
-need not be quiet. A difference of the means within two standard errors of it is no difference.
+need not be quiet. The standard error is that of the seeds alone; with few photos to test on, one of them weighs more.
 """
 
 import argparse
