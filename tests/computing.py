@@ -20,9 +20,8 @@ def values(name, shape, random):
     if last == "num_batches_tracked":
         return np.int64(0)
     if last in ("moving_variance", "running_var", "gamma") or (last == "weight" and len(shape) == 1):
-        ends_unit = "3_bn/gamma" in name or name.endswith(
-            "bn3.weight"
-        )  # of a ResNet, which grows from unit to unit else
+        # What ends a unit of a ResNet, which grows from unit to unit else.
+        ends_unit = ("block" in name and "_3_bn/gamma" in name) or name.endswith("bn3.weight")
         return (random.uniform(0.8, 1.2, shape) * (0.2 if ends_unit else 1)).astype(np.float32)
     if len(shape) < 2:
         return random.normal(0, 0.1, shape).astype(np.float32)

@@ -124,7 +124,7 @@ def test_a_checkpoint_that_was_put_in_the_place_of_the_run_s_own(run, name, form
 def test_a_checkpoint_that_is_put_there_while_the_run_goes_on(run):
     directory = run
     save_checkpoint(tensors(99), directory.path / "model.ckpt-20")
-    with pytest.raises(OutputError, match="model.ckpt-20: exists, and this run did not write it. Move it elsewhere"):
+    with pytest.raises(OutputError, match="model.ckpt-20: exists, and this run did not write it. Move it away"):
         directory.save(20, tensors(20), {})
     save_checkpoint(tensors(99), directory.path / "best.ckpt", format="v1")
     with pytest.raises(OutputError, match="best.ckpt: exists, and this run did not write it"):

@@ -17,7 +17,7 @@ from ckpt_tools.cli import evaluate, finetune  # noqa: E402
 from ckpt_tools.formats.graph_file import read_graph  # noqa: E402
 from ckpt_tools.graphs.analysis import analyse  # noqa: E402
 from ckpt_tools.nets.from_graph import net_from, open_graph  # noqa: E402
-from ckpt_tools.train.use.classifier import open_classifier  # noqa: E402
+from ckpt_tools.train.use.classifier import SourceOptions, load_classifier  # noqa: E402
 
 STYLE = Style(slim_norm(fused=True))
 AVERAGE = "/ExponentialMovingAverage"
@@ -49,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights_of(source: Path, averages: bool) -> dict[str, np.ndarray]:
-    found = open_classifier(str(source), preprocessing="unit", moving_averages=averages)
+    found = load_classifier(SourceOptions(checkpoint=str(source), preprocessing="unit", moving_averages=averages))
     return {name.removesuffix(AVERAGE): tensor.load() for name, tensor in found.tensors.items()}
 
 
@@ -97,7 +97,7 @@ def test_a_run_on_averages_goes_on_to_be_evaluated(files: Path, tmp_path: Path) 
     assert finetune.main([*where, *run, *how, "--device", "cpu", "--cache-dir", str(tmp_path / "cache")]) == 0
     assert evaluate.main([*run, "--moving-averages", "--output", str(tmp_path / "evaluated")]) == 0
     saved = open_checkpoint(tmp_path / "run/model.ckpt-3").tensors
-    found = open_classifier(str(tmp_path / "run"), use="last", moving_averages=True).tensors
+    found = load_classifier(SourceOptions(train_dir=str(tmp_path / "run"), use="last", moving_averages=True)).tensors
     weights = f"classes/weights{AVERAGE}"
     np.testing.assert_array_equal(found[weights].load(), saved[f"{weights}{AVERAGE}"].load())
     assert not np.array_equal(found[weights].load(), saved[weights].load())

@@ -202,7 +202,7 @@ def test_a_process_in_which_tensorflow_2s_behaviour_is_off(
     argv = ["--checkpoint", str(files / "model.ckpt"), "--data", str(files / "photos"), "--preprocessing", "unit"]
     how = ["--exclude", "classes", "--trainable", "classes", "--steps", "2", "--cache-dir", str(tmp_path / "cache")]
     assert finetune.main([*argv, *how, "--train-dir", str(tmp_path / "run"), "--device", "cpu"]) == 0
-    assert "cache          0 of 24 images are there; each step runs" in capsys.readouterr().err
+    assert "cache          0 of 24 images cached; each step runs" in capsys.readouterr().err
     argv = ["--train-dir", str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--format", "graphdef"]
     assert export_command.main(argv) == 0
 
