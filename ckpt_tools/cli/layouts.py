@@ -7,14 +7,12 @@ from typing import NamedTuple
 from ..errors import CheckpointError, SelectionError
 from ..folding import FOLDED, foldable
 from ..formats import Checkpoint
-from ..kinds import kinds
+from ..kinds import AVERAGE, kinds
 from ..layouts import WORLDS, Foreign, from_slim, layout_of, recognise, to_slim
 from ..layouts.matching import Net
 from ..layouts.reading import GRAPH_2015
 from ..surgery import Fold, Operation, Rename, Strip, Surgery, operate
 from ..tensors import Tensors
-
-_AVERAGE = "/ExponentialMovingAverage"
 
 
 class InLayout(NamedTuple):
@@ -117,7 +115,7 @@ def _from_slims(tensors: Tensors) -> tuple[Net, str, tuple[Operation, ...]]:
     operations: list[Operation] = []
     landmark = f"{found.scope}/{found.net.landmark}".lstrip("/")
     if landmark not in specs:
-        operations.append(Rename(((rf"re:^(.+){_AVERAGE}$", r"\1"),)))
+        operations.append(Rename(((rf"re:^(.+){AVERAGE}$", r"\1"),)))
     if any(kind.kind in ("slot", "average", "step") for kind in kinds(specs).values()):
         operations.append(Strip())
     if found.scope != found.net.scope:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..kinds import AVERAGE
+
 _LAYERS = {
     "conv0": "Conv2d_1a_3x3",
     "conv1": "Conv2d_2a_3x3",
@@ -64,7 +66,7 @@ def rename_2015(source: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
 
 def _layer(name: str) -> str:
     """`conv0/BatchNorm/beta` -> `conv0`, and the same of a moving average of it."""
-    path = name.removesuffix("/ExponentialMovingAverage").rpartition("/")[0]
+    path = name.removesuffix(AVERAGE).rpartition("/")[0]
     return path.removesuffix("/BatchNorm")
 
 

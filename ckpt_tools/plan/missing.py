@@ -12,6 +12,7 @@ from shlex import quote
 from typing import NamedTuple
 
 from ..errors import nearest
+from ..kinds import AVERAGE
 from ..names import reading_order
 from ..renames import parse_renames, rename
 from ..tensors import Spec
@@ -19,7 +20,6 @@ from .inception2015 import rename_2015
 from .rows import Conflict, Variable
 
 _TYPED = 8  # scopes that somebody types on a command line
-AVERAGE = "/ExponentialMovingAverage"
 _SLOT = re.compile(r"/(Momentum|Adam(_1)?|RMSProp(_1)?|Adagrad|Adadelta(_1)?|Ftrl(_1)?)$")
 _SLIM_NET = re.compile(r"Inception(V\d|ResnetV\d)|MobilenetV\d|resnet_v\d_\d+")
 _KERAS = re.compile(r"(^|/)(kernel|bias)(:0)?$|(^|/)batch_normalization(_\d+)?/|:0$")

@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 from ...errors import TrainingError
 from ...events import OnEvent, Saved, ignore
 from ...formats.output import needed_bytes
+from ...kinds import AVERAGE
 from ...nets.graph import build_net
 from ...tensors import Spec, Tensor, Tensors, from_arrays
 from ..cache.lookup import Lookup
@@ -27,7 +28,6 @@ from ..use.recorded import MEAN_AVERAGE_PRECISION
 from .run_directory import RunDirectory, read_tensors
 
 Batches = Pipeline | Cached
-AVERAGE = "/ExponentialMovingAverage"
 
 
 @dataclass
