@@ -79,7 +79,7 @@ def ours(classifier, precision, batch):
 
     make = lambda images: Wanted({"values": build_net(classifier.net, images, num_classes=None).features})  # noqa: E731
     following = run_on(
-        classifier, photos(ENDLESS), make, title="transfer values", batch_size=batch, precision=precision
+        classifier, photos(ENDLESS), make, title="features", batch_size=batch, precision=precision
     )
     with mock.patch.object(graph_batches, "until_the_end", in_turns):
         work(1)
