@@ -78,9 +78,7 @@ def ours(classifier, precision, batch):
         return [next(following) for _ in range(number)]
 
     make = lambda images: Wanted({"values": build_net(classifier.net, images, num_classes=None).features})  # noqa: E731
-    following = run_on(
-        classifier, photos(ENDLESS), make, title="features", batch_size=batch, precision=precision
-    )
+    following = run_on(classifier, photos(ENDLESS), make, title="features", batch_size=batch, precision=precision)
     with mock.patch.object(graph_batches, "until_the_end", in_turns):
         work(1)
     return work
