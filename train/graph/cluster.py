@@ -245,13 +245,23 @@ def machine_lost(cluster: Cluster | None, save: Callable[[], str]) -> Iterator[N
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         if cluster is None:
             raise
-        missing = [name for name in cluster.others if not reachable(cluster.address(name))]
-        lost = cluster.shown(missing) or error.message.splitlines()[0]
+        lost = cluster.shown(_gone(cluster)) or error.message.splitlines()[0]
         try:
             kept = save()
         except tf.errors.OpError:  # the variables were on the machine that is gone
             kept = "only the last checkpoint is left"
         raise MachineLostError(f"lost {lost}; {kept}", advice="Run the same command again to resume.") from error
+
+
+def _gone(cluster: Cluster, patience: float = 5.0) -> list[tuple[str, int]]:
+    """The machines that cannot be reached. One that was killed just now may take connections for a moment more: as long
+    as there is none, it is asked again, for so many seconds."""
+    until = time.monotonic() + patience
+    while True:
+        missing = [name for name in cluster.others if not reachable(cluster.address(name))]
+        if missing or time.monotonic() > until:
+            return missing
+        time.sleep(0.1)
 
 
 # --- steps that are whole or not at all ----------------------------------------------------------------------------
