@@ -101,6 +101,14 @@ def test_control_flow_is_not_folded(convolution):
         assert (fold(session, [tensor], images) is None) == (tensor.op.type == "Merge")
 
 
+def test_random_numbers_are_no_constants(convolution):
+    images, values = convolution
+    tensor = values + tf.random_uniform([4])
+    with tf.Session() as session:
+        started(session)
+        assert fold(session, [tensor], images) is None
+
+
 # --- several batches at a time ---------------------------------------------------------------------------------------
 
 

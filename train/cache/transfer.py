@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from ..data.examples import Examples, steps_per_epoch
 from ..data.pipeline import Unreadable, epoch_order, make_batches
 from ..graph.batches import Pipeline, ValueTable, read_batch, until_the_end
 from ..graph.devices import FILLER, part_sizes, runs_at_once
-from ..graph.folded import Folded, fold
+from ..graph.folded import fold
 from ..graph.frozen_prefix import Frontier, find_frontier
 from ..graph.native import CHECKED, compared
 from ..graph.progress import StopRequest, told
@@ -42,6 +42,17 @@ class OpenModel(NamedTuple):
     session: tf.Session
     unreadable: Unreadable
     lookup: Lookup
+
+
+class Extraction(NamedTuple):
+    """What computes transfer values: a graph, with the handle of the pipeline that it reads from, and the tensors that
+    say which images of a batch they are (int64 [batch]) and what is computed of each."""
+
+    graph: tf.Graph
+    session: tf.Session
+    handle: tf.Tensor | None
+    index: tf.Tensor
+    values: Sequence[tf.Tensor]
 
 
 class View(NamedTuple):
@@ -205,9 +216,9 @@ def settled(transfer: Transfer | str, opened: OpenModel, planned: Tensors) -> tu
         return transfer, job
     view = next(view for view in transfer.views if len(view.missing))
     both = []
-    for way in (transfer.inference, extraction(transfer, opened)):
-        with opened.unreadable.raised():
-            parts = rows_computed(way, view, view.missing[:CHECKED].tolist(), opened)
+    with extraction(transfer, opened) as lower_precision, opened.unreadable.raised():
+        for by in (_in_model(transfer.inference, opened), lower_precision):
+            parts = rows_computed(by, view, view.missing[:CHECKED].tolist(), opened)
             both.append({name: row for names, rows in parts for name, *row in zip(names, *rows, strict=True)})
     if not both[0]:  # none of them can be decoded
         return transfer, job
@@ -230,10 +241,11 @@ def fill(transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnE
         return transfer
     progress = told(on_event, "features", total=len(seen), unit="image")
     try:
-        computed = extraction(transfer, opened)
-        with transfer.cache.adding() as add, progress, opened.unreadable.raised():
+        with (
+            extraction(transfer, opened) as by, transfer.cache.adding() as add, progress, opened.unreadable.raised()
+        ):  # fmt: skip
             for view, chosen in wanted:
-                for names, values in rows_computed(computed, view, chosen, opened):
+                for names, values in rows_computed(by, view, chosen, opened):
                     add(names, values)
                     on_event(Advanced("features", images=len(names), count=len(names)))
                     if stop.signal:
@@ -244,41 +256,51 @@ def fill(transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnE
     return replace(transfer, views=tuple(view._replace(rows=rows.find(view.names)) for view in transfer.views))
 
 
-def extraction(transfer: Transfer, opened: OpenModel) -> Folded | Sequence[tf.Tensor]:
-    """What computes the transfer values of a session that is restored."""
-    if opened.job.frozen_in == FLOAT32:
-        return transfer.computed
+def _in_model(tensors: Sequence[tf.Tensor], opened: OpenModel) -> Extraction:
+    """What computes tensors of a tower of the model, from the batches of the inference tower."""
     model = opened.model
     with model.graph.as_default():
-        values = [tf.cast(tensor, tf.float32) for tensor in transfer.computed]
-    return fold(opened.session, values, (model.extraction or model.inference).images) or transfer.computed
+        values = [tf.cast(tensor, tf.float32) for tensor in tensors]
+    return Extraction(model.graph, opened.session, model.inference_handle, model.index, values)
+
+
+@contextmanager
+def extraction(transfer: Transfer, opened: OpenModel) -> Iterator[Extraction]:
+    """What computes the transfer values of a session that is restored. In less than float32 the net is folded, in a
+    graph and a session of its own that end with the context."""
+    job, model = opened.job, opened.model
+    whole = _in_model(transfer.computed, opened)
+    folded = None
+    if job.frozen_in != FLOAT32:
+        folded = fold(opened.session, whole.values, (model.extraction or model.inference).images)
+    if folded is None:
+        yield whole
+        return
+    with tf.Graph().as_default() as graph:
+        like = make_batches(transfer.views[0].examples, job.preprocessing, batch_size=1, training=False)
+        handle, batch = read_batch(like, model.device)
+        values = folded.on(batch["image"])
+        session = tf.Session(config=session_config(job.options.device)[0])
+    with closing(session):
+        yield Extraction(graph, session, handle, batch["index"], values)
 
 
 def rows_computed(
-    way: Folded | Sequence[tf.Tensor], view: View, chosen: Sequence[int], opened: OpenModel
+    by: Extraction, view: View, chosen: Sequence[int], opened: OpenModel
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Names and values, in float32, of the chosen examples of a view: batches, in any order. What is folded is computed
-    in a graph and a session of its own."""
+    """Names and values, in float32, of the chosen examples of a view: batches, in any order."""
     if not chosen:
         return
-    job, model, session = opened.job, opened.model, opened.session
-    photos, device = view.examples.take(chosen, kept=True), job.options.device
-    with ExitStack() as stack:
-        with (tf.Graph() if isinstance(way, Folded) else model.graph).as_default():
-            batches = make_batches(
-                photos, job.preprocessing, training=False, view=view.number, seed=job.options.seed,
-                batch_size=job.options.batch_size, unreadable=opened.unreadable,
-            )  # fmt: skip
-            if isinstance(way, Folded):
-                handle, batch = read_batch(batches, model.device)
-                values, index = way.on(batch["image"]), batch["index"]
-                session = stack.enter_context(closing(tf.Session(config=session_config(device)[0])))
-            else:
-                values, index, handle = [tf.cast(each, tf.float32) for each in way], model.index, model.inference_handle
-            pipeline = Pipeline(batches, handle, model.device)
-            fed = next(pipeline.start(session))
-            run = session.make_callable([index, *values], feed_list=list(pipeline.tensors))
-        found = stack.enter_context(closing(until_the_end(lambda: run(*fed), runs_at_once(device))))
+    job = opened.job
+    with by.graph.as_default():
+        batches = make_batches(
+            view.examples.take(chosen, kept=True), job.preprocessing, training=False, view=view.number,
+            seed=job.options.seed, batch_size=job.options.batch_size, unreadable=opened.unreadable,
+        )  # fmt: skip
+        pipeline = Pipeline(batches, by.handle, opened.model.device)
+        fed = next(pipeline.start(by.session))
+        run = by.session.make_callable([by.index, *by.values], feed_list=list(pipeline.tensors))
+    with closing(until_the_end(lambda: run(*fed), runs_at_once(job.options.device))) as found:
         for numbers, *rows in found:
             yield [view.names[chosen[i]] for i in numbers], rows
 

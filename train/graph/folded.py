@@ -13,7 +13,7 @@ a bias and a ReLU that TensorFlow fuses into the convolution. No file ever has f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ import tensorflow.compat.v1 as tf
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _CONTROL_FLOW = ("Enter", "Exit", "Switch", "Merge", "NextIteration")
+_VARIABLES = ("VarHandleOp", "ReadVariableOp", "VariableV2", "Variable")
 _MOST = 2**31 - 2**24  # bytes of constants: a GraphDef is a protocol buffer, and has less than 2 GiB
 
 
@@ -40,7 +41,8 @@ class Folded(NamedTuple):
 def fold(session: tf.Session, tensors: Sequence[tf.Tensor], images: tf.Tensor) -> Folded | None:
     """What computes the tensors from the images, with the values that the session's variables have now.
 
-    None where it cannot be had: with control flow between the two, or more constants than a GraphDef can hold.
+    None where it cannot be had: with control flow between the two, with something beside variables that is another
+    value each time, such as random numbers, or with more constants than a GraphDef can hold.
     """
     through = _between(images, tensors)
     read = [tensor for op in through.values() for tensor in op.inputs]
@@ -48,7 +50,7 @@ def fold(session: tf.Session, tensors: Sequence[tf.Tensor], images: tf.Tensor) -
     batch_norms = dict(_foldable(through, {tensor.name for tensor in tensors}))
     weights = {convolution: _before_cast(through[convolution].inputs[1]) for convolution in batch_norms}
     unknown = any(tensor.dtype in (tf.resource, tf.variant) for tensor in wanted.values())
-    if unknown or any(op.type in _CONTROL_FLOW for op in through.values()):
+    if unknown or any(op.type in _CONTROL_FLOW for op in through.values()) or _varies(wanted.values()):
         return None
     values = session.run({**wanted, **{tensor.name: tensor for tensor in weights.values()}})
     nodes = [_placeholder("images", images)]
@@ -82,14 +84,28 @@ def fold(session: tf.Session, tensors: Sequence[tf.Tensor], images: tf.Tensor) -
     return Folded(graph, "images:0", tuple(tensor.name for tensor in tensors))
 
 
-def _between(images: tf.Tensor, tensors: Sequence[tf.Tensor]) -> dict[str, tf.Operation]:
-    """Name -> operation: those that the tensors need and that need the images, in the order in which they were made."""
-    needed, waiting = set(), [tensor.op for tensor in tensors]
+def _varies(tensors: Iterable[tf.Tensor]) -> bool:
+    """Whether the tensors come of something that keeps a state and is no variable: as constants they would stay what
+    they are."""
+    needed = _upstream(tensors)
+    return any(op.op_def.is_stateful and op.type not in _VARIABLES for op in needed.values())
+
+
+def _upstream(tensors: Iterable[tf.Tensor], end: tf.Operation | None = None) -> dict[str, tf.Operation]:
+    """Name -> operation: what the tensors need, up to `end` and without it."""
+    needed: dict[str, tf.Operation] = {}
+    waiting = [tensor.op for tensor in tensors]
     while waiting:
         op = waiting.pop()
-        if op.name not in needed and op is not images.op:
-            needed.add(op.name)
+        if op.name not in needed and op is not end:
+            needed[op.name] = op
             waiting += [tensor.op for tensor in op.inputs]
+    return needed
+
+
+def _between(images: tf.Tensor, tensors: Sequence[tf.Tensor]) -> dict[str, tf.Operation]:
+    """Name -> operation: those that the tensors need and that need the images, in the order in which they were made."""
+    needed = _upstream(tensors, images.op)
     through: dict[str, tf.Operation] = {}
     for op in images.graph.get_operations():
         if op.name in needed and any(tensor.name == images.name or tensor.op.name in through for tensor in op.inputs):

@@ -68,10 +68,10 @@ class Measured:
         assert isinstance(self.transfer, Transfer)  # something is missing of it
         view = max(self.transfer.views, key=lambda view: len(view.missing))
         chosen = view.missing[: (WARMING + MEASURED) * self.job.options.batch_size].tolist()
-        way = extraction(self.transfer, self.opened)
-        for names, rows in rows_computed(way, view, chosen, self.opened):
-            self.rows = rows
-            yield len(names)
+        with extraction(self.transfer, self.opened) as by:
+            for names, rows in rows_computed(by, view, chosen, self.opened):
+                self.rows = rows
+                yield len(names)
 
     def steps(self) -> Iterator[int]:
         """Trains; nothing of it is saved."""
