@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ckpt_tools.formats import Checkpoint
-from ckpt_tools.formats.provenance import ENDING
+from ckpt_tools.formats.provenance import ENDING, read_record, sources_of
 from ckpt_tools.formats.storage import is_remote
 from ckpt_tools.plan import Origin
 
@@ -56,7 +55,7 @@ def recorded(path: str, net: Net, named: Net | None = None) -> Origin | None:
     while path and path not in seen and not is_remote(path):
         seen.add(path)
         sidecar = Path(f"{path}{ENDING}")
-        record = _read(sidecar)
+        record = read_record(sidecar)
         if isinstance(said := record.get("net"), str):
             found = VARIANTS.get(said) or NETS.get(said)
             if found is None or found.family != net.family:
@@ -65,16 +64,5 @@ def recorded(path: str, net: Net, named: Net | None = None) -> Origin | None:
             pixels = style if isinstance(style, str) and style != taken.preprocessing else ""
             name = taken.name if taken.base and not named else ""
             return Origin(str(sidecar), "", {}, pixels=pixels, net=name) if name or pixels else None
-        source = record.get("source")
-        source = source[0] if isinstance(source, list) and source else source
-        source = source.get("path") if isinstance(source, dict) else source
-        path = source if isinstance(source, str) else ""
+        path = next(iter(sources_of(record)), "")
     return None
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}

@@ -74,6 +74,24 @@ def dump(content: Mapping[str, object], path: str) -> None:
         out.write("\n")
 
 
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a sidecar on this machine says, or the plan.json of a run; {} where there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def sources_of(record: Mapping[str, Any]) -> list[str]:
+    """The paths of the sources that a record names, in their order; "" for one that has no path."""
+    found = record.get("source")
+    sources = found if isinstance(found, list) else [found]
+    paths = (source.get("path") if isinstance(source, dict) else source for source in sources)
+    return [path if isinstance(path, str) else "" for path in paths]
+
+
 def is_stored(tensor: Tensor) -> bool:
     """Whether the writer of V2 can copy this tensor's bytes, or those of all its slices."""
     if tensor.slices:

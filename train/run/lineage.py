@@ -6,16 +6,14 @@ of the run that it lies in does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ...errors import CheckpointError
 from ...formats import Checkpoint, open_checkpoint
 from ...formats.opening import split_scope
 from ...formats.output import existing_files
-from ...formats.provenance import ENDING
+from ...formats.provenance import ENDING, read_record, sources_of
 
 
 def lineage(given: str, source: Checkpoint) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -50,16 +48,5 @@ def _files(path: str) -> tuple[str, ...]:
 
 def _made_from(path: str) -> list[str]:
     """Paths of the sources of the checkpoint at `path`, as its sidecar says, else as its run does."""
-    record = _read(Path(f"{path}{ENDING}")) or _read(Path(path).with_name("plan.json"))
-    found = record.get("source")
-    sources = found if isinstance(found, list) else [found]
-    paths = [source.get("path") if isinstance(source, dict) else source for source in sources]
-    return [path for path in paths if isinstance(path, str) and Path(path).is_absolute()]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    record = read_record(f"{path}{ENDING}") or read_record(Path(path).with_name("plan.json"))
+    return [source for source in sources_of(record) if Path(source).is_absolute()]
