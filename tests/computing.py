@@ -8,6 +8,7 @@ from ckpt_tools.nets.registry import NETS, get_net
 from ckpt_tools.surgery import operate
 
 CLASSES = 7
+NEW_HEAD = ("--exclude", "Logits", "--trainable", "Logits", "--steps", "20", "--image-size", "96")
 
 
 def images(side, count=2):

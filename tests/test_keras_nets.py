@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from computing import CLASSES, as_slims, distance, images, logits, pixels_of, values, write_photos
+from computing import CLASSES, NEW_HEAD, as_slims, distance, images, logits, pixels_of, values, write_photos
 
 pytest.importorskip("tensorflow")
 keras = pytest.importorskip("keras")
@@ -124,18 +124,7 @@ def test_a_file_of_keras_is_trained_on_without_any_option_and_goes_back(tmp_path
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos", ("cat", "cow", "dog"))
     with_values(application("mobilenet_v1_025", classes=1000)).save("k.h5")
-    words = [
-        "--exclude",
-        "Logits",
-        "--trainable",
-        "Logits",
-        "--steps",
-        "20",
-        "--image-size",
-        "96",
-        "--learning-rate",
-        "0.1",
-    ]
+    words = [*NEW_HEAD, "--learning-rate", "0.1"]
     assert finetune(["--checkpoint", "k.h5", "--data", "photos", "--train-dir", "run", *words]) == 0
     said = "".join(capsys.readouterr())
     assert (

@@ -5,7 +5,7 @@ Needs torch, torchvision and timm, which are no part of the development environm
 
 import numpy as np
 import pytest
-from computing import CLASSES, as_slims, distance, images, logits, pixels_of, values, write_photos
+from computing import CLASSES, NEW_HEAD, as_slims, distance, images, logits, pixels_of, values, write_photos
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
@@ -88,18 +88,7 @@ def test_a_file_of_torch_is_trained_on_without_any_option_and_goes_back(tmp_path
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos", ("cat", "cow", "dog"))
     torch.save(with_values(model_of(world, name)).state_dict(), "t.pth")
-    words = [
-        "--exclude",
-        "Logits",
-        "--trainable",
-        "Logits",
-        "--steps",
-        "20",
-        "--image-size",
-        "96",
-        "--learning-rate",
-        "0.01",
-    ]
+    words = [*NEW_HEAD, "--learning-rate", "0.01"]
     assert finetune(["--checkpoint", "t.pth", "--data", "photos", "--train-dir", "run", *words]) == 0
     assert convert(["run/best.ckpt", "back.safetensors", "--layout", world]) == 0
     model = model_of(world, name, classes=3)

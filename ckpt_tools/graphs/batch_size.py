@@ -19,8 +19,6 @@ from .sources import fed
 from .values import Values
 
 _DIVIDING = {"Split": (0, 1), "SplitV": (2, 0)}  # operation -> which inputs are the axis and the data
-
-
 _ROW_BY_ROW = SAME_VALUES | {"Add", "AddV2", "Sub", "Mul", "Div", "RealDiv"}
 
 
