@@ -28,7 +28,7 @@ import tensorflow.compat.v1 as tf
 from ckpt_tools.nets.graph import build_net
 from ckpt_tools.nets.layers import Mode
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.plan import make_plan
+from ckpt_tools.plan import PlanRules, make_plan
 from ckpt_tools.train.graph.towers import session_config
 from ckpt_tools.train.graph.objective import image_losses
 from ckpt_tools.train.options.training import Options

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ckpt_tools import from_arrays, open_checkpoint
-from ckpt_tools.plan import Plan, Variable, make_plan
+from ckpt_tools.plan import Plan, PlanRules, Variable, make_plan
 from ckpt_tools.tensors import Spec
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.plan.job import NO_SOURCE
@@ -23,7 +23,7 @@ def net(classes: int = 2) -> list[Variable]:
 
 
 def plan(classes: int = 2, **how) -> Plan:
-    return make_plan({each.name: each.spec for each in net(classes)}, net(classes), **how)
+    return make_plan({each.name: each.spec for each in net(classes)}, net(classes), PlanRules(**how))
 
 
 def opened(folder, made=None, labels=None, source=NO_SOURCE, **options):

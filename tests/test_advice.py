@@ -7,7 +7,7 @@ import pytest
 
 from ckpt_tools.adaptation import class_map_of_labels, parse_class_map
 from ckpt_tools.nets.registry import NETS, get_net
-from ckpt_tools.plan import Variable, make_plan
+from ckpt_tools.plan import PlanRules, Variable, make_plan
 from ckpt_tools.plan.suggest import suggest
 from ckpt_tools.tensors import Spec
 
@@ -88,7 +88,7 @@ def test_what_is_advised_leads_there(case):
     ways = typed(conflict.advice)
     assert ways, conflict.advice
     for way in ways:
-        plan = make_plan(source, net, **way)
+        plan = make_plan(source, net, PlanRules(**way))
         assert plan.conflicts == (), (way, plan.conflicts)
         if "exclude" in way and case == "channels":
             layer = [row for row in plan.rows if row.name.startswith("net/first/")]
@@ -97,7 +97,7 @@ def test_what_is_advised_leads_there(case):
 
 def test_a_cause_that_is_not_mended_would_be_seen():
     source, net = CASES["channels"]
-    assert make_plan(source, net, exclude=["logits"]).conflicts
+    assert make_plan(source, net, PlanRules(exclude=["logits"])).conflicts
     assert typed("--exclude 'net/a,net/b' initialises them afresh; --adapt-input converts the filters.") == [
         {"exclude": ["net/a,net/b"]},
         {"adapt_input": True},
@@ -114,7 +114,7 @@ def test_a_background_class_is_spoken_of_for_imagenet_only(old, new):
 
 def test_labels_of_the_source_keep_each_class_where_its_name_is():
     kept = class_map_of_labels(["cat", "cow", "dog", "ship"], ["cat", "dog", "ship"])
-    plan = make_plan(specs(small_net(3)), small_net(4), class_map=kept).checked()
+    plan = make_plan(specs(small_net(3)), small_net(4), PlanRules(class_map=kept)).checked()
     assert plan.adaptations["net/logits/biases"].take == (0, None, 1, 2)
 
 
@@ -122,7 +122,7 @@ def test_texts_are_not_cast_and_that_is_not_advised():
     source, net = CASES["texts"]
     (conflict,) = make_plan(source, net).conflicts
     assert "--cast" not in conflict.advice
-    (conflict,) = make_plan(source, net, cast=True).conflicts
+    (conflict,) = make_plan(source, net, PlanRules(cast=True)).conflicts
     assert "--exclude net/block1" in conflict.advice
 
 

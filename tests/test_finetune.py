@@ -296,7 +296,7 @@ def test_initial_values_depend_on_seed_and_name_alone():
 def test_initial_values_are_those_of_the_layers_and_are_drawn_once(monkeypatch):
     import tensorflow.compat.v1 as tf
 
-    from ckpt_tools.plan import Variable, make_plan
+    from ckpt_tools.plan import PlanRules, Variable, make_plan
     from ckpt_tools.tensors import Spec, Tensors
 
     spec, opened = Spec("float32", (4, 5)), []
@@ -304,7 +304,7 @@ def test_initial_values_are_those_of_the_layers_and_are_drawn_once(monkeypatch):
     monkeypatch.setattr(tf, "Session", lambda **how: opened.append(1) or session(**how))
     made = {"zeros": tf.zeros_initializer(), "ones": tf.ones_initializer(), "half": tf.constant_initializer(0.5)}
     names = [*made, "drawn"]
-    plan = make_plan({}, [Variable(name, spec) for name in names], new=dict.fromkeys(names, "no checkpoint"))
+    plan = make_plan({}, [Variable(name, spec) for name in names], PlanRules(new=dict.fromkeys(names, "no checkpoint")))
     for kept, sessions in ((restore.KEPT, 2), (0, 4)):
         monkeypatch.setattr(restore, "KEPT", kept)
         opened.clear()
@@ -318,13 +318,13 @@ def test_initial_values_are_those_of_the_layers_and_are_drawn_once(monkeypatch):
 
 
 def test_a_plan_with_a_cast_is_executed(tmp_path):
-    from ckpt_tools.plan import Variable, make_plan
+    from ckpt_tools.plan import PlanRules, Variable, make_plan
     from ckpt_tools.tensors import Spec
 
     values = np.array([1.5, 2.25, -3.0])
     save_checkpoint(from_arrays({"a/weights": values}), tmp_path / "doubles.ckpt")
     source = open_checkpoint(tmp_path / "doubles.ckpt").tensors
-    plan = make_plan(source.specs(), [Variable("a/weights", Spec("float32", (3,)))], cast=True)
+    plan = make_plan(source.specs(), [Variable("a/weights", Spec("float32", (3,)))], PlanRules(cast=True))
     made = planned_tensors(plan, source, seed=0)["a/weights"].load()
     assert (made.dtype, made.tolist()) == (np.dtype("float32"), values.tolist())
 

@@ -11,7 +11,7 @@ from ckpt_tools.cli.edit import main as edit
 from ckpt_tools.errors import RecipeError, SelectionError
 from ckpt_tools.folding import Folding, fold, foldable
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.plan import Plan, Variable, make_plan
+from ckpt_tools.plan import Plan, PlanRules, Variable, make_plan
 from ckpt_tools.plan.suggest import suggest
 from ckpt_tools.recipe import as_data, parse_recipe
 from ckpt_tools.surgery import Fold
@@ -69,7 +69,7 @@ def test_what_would_be_ignored_is_a_conflict(extra, cause):
     (conflict,) = plan.conflicts
     assert (conflict.cause, conflict.names) == (cause, (f"net/conv/{extra}",))
     assert f"{cause} (1 tensor)\n  net/conv/{extra}: " in plan.conflict_text()
-    assert not make_plan(layer(extra), net_of(layer()), exclude=[f"net/conv/{extra}"]).conflicts
+    assert not make_plan(layer(extra), net_of(layer()), PlanRules(exclude=[f"net/conv/{extra}"])).conflicts
 
 
 def test_an_inception_with_scales_has_94_of_them_in_one_conflict():
@@ -77,7 +77,7 @@ def test_an_inception_with_scales_has_94_of_them_in_one_conflict():
     source = {each.name: each.spec for each in net.variables(1001)}
     betas = [name for name in source if name.endswith("BatchNorm/beta") and "AuxLogits" not in name]
     source |= {name.replace("beta", "gamma"): source[name] for name in betas}
-    plan = make_plan(source, net.variables(10), exclude=["Logits"], trainable=["Logits"])
+    plan = make_plan(source, net.variables(10), PlanRules(exclude=["Logits"], trainable=["Logits"]))
     (conflict,) = plan.conflicts
     assert len(conflict.names) == len(betas) == 94
     assert conflict.advice.startswith("--fold ")
@@ -87,7 +87,9 @@ def test_an_inception_with_scales_has_94_of_them_in_one_conflict():
         "trainable": ["InceptionV3/Logits"],
         "fold": True,
     }
-    folded = make_plan(source, net.variables(10), exclude=["Logits"], trainable=["Logits"], fold=True).checked()
+    folded = make_plan(
+        source, net.variables(10), PlanRules(exclude=["Logits"], trainable=["Logits"], fold=True)
+    ).checked()
     assert sum(row.action == "adapt" for row in folded.rows) == 2 * 94
     assert Plan.from_json(json.loads(json.dumps(folded.to_json()))) == folded
 
@@ -122,7 +124,7 @@ def test_a_folded_layer_computes_what_the_whole_one_did(extra, prefix):
         source[f"{prefix}net/conv/BatchNorm/gamma"][1] = 0  # and some are negative
     specs = from_arrays(source).specs()
     renames = [f"{prefix}net=net"] if prefix else []
-    plan = make_plan(specs, net_of(layer()), renames=renames, fold=True).checked()
+    plan = make_plan(specs, net_of(layer()), PlanRules(renames=renames, fold=True)).checked()
     tensors = planned_tensors(plan, from_arrays(source), seed=0)
     images = np.random.default_rng(1).normal(size=(2, 6, 6, 4))
     wanted = computed(source, images, f"{prefix}net/conv")
@@ -134,7 +136,9 @@ def test_a_folded_layer_computes_what_the_whole_one_did(extra, prefix):
 
 
 def test_a_net_that_has_gamma_keeps_it_when_biases_are_folded():
-    plan = make_plan(layer("BatchNorm/gamma", "biases"), net_of(layer("BatchNorm/gamma")), fold=True).checked()
+    plan = make_plan(
+        layer("BatchNorm/gamma", "biases"), net_of(layer("BatchNorm/gamma")), PlanRules(fold=True)
+    ).checked()
     assert plan.adaptations == {"net/conv/BatchNorm/moving_mean": Folding(None, "net/conv/biases", (-1,))}
     assert next(row.reason for row in plan.rows if row.action == "adapt") == "less net/conv/biases"
 
@@ -144,7 +148,7 @@ def test_folding_comes_before_other_adaptations():
 
     source = values_of(layer("BatchNorm/gamma"))
     grey = net_of(layer(weights=(3, 3, 1, OUTPUTS)))
-    plan = make_plan(from_arrays(source).specs(), grey, fold=True, adapt_input=True).checked()
+    plan = make_plan(from_arrays(source).specs(), grey, PlanRules(fold=True, adapt_input=True)).checked()
     assert plan.rows[0].rule == "--fold, --adapt-input"
     assert plan.rows[0].reason == "times net/conv/BatchNorm/gamma; 4 input channels added up"
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
@@ -154,7 +158,7 @@ def test_folding_comes_before_other_adaptations():
 
 
 def test_nothing_is_folded_into_weights_that_begin_afresh():
-    plan = make_plan(layer("BatchNorm/gamma"), net_of(layer()), exclude=["net/conv/weights"], fold=True)
+    plan = make_plan(layer("BatchNorm/gamma"), net_of(layer()), PlanRules(exclude=["net/conv/weights"], fold=True))
     assert causes(plan) == ["parts of layers that the net has no variable for"]
 
 
@@ -205,7 +209,7 @@ def test_the_operation_and_the_option_give_the_same(tmp_path):
     save_checkpoint(source, tmp_path / "a.ckpt", format="v2")
     assert edit([str(tmp_path / "a.ckpt"), "-o", str(tmp_path / "b.ckpt"), "--fold", "gamma,biases"]) == 0
     edited = open_checkpoint(tmp_path / "b.ckpt").tensors
-    planned = planned_tensors(make_plan(source.specs(), net_of(layer()), fold=True), source, seed=0)
+    planned = planned_tensors(make_plan(source.specs(), net_of(layer()), PlanRules(fold=True)), source, seed=0)
     assert sorted(edited) == sorted(planned)
     assert all(edited[name].load().tobytes() == planned[name].load().tobytes() for name in planned)
     assert edited["net/conv/weights"].load().tobytes() != source["net/conv/weights"].load().tobytes()

@@ -13,7 +13,7 @@ from ckpt_tools.cli.convert import main as convert  # noqa: E402
 from ckpt_tools.layouts import as_source, recognise, to_slim  # noqa: E402
 from ckpt_tools.nets.comparing import Ours, _aligned  # noqa: E402
 from ckpt_tools.nets.registry import get_net  # noqa: E402
-from ckpt_tools.plan import make_plan  # noqa: E402
+from ckpt_tools.plan import PlanRules, make_plan  # noqa: E402
 from ckpt_tools.surgery import operate  # noqa: E402
 
 NET = ThinNet("inception_v3")
@@ -38,7 +38,7 @@ def test_every_constant_has_its_place_under_slims_names(tmp_path):
         slims["InceptionV3/Logits/Conv2d_1c_1x1/weights"].load()[0, 0], opened["softmax/weights"].load()
     )
     source, origin = as_source(found, opened)
-    plan = make_plan(source.specs(), NET.variables(9), origin=origin)
+    plan = make_plan(source.specs(), NET.variables(9), PlanRules(origin=origin))
     (row,) = [row for row in plan.rows if row.name == "InceptionV3/Conv2d_1a_3x3/weights"]
     assert (row.action, row.rule) == ("relayout", "the 2015 graph's names, scales folded")
     assert "images are scaled as for the weights that the 2015 graph publishes: lenet" in plan.notes

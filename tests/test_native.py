@@ -92,7 +92,7 @@ def test_transfer_values_are_computed_in_what_is_native(job, tmp_path, bfloat16_
     assert line[0].startswith("precision      bfloat16: native here, 0.")
     assert "of the images, cosine 0.99" in line[0]
     assert record["training"] == "float32"
-    assert record["transfer_values"] == "bfloat16"
+    assert record["features"] == "bfloat16"
     assert 0 < record["largest_difference"] < native.DIFFERENCE
     _, _, exact = run(job, tmp_path / "float32", precision="float32")
     (name,) = [name for name in tensors if name.endswith("1c_1x1/weights")]
@@ -101,7 +101,7 @@ def test_transfer_values_are_computed_in_what_is_native(job, tmp_path, bfloat16_
 
     line, again, _ = run(job, tmp_path / "again", learning_rate=0.01)  # all values are there: nothing is compared
     assert line == ["precision      bfloat16: native here"]
-    assert again == {"training": "float32", "transfer_values": "bfloat16"}
+    assert again == {"training": "float32", "features": "bfloat16"}
 
 
 def test_where_it_is_not_the_same_float32_is_taken_bit_for_bit(job, tmp_path, bfloat16_here, monkeypatch):
@@ -109,7 +109,7 @@ def test_where_it_is_not_the_same_float32_is_taken_bit_for_bit(job, tmp_path, bf
     cache = str(tmp_path / "cache")
     line, record, tensors = run(job, tmp_path / "auto", cache_dir=cache)
     assert line[0].startswith("precision      float32: bfloat16 is 0.")
-    assert record["transfer_values"] == "float32"
+    assert record["features"] == "float32"
     _, _, exact = run(job, tmp_path / "float32", precision="float32", cache_dir=str(tmp_path / "other"))
     assert changed_tensors(tensors, exact) == []
 
@@ -117,16 +117,19 @@ def test_where_it_is_not_the_same_float32_is_taken_bit_for_bit(job, tmp_path, bf
 def test_a_run_goes_on_in_the_precision_that_it_began_in(job, tmp_path, bfloat16_here, monkeypatch):
     whole = run(job, tmp_path / "whole", cache_dir=str(tmp_path / "cache"))
     run(job, tmp_path / "parts", cache_dir=str(tmp_path / "cache"), steps=3)
+    plan = tmp_path / "parts" / "plan.json"  # as a run of an earlier version says it
+    plan.write_text(plan.read_text().replace('"features": "bfloat16"', '"transfer_values": "bfloat16"'))
+    assert '"transfer_values": "bfloat16"' in plan.read_text()
     monkeypatch.setattr(native, "native", lambda device: None)  # on another machine, where nothing is cached either
     line, record, tensors = run(job, tmp_path / "parts", cache_dir=str(tmp_path / "elsewhere"))
     assert line == ["precision      bfloat16: as the run began"]
-    assert record["transfer_values"] == "bfloat16"
+    assert record["features"] == "bfloat16"
     assert changed_tensors(whole[2], tensors) == []
 
 
 def test_the_upper_part_of_a_net_is_fed_as_well(job, tmp_path, bfloat16_here):
     _, record, _ = run(job, tmp_path / "auto", trainable=("Conv_3,Logits",), log_steps=1)
-    assert record["transfer_values"] == "bfloat16"
+    assert record["features"] == "bfloat16"
     run(job, tmp_path / "float32", trainable=("Conv_3,Logits",), log_steps=1, precision="float32")
     losses = [
         [float(row.split(",")[3]) for row in (tmp_path / name / "metrics.csv").read_text().splitlines()[1:]]

@@ -5,7 +5,7 @@ import pytest
 from ckpt_tools.errors import CheckpointError, PlanError
 from ckpt_tools.formats import open_checkpoint
 from ckpt_tools.nets.registry import get_net, names_by_scope
-from ckpt_tools.plan import Plan, Variable, make_plan
+from ckpt_tools.plan import Plan, PlanRules, Variable, make_plan
 from ckpt_tools.plan.text import count_lines
 from ckpt_tools.tensors import Spec
 
@@ -33,7 +33,9 @@ def causes(plan: Plan) -> list[str]:
 
 
 def test_1_assign_requires_shapes_to_match_lists_every_wrong_shape_and_what_to_type():
-    plan = make_plan(specs(INCEPTION.variables(1001)), INCEPTION.variables(5), exclude=["InceptionV3/Logits"], aux=True)
+    plan = make_plan(
+        specs(INCEPTION.variables(1001)), INCEPTION.variables(5), PlanRules(exclude=["InceptionV3/Logits"], aux=True)
+    )
     assert text(plan) == (
         "the plan has 1 conflict\n"
         "other number of classes (2 variables)\n"
@@ -62,7 +64,9 @@ def test_3_key_not_found_because_of_a_prefix():
         "the checkpoint has model/InceptionV3/ where the net has InceptionV3/."
     )
     renames = ["model/InceptionV3=InceptionV3"]
-    make_plan(specs(INCEPTION.variables(1001), "model/"), INCEPTION.variables(1001), renames=renames).checked()
+    make_plan(
+        specs(INCEPTION.variables(1001), "model/"), INCEPTION.variables(1001), PlanRules(renames=renames)
+    ).checked()
 
 
 def test_3_key_not_found_because_the_net_has_the_prefix():
@@ -103,11 +107,13 @@ def test_3_key_not_found_because_of_gamma():
     assert (conflict.cause, len(conflict.names)) == ("only gamma missing", 53)
     assert "--exclude '**/gamma' starts gamma at 1" in conflict.advice
     source = without(specs(RESNET.variables(1000)), "gamma")
-    make_plan(source, RESNET.variables(1000), exclude=["**/gamma"]).checked()
+    make_plan(source, RESNET.variables(1000), PlanRules(exclude=["**/gamma"])).checked()
 
 
 def test_3_key_not_found_because_the_file_is_resnet_v1():
-    plan = make_plan(specs(RESNET.variables(1000)), get_net("resnet_v2_50").variables(1000), nets=names_by_scope())
+    plan = make_plan(
+        specs(RESNET.variables(1000)), get_net("resnet_v2_50").variables(1000), PlanRules(nets=names_by_scope())
+    )
     assert causes(plan) == ["resnet v1 against v2"]
     assert plan.conflicts[0].advice == (
         "Use --net resnet_v1_50: the checkpoint is resnet_v1_50, not resnet_v2_50, "
@@ -116,7 +122,7 @@ def test_3_key_not_found_because_the_file_is_resnet_v1():
 
 
 def test_3_key_not_found_because_the_file_is_another_net():
-    plan = make_plan(specs(INCEPTION.variables(1001)), RESNET.variables(1000), nets=names_by_scope())
+    plan = make_plan(specs(INCEPTION.variables(1001)), RESNET.variables(1000), PlanRules(nets=names_by_scope()))
     assert causes(plan) == ["checkpoint of another net"]
     assert plan.conflicts[0].advice == "Use --net inception_v3: the checkpoint is InceptionV3, not resnet_v1_50."
 
@@ -135,7 +141,7 @@ def test_3_key_not_found_because_only_the_last_words_are_keras():
     assert conflict.cause == "Keras names"
     renames = [r"re:(^|/)kernel(:0)?$=\1weights", r"re:(^|/)bias(:0)?$=\1biases"]
     assert all(f"--rename '{rename}'" in conflict.advice for rename in renames)
-    make_plan(source, net, renames=renames).checked()
+    make_plan(source, net, PlanRules(renames=renames)).checked()
 
 
 def test_3_key_not_found_because_the_file_is_torch():
@@ -174,9 +180,9 @@ def test_4_5_6_what_is_not_a_checkpoint_is_never_an_empty_one(pain, content, tmp
 
 def test_9_another_plan_has_another_digest_for_the_train_directory_to_compare():
     source = specs(RESNET.variables(1000))
-    first = make_plan(source, RESNET.variables(5), exclude=["logits"], trainable=["logits"])
-    again = make_plan(source, RESNET.variables(5), exclude=["Logits"], trainable=["Logits"])
-    other = make_plan(source, RESNET.variables(5), exclude=["logits"], trainable=["logits,block4"])
+    first = make_plan(source, RESNET.variables(5), PlanRules(exclude=["logits"], trainable=["logits"]))
+    again = make_plan(source, RESNET.variables(5), PlanRules(exclude=["Logits"], trainable=["Logits"]))
+    other = make_plan(source, RESNET.variables(5), PlanRules(exclude=["logits"], trainable=["logits,block4"]))
     assert first.digest == again.digest != other.digest
 
 
@@ -197,7 +203,9 @@ def test_9_slots_of_another_optimizer_are_named_and_not_taken_for_weights():
 
 def test_10_the_plan_says_what_batch_norm_does():
     source = specs(INCEPTION.variables(1001))
-    plan = make_plan(source, INCEPTION.variables(5), exclude=["Logits"], trainable=["Mixed_7c,Logits"]).checked()
+    plan = make_plan(
+        source, INCEPTION.variables(5), PlanRules(exclude=["Logits"], trainable=["Mixed_7c,Logits"])
+    ).checked()
     assert (
         "batch norm   85 layers frozen (inference mode, statistics kept), "
         "9 layers train (batch statistics, moving averages updated)"
@@ -223,7 +231,7 @@ def test_12_the_background_class_is_seen_from_either_side():
 
 def test_13_a_misspelt_scope_is_never_no_variables_to_optimize():
     source = specs(INCEPTION.variables(1001))
-    plan = make_plan(source, INCEPTION.variables(5), exclude=["Logits"], trainable=["Logitz"])
+    plan = make_plan(source, INCEPTION.variables(5), PlanRules(exclude=["Logits"], trainable=["Logitz"]))
     assert text(plan) == (
         "the plan has 1 conflict\n"
         "a pattern selects nothing\n"
@@ -236,13 +244,15 @@ def test_13_a_misspelt_scope_is_never_no_variables_to_optimize():
     ("trainable", "typed"), [("", "''"), (",", "''"), ("Logits,!InceptionV3", "'Logits,!InceptionV3'")]
 )
 def test_13_a_list_that_leaves_nothing_to_train_is_a_conflict(trainable, typed):
-    (conflict,) = make_plan(specs(INCEPTION.variables(5)), INCEPTION.variables(5), trainable=[trainable]).conflicts
+    (conflict,) = make_plan(
+        specs(INCEPTION.variables(5)), INCEPTION.variables(5), PlanRules(trainable=[trainable])
+    ).conflicts
     assert conflict.advice == f"--trainable {typed} leaves nothing of 190 trainable variables."
 
 
 def test_13_statistics_cannot_be_trained():
     source = specs(INCEPTION.variables(5))
-    (conflict,) = make_plan(source, INCEPTION.variables(5), trainable=["**/moving_mean"]).conflicts
+    (conflict,) = make_plan(source, INCEPTION.variables(5), PlanRules(trainable=["**/moving_mean"])).conflicts
     assert conflict.advice == (
         "--trainable **/moving_mean selects only variables that no optimizer changes "
         "(such as InceptionV3/Conv2d_1a_3x3/BatchNorm/moving_mean)."
@@ -251,9 +261,9 @@ def test_13_statistics_cannot_be_trained():
 
 def test_13_the_auxiliary_head_is_trained_with_aux():
     source = specs(INCEPTION.variables(5))
-    (conflict,) = make_plan(source, INCEPTION.variables(5), trainable=["AuxLogits"]).conflicts
+    (conflict,) = make_plan(source, INCEPTION.variables(5), PlanRules(trainable=["AuxLogits"])).conflicts
     assert "selects only the auxiliary head, which --aux trains" in conflict.advice
-    make_plan(source, INCEPTION.variables(5), trainable=["AuxLogits"], aux=True).checked()
+    make_plan(source, INCEPTION.variables(5), PlanRules(trainable=["AuxLogits"], aux=True)).checked()
 
 
 def test_14_moving_averages_instead_of_weights():
@@ -262,7 +272,7 @@ def test_14_moving_averages_instead_of_weights():
     assert conflict.cause == "moving averages instead of weights"
     rename = r"re:^(.*)/ExponentialMovingAverage$=\1"
     assert f"--rename '{rename}'" in conflict.advice
-    make_plan(source, INCEPTION.variables(1001), renames=[rename]).checked()
+    make_plan(source, INCEPTION.variables(1001), PlanRules(renames=[rename])).checked()
 
 
 def test_15_no_variable_is_left_without_a_source_or_a_rule():
@@ -270,5 +280,5 @@ def test_15_no_variable_is_left_without_a_source_or_a_rule():
     plan = make_plan(source, RESNET.variables(1000))
     assert causes(plan) == ["no source"]
     assert "--exclude resnet_v1_50/block4/unit_3" in plan.conflicts[0].advice
-    done = make_plan(source, RESNET.variables(1000), exclude=["block4/unit_3"]).checked()
+    done = make_plan(source, RESNET.variables(1000), PlanRules(exclude=["block4/unit_3"])).checked()
     assert {row.action for row in done.rows} == {"restore", "init"}

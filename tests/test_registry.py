@@ -9,7 +9,7 @@ import pytest
 from ckpt_tools.errors import SelectionError
 from ckpt_tools.nets.foreign import looks_like
 from ckpt_tools.nets.registry import NETS, find_net, get_net, names_by_scope, recognise
-from ckpt_tools.plan import make_plan
+from ckpt_tools.plan import PlanRules, make_plan
 from ckpt_tools.tensors import Spec
 
 
@@ -337,7 +337,7 @@ def test_advice_names_no_net_that_is_not_here():
     wanted = get_net("inception_v3").variables(5)
 
     def advice(scope, **how):
-        return make_plan({f"{scope}/conv/weights": Spec("float32", (3,))}, wanted, **how).conflicts[0].advice
+        return make_plan({f"{scope}/conv/weights": Spec("float32", (3,))}, wanted, PlanRules(**how)).conflicts[0].advice
 
     assert advice("MobilenetV3", nets=nets) == (
         "The checkpoint is MobilenetV3, which is not one of the nets here: give a checkpoint of InceptionV3."

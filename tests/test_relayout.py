@@ -15,7 +15,7 @@ from ckpt_tools.formats import Checkpoint
 from ckpt_tools.layouts import as_source, recognise, to_slim
 from ckpt_tools.nets.opening import in_slims_names
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.plan import Plan, make_plan
+from ckpt_tools.plan import Plan, PlanRules, make_plan
 from ckpt_tools.surgery import operate
 from ckpt_tools.tensors import Tensors
 from ckpt_tools.train.graph.restore import planned_tensors
@@ -30,7 +30,7 @@ def there(world, name, classes=7):
 def planned(world, name, classes=7, tensors=None, **options):
     net, file = ThinNet(name), tensors or there(world, name)
     source, origin = as_source(recognise(file.specs(), [net]), file)
-    return make_plan(source.specs(), net.variables(classes), origin=origin, **options), source, file
+    return make_plan(source.specs(), net.variables(classes), PlanRules(origin=origin, **options)), source, file
 
 
 def rows(plan, name):

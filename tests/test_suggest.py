@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ckpt_tools.nets.registry import get_net
-from ckpt_tools.plan import make_plan
+from ckpt_tools.plan import PlanRules, make_plan
 from ckpt_tools.plan.inception2015 import rename_2015
 from ckpt_tools.plan.suggest import suggest
 from ckpt_tools.tensors import Spec
@@ -147,9 +147,7 @@ def test_the_proposal_is_a_config_of_the_training_commands(tmp_path):
     plan = make_plan(
         specs(INCEPTION.variables(1001), "model/"),
         INCEPTION.variables(5),
-        exclude=options.exclude,
-        trainable=options.trainable,
-        renames=options.rename,
+        PlanRules(exclude=options.exclude, trainable=options.trainable, renames=options.rename),
     )
     assert plan == proposal.plan
     assert re.fullmatch("[0-9a-f]{8}", plan.checked().digest)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cli.plan import requested
 from ..formats import Checkpoint, open_checkpoint
-from ..plan import Plan, Variable
+from ..plan import Plan, PlanRules, Variable
 from ..plan import make_plan as plan_of_variables
 from ..tensors import Spec
 from ..train.options.configuration import convert
@@ -42,15 +42,15 @@ def make_plan(
     `num_classes`, or the checkpoint's own. With `unfreeze` it is the plan of the first phase, or of the first one with
     conflicts.
 
-    Given `variables`, the net is these variables and `checkpoint` their source's specs: see `ckpt_tools.plan.make_plan`
-    for its options.
+    Given `variables`, the net is these variables and `checkpoint` their source's specs: the options are
+    the fields of `ckpt_tools.plan.PlanRules`.
 
     What does not fit does not raise: `plan.conflicts` lists it, and `plan.checked()` raises PlanError.
     """
     source = open_checkpoint(checkpoint) if isinstance(checkpoint, str | os.PathLike) else checkpoint
     if variables is not None:
         specs = source.tensors.specs() if isinstance(source, Checkpoint) else source
-        return plan_of_variables(specs, variables, **options)
+        return plan_of_variables(specs, variables, PlanRules(**options))
     if not isinstance(source, Checkpoint):
         raise TypeError("make_plan: specs go with variables; a net needs a path, or what open_checkpoint returned")
     labels: tuple[str, ...] = ()

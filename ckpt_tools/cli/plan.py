@@ -20,7 +20,7 @@ from ..nets.net import Net
 from ..nets.opening import as_known
 from ..nets.registry import recognise
 from ..nets.resolving import resolve
-from ..plan import Origin, Plan, Variable
+from ..plan import Origin, Plan, PlanRules, Variable
 from ..plan.suggest import Suggestion, suggest
 from ..plan.text import count_lines, scope_rows, variable_rows
 from ..report import render
@@ -195,7 +195,7 @@ def classes_of(net: Net, specs: Mapping[str, Spec]) -> int:
 
 
 def proposal_of(
-    options: Options, specs: Mapping[str, Spec], variables: Sequence[Variable], rules: Mapping[str, object]
+    options: Options, specs: Mapping[str, Spec], variables: Sequence[Variable], rules: PlanRules
 ) -> Suggestion:
     """What --suggest proposes beside the options that it does not propose."""
     given = [
@@ -203,7 +203,7 @@ def proposal_of(
     ]
     if given:
         raise RecipeError(f"--suggest proposes {' and '.join(given)} itself", advice="Leave out one or the other.")
-    return suggest(specs, variables, **rules)
+    return suggest(specs, variables, rules)
 
 
 def phases_text(options: Options, phases: Sequence[Phase], plans: Sequence[Plan]) -> list[str]:

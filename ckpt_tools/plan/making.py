@@ -4,7 +4,7 @@
 >>> net = [Variable("net/conv/weights", Spec("float32", (3, 3, 3, 8))),
 ...        Variable("net/logits/weights", Spec("float32", (8, 5)), role="head", class_axis=1)]
 >>> source = {"net/conv/weights": Spec("float32", (3, 3, 3, 8)), "net/logits/weights": Spec("float32", (8, 10))}
->>> for row in make_plan(source, net, exclude=["logits"]).rows:
+>>> for row in make_plan(source, net, PlanRules(exclude=["logits"])).rows:
 ...     print(row.name, row.action, row.rule, sep=", ")
 net/conv/weights, restore, same name
 net/logits/weights, init, --exclude logits
@@ -29,16 +29,15 @@ from .ignored import Ignored, SourceLayers, explain_ignored
 from .missing import covering
 from .origin import Origin
 from .rows import AUXILIARY, PART, RESTORING, Plan, Row, Variable
+from .rules import PlanRules
 
 
-class _Rules(NamedTuple):
+class _Parsed(NamedTuple):
+    """The rules as one variable after the other needs them."""
+
+    rules: PlanRules
     exclude: Patterns
-    class_map: Sequence[int | None] | None
-    cast: bool
-    aux: bool
-    adapt_input: bool
-    new: Mapping[str, str]
-    changed: Mapping[str, tuple[str, RenameRule]]
+    changed: Mapping[str, tuple[str, RenameRule]]  # old name -> what --rename makes of it, and which rule
 
 
 class _Decision(NamedTuple):
@@ -51,82 +50,54 @@ _MakeRow = Callable[[str, str, str], Row]  # of action, rule and reason
 _MakeMisfit = Callable[[str, str], _Decision]  # of kind and reason
 
 
-def make_plan(
-    source: Mapping[str, Spec],
-    variables: Sequence[Variable],
-    *,
-    exclude: Sequence[str] = (),
-    trainable: Sequence[str] = (),
-    renames: Mapping[str, str] | Sequence[str] = (),
-    class_map: Sequence[int | None] | None = None,
-    cast: bool = False,
-    aux: bool = False,
-    adapt_input: bool = False,
-    fold: bool = False,
-    batch_norm: Mapping[str, str] | None = None,
-    new: Mapping[str, str] | None = None,
-    carry: Collection[str] | None = None,
-    origin: Origin | None = None,
-    nets: Mapping[str, str] | None = None,
-) -> Plan:
-    """What restoring `source` into a net with these `variables` does.
-
-    exclude: patterns of what is not restored but initialised afresh. trainable: patterns of what the optimizer may
-    change; none means every trainable variable. renames: rules OLD=NEW, or a mapping OLD -> NEW, as `--rename` takes
-    them. class_map: new class i takes the old class class_map[i], or is initialised afresh where that is None.
-    cast: other element types are converted. aux: the auxiliary head is trained as well. adapt_input: a convolution
-    that has another number of input channels is adapted. fold: scales and biases of batch-normalised layers that the
-    net has no variable for are folded into weights and moving means. batch_norm: pattern -> "train", "frozen" or
-    "stats", over the default that a batch norm trains where its layer does. new: name -> rule, for variables that need
-    no source of their shape, as those of a head that was put in the place of the net's own. carry: names that stay
-    behind when all other tensors that no variable takes go along, so that whoever wrote the source can load what is
-    made of it; None: all stay behind. origin: where a source comes from that was brought under slim's names; rows speak
-    of its file. nets: scope -> name of the nets that --net can name, for advice where the source is of one of them.
+def make_plan(source: Mapping[str, Spec], variables: Sequence[Variable], rules: PlanRules | None = None) -> Plan:
+    """What restoring `source` into a net with these `variables` does, by rules that the user gave.
 
     What does not fit does not raise: `conflicts` lists all of it, and `checked()` raises.
     Raises SelectionError and RecipeError for patterns and renames that are malformed.
     """
-    excluded, wanted = parse_patterns(exclude), parse_patterns(trainable)
-    maps = parse_renames(renames)
-    can_train = [each.name for each in variables if each.trainable and (aux or each.role != "auxiliary")]
-    trained = {name for name in can_train if not trainable or wanted.match(name) is not None}
+    rules = rules or PlanRules()
+    excluded, wanted = parse_patterns(rules.exclude), parse_patterns(rules.trainable)
+    maps = parse_renames(rules.renames)
+    can_train = [each.name for each in variables if each.trainable and (rules.aux or each.role != "auxiliary")]
+    trained = {name for name in can_train if not rules.trainable or wanted.match(name) is not None}
     net = {each.name: each for each in variables}
     changed = rename(source, maps)
-    rules = _Rules(excluded, class_map, cast, aux, adapt_input, new or {}, changed)
+    parsed = _Parsed(rules, excluded, changed)
     takes = _takes(source, net, changed)
-    decided = [_decide(each, takes.get(each.name, []), source, rules, each.name in trained) for each in variables]
-    layers = norms.layers(each.name for each in variables if aux or each.role != "auxiliary")
+    decided = [_decide(each, takes.get(each.name, []), source, parsed, each.name in trained) for each in variables]
+    layers = norms.layers(each.name for each in variables if rules.aux or each.role != "auxiliary")
     decided = _without_statistics(decided, layers)
-    policies = norms.policies(layers, trained, batch_norm)
+    policies = norms.policies(layers, trained, rules.batch_norm)
     in_layers = SourceLayers(source, changed, {row.name: row for row, _, _ in decided})
     ignored = {each.name: each for each in in_layers.ignored(excluded.match)}
-    folds = in_layers.folds({each.placed for each in ignored.values()}) if fold else {}
+    folds = in_layers.folds({each.placed for each in ignored.values()}) if rules.fold else {}
     folded = {name for each in folds.values() for name in (each.gamma, each.biases) if name}
     decided = [_fold(decision, folds.get(decision.row.name)) for decision in decided]
     ignored = {name: each for name, each in ignored.items() if name not in folded}
     unused = _unused(source, {row.name: row for row, _, _ in decided}, excluded, ignored, folded)
-    if carry is not None:
-        unused = _carried(unused, decided, carry)
+    if rules.carry is not None:
+        unused = _carried(unused, decided, rules.carry)
     idle = [
         *idle_patterns("--exclude", excluded, list(dict.fromkeys([*net, *source])), "names of the net and the source"),
-        *idle_trainable(wanted, can_train, variables, nothing=bool(trainable) and not trained),
-        *idle_patterns("--bn", parse_patterns(list(batch_norm or ())), list(layers), "batch-norm layers"),
+        *idle_trainable(wanted, can_train, variables, nothing=bool(rules.trainable) and not trained),
+        *idle_patterns("--bn", parse_patterns(list(rules.batch_norm)), list(layers), "batch-norm layers"),
         *idle_renames(maps, changed, source, net),
     ]
     misfits = [misfit for _, _, misfit in decided if misfit]
     mapped = any(adaptation and adaptation.kind == "classes" for _, adaptation, _ in decided)
-    if class_map and not mapped and not any(misfit.kind in ("class map", "missing") for misfit in misfits):
+    if rules.class_map and not mapped and not any(misfit.kind in ("class map", "missing") for misfit in misfits):
         idle.append(idle_class_map([row for row, _, _ in decided if net[row.name].role == "head"]))
     return Plan(
-        rows=_of_file([*(row for row, _, _ in decided), *unused], origin),
+        rows=_of_file([*(row for row, _, _ in decided), *unused], rules.origin),
         conflicts=(
             *idle,
-            *explain(misfits, net, source, [row.name for row in unused], nets or {}),
+            *explain(misfits, net, source, [row.name for row in unused], rules.nets),
             *explain_ignored(list(ignored.values()), list(dict.fromkeys([*net, *source]))),
         ),
         adaptations={row.name: adaptation for row, adaptation, _ in decided if adaptation},
         batch_norm=policies,
-        notes=(*(origin.notes if origin else ()), *_notes(decided, net, aux)),
+        notes=(*(rules.origin.notes if rules.origin else ()), *_notes(decided, net, rules.aux)),
     )
 
 
@@ -151,7 +122,7 @@ def _decide(
     variable: Variable,
     found: Sequence[tuple[str, RenameRule | None]],
     source: Mapping[str, Spec],
-    rules: _Rules,
+    parsed: _Parsed,
     trained: bool,
 ) -> _Decision:
     """What happens to one variable, by the first rule that covers it."""
@@ -167,30 +138,30 @@ def _decide(
     def misfit(kind: str, reason: str) -> _Decision:
         return _Decision(row("conflict", "", reason), misfit=Misfit(kind, variable.name))
 
-    pattern = rules.exclude.match(variable.name) or (rules.exclude.match(old) if old else None)
+    pattern = parsed.exclude.match(variable.name) or (parsed.exclude.match(old) if old else None)
     if pattern is not None:
         return _Decision(row("init", f"--exclude {pattern}", "excluded: initialised afresh"))
     if len(found) > 1:
         return misfit("two sources", f"both {' and '.join(name for name, _ in found)} are mapped to it")
-    idle_aux = variable.role == "auxiliary" and not rules.aux
-    if variable.name in rules.new and (spec is None or spec.shape != variable.spec.shape):
-        return _Decision(row("init", rules.new[variable.name], "new in this net: initialised"))
+    idle_aux = variable.role == "auxiliary" and not parsed.rules.aux
+    if variable.name in parsed.rules.new and (spec is None or spec.shape != variable.spec.shape):
+        return _Decision(row("init", parsed.rules.new[variable.name], "new in this net: initialised"))
     if spec is None:
         if idle_aux:
             return _Decision(row("init", AUXILIARY, f"not in the checkpoint; {_WHY_AUXILIARY}"))
-        if variable.name in rules.changed:
-            name, rule = rules.changed[variable.name]
+        if variable.name in parsed.changed:
+            name, rule = parsed.changed[variable.name]
             reason = f"--rename {rule} makes {name} of it"
             return _Decision(row("conflict", f"--rename {rule}", reason), misfit=Misfit("renamed", variable.name))
         return misfit("missing", "not in the checkpoint")
-    mapped = rules.class_map is not None and variable.class_axis is not None and not idle_aux
+    mapped = parsed.rules.class_map is not None and variable.class_axis is not None and not idle_aux
     reshaped = None
     if spec.shape != variable.spec.shape or mapped:
-        reshaped = _reshape(variable, spec, rules, idle_aux, row, misfit)
+        reshaped = _reshape(variable, spec, parsed, idle_aux, row, misfit)
         if reshaped.row.action not in RESTORING:  # said even where --cast is missing, too
             return reshaped
     text = "string" in (spec.dtype, variable.spec.dtype)
-    if spec.dtype != variable.spec.dtype and (text or not rules.cast):
+    if spec.dtype != variable.spec.dtype and (text or not parsed.rules.cast):
         return misfit("string" if text else "dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
     if reshaped:
         return reshaped
@@ -205,24 +176,24 @@ _WHY_AUXILIARY = "not part of the trained graph, written so that stock slim code
 
 
 def _reshape(
-    variable: Variable, spec: Spec, rules: _Rules, idle_aux: bool, row: _MakeRow, misfit: _MakeMisfit
+    variable: Variable, spec: Spec, parsed: _Parsed, idle_aux: bool, row: _MakeRow, misfit: _MakeMisfit
 ) -> _Decision:
     """A variable whose shape in the checkpoint is another one, or whose classes are mapped."""
     ours, theirs = variable.spec.shape, spec.shape
     sizes = f"net {list(ours)}, checkpoint {list(theirs)}"
-    not_covered = f"; not covered by --exclude {rules.exclude}" if len(rules.exclude) else ""
+    not_covered = f"; not covered by --exclude {parsed.exclude}" if len(parsed.exclude) else ""
     axis = variable.class_axis
     if axis is not None and idle_aux:
         return _Decision(row("init", AUXILIARY, f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes"))
     if axis is not None and _differ_on(axis, ours, theirs):
-        if rules.class_map is None:
+        if parsed.rules.class_map is None:
             return misfit("classes", f"{sizes}, class axis{not_covered}")
-        return _map_classes(axis, ours[axis], theirs[axis], rules.class_map, row, misfit)
+        return _map_classes(axis, ours[axis], theirs[axis], parsed.rules.class_map, row, misfit)
     if len(ours) == len(theirs) == 4 and _differ_on(2, ours, theirs) and variable.role == "backbone":
         if variable.name.endswith(("/depthwise_weights", "/pointwise_weights")):
             # Each input channel has outputs of its own, which the pointwise convolution weighs one by one.
             return misfit("separable", f"{sizes}, a separable convolution{not_covered}")
-        if rules.adapt_input:
+        if parsed.rules.adapt_input:
             old, new = theirs[2], ours[2]
             how = f"{old} input channel{'s' * (old != 1)} "
             how += "added up" if new == 1 else f"repeated to {new} and scaled"

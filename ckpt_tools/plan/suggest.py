@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from ..folding import Folding
 from ..renames import parse_renames
@@ -13,6 +14,7 @@ from .ignored import LAYERS_DIFFER, RENORM, RENORM_PATTERN
 from .making import make_plan
 from .missing import Evidence, covering, explain_missing
 from .rows import RESTORING, Plan, Variable
+from .rules import PlanRules
 
 
 class Suggestion(NamedTuple):
@@ -31,11 +33,11 @@ class Suggestion(NamedTuple):
         return {key: list(values) for key, values in lists.items() if values} | ({"fold": True} if self.fold else {})
 
 
-def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options: Any) -> Suggestion:
+def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], rules: PlanRules | None = None) -> Suggestion:
     """Looks for the renames first, then for what is left without a source or has another shape.
 
-    The head is what is proposed to be trained, with everything else that is initialised afresh. `options` are the
-    others of `make_plan`, such as `cast`.
+    The head is what is proposed to be trained, with everything else that is initialised afresh. `rules` are those
+    that are not proposed, such as `cast`.
 
     >>> net = [Variable("net/conv/weights", Spec("float32", (3, 3, 3, 8))),
     ...        Variable("net/logits/weights", Spec("float32", (8, 5)), role="head", class_axis=1)]
@@ -43,21 +45,21 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     >>> suggest(old, net).to_config()
     {'exclude': ['net/logits'], 'trainable': ['net/logits'], 'rename': ['m/net=net']}
     """
+    rules = rules or PlanRules()
     net = {each.name: each for each in variables}
-    first = make_plan(source, variables, **options)
+    first = make_plan(source, variables, rules)
     lost = {name for conflict in first.conflicts if conflict.cause == STATISTICS for name in conflict.names}
     missing = [row.name for row in first.rows if row.action == "conflict" and row.source is None]
     missing = [name for name in missing if name not in lost]
     unused = [row.name for row in first.rows if row.action == "unused"]
-    causes = explain_missing(missing, Evidence(net, source, unused, options.get("nets", {})))
+    causes = explain_missing(missing, Evidence(net, source, unused, rules.nets))
     renames: dict[str, str] = {}
     for cause in causes:
         renames |= cause.renames
     exclude = list(dict.fromkeys(pattern for cause in causes for pattern in cause.exclude))
-    asked = options.get("fold", False)
-    options["fold"] = True  # kept only where there is something to fold
-    plan = make_plan(source, variables, renames=renames, exclude=exclude, **options)
-    options["fold"] = fold = asked or any(isinstance(each, Folding) for each in plan.adaptations.values())
+    tried = replace(rules, renames=renames, exclude=exclude, fold=True)
+    plan = make_plan(source, variables, tried)
+    fold = rules.fold or any(isinstance(each, Folding) for each in plan.adaptations.values())
     exclude += [RENORM_PATTERN for conflict in plan.conflicts if conflict.cause == RENORM]
     reasons = ("other number of classes", "other shape", "no source")
     unfit = [name for conflict in plan.conflicts if conflict.cause in reasons for name in conflict.names]
@@ -66,8 +68,9 @@ def suggest(source: Mapping[str, Spec], variables: Sequence[Variable], **options
     layers = layers_of(unlike, net)
     unfit += layers if 2 * len(layers) <= len(net) else []  # else it is a file that nothing should be taken from
     exclude = [*exclude, *(scope for scope in covering(unfit, net) if scope not in exclude)]
-    trainable = _to_train(make_plan(source, variables, renames=renames, exclude=exclude, **options), net)
-    plan = make_plan(source, variables, renames=renames, exclude=exclude, trainable=trainable, **options)
+    proposed = replace(tried, exclude=exclude, fold=fold)  # folding only where there is something to fold
+    trainable = _to_train(make_plan(source, variables, proposed), net)
+    plan = make_plan(source, variables, replace(proposed, trainable=trainable))
     texts = tuple(f"{old}={new}" for old, new in renames.items())
     parse_renames(texts)  # what is proposed can be typed
     return Suggestion(tuple(exclude), tuple(trainable), texts, fold, plan)

@@ -14,7 +14,7 @@ from ...nets.from_graph import RAW, has_head, takes_whole_numbers
 from ...nets.head import Dropout, Head, check_auxiliary, new_variables, parse_layers, variables_with_head
 from ...nets.net import Net
 from ...nets.registry import names_by_scope
-from ...plan import Origin, Plan, Variable, make_plan
+from ...plan import Origin, Plan, PlanRules, Variable, make_plan
 from ...plan.batch_norm import parse_policies
 from ...tensors import Spec
 from ..data.preprocess import Preprocessing
@@ -128,20 +128,20 @@ def plans_of(
     variables = variables_with_head(net, classes, make_head(options))
     rules = rules_of(options, net, classes, origin)
     phases = make_phases(options, net, variables)
-    how: dict[str, Any] = {"exclude": options.exclude, "renames": options.rename, **rules}
+    rules = replace(rules, exclude=options.exclude, renames=options.rename)
     if net.graph is None:
-        return tuple(make_plan(specs, variables, trainable=phase.trainable, **how) for phase in phases)
+        return tuple(make_plan(specs, variables, replace(rules, trainable=phase.trainable)) for phase in phases)
     stays = ("beta1_power", "beta2_power") if options.optimizer == "adam" else ()
-    last = make_plan(specs, variables, trainable=phases[-1].trainable, **how, carry=stays)
+    last = make_plan(specs, variables, replace(rules, trainable=phases[-1].trainable, carry=stays))
     # What the last phase leaves behind, such as slots of what it trains, no phase before it carries to it.
-    stays = (*stays, *(row.name for row in last.rows if row.action == "unused"))
-    plans = [make_plan(specs, variables, trainable=phase.trainable, **how, carry=stays) for phase in phases[:-1]]
+    rules = replace(rules, carry=(*stays, *(row.name for row in last.rows if row.action == "unused")))
+    plans = [make_plan(specs, variables, replace(rules, trainable=phase.trainable)) for phase in phases[:-1]]
     plans.append(last)
     return tuple(replace(plan, batch_norm=dict.fromkeys(plan.batch_norm, "frozen")) for plan in plans)
 
 
-def rules_of(options: Options, net: Net, classes: int, origin: Origin | None = None) -> dict[str, object]:
-    """The arguments of `make_plan` besides those that `ckpt-plan --suggest` proposes."""
+def rules_of(options: Options, net: Net, classes: int, origin: Origin | None = None) -> PlanRules:
+    """The rules of a plan besides those that `ckpt-plan --suggest` proposes."""
     head = make_head(options)
     if options.aux:
         check_auxiliary(net, head)
@@ -149,14 +149,14 @@ def rules_of(options: Options, net: Net, classes: int, origin: Origin | None = N
         new = new_variables(net, classes, head)
     else:
         new = {variable.name: "no checkpoint" for variable in variables_with_head(net, classes, head)}
-    return {
-        "class_map": read_class_map(options.class_map) if options.class_map else None,
-        "cast": options.cast,
-        "aux": options.aux,
-        "adapt_input": options.adapt_input,
-        "fold": options.fold,
-        "batch_norm": parse_policies(options.bn),
-        "new": new,
-        "origin": origin,
-        "nets": names_by_scope(),
-    }
+    return PlanRules(
+        class_map=read_class_map(options.class_map) if options.class_map else None,
+        cast=options.cast,
+        aux=options.aux,
+        adapt_input=options.adapt_input,
+        fold=options.fold,
+        batch_norm=parse_policies(options.bn),
+        new=new,
+        origin=origin,
+        nets=names_by_scope(),
+    )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -133,7 +133,7 @@ def finetune(
     if resumed is None:
         check_net(job)
     placement = placement_of(options, cluster)
-    recorded = directory.record().get("precision", {}).get("transfer_values", FLOAT32) if resumed is not None else None
+    recorded = precision_of_features(directory.record()) if resumed is not None else None
     lookup = Lookup()
     job = replace(job, frozen=choose_precision(job, placement, lookup, recorded))
     config, device = session_config(options.device, placement.cpus)
@@ -369,8 +369,14 @@ def facts(job: Job) -> dict[str, object]:
         "labels": list(job.data.labels),
         "head": {"layers": job.options.head, "scope": job.options.head_scope},
         "preprocessing": job.preprocessing and job.preprocessing.as_dict(),
-        "precision": {"training": job.trained_in, "transfer_values": job.frozen_in, **job.frozen.found},
+        "precision": {"training": job.trained_in, "features": job.frozen_in, **job.frozen.found},
     }
+
+
+def precision_of_features(record: Mapping[str, Any]) -> str:
+    """In which precision a run's features were computed, as `facts` wrote it; earlier versions had another key."""
+    precision = record.get("precision", {})
+    return str(precision.get("features", precision.get("transfer_values", FLOAT32)))
 
 
 def evaluate_for_report(run: Run, validation: Batches) -> Evaluation | None:

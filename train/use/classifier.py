@@ -20,7 +20,7 @@ from ...nets.net import Net
 from ...nets.opening import as_known
 from ...nets.registry import names_by_scope, recognise
 from ...nets.resolving import resolve
-from ...plan import Plan, make_plan
+from ...plan import Plan, PlanRules, make_plan
 from ...tensors import Spec, Tensors
 from ..data.examples import DataSet, Examples, steps_per_epoch
 from ..data.labelling import ClassNames
@@ -252,7 +252,7 @@ def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool)
     net = _as_wide(net, specs, scope)
     variables = [variable for variable in net.variables(classes) if variable.role != "auxiliary"]
     renames = {scope: net.scope} if scope and scope != net.scope else {}
-    plan = make_plan(specs, variables, renames=renames, nets=names_by_scope()).checked()
+    plan = make_plan(specs, variables, PlanRules(renames=renames, nets=names_by_scope())).checked()
     tensors = planned_tensors(plan, checkpoint.tensors, seed=0)
     how = pixels_of(net, options.preprocessing or (origin and origin.pixels), options.image_size)
     if net.graph is not None:

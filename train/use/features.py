@@ -23,7 +23,7 @@ import numpy as np
 from ...errors import DataError, RecipeError, nearest
 from ...events import ExamplesFound, Finished, ImagesLeftOut, Noted, OnEvent, Opened, ignore
 from ...names import select
-from ...plan import make_plan
+from ...plan import PlanRules, make_plan
 from ..data.examples import DataSet, Examples
 from ..data.pipeline import Unreadable, turned
 from ..graph.cluster import Cluster, own_shard
@@ -257,7 +257,9 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
     classes = classifier.classes or 2  # any number: the head is not kept
     variables = classifier.net.variables(classes)
     select([variable.name for variable in variables if variable.trainable], trainable)  # nearest names when wrong
-    plan = make_plan({variable.name: variable.spec for variable in variables}, variables, trainable=trainable).checked()
+    plan = make_plan(
+        {variable.name: variable.spec for variable in variables}, variables, PlanRules(trainable=trainable)
+    ).checked()
     moving = {row.name for row in plan.rows if row.trainable}
     built = build_net(
         classifier.net,
