@@ -109,6 +109,7 @@ def test_two_writers_take_turns_and_a_killed_one_holds_nobody_up(tmp_path: Path)
 def test_ctrl_c_waits_until_files_are_moved(tmp_path: Path) -> None:
     code = (
         "import os, signal; from ckpt_tools.formats.output import _undisturbed\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # in the background it is ignored
         "try:\n"
         "    with _undisturbed():\n"
         "        os.kill(os.getpid(), signal.SIGINT); print('moved')\n"
