@@ -113,12 +113,25 @@ def test_functions_show_their_options():
         ({"batch_size": 1.5, "aux": "yes"}, RecipeError, "--aux must be true or false.*--batch-size must be a whole"),
         ({"exclude": {"a": 1}}, RecipeError, "--exclude must be a pattern or a list of them"),
         ({"data": "photos"}, RecipeError, "--checkpoint and --train-dir must be given"),
-        ({"dry_run": True}, RecipeError, r"dry_run: a function of its own in Python. Call ck.dry_run\(...\)"),
+        ({"dry_run": True}, TypeError, r"finetune\(\) does not take dry_run; ck.dry_run\(\) does that"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_options_name(options, error, said):
     with pytest.raises(error, match=said):
         ck.finetune(**options)
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        ("open_classifier", {"source": "m.ckpt", "precision": "bfloat16"}),
+        ("features", {"checkpoint": "m.ckpt", "dry_run": True}),
+        ("make_plan", {"checkpoint": "m.ckpt", "steps": 3}),
+    ],
+)
+def test_what_would_be_ignored_is_refused(function, options):
+    with pytest.raises(TypeError, match=rf"{function}\(\) does not take {list(options)[-1]}$"):
+        getattr(ck, function)(**options)
 
 
 def test_a_plan_has_the_names_of_the_options(home, how):

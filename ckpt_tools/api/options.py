@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -40,13 +41,23 @@ def options_from(kind: type[Made], given: Mapping[str, Any], function: str) -> M
 
 def takes(kind: type[NetOptions], leave_out: typing.Collection[str] = ()) -> Callable[[Function], Function]:
     """Shows the options of a class as keyword arguments of a function that takes `**options`: to help(), to editors and
-    in the reference. `leave_out` are options that the function does not take, or takes in its own way."""
+    in the reference. `leave_out` are options that the function does not take, or takes in its own way. Given one that
+    it has no parameter for, it raises TypeError, with what `leave_out` says to do instead, if it is a mapping."""
+    others, instead = other_names(kind), leave_out if isinstance(leave_out, Mapping) else {}
 
     def shown(function: Function) -> Function:
         own = inspect.signature(function)
         hints = typing.get_type_hints(kind)
         fixed = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
         taken = {each.name for each in fixed} | set(leave_out)
+        refused = set(leave_out) - {each.name for each in fixed}
+
+        @functools.wraps(function)
+        def checked(*given: Any, **options: Any) -> Any:
+            for name in refused & {others.get(key, key) for key, value in options.items() if value}:
+                raise TypeError(f"{function.__name__}() does not take {name}{instead.get(name, '')}")
+            return function(*given, **options)
+
         fields = [found for found in dataclasses.fields(kind) if found.name not in taken]
         options = [
             inspect.Parameter(found.name, inspect.Parameter.KEYWORD_ONLY, default=found.default,
@@ -55,9 +66,9 @@ def takes(kind: type[NetOptions], leave_out: typing.Collection[str] = ()) -> Cal
         ]  # fmt: skip
         lines = [f"- `{found.name}`: {found.metadata['help']}" for found in fields]
         # What inspect.signature looks for first; typeshed gives functions none.
-        function.__signature__ = own.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
-        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nOptions:\n\n" + "\n".join(lines)
-        return function
+        checked.__signature__ = own.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
+        checked.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\nOptions:\n\n" + "\n".join(lines)
+        return typing.cast(Function, checked)
 
     return shown
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RecipeError
 from ..events import OnEvent
 from ..train.options.training import Options
 from .data import given_data
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from ..train.run.rate_finder import RangeTest
     from ..train.use.costs import Costs
 
-INSTEAD = ("dry_run", "find_learning_rate")  # options of the command that are functions here
+# Options of the command that are functions here.
+INSTEAD = {name: f"; ck.{name}() does that" for name in ("dry_run", "find_learning_rate")}
 
 
 @takes(Options, leave_out=INSTEAD)
@@ -36,7 +36,6 @@ def finetune(*, data: Any = "", on_event: OnEvent | None = None, verbose: bool =
     Raises PlanError, whose text has every conflict and whose `.plan` shows it; RecipeError naming the option that is
     wrong; DataError, TrainingError and OutputError.
     """
-    _no_other(options)
     place, memory = given_data(data)
     made = options_from(Options, {"data": place, **options}, "finetune")
     with with_tensorflow("training"):
@@ -49,7 +48,6 @@ def finetune(*, data: Any = "", on_event: OnEvent | None = None, verbose: bool =
 def dry_run(*, data: Any = "", on_event: OnEvent | None = None, verbose: bool = False, **options: Any) -> Costs:
     """What `finetune` with the same options would take: time, memory and disk, from a few batches of each kind.
     Nothing is written."""
-    _no_other(options)
     place, memory = given_data(data)
     made = options_from(Options, {"data": place, **options, "dry_run": True}, "dry_run")
     with with_tensorflow("training"):
@@ -65,16 +63,9 @@ def find_learning_rate(
 ) -> RangeTest:  # fmt: skip
     """Tries rising learning rates, draws the loss to `picture`, a PNG file, and returns what was found: `.suggestion`
     is the rate at which the loss falls steepest."""
-    _no_other(options)
     place, memory = given_data(data)
     made = options_from(Options, {"data": place, **options, "find_learning_rate": picture}, "find_learning_rate")
     with with_tensorflow("training"):
         from ..train.run import rate_finder as run
 
         return run.find_learning_rate(made, listener(on_event, verbose), memory)
-
-
-def _no_other(options: dict[str, Any]) -> None:
-    found = [name for name in INSTEAD if options.get(name)]
-    if found:
-        raise RecipeError(f"{' and '.join(found)}: a function of its own in Python", advice=f"Call ck.{found[0]}(...).")
