@@ -46,7 +46,7 @@ if "graph" in VARIANT:
             tf.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
         tf.train.export_meta_graph(folder + "/model.meta")
         net = net_from(open_graph(folder + "/model.meta"))
-plan = make_plan({}, net.variables(10), exclude=["**"], trainable=[SCOPE])
+plan = make_plan({}, net.variables(10), PlanRules(exclude=["**"], trainable=[SCOPE]))
 kinds = [kind for kind in VARIANT.split("+") if kind not in ("", "xla", "graph", "frozen")]
 options = Options(optimizer="momentum", precision=(kinds or ["float32"])[0], xla="xla" in VARIANT)
 graph = tf.Graph()
