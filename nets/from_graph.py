@@ -12,9 +12,10 @@ from ckpt_tools.graphs.analysis import Analysis, analyse
 from ckpt_tools.graphs.choosing import AS_FOUND, FREEZE, Choices
 from ckpt_tools.graphs.files import graph_of, is_text
 from ckpt_tools.graphs.graph import node_of
-from ckpt_tools.graphs.layers import outputs_first
+from ckpt_tools.graphs.layers import first_channels, outputs_first
 from ckpt_tools.graphs.net import GraphPart, part_of, read_part
 from ckpt_tools.graphs.savers import OBJECT_KEY
+from ckpt_tools.graphs.sources import LEAST_SIDE
 from ckpt_tools.graphs.text import conflict_text, spelled
 from ckpt_tools.kinds import kinds
 from ckpt_tools.tensors import Spec
@@ -25,14 +26,14 @@ from .registry import get_net
 RAW = "raw"  # how the images of a net are scaled that takes whole numbers; those of others can be scaled in any way
 
 
-def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = ()) -> GraphPart:
-    """The net in a graph file. `saved` are the names in the checkpoint that goes with it.
+def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = (), source: str = "") -> GraphPart:
+    """The net in a graph file. `saved` are the names in the checkpoint that goes with it, `source` is where it lies.
 
     Raises what `read_graph` and `analyse` raise, PlanError with everything that stands in the way of taking it, and
     UnsupportedError for a SavedModel of TensorFlow 2.
     """
     file = _read(graph_of(path) or path)
-    found = analyse(file, choices, saved)
+    found = analyse(file, choices, saved, source)
     if found.conflicts or found.images is None:
         raise PlanError(f"the graph has {conflict_text(found.conflicts)}", path=file.path)
     if any(each.key.endswith(OBJECT_KEY) for each in found.variables):
@@ -67,7 +68,7 @@ def net_from(part: GraphPart, name: str = "") -> Net:
     file = Path(part.file.path).name
     return Net(
         name=name or file,
-        title=f"the net in {name or file}",
+        title=_title(found, name or file),
         scope=scope,
         landmark="",
         builder="",
@@ -83,6 +84,11 @@ def net_from(part: GraphPart, name: str = "") -> Net:
         width=found.width,
         graph=part,
     )
+
+
+def _title(found: Analysis, file: str) -> str:
+    several = f"the trained one of {found.models} nets in {file}, which ends in {found.logits}"
+    return several if found.models > 1 else f"the net in {file}"
 
 
 NET_FILE = "net.pb"  # in a train directory: the graph of a net that was found in one
@@ -102,7 +108,8 @@ def takes_whole_numbers(part: GraphPart) -> bool:
 
 def has_head(net: Net) -> bool:
     """Whether a net has a last layer of its own, whose classes can be others."""
-    return any(net.role(row) == "head" and row.class_axis is not None for row in net.table)
+    layers = (row for row in net.table if len(row.shape) > 1)
+    return any(net.role(row) == "head" and row.class_axis is not None for row in layers)
 
 
 def classes_in(net: Net, specs: Mapping[str, Spec]) -> int | None:
@@ -164,26 +171,31 @@ def _points(found: Analysis, rows: tuple[TableRow, ...]) -> dict[str, int]:
 
 
 def _image(part: GraphPart) -> tuple[int, int]:
-    """Height and width in pixels, 0 where the graph does not say them, and channels."""
+    """The longer side in pixels, 0 where the graph does not say it, and channels."""
     shape = part.found.fed.shape
     if shape is not None and len(shape) == 2 and shape[1]:  # images as vectors
         for channels in (1, 3):
             side = round((shape[1] / channels) ** 0.5)
-            if side * side * channels == shape[1]:
+            if side * side * channels == shape[1] and side >= LEAST_SIDE:
                 return side, channels
-        return 0, 3
+        raise UnsupportedError(
+            f"the net takes rows of {shape[1]:,} values, which are no square pictures", path=part.file.path,
+            advice="--input NAME names a tensor that holds pictures, if it is a net for them.",
+        )  # fmt: skip
     if shape is None or len(shape) < 3:
-        return 0, 3
+        return 0, first_channels(part.found.cut.graph) or 3
     if len(shape) > 4:
         fact = f"the net takes {spelled(shape)} at a time, several pictures an example"
         raise UnsupportedError(
             fact, path=part.file.path, advice="--input NAME names a tensor that holds single images."
         )
     height, width = shape[1:3]
-    if height and width and height != width:
-        fact = f"the net takes images of {height} x {width} pixels, and images here are square"
-        raise UnsupportedError(fact, path=part.file.path, advice="--input NAME names a tensor behind its resizing.")
-    return height or width or 0, (shape[3] if len(shape) == 4 else 1) or 3
+    if len(shape) == 3 and height and width and height != width:
+        fact = f"the net takes {spelled(shape)}, which may be sequences and not pictures"
+        advice = "--input NAME names a tensor that has an axis for channels, if it is a net for pictures."
+        raise UnsupportedError(fact, path=part.file.path, advice=advice)
+    depth = shape[3] if len(shape) == 4 else 1
+    return max(height or 0, width or 0), depth or first_channels(part.found.cut.graph) or 3
 
 
 def _common(names: list[str]) -> str:

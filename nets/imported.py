@@ -14,12 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ckpt_tools.dtypes import numpy_dtype
 from ckpt_tools.errors import DamagedError, UnsupportedError
 from ckpt_tools.formats.graph_file import GraphFile, graph_bytes
 from ckpt_tools.formats.nodes import Node
 from ckpt_tools.graphs.analysis import Analysis
 from ckpt_tools.graphs.graph import node_of, output_of
 from ckpt_tools.graphs.safety import functions_called
+from ckpt_tools.graphs.sources import sides_of
 from ckpt_tools.graphs.variables import GraphVariable
 from ckpt_tools.plan import Conflict
 
@@ -137,8 +139,11 @@ def _import(
 
 
 def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
-    """Images [batch, height, width, channels] in the shape and type that the net takes."""
+    """Images [batch, height, width, channels] in the shape and type that the net takes. Square images of its longer
+    side are made as flat or as narrow as its own."""
     wanted = found.fed.shape
+    if (narrow := sides_of(wanted)) and images.shape[1:3].as_list() == [max(narrow)] * 2:
+        images = tf.raw_ops.ResizeBilinear(images=images, size=narrow)  # as all is resized here
     if wanted is not None and len(wanted) == 2:
         images = tf.reshape(images, [-1, math.prod(images.shape[1:].as_list())])
     elif wanted is not None and len(wanted) == 3:
@@ -149,7 +154,9 @@ def fitted(images: tf.Tensor, found: Analysis) -> tf.Tensor:
     if wanted is not None and len(wanted) == len(sides) + 1:
         differ = [side for side, own in zip(sides, wanted[1:], strict=True) if None not in (side, own) and side != own]
         if differ:
-            raise UnsupportedError(f"the net takes images of {_spelled(wanted[1:])}, these are {_spelled(sides)}")
+            fact = f"the net takes images of {_spelled(wanted[1:])}, these are {_spelled(sides)}"
+            advice = f"Give --image-size {max(narrow)}: they are squeezed from that." if narrow else ""
+            raise UnsupportedError(fact, advice=advice)
     dtype = tf.as_dtype(found.fed.dtype)
     if images.dtype == dtype:
         return images
@@ -214,6 +221,9 @@ def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[n
     if rows != _IMAGES or any(len(each) != 1 for each in alone):
         text = f"{features} has {rows} rows for {_IMAGES} images: --features names another tensor."
         return [Conflict("not one row an image", (features,), text)]
+    if not np.isfinite(together).all():
+        text = f"{features} has values that are not finite: are these the weights of this graph, and scaled images?"
+        return [Conflict("not finite", (features,), text)]
     conflicts = []
     if together.tobytes() != again.tobytes():
         text = f"{features} is another each time: something random is left. --features NAME cuts in front of it."
@@ -242,7 +252,7 @@ def _initializer(made: GraphVariable, rank: int) -> Callable[..., tf.Tensor]:
     if made.initializer is not None:
         kind, *numbers = made.initializer
         if kind == "constant":
-            return tf.constant_initializer(numbers[0])
+            return tf.constant_initializer(np.dtype(numpy_dtype(made.spec.dtype)).type(numbers[0]))
         return _INITIALIZERS[kind](*numbers)
     if rank > 1:
         return tf.glorot_uniform_initializer()

@@ -102,7 +102,7 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str, origin: 
 
         return net_of_function(reference.net, reference.choices, reference.image_size, tuple(specs))
     if reference.graph:
-        return net_from(open_graph(reference.graph, reference.choices, specs))
+        return net_from(open_graph(reference.graph, reference.choices, specs, path))
     unknown = SelectionError("there is no graph to choose in", path=path, advice="Name its file with --graph.")
     if not reference.chosen:
         try:
@@ -113,7 +113,7 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str, origin: 
     if not beside:
         raise unknown
     try:
-        return net_from(open_graph(beside, reference.choices, specs))
+        return net_from(open_graph(beside, reference.choices, specs, path))
     except PlanError as error:
         if not reference.chosen:  # nobody named this graph
             error.advice = "By its names the checkpoint is none of the nets here; --net NAME takes it for one."

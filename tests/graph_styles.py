@@ -205,6 +205,30 @@ def layers_norm(*, fused: bool) -> Callable:
     return apply
 
 
+def chosen_norm(x: tf.Tensor, training: object) -> tf.Tensor:
+    """`tf.layers.batch_normalization` of TensorFlow 1.4, where a tensor says whether it trains: no condition but a
+    choice between the statistics of the batch and the averages, each of one row."""
+    with tf.variable_scope("batch_normalization"):
+        make = {"shape": [x.shape[-1]]}
+        gamma = tf.get_variable("gamma", initializer=tf.ones_initializer, **make)
+        beta = tf.get_variable("beta", initializer=tf.zeros_initializer, **make)
+        mean = tf.get_variable("moving_mean", initializer=tf.zeros_initializer, trainable=False, **make)
+        variance = tf.get_variable("moving_variance", initializer=tf.ones_initializer, trainable=False, **make)
+        if training is False:
+            return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
+
+        def chosen(yes: tf.Tensor, no: tf.Tensor) -> tf.Tensor:
+            rows = (tf.expand_dims(tf.convert_to_tensor(each), 0) for each in (yes, no))
+            return tf.squeeze(tf.raw_ops.Select(condition=tf.reshape(training, [1]), x=next(rows), y=next(rows)), [0])
+
+        used = [chosen(*each) for each in zip(tf.nn.moments(x, [0, 1, 2]), (mean, variance), strict=True)]
+        decay = chosen(tf.constant(0.99), tf.constant(1.0))
+        for moving, value in zip((mean, variance), used, strict=True):
+            change = (tf.convert_to_tensor(moving) - value) * (1.0 - decay)
+            tf.add_to_collection(tf.GraphKeys.UPDATE_OPS, tf.assign_sub(moving, change))
+        return tf.nn.batch_normalization(x, *used, beta, gamma, 1e-3)
+
+
 def averaged_norm(x: tf.Tensor, training: object) -> tf.Tensor:
     """Moments and an ExponentialMovingAverage, with tf.cond where it is a tensor that decides: the recipe of 2016."""
     with tf.variable_scope("bn"):
@@ -221,6 +245,25 @@ def averaged_norm(x: tf.Tensor, training: object) -> tf.Tensor:
         averages = lambda: (tf.identity(average.average(batch_mean)), tf.identity(average.average(batch_variance)))  # noqa: E731
         mean, variance = smart.smart_cond(training, with_update, averages)
         return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
+
+
+def copied_norm(x: tf.Tensor, training: object) -> tf.Tensor:
+    """Variables that take the statistics of each batch, and moving averages of these variables."""
+    with tf.variable_scope("bn"):
+        beta = tf.get_variable("beta", [x.shape[-1]], initializer=tf.zeros_initializer)
+        names = [f"{name}{end}" for name in ("mean", "variance") for end in ("", "/ExponentialMovingAverage")]
+        make = {"shape": [x.shape[-1]], "initializer": tf.ones_initializer, "trainable": False}
+        mean, mean_average, variance, variance_average = (tf.get_variable(name, **make) for name in names)
+        if training is False:
+            return tf.nn.batch_normalization(x, mean_average, variance_average, beta, None, 1e-3)
+        batch = tf.nn.moments(x, [0, 1, 2])
+        copies = [tf.assign(each, value) for each, value in zip((mean, variance), batch, strict=True)]
+        with tf.control_dependencies(copies):
+            averages = zip((mean_average, variance_average), (mean, variance), strict=True)
+            updates = [tf.assign_sub(each, 0.1 * (each - tf.convert_to_tensor(copy))) for each, copy in averages]
+        with tf.control_dependencies(updates):
+            used = [tf.identity(each) for each in batch]
+        return tf.nn.batch_normalization(x, *used, beta, None, 1e-3)
 
 
 def assigned_norm(*, subtract: bool, keep: bool = False) -> Callable:
@@ -350,8 +393,10 @@ STYLES = {
     "layers fused, fed": Style(layers_norm(fused=True), switch=placeholder),
     "layers unfused": Style(layers_norm(fused=False)),
     "layers unfused, fed, resource": Style(layers_norm(fused=False), switch=placeholder, resource=True),
+    "layers of 1.4, fed": Style(chosen_norm, switch=placeholder),
     "averages": Style(averaged_norm),
     "averages in a condition": Style(averaged_norm, switch=placeholder),
+    "averages of copies": Style(copied_norm),
     "assign": Style(assigned_norm(subtract=False)),
     "assign_sub": Style(assigned_norm(subtract=True)),
     "assign_sub, kept axes": Style(assigned_norm(subtract=True, keep=True)),

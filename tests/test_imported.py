@@ -27,6 +27,8 @@ from ckpt_tools.errors import CheckpointError, DamagedError, SelectionError, Uns
 from ckpt_tools.formats.graph_file import read_graph  # noqa: E402
 from ckpt_tools.graphs.analysis import analyse  # noqa: E402
 from ckpt_tools.graphs.choosing import Choices  # noqa: E402
+from ckpt_tools.graphs.net import part_of  # noqa: E402
+from ckpt_tools.nets.from_graph import net_from  # noqa: E402
 from ckpt_tools.nets.imported import check_import, import_net, sides_that_fit  # noqa: E402
 
 IMAGES = np.random.default_rng(4).uniform(size=(5, SIDE, SIDE, 3)).astype("float32")
@@ -40,7 +42,7 @@ def values_of(style: Style) -> dict[str, np.ndarray]:
         net(style, tf.placeholder(tf.float32, [None, SIDE, SIDE, 3]), False)
         shapes = {each.op.name: each.shape.as_list() for each in tf.global_variables()}
     made = {name: random.normal(0, 0.5, shape).astype("float32") for name, shape in shapes.items()}
-    positive = ("variance", "pop_var", "Squeeze_1/ExponentialMovingAverage")
+    positive = ("variance", "pop_var", "Squeeze_1/ExponentialMovingAverage", "variance/ExponentialMovingAverage")
     return {name: np.abs(array) + 0.5 if name.endswith(positive) else array for name, array in made.items()}
 
 
@@ -240,6 +242,50 @@ def test_images_are_given_as_the_net_takes_them(tmp_path: Path, dtype: str, shap
         import_net(file, analyse(file), tf.placeholder(tf.float32, [None, SIDE + 1, SIDE, 2]))
 
 
+@pytest.mark.parametrize("shape", [[None, 6, SIDE, 3], [None, SIDE, 6, 3], [None, 6, SIDE, 1]])
+def test_images_that_are_not_square_are_squeezed(tmp_path: Path, shape: list) -> None:
+    """From squares of the longer side, as all images are resized here."""
+
+    def build() -> None:
+        x = tf.reshape(tf.placeholder(tf.float32, shape, "images"), [-1, int(np.prod(shape[1:]))])
+        tf.nn.softmax(tf.matmul(x, tf.get_variable("weights", [x.shape[-1], CLASSES])))
+
+    file = read_graph(exported(tmp_path, build))
+    found = analyse(file)
+    channels = shape[3]
+    net = net_from(part_of(file, found))
+    assert (net.image_size, net.input_channels) == (SIDE, channels)
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(int(np.prod(shape[1:])), CLASSES)).astype("float32")
+    images = random.uniform(size=(2, SIDE, SIDE, channels)).astype("float32")
+    made = imported(tmp_path / "g.meta", {"weights": weights}, images)[0]["logits"]
+    with tf.Graph().as_default(), tf.Session() as session:
+        seen = session.run(tf.raw_ops.ResizeBilinear(images=images, size=shape[1:3]))
+    np.testing.assert_allclose(made, seen.reshape(2, -1) @ weights, rtol=1e-4, atol=1e-5)
+    assert check_import(file, found, (SIDE, SIDE, channels), {}) == []
+    other = tf.Graph()
+    with other.as_default(), pytest.raises(UnsupportedError, match="net takes images of") as caught:
+        import_net(file, found, tf.placeholder(tf.float32, [None, SIDE + 1, SIDE + 1, channels]))
+    assert caught.value.advice == f"Give --image-size {SIDE}: they are squeezed from that."
+
+
+def test_a_counter_on_the_way_begins_as_a_whole_number(tmp_path: Path) -> None:
+    def build() -> None:
+        x = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+        x = tf.reduce_mean(tf.nn.conv2d(x, tf.get_variable("w", [3, 3, 3, 4]), 1, "SAME"), [1, 2])
+        steps = tf.get_variable("steps", [], tf.int64, initializer=tf.zeros_initializer, trainable=False)
+        x = tf.cond(tf.assign_add(steps, 1) > 0, lambda: tf.nn.relu(x), lambda: x)
+        tf.nn.softmax(tf.matmul(x, tf.get_variable("weights", [4, CLASSES])))
+
+    file = read_graph(exported(tmp_path, build))
+    found = analyse(file)
+    assert found.conflicts == ()
+    with tf.Graph().as_default(), tf.Session() as session:
+        made = import_net(file, found, tf.placeholder(tf.float32, [None, SIDE, SIDE, 3]))
+        session.run(tf.global_variables_initializer())
+        assert session.run(made.variables["steps"]).dtype == "int64"
+
+
 def test_what_tensorflow_does_not_take_is_a_checkpoint_error(tmp_path: Path) -> None:
     """Graphs with nodes changed at random, of which the analysis says nothing: TensorFlow takes them, or it is said."""
     save_training(STYLES["slim unfused"], str(tmp_path / "m.meta"))
@@ -275,6 +321,7 @@ def test_what_tensorflow_does_not_take_is_a_checkpoint_error(tmp_path: Path) -> 
         (lambda x: x + tf.random_normal(tf.shape(x)), "not the same twice"),
         (lambda x: x - tf.reduce_mean(x, axis=0), "images depend on each other"),
         (lambda x: x * 0, "images make no difference"),
+        (lambda x: tf.sqrt(x - 1e6), "not finite"),
         (lambda x: tf.reshape(x, [-1, CLASSES * 1])[:2], "not one row an image"),
     ],
 )

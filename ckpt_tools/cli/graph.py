@@ -22,8 +22,9 @@ def show_graph(source: str, json: bool) -> None:
         path = open_checkpoint(source).path
         raise NotACheckpointError("has no graph", path=source, advice=f"There is no {Path(path).name}.meta beside it.")
     file = read_graph(graph)
-    checkpoint, saved = names_beside(file, checkpoint_of(graph))
-    found = analyse(file, saved=saved or ())
+    beside = checkpoint_of(graph)
+    checkpoint, saved = names_beside(file, beside)
+    found = analyse(file, saved=saved or (), source=beside if saved else "")
     if json:
         print_json(as_json(file, found, saved))
         return

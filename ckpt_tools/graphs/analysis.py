@@ -17,20 +17,32 @@ from ..formats.nodes import Shape
 from ..plan import Conflict
 from . import batch_size, normalisation
 from .channels_last import to_channels_last, turned_shape
-from .choosing import AS_FOUND, Choices, Target, choose, tensor_called
+from .choosing import AS_FOUND, Beside, Choices, Target, choose, tensor_called
 from .conditions import resolve
-from .cut import Cut, cut
+from .cut import Cut, cut, unassigned
 from .dropout import random_operations
 from .dropout import remove as remove_dropout
 from .end_points import end_points
-from .graph import Graph, node_of
+from .graph import Graph, in_loops, node_of
 from .inlining import inlined
 from .layers import Layers
 from .operations import PLACEHOLDERS, SHAPES, VARIABLES, known_operations
 from .partitions import joined
 from .safety import refusals
 from .savers import checkpoint_keys
-from .sources import Flag, Source, decided, fed, inferring, sources, tensor_type
+from .sources import (
+    IMAGE_TYPES,
+    Flag,
+    Source,
+    decided,
+    fed,
+    inferring,
+    is_looked_up,
+    joined_pipelines,
+    sources,
+    tensor_type,
+    unflattened,
+)
 from .variables import GraphVariable, plain, variables_of, without_shape
 
 _PASSED = ("Identity", "StopGradient", "PlaceholderWithDefault")  # between the features and the layer that takes them
@@ -54,7 +66,8 @@ class Analysis:
 
     `images` says what the file fed; `net` takes any number of them, under `images.tensor`'s operation. `features` and
     `logits` are tensors of `net`, `logits` "" where there are no classes. `pooled` says what is done to features that
-    are maps: "mean" over the map, or "flat". `operations` counts those of the file.
+    are maps: "mean" over the map, or "flat". `operations` counts those of the file, `models` the nets in it that
+    classify: where there are several, this is the one that was trained.
     """
 
     operations: int
@@ -70,6 +83,7 @@ class Analysis:
     variables: tuple[GraphVariable, ...] = ()
     net: Cut | None = None
     conflicts: tuple[Conflict, ...] = ()
+    models: int = 1
 
     @property
     def fed(self) -> Source:
@@ -84,11 +98,11 @@ class Analysis:
         return self.net
 
 
-def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str] = ()) -> Analysis:
+def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str] = (), source: str = "") -> Analysis:
     """Finds the net in a graph file, and brings it to inference form.
 
-    `saved` are the names in the checkpoint that goes with the graph, where there is one: of several models in a graph,
-    those that it has not are no candidates.
+    `saved` are the names in the checkpoint that goes with the graph, where there is one, and `source` is where it
+    lies: of several models in a graph, those that it has not are no candidates, and that is taken which was trained.
     Raises SelectionError for a choice that names no tensor, DamagedError for a graph that is not whole.
     """
     graph = Graph(plain(inlined(file.nodes, file.functions), file.producer))
@@ -96,22 +110,21 @@ def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str]
     graph = joined(graph, file)
     layers, keys = Layers(graph), checkpoint_keys(graph, saved)
     if choices.features and node_of(choices.features) not in graph.nodes:
-        choices = choices._replace(features=_end_point_in(file, choices, saved))
+        choices = choices._replace(features=_end_point_in(file, choices, saved, source))
     for name in (choices.input, choices.features, choices.logits, *choices.feeds):
         if name:
             tensor_called(graph, name)
-    is_saved = (lambda name: keys.get(name, name) in saved) if saved else None
-    target, conflicts = choose(layers, choices, file, is_saved)
+    target, conflicts = choose(layers, choices, file, Beside(source, saved, keys))
     if target is None:
         return Analysis(len(file.nodes), conflicts=tuple(conflicts))
     return _Net(file, graph, target, choices, conflicts, keys).analysis()
 
 
-def _end_point_in(file: GraphFile, choices: Choices, saved: Collection[str]) -> str:
+def _end_point_in(file: GraphFile, choices: Choices, saved: Collection[str], source: str) -> str:
     """The only end point in a scope that a user names for the features. Raises SelectionError where there is none, or
     where there are several."""
     scope = choices.features.strip("/")
-    points = list(analyse(file, choices._replace(features=""), saved).end_points)
+    points = list(analyse(file, choices._replace(features=""), saved, source).end_points)
     inside = [point for point in points if point.startswith(f"{scope}/")]
     if len(inside) == 1:
         return inside[0]
@@ -145,7 +158,7 @@ class _Net:
         self.file, self.graph, self.target, self.choices, self.keys = file, graph, target, choices, keys
         self.conflicts = list(conflicts)
         goals = [target.features, *([target.logits] if target.logits else [])]
-        self.made = cut(graph, goals)
+        self.made = unassigned(cut(graph, goals))
         self.flags: list[Flag] = []
         self.others: tuple[str, ...] = ()  # what the net takes besides images
         self.changes = Changes()
@@ -178,16 +191,27 @@ class _Net:
     def _images(self) -> Source | None:
         if self.choices.input:
             return self._named_images(tensor_called(self.graph, self.choices.input))
-        found = sources(self.made)
-        signatures = self.file.signatures.values()
-        told = {tensor.removesuffix(":0") for each in signatures for tensor, _, _ in each.inputs.values()}
+        found = joined_pipelines(self.made, sources(self.made))
+        told = {
+            tensor.removesuffix(":0"): Source(tensor.removesuffix(":0"), dtype, shape, True)
+            for signature in self.file.signatures.values()
+            for tensor, dtype, shape in signature.inputs.values()
+        }
         found.sort(key=lambda each: each.tensor not in told)  # what a SavedModel says that it takes comes first
+        if not found or found[0].tensor not in told:  # it may be a tensor behind a decoder
+            fed_by_name = [each for each in told.values() if self._may_be_images(each)]
+            found = fed_by_name or found
         if found and len(found[0].shape or ()) == 3 and self.graph.op(found[0].tensor).startswith("Decode"):
             found = [_behind_decoder(self.made.graph, found[0])]
         if not found:
             advice = "Name the tensor that images are put into: --input NAME."
+            if words := [name for name in self.made.graph.nodes if is_looked_up(self.made.graph, name)]:
+                advice = (
+                    f"{words[0]} is looked up in a table, as words are, so that this is no net for images. {advice}"
+                )
             self.conflicts.append(Conflict("no images found", tuple(self._like_images()), advice))
             return None
+        found[0] = unflattened(self.made, found[0])
         self.others = tuple(each.tensor for each in found[1:] if each.shape)
         if self.others:
             names = (found[0].tensor, *self.others[: _LISTED - 1])
@@ -204,6 +228,11 @@ class _Net:
             if each.tensor == tensor:
                 return each
         return Source(tensor, tensor_type(self.graph, tensor), self.graph.shape(tensor), True)
+
+    def _may_be_images(self, told: Source) -> bool:
+        """Whether what a signature names can be put into the net as images."""
+        is_there = node_of(told.tensor) in self.made.graph.nodes
+        return is_there and told.dtype in IMAGE_TYPES and len(told.shape or ()) > 1
 
     def _like_images(self) -> list[str]:
         """Tensors of the shape of images on the way to the features, the first first."""
@@ -262,9 +291,9 @@ class _Net:
         """The images to which noise was added, where it was: the first tensor that depends on both."""
         graph = self.made.graph
         values = {name for name, node in graph.nodes.items() if node.op not in SHAPES}
-        both = graph.downstream([images], values) & graph.downstream(drawn)
-        first = next((name for name in graph.ordered(set(graph.nodes)) if name in both), "")
-        return first if first and Source(first, None, graph.shape(first), True).is_image else ""
+        both = graph.downstream([images], values) & graph.downstream(drawn) - in_loops(graph)
+        shapes = ((name, graph.shape(name)) for name in graph.ordered(set(graph.nodes)) if name in both)
+        return next((name for name, shape in shapes if shape and Source(name, None, shape, True).is_image), "")
 
     def _result(self, images: Source | None) -> Analysis:
         graph = self.made.graph
@@ -292,6 +321,7 @@ class _Net:
             variables=tuple(variables_of(self.file, self.graph, graph, self.keys, frozen)),
             net=self.made,
             conflicts=tuple(self.conflicts),
+            models=self.target.models,
         )
 
     def _width(self, features: str) -> int | None:

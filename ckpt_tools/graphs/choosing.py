@@ -5,17 +5,21 @@ Where several are as likely, it is for the user to say: the conflict lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from ..errors import SelectionError, nearest
+from ..errors import CheckpointError, SelectionError, nearest
+from ..formats import open_checkpoint
 from ..formats.graph_file import GraphFile
 from ..formats.nodes import is_known
+from ..kinds import kinds
 from ..plan import Conflict
+from ..tensors import Tensors
 from .finding import Candidate, candidates, logits_at, walk_to_layer
 from .graph import Graph, node_of, output, output_of
 from .layers import Layers
-from .operations import ACTIVATIONS, VARIABLES
+from .operations import ACTIVATIONS, PLACEHOLDERS, VARIABLES
 
 FREEZE = (  # said of SavedModels of TensorFlow 2
     "Make a frozen graph of it first, by TensorFlow's convert_variables_to_constants_v2 as docs/graph_net.md shows, "
@@ -47,11 +51,21 @@ class Target(NamedTuple):
     width: int | None = None
     classes: int | None = None
     pooled: str = "flat"
+    models: int = 1  # in the graph, of which the checkpoint tells that this one was trained
 
 
-def choose(
-    layers: Layers, choices: Choices, file: GraphFile, is_saved: Callable[[str], bool] | None
-) -> tuple[Target | None, list[Conflict]]:
+class Beside(NamedTuple):
+    """The checkpoint that goes with a graph: where it lies, the names in it, and by which of them variables go."""
+
+    source: str = ""
+    names: Collection[str] = ()
+    keys: Mapping[str, str] = {}
+
+    def key(self, variable: str) -> str:
+        return self.keys.get(variable, variable)
+
+
+def choose(layers: Layers, choices: Choices, file: GraphFile, beside: Beside) -> tuple[Target | None, list[Conflict]]:
     """What is to be computed, and what stands in the way of knowing it."""
     graph = layers.graph
     found = candidates(layers)
@@ -67,22 +81,25 @@ def choose(
         return _with_features(graph, Target(""), choices.features), []
     if not found:
         return None, [_no_layers(file, graph)]
-    if is_saved is not None:
-        found = [each for each in found[:_COMPARED] if all(map(is_saved, _variables(graph, each)))] or found
+    if beside.names:
+        found = [each for each in found[:_COMPARED] if _keys(graph, each, beside) <= set(beside.names)] or found
+    found, models = _without_untrained(graph, found, beside)
     for cause, rivals in (("several models in one graph", _models), ("several heads on one net", _heads)):
-        if others := rivals(graph, found):
+        if others := rivals(graph, found, beside):
             names = tuple(each.logits for each in (found[0], *others))
             same = rivals is _heads and {each.layer.data for each in others} == {found[0].layer.data}
             neither = f" --features {found[0].layer.data} takes neither." if same else ""
             return None, [Conflict(cause, names, f"Choose one: --logits {names[0]}.{neither}")]
-    target = _of_candidate(layers, found[0], found[0].logits)
+    target = _of_candidate(layers, found[0], found[0].logits)._replace(models=models)
     classes = _gives_classes(layers, found)
     features = _features_by_signature(file, graph)
     if features and not (classes and (found[0].evidence > 0 or logits_at(graph, features) == found[0].logits)):
         return _with_features(graph, Target(""), features), []
     if not classes:
         advice = "--logits NAME says which tensor they are; --features NAME makes the net a feature extractor."
-        ends = tuple(each.logits for each in found[:_LISTED])
+        known = {each.layer.name for each in found}
+        siblings = [each.name for each in layers.found.values() if each.data == found[0].layer.data]
+        ends = (*(each.logits for each in found), *(name for name in siblings if name not in known))[:_LISTED]
         return target._replace(logits="", classes=None), [Conflict("no classes found", ends, advice)]
     return target, []
 
@@ -118,39 +135,68 @@ def _of_candidate(layers: Layers, found: Candidate, logits: str) -> Target:
     return Target(layer.data, logits, layer.name, slot, width, layer.outputs, pooled)
 
 
-def _models(graph: Graph, found: list[Candidate]) -> list[Candidate]:
-    """Candidates as likely as the first, with variables of their own: another model in the same graph."""
+def _models(graph: Graph, found: list[Candidate], beside: Beside) -> list[Candidate]:
+    """Candidates as likely as the first, with values of their own: another model in the same graph, and not the same
+    one imported once more."""
     first, rivals = found[0], []
-    taken = _variables(graph, first)
+    taken = _keys(graph, first, beside)
     for each in found[1:_COMPARED]:
         if (each.inner, each.evidence) == (first.inner, first.evidence) and each.layer.data != first.layer.data:
-            own = _variables(graph, each)
+            own = _keys(graph, each, beside)
             if not own & taken:
                 rivals.append(each)
                 taken |= own
     return rivals
 
 
-def _heads(graph: Graph, found: list[Candidate]) -> list[Candidate]:
+def _heads(graph: Graph, found: list[Candidate], beside: Beside) -> list[Candidate]:
     """Candidates of the rank of the first whose last layers have weights of their own: other tasks of the same net."""
     first, others = found[0], []
-    taken = _weights(graph, first)
+    taken = _weights(graph, first, beside)
     for each in found[1:_COMPARED] if first.evidence > 0 else ():
-        own = _weights(graph, each)
+        own = _weights(graph, each, beside)
         if each.rank == first.rank and not own & taken:
             others.append(each)
             taken |= own
     return others
 
 
-def _weights(graph: Graph, found: Candidate) -> set[str]:
-    """What the weights of the last layer are made of: variables, in a frozen graph constants."""
+def _without_untrained(graph: Graph, found: list[Candidate], beside: Beside) -> tuple[list[Candidate], int]:
+    """The candidates without other models than the only one that was trained, and how many models there were; all of
+    them, and 1, where that cannot be told."""
+    models = [found[0], *_models(graph, found, beside)]
+    trained = _trained(graph, models, beside) if len(models) > 1 else []
+    if len(trained) != 1:
+        return found, 1
+    return [trained[0], *(each for each in found if each not in models)], len(models)
+
+
+def _trained(graph: Graph, models: list[Candidate], beside: Beside) -> list[Candidate]:
+    """The models that were trained, by the checkpoint: the optimizer's slots of their last layer are no longer what
+    they began as, the same number everywhere. None where it cannot be told."""
+    try:
+        tensors = open_checkpoint(beside.source).tensors if beside.source else Tensors()
+        slots = [(name, kind.of) for name, kind in kinds(tensors.specs()).items() if kind.kind == "slot"]
+        moved = []
+        for each in models:
+            weights = _weights(graph, each, beside)
+            values = [tensors[name].load().reshape(-1) for name, of in slots if of in weights]
+            if any((value != value[:1]).any() for value in values):
+                moved.append(each)
+    except CheckpointError:
+        return []
+    return moved
+
+
+def _weights(graph: Graph, found: Candidate, beside: Beside) -> set[str]:
+    """What the weights of the last layer are made of: variables by their keys, in a frozen graph constants."""
     made_of = (*VARIABLES, "Const")
-    return {name for name in graph.upstream([found.layer.weights]) if graph.nodes[name].op in made_of}
+    return {beside.key(name) for name in graph.upstream([found.layer.weights]) if graph.nodes[name].op in made_of}
 
 
-def _variables(graph: Graph, found: Candidate) -> set[str]:
-    return {name for name in graph.upstream([found.logits]) if graph.nodes[name].op in VARIABLES}
+def _keys(graph: Graph, found: Candidate, beside: Beside) -> set[str]:
+    """The variables that the logits are made of, by their names in the checkpoint."""
+    return {beside.key(name) for name in graph.upstream([found.logits]) if graph.nodes[name].op in VARIABLES}
 
 
 def _features_by_signature(file: GraphFile, graph: Graph) -> str:
@@ -171,12 +217,23 @@ def _gives_classes(layers: Layers, found: list[Candidate]) -> bool:
     shape = graph.shape(first.logits)
     if shape is not None and (len(shape) > 4 or len(shape) == 3 or (len(shape) == 4 and set(shape[1:3]) - {1, None})):
         return False
+    if _gives_back(graph, first):
+        return False
     if first.evidence > 0:
         return True
     ends = [each for each in found if not each.inner]
     between = graph.upstream([first.logits]) & graph.downstream([first.layer.name])
     is_linear = not any(graph.nodes[name].op in ACTIVATIONS for name in between)
     return first.evidence == 0 and len(ends) == 1 and is_linear and (first.layer.outputs or 0) > 1
+
+
+def _gives_back(graph: Graph, found: Candidate) -> bool:
+    """Whether a candidate is the end of an autoencoder, with as many values as what goes in, and no loss of classes."""
+    if found.evidence > 1 or not found.layer.outputs:
+        return False
+    fed = [name for name in graph.upstream([found.logits]) if graph.nodes[name].op in PLACEHOLDERS]
+    sides = [shape[1:] for shape in map(graph.shape, fed) if shape and len(shape) > 1]
+    return any(is_known(each) and math.prod(each) == found.layer.outputs for each in sides)
 
 
 def _no_layers(file: GraphFile, graph: Graph) -> Conflict:

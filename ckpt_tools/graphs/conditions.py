@@ -65,10 +65,10 @@ def _redirections(graph: Graph) -> tuple[dict[str, str], set[str]]:
         value = values(graph.inputs[name][1])
         if value is not None and value.size == 1:
             chosen[name] = int(bool(value.reshape(())))
+    redirected, decided = _selections(graph, values)
     if not chosen:
-        return {}, set()
+        return redirected, decided
     dead = _Dead(graph, chosen)
-    redirected, decided = {}, set()
     for name, node in graph.nodes.items():
         if name in chosen:
             redirected[output(name, chosen[name])] = graph.inputs[name][0]
@@ -80,10 +80,23 @@ def _redirections(graph: Graph) -> tuple[dict[str, str], set[str]]:
     return redirected, decided
 
 
+def _selections(graph: Graph, values: Values) -> tuple[dict[str, str], set[str]]:
+    """What choices by a known switch give, and the switches: batch norms of TensorFlow 1.4's tf.layers have them."""
+    redirected, decided = {}, set()
+    for name, node in graph.nodes.items():
+        if node.op in ("Select", "SelectV2") and len(graph.inputs[name]) > 2:
+            switch, yes, no = graph.inputs[name][:3]
+            value = values(switch)
+            if value is not None and value.size == 1 and (node.op == "Select" or value.shape == ()):
+                redirected[name] = yes if value.reshape(()) else no
+                decided.add(_origin(graph, switch))
+    return redirected, decided
+
+
 def _origin(graph: Graph, tensor: str) -> str:
     """The tensor that a predicate was copied from."""
     for _ in range(_ROUNDS):
-        if graph.op(tensor) not in ("Identity", *SWITCHES) or not graph.inputs[node_of(tensor)]:
+        if graph.op(tensor) not in ("Identity", "Reshape", *SWITCHES) or not graph.inputs[node_of(tensor)]:
             break
         tensor = graph.inputs[node_of(tensor)][0]
     return tensor

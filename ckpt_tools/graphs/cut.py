@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..errors import DamagedError
 from ..formats.nodes import Node
 from .graph import Graph, node_of, output, output_of
+from .operations import ASSIGNS
 
 _LONGEST = 10_000  # redirections behind each other
 SWITCHES, MERGES = ("Switch", "RefSwitch"), ("Merge", "RefMerge")
@@ -60,6 +61,13 @@ class Cut(NamedTuple):
 def cut(graph: Graph, goals: Iterable[str]) -> Cut:
     """What the tensors need of a graph."""
     return Cut(graph, tuple(output(node_of(goal), output_of(goal)) for goal in goals)).rewired({})
+
+
+def unassigned(made: Cut) -> Cut:
+    """The cut in which what is assigned on the way is read instead: training moves it, as the ranges of values that
+    nets for whole numbers count."""
+    graph = made.graph
+    return made.rewired({name: graph.inputs[name][0] for name, node in graph.nodes.items() if node.op in ASSIGNS})
 
 
 def _inputs(node: Node, nodes: Mapping[str, Node], redirected: Mapping[str, str]) -> Iterable[str]:

@@ -97,8 +97,16 @@ def _before(layers: Layers, name: str) -> str | None:
         return next((tensor for tensor in inputs if layers.varies(tensor)), None)
     if node.op in _ARITHMETIC or node.op in ("Select", "SelectV2"):
         varying = [tensor for tensor in inputs if layers.varies(tensor) and not is_mask(graph, tensor)]
+        if len(varying) > 1:
+            varying = [tensor for tensor in varying if _may_be_rows(graph, tensor)]
         return varying[0] if len(varying) == 1 else None
     return None
+
+
+def _may_be_rows(graph: Graph, tensor: str) -> bool:
+    """Whether a tensor may have a row an image: not what a batch norm makes of the statistics of the batch."""
+    shape = graph.shape(tensor)
+    return shape is None or (len(shape) > 1 and shape[0] != 1)
 
 
 def _evidence(layers: Layers) -> Iterator[tuple[str, int]]:

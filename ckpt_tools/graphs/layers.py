@@ -15,6 +15,7 @@ from .operations import READS, VARIABLES, is_forward, is_source
 _ROWS = re.compile(r"([A-Za-z]{2}),([A-Za-z]{2})->([A-Za-z]{2})")
 MAX_LAYERS = 5000  # `Layers.above` has a bit for each, of each node
 _WEIGHTED = ("MatMul", "Conv2D", "Einsum")
+_SAME_SHAPE = ("Cast", "Enter", "StopGradient", "Dequantize")  # between weights and what they are read from
 
 
 class Layer(NamedTuple):
@@ -124,7 +125,15 @@ class Layers:
             shape = graph.shape(tensor)
             if shape is not None and None not in shape:
                 return shape
-            if node.op not in READS and node.op not in ("Cast", "Enter"):
+            if node.op not in READS and node.op not in _SAME_SHAPE and not node.op.startswith("FakeQuant"):
                 return None
             tensor = graph.inputs[name][0]
         return None
+
+
+def first_channels(graph: Graph) -> int | None:
+    """The channels of the images of a net that convolves them, by its first filter, where no shape says them."""
+    layers = Layers(graph)
+    first = [layer for name, layer in layers.found.items() if layers.above[name].bit_count() == 1 and layer.shape]
+    depths = {layer.shape[2] for layer in first if layer.shape and len(layer.shape) == 4}
+    return depths.pop() if len(depths) == 1 and depths <= {1, 3, 4} else None

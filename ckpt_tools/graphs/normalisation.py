@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from ..formats.constants import constant
 from ..formats.nodes import Node, truth_value
+from ..kinds import AVERAGE
 from .cut import Cut
 from .graph import Graph, Use, in_loops, node_of, output
 from .layers import Layers
@@ -144,13 +145,21 @@ def assigned(whole: Graph, tensor: str) -> tuple[str | None, list[str]]:
                 if node.op in ASSIGNS and use.slot:
                     variable = _variable(whole, whole.inputs[use.node][0])
                     if variable:
-                        return variable, _path(came, each)
+                        return _average_of_copy(whole, variable, each), _path(came, each)
                 elif node.op in _CARRIED and use.node not in came:
                     for made in (use.node, f"{use.node}:1") if "Switch" in node.op else (use.node,):
                         came[made] = each
                         after.append(made)
         level = after[:_MOST_USES]
     return None, []
+
+
+def _average_of_copy(whole: Graph, variable: str, assigned: str) -> str:
+    """The moving average of a variable that itself is a copy of the last batch's statistic, not of what it was before;
+    else the variable."""
+    average = f"{variable}{AVERAGE}"
+    is_copy = average in whole.nodes and variable not in whole.upstream([assigned])
+    return average if is_copy and whole.nodes[average].op in VARIABLES else variable
 
 
 def _path(came: Mapping[str, str], tensor: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..dtypes import BY_NUMBER
 from ..formats.constants import constant
 from ..formats.graph_file import Function
-from ..formats.nodes import Node, Shape, attribute, shape_value, type_value
+from ..formats.nodes import Node, Shape, attribute, is_known, shape_value, type_value
 from ..formats.proto import LEN, fields
 from .conditions import resolve
 from .cut import Cut
@@ -21,15 +21,19 @@ from .dropout import random_operations
 from .dropout import remove as remove_dropout
 from .graph import Graph, in_loops, node_of, output_of
 from .normalisation import batch_statistics
-from .operations import PIPELINE, PLACEHOLDERS, VARIABLES, is_random, is_source
+from .operations import PIPELINE, PLACEHOLDERS, SHAPES, VARIABLES, is_random, is_source
+from .values import Values
 
-_IMAGES = ("float32", "uint8", "float16", "bfloat16", "float64", "int32", "int8")
+IMAGE_TYPES = ("float32", "uint8", "float16", "bfloat16", "float64", "int32", "int8")
 _TYPES = {  # attribute with the element types of what comes out
     "component_types": ("QueueDequeue", "Unstage"),
     "output_types": ("IteratorGetNext",),
     "Tout": ("PyFunc",),
-    "dense_types": ("Parse",),
+    "Tdense": ("Parse",),
 }
+_WEIGHTED = ("Conv2D", "DepthwiseConv2dNative", "MatMul")
+_LOOKING_UP = ("Gather", "GatherV2", "ResourceGather")
+LEAST_SIDE = 8  # of pictures, in pixels: fewer values are sensors'
 _MOST_SOURCES = 100
 _MOST_FLAGS = 4  # of which every combination is tried
 
@@ -75,6 +79,34 @@ def has_channels_first(shape: Shape) -> bool:
     return shape[2] == shape[3] and shape[3] not in (1, 3, 4, None)
 
 
+def sides_of(shape: Shape) -> tuple[int, int] | None:
+    """Height and width of images that are not square; None for others, and where a shape does not say them."""
+    if shape is None or len(shape) not in (3, 4) or not is_known(shape[1:3]) or shape[1] == shape[2]:
+        return None
+    height, width = shape[1:3]
+    assert height is not None
+    assert width is not None
+    return height, width
+
+
+def unflattened(made: Cut, found: Source) -> Source:
+    """The pictures that a source is made into at once, where it is rows that can be no square ones, or anything else
+    that is no picture; else the source."""
+    graph = made.graph
+    uses = [use for use in graph.uses.get(node_of(found.tensor), ()) if graph.op(use.node) not in SHAPES]
+    made_of = [use.node for use in uses if use.slot == 0 and graph.op(use.node) == "Reshape"]
+    is_only = len(uses) == len(made_of) == 1
+    behind = Source(made_of[0], found.dtype, graph.shape(made_of[0]), True) if is_only else found
+    square = found.shape is not None and len(found.shape) == 2 and _is_square(found.shape[1])
+    may_be = found.shape is not None and len(found.shape) < 5 and not found.is_image and not square
+    large = behind.shape is not None and all(side is None or side >= LEAST_SIDE for side in behind.shape[1:3])
+    return behind if may_be and large and behind.is_image else found
+
+
+def _is_square(values: int | None) -> bool:
+    return values is None or any(round((values / channels) ** 0.5) ** 2 * channels == values for channels in (1, 3))
+
+
 def sources(made: Cut) -> list[Source]:
     """The tensors that bring data to the goals, the likeliest images first.
 
@@ -87,21 +119,69 @@ def sources(made: Cut) -> list[Source]:
         node = graph.nodes[name]
         if name not in near or node.op in VARIABLES or not is_source(node) or is_random(node.op):
             continue
+        if holds_features(graph, name) or is_looked_up(graph, name):
+            continue
         tensors = [use.tensor for use in graph.uses.get(name, ()) if use.node in near]
         tensors += [goal for goal in made.goals if node_of(goal) == name]
         if len(found) >= _MOST_SOURCES:
             break
         for tensor in dict.fromkeys(tensors):
             dtype = source_type(node, output_of(tensor))
-            if dtype in _IMAGES and graph.shape(tensor) != ():
+            if dtype in IMAGE_TYPES and graph.shape(tensor) != ():
                 found[tensor] = Source(tensor, dtype, graph.shape(tensor), _is_convolved(graph, tensor))
     return sorted(found.values(), key=lambda each: each.rank, reverse=True)
+
+
+def joined_pipelines(made: Cut, found: list[Source]) -> list[Source]:
+    """The sources, of which several that are put together to one batch, as of a queue for each class, are one: what
+    they are joined in."""
+    graph, values = made.graph, Values(made.graph)
+    parts = {each.tensor for each in found}
+    if len(parts) < 2 or not all(PIPELINE.search(graph.op(tensor)) for tensor in parts):
+        return found
+    for name, node in graph.nodes.items():
+        inputs = graph.inputs[name]
+        if node.op in ("Concat", "ConcatV2") and parts == {_before_casts(graph, tensor) for tensor in inputs} & parts:
+            axis = values(inputs[-1] if node.op == "ConcatV2" else inputs[0])
+            if axis is not None and axis.size == 1 and int(axis.reshape(())) == 0 and len(inputs) == len(parts) + 1:
+                return [Source(name, tensor_type(graph, name), graph.shape(name), True)]
+    return found
+
+
+def _before_casts(graph: Graph, tensor: str) -> str:
+    while graph.op(tensor) in ("Identity", "Cast") and graph.inputs[node_of(tensor)]:
+        tensor = graph.inputs[node_of(tensor)][0]
+    return tensor
 
 
 def _ends_at(graph: Graph, name: str) -> bool:
     """Whether what lies in front of a node is no part of the net: a pipeline, or the default of what may be fed."""
     op = graph.nodes[name].op
-    return PIPELINE.search(op) is not None or (op == "PlaceholderWithDefault" and bool(graph.shape(name)))
+    has_default = op == "PlaceholderWithDefault" and bool(graph.shape(name))
+    return PIPELINE.search(op) is not None or (has_default and not holds_features(graph, name))
+
+
+def holds_features(graph: Graph, name: str) -> bool:
+    """Whether a placeholder may be fed with features that were computed before, as retrain.py did: its default is what
+    layers give."""
+    if graph.nodes[name].op != "PlaceholderWithDefault":
+        return False
+    return any(graph.nodes[each].op in _WEIGHTED for each in graph.upstream(graph.inputs[name]))
+
+
+def is_looked_up(graph: Graph, name: str) -> bool:
+    """Whether what is fed are places in a table, as words are, and not the values of a picture."""
+    waiting, seen = [name], set[str]()
+    while waiting and "int" in (graph.nodes[name].dtype() or ""):
+        before = waiting.pop()
+        for use in graph.uses.get(before, ()):
+            op = graph.nodes[use.node].op
+            if op in _LOOKING_UP and use.slot == 1:
+                return True
+            if op in ("Identity", "Cast", "Reshape") and use.slot == 0 and use.node not in seen:
+                seen.add(use.node)
+                waiting.append(use.node)
+    return False
 
 
 def tensor_type(graph: Graph, tensor: str) -> str:
@@ -116,7 +196,9 @@ def source_type(node: Node, number: int) -> str | None:
     for name, starts in _TYPES.items():
         if any(start in node.op for start in starts):
             types = _list_of_types(node, name)
-            return types[number] if number < len(types) else None
+            if name == "Tdense":  # behind the indices, values and shapes of what is sparse
+                number -= 3 * len(_list_of_types(node, "sparse_types"))
+            return types[number] if 0 <= number < len(types) else None
     if node.op.startswith("Decode"):
         return node.dtype("out_type") or node.dtype("dtype") or "uint8"
     return node.dtype()

@@ -34,7 +34,8 @@ def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, chec
         rows.append(("features", f"{found.features}{width}{_done(found)}"))
     if found.logits:
         classes = f", {found.classes:,} class{'es' * (found.classes != 1)}" if found.classes else ""
-        rows.append(("logits", f"{found.logits}{classes}"))
+        several = f"; of {found.models} models the one that was trained" if found.models > 1 else ""
+        rows.append(("logits", f"{found.logits}{classes}{several}"))
     conditions = found.changes.conditions
     for flag in found.flags:
         resolved = f" ({_count(conditions, 'condition')} resolved)" if conditions else ""

@@ -20,6 +20,7 @@ from .initializers import Initializer, initializers
 from .operations import NORMALISING, VARIABLES, is_source
 from .partitions import whole_of
 
+_QUANTISED = ("qint8", "quint8", "qint16", "quint16", "qint32")  # no variable can be of these
 _SHAPES_OF_PLACEHOLDERS = 24  # the graph version from which on a placeholder without sides is a scalar
 
 
@@ -79,8 +80,8 @@ def variables_of(
             if not is_known(shape):
                 continue
             found.append((name, Spec(node.dtype() or "float32", shape), keys.get(name, name), False))
-        elif name in frozen:
-            found.append((name, constant_spec(node), frozen[name], True))
+        elif name in frozen and (spec := constant_spec(node)).dtype not in _QUANTISED:
+            found.append((name, spec, frozen[name], True))
     kind_of = kinds({_own_key(name, key): spec for name, spec, key, _ in found})
     first = initializers(whole, {name for name, *_ in found})
     return [
