@@ -118,6 +118,23 @@ def test_the_old_graph_loads_what_comes_out(files: Path, runs: dict[str, Path]) 
     assert "Logits/fc/weights" in tensors(runs["beside"] / "best.ckpt")
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_the_old_graph_loads_its_step_in_its_own_type(files: Path, tmp_path: Path, dtype: str) -> None:
+    """A script's own `global_step` is int32 as often as not; a run goes on from it all the same."""
+    with building(Style()), tf.Session() as session:
+        images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "images")
+        tf.nn.softmax(net(Style(), images, False))
+        tf.Variable(7, name="global_step", dtype=dtype, trainable=False)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(tmp_path / "m.ckpt"))
+    how = options(files, **BESIDE, checkpoint=str(tmp_path / "m.ckpt"), train_dir=str(tmp_path / "run"), steps=2)
+    finetune(Options(**how))
+    assert finetune(Options(**{**how, "steps": 4})).step == 4
+    assert tensors(tmp_path / "run/model.ckpt-4")["global_step"].dtype == dtype
+    given = np.zeros((1, SIDE, SIDE, 3), "float32")
+    assert fetched(tmp_path / "run/best.ckpt", tmp_path / "m.ckpt.meta", "global_step:0", given) in range(1, 5)
+
+
 @pytest.mark.parametrize("name", ["new", "beside"])
 def test_the_new_graph_gives_the_probabilities_of_ckpt_evaluate(
     files: Path, runs: dict[str, Path], name: str, tmp_path: Path

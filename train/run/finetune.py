@@ -69,6 +69,7 @@ from .run import (
     save,
     save_what_is_whole,
     validate,
+    with_own_step,
 )
 from .run_directory import RunDirectory, read_tensors, run_digest
 
@@ -272,7 +273,7 @@ def start_run(run: Run, resumed: int | None) -> Event:
         run.session.run(start_others)  # slots and global_step: constants; moving averages: the variables themselves
         return Restored(audit(run.session, net, run.planned), copied=len(run.planned) - len(net))
     saved_path = run.directory.prefix(resumed)
-    saved = read_tensors(saved_path)
+    saved = with_own_step(read_tensors(saved_path), run.model.step.global_step)
     missing = [name for name in net if name not in saved]
     if missing:
         raise TrainingError(f"lacks {', '.join(missing[:5])}", path=saved_path, advice="Use --fresh.")

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from ...dtypes import numpy_dtype
 from ...errors import TrainingError
 from ...events import OnEvent, Saved, ignore
 from ...formats.output import needed_bytes
@@ -117,7 +118,7 @@ def snapshot(run: Run, *, slots: bool = True) -> Tensors:
     Without `slots` only those remain that an evaluation can use: the net's, the step, moving averages; and of a net of
     a graph all that the source has, so that its graph loads them.
     """
-    others = run.job.source.tensors if run.job.net.graph else ()
+    others: Mapping[str, Tensor] = run.job.source.tensors if run.job.net.graph else {}
     movable = run.job.movable
     step = run.model.step.global_step.op.name
     wanted = {
@@ -127,9 +128,23 @@ def snapshot(run: Run, *, slots: bool = True) -> Tensors:
         or name == step
         or (name not in run.planned and (slots or name.endswith(AVERAGE) or name in others))
     }
-    values = from_arrays(read(run.session, wanted))
+    arrays = read(run.session, wanted)
+    if step in others and others[step].spec.shape == ():  # as its Saver wants it
+        arrays[step] = np.asarray(arrays[step]).astype(numpy_dtype(others[step].spec.dtype))
+    values = from_arrays(arrays)
     tensors: dict[str, Tensor] = {name: run.frozen[name] for name in run.planned if name not in values}
     return Tensors({**tensors, **values})
+
+
+def with_own_step(saved: Tensors, step: tf.Variable) -> Tensors:
+    """The tensors of a run's checkpoint with the step in the type that it has here: it is saved in that of the source,
+    which may be int32."""
+    name, dtype = step.op.name, step.dtype.base_dtype
+    if name not in saved or saved[name].spec.dtype == dtype.name:
+        return saved
+    found = saved[name]
+    own = Tensor(Spec(dtype.name, ()), lambda: found.load().astype(dtype.as_numpy_dtype))
+    return Tensors({**saved, name: own})
 
 
 def _nothing() -> np.ndarray:
