@@ -223,6 +223,39 @@ def test_constants_of_a_frozen_graph_train(files: Path, tmp_path: Path, named: b
     assert plan_command.main(["--graph", str(tmp_path / "net.pb"), "--num-classes", "3", "--exclude", "classes"]) == 0
 
 
+def test_a_frozen_graph_is_named_once(files: Path, tmp_path: Path) -> None:
+    """It is its own checkpoint: for features as for training."""
+    frozen(tmp_path / "net.pb", STYLES["slim fused, scale"])
+    argv = ["--graph", str(tmp_path / "net.pb"), "--data", str(files / "photos"), "--preprocessing", "unit"]
+    assert features_command.main([*argv, "--output", str(tmp_path / "f")]) == 0
+    assert np.load(tmp_path / "f.npz")["features"].shape == (48, 16)
+
+
+def test_a_graph_without_a_checkpoint_asks_for_one(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(files / "model.ckpt.meta", tmp_path / "alone.meta")
+    argv = ["--graph", str(tmp_path / "alone.meta"), "--data", str(files / "photos"), "--preprocessing", "unit"]
+    assert features_command.main([*argv, "--output", str(tmp_path / "f")]) == 2
+    assert "has no checkpoint beside it" in capsys.readouterr().err
+
+
+def test_features_of_a_net_whose_last_layer_is_no_variable(files: Path, tmp_path: Path) -> None:
+    """Its weights are whole numbers, which quantize_graph.py made of them; its biases are as they were."""
+    with building(Style()) as graph:
+        fed = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3], "input")
+        kernel = tf.constant(np.random.default_rng(0).normal(size=(3, 3, 3, 6)).astype("float32"))
+        x = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(fed, tf.identity(kernel), 1, "SAME")), [1, 2])
+        rounded = tf.constant(np.arange(30).reshape(6, 5), tf.quint8, name="fc/rounded")
+        weights = tf.dequantize(rounded, tf.constant(-1.0), tf.constant(1.0), mode="MIN_FIRST")
+        biases = tf.identity(tf.constant(np.zeros(5, "float32"), name="fc/biases"))
+        tf.nn.softmax(tf.nn.bias_add(tf.matmul(x, weights), biases))
+        (tmp_path / "net.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    argv = ["--graph", str(tmp_path / "net.pb"), "--data", str(files / "photos"), "--preprocessing", "unit"]
+    assert features_command.main([*argv, "--image-size", str(SIDE), "--output", str(tmp_path / "f")]) == 0
+    assert np.load(tmp_path / "f.npz")["features"].shape == (48, 6)
+
+
 def test_a_saved_model_without_classes_gets_a_head_of_its_own(files: Path, tmp_path: Path) -> None:
     builder = tf.saved_model.Builder(str(tmp_path / "module"))
     with building(STYLES["slim fused"]), tf.Session() as session:

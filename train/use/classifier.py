@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...errors import DataError, RecipeError, TrainingError, UnsupportedError
 from ...events import Advanced, OnEvent, ignore
 from ...formats import Checkpoint, open_checkpoint
+from ...graphs.files import checkpoint_of
 from ...kinds import AVERAGE, kinds
 from ...labels import read_labels
 from ...nets.from_graph import classes_in, net_of_record
@@ -179,6 +180,10 @@ def load_classifier(
     averages that are not there.
     """
     source, reference, use = options.train_dir or options.checkpoint, options.reference, options.use
+    if not source:  # --graph alone: a graph has its checkpoint beside it, or in itself
+        source = checkpoint_of(reference.graph or "")
+    if not source:
+        raise RecipeError("has no checkpoint beside it", path=reference.graph, advice="Name it with --checkpoint.")
     run, prefix = find_run(source, use)
     checkpoint = open_checkpoint(f"{prefix}.index" if run else source)
     if run is None and use != "best":
