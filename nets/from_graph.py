@@ -37,7 +37,7 @@ def open_graph(path: str, choices: Choices = AS_FOUND, saved: Collection[str] = 
     if found.conflicts or found.images is None:
         raise PlanError(f"the graph has {conflict_text(found.conflicts)}", path=file.path)
     if any(each.key.endswith(OBJECT_KEY) for each in found.variables):
-        fact = "was written by TensorFlow 2, whose variables have no names in the graph"
+        fact = "was written by TensorFlow 2 or Keras, whose variables have no names in the graph"
         raise UnsupportedError(fact, path=file.path, advice=FREEZE)
     return part_of(file, found)
 

@@ -256,7 +256,11 @@ def test_what_gives_back_its_input_has_no_classes(tmp_path: Path, units: int, is
         made = tf.sigmoid(dense(tf.nn.relu(dense(x, "encoder", 6)), "decoder", units))
         tf.reduce_mean(tf.square(made - tf.placeholder(tf.float32, [None, units], "wanted")), name="loss")
 
-    assert causes(analyse(saved(tmp_path, build))) == ["no classes found"] * is_asked
+    found = analyse(saved(tmp_path, build))
+    assert causes(found) == ["no classes found"] * is_asked
+    assert [each.advice.partition(".")[0] for each in found.conflicts] == [
+        "decoder/add has as many values as what goes in, and gives it back"
+    ] * is_asked
 
 
 def test_words_are_no_images(tmp_path: Path) -> None:
