@@ -100,6 +100,16 @@ def test_ckpt_plan_prints_the_plan_of_the_run(files: Path, how: dict, capsys: py
     assert re.search(r"^conv1/weights +1  restore +\d  same name$", said, re.MULTILINE)
 
 
+def test_what_suggest_proposes_has_the_plan_of_the_run(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--graph", str(files / "model.ckpt.meta"), "--num-classes", "3"]
+    assert plan_command.main([*words, "--suggest"]) == 0
+    proposed, _, shown = capsys.readouterr().out.partition("\n\n")
+    typed = [word for line in proposed.splitlines()[1:] for word in line.split()]
+    assert "--exclude" in typed
+    assert plan_command.main([*words, *typed]) == 0
+    assert capsys.readouterr().out == shown
+
+
 def test_only_the_head_changes_and_all_else_goes_along(files: Path, runs: dict[str, Path]) -> None:
     before, after = tensors(files / "model.ckpt"), tensors(runs["new"] / "model.ckpt-9")
     head = {"classes/weights", "classes/biases"}

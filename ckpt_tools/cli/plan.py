@@ -91,10 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         specs = source.tensors.specs()
         variables = variables_with_head(net, classes, make_head(options))
+        proposal = None
+        if args.suggest:
+            proposal = proposal_of(options, specs, variables, rules_of(options, net, classes, origin))
+            exclude, trainable, renames, fold, _ = proposal
+            options = replace(options, exclude=exclude, trainable=trainable, rename=renames, fold=fold)
         phases = make_phases(options, net, variables)
-        rules = rules_of(options, net, classes, origin)
-        proposal = proposal_of(options, specs, variables, rules) if args.suggest else None
-        plans = (proposal.plan,) if proposal else plans_of(options, specs, net, classes, origin)
+        plans = plans_of(options, specs, net, classes, origin)
         plan = next((plan for plan in plans if plan.conflicts), plans[0])
         if args.output:  # before anything is printed: whoever reads the table may stop reading it
             write(args.output, proposal, plan)
