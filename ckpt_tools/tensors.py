@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BLOCK = 8 << 20  # bytes, about, of the pieces that `Tensor.blocks` gives
+_COPIED = 1 << 20  # of those that are not views
 
 
 class Spec(NamedTuple):
@@ -147,7 +148,8 @@ def check_array(array: np.ndarray, spec: Spec) -> None:
 
 
 def pieces(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
-    """Flat pieces of an array in C order, of about `size` bytes. A piece is a view, or the only copy at a time.
+    """Flat pieces of an array in C order, of about `size` bytes. A piece is a view, or the only copy at a time, which
+    is smaller: it is made in the processor's cache and stays there until it is written.
 
     >>> import numpy
     >>> [piece.tolist() for piece in pieces(numpy.arange(6, dtype="int8").reshape(2, 3).T, size=2)]
@@ -156,7 +158,9 @@ def pieces(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
     if array.flags.c_contiguous:
         flat, step = array.reshape(-1), max(size // array.itemsize, 1)
         yield from (flat[start : start + step] for start in range(0, flat.size, step))
-    elif array[0].nbytes > size:
+        return
+    size = min(size, _COPIED)
+    if array[0].nbytes > size:
         for row in array:
             yield from pieces(row, size)
     else:

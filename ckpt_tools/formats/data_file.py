@@ -95,9 +95,8 @@ class DataFile:
 
     def _written(self, count: int) -> None:
         self._size += count
-        if self._size - self._given >= BLOCK and hasattr(os, "posix_fadvise"):
-            # What is no longer needed in the cache is written: Linux begins at once, and does not wait for it.
-            os.posix_fadvise(self._fd, self._given, self._size - self._given, os.POSIX_FADV_DONTNEED)
+        if self._size - self._given >= BLOCK:
+            hand_over(self._fd, self._given, self._size)
             self._given = self._size
         if self._progress is not None:
             self._progress(count)
@@ -115,6 +114,13 @@ class DataFile:
         finally:
             for descriptor in (self._fd, *self._sources.values()):
                 os.close(descriptor)
+
+
+def hand_over(descriptor: int, start: int, end: int) -> None:
+    """Has the disk begin with bytes `start` to `end` of a file, if the system can, and does not wait for it: what is no
+    longer needed in the cache is written."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def _can_share(source: int, out: int, offset: int, size: int) -> bool:

@@ -15,22 +15,20 @@ Layout: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_
 from __future__ import annotations
 
 import atexit
-import errno
 import os
-import re
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..dtypes import dtype_name
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
+from .hdf5 import TYPES, h5py_library, new_file
 from .keras_names import MAX_CONFIG, KerasLayer, layers_in, layers_of, variable_names
 from .mapped import keeps_open
 from .representable import check_names, check_types
@@ -40,10 +38,6 @@ if TYPE_CHECKING:
     import h5py
     import numpy as np
 
-# HDF5 has no types of its own for bfloat16, float8 and quantised numbers; text would come back as something else.
-TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "complex128"]) | {
-    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
 _ATTRIBUTE_LIMIT = 64512  # bytes of one attribute; Keras cuts longer lists into layer_names0, layer_names1, ...
 _COMPRESSION_LIMIT = 1100  # no filter that is read here packs denser: gzip reaches 1032 to 1
 _INNER, _CONFIG = "model.weights.h5", "config.json"
@@ -214,14 +208,6 @@ def _native(array: np.ndarray) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def h5py_library() -> ModuleType:
-    try:
-        import h5py
-    except ImportError:
-        raise UnsupportedError("Keras files need h5py", advice='pip install "ckpt-tools[formats]"') from None
-    return h5py
-
-
 @contextmanager
 def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
     """HDF5 reports damage by many kinds of exception; here it is one, with its place."""
@@ -246,23 +232,16 @@ def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], ob
 
     Raises UnsupportedError, naming them all, when types or names have no place in such a file.
     """
-    import numpy as np
-
     check(tensors)
-    h5py = h5py_library()
     layers = layers_of(list(tensors))
-    with hdf5_errors(), h5py.File(path, "w") as file:
+    with new_file(path, progress) as (file, place):
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.0.0"
         _write_list(file, "layer_names", list(layers))
         for layer, names in layers.items():
-            group = file.create_group(layer)
-            _write_list(group, "weight_names", [f"{name}:0" for name in names])
+            _write_list(file.create_group(layer), "weight_names", [f"{name}:0" for name in names])
             for name in names:
-                array = np.asarray(tensors[name].load())
-                group.create_dataset(f"{name}:0", data=array)
-                if progress is not None:
-                    progress(array.nbytes)
+                place(f"{layer}/{name}:0", name, tensors[name])
 
 
 def _write_list(group: h5py.Group, name: str, values: list[str]) -> None:
@@ -276,17 +255,6 @@ def _write_list(group: h5py.Group, name: str, values: list[str]) -> None:
     step = max(_ATTRIBUTE_LIMIT // encoded.itemsize, 1)
     for chunk, start in enumerate(range(0, len(encoded), step)):
         group.attrs[f"{name}{chunk}"] = encoded[start : start + step]
-
-
-@contextmanager
-def hdf5_errors() -> Iterator[None]:
-    """HDF5 hides the system's error number in its text; a full disk must still be known as one."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        numbers = re.findall(r"errno = (\d+)", str(error))
-        number = int(numbers[-1]) if numbers else getattr(error, "errno", None) or errno.EIO
-        raise OSError(number, os.strerror(number)) from error
 
 
 def _name_problem(name: str) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ..errors import UnsupportedError
 from ..tensors import Tensor, Tensors
-from .keras import TYPES, h5py_library, hdf5_errors
+from .hdf5 import TYPES, new_file
 from .representable import check_types
 
 _PLACE = re.compile(r".+/vars/\d+", re.DOTALL)
@@ -30,17 +30,15 @@ def check(tensors: Mapping[str, Tensor]) -> None:
 
 def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
     """Writes the weights as Keras' `save_weights` does, a layer's name beside its weights."""
-    import numpy as np
-
     check(tensors)
-    with hdf5_errors(), h5py_library().File(path, "w") as file:
-        for name, place in _places(tensors).items():
-            array = np.asarray(tensors[name].load())
-            file.create_dataset(place, data=array)
-            if place != name:
-                file[place].parent.attrs["name"] = name.rpartition("/")[0]
-            if progress is not None:
-                progress(array.nbytes)
+    names: dict[str, str] = {}  # group of a layer's weights -> name of the layer
+    with new_file(path, progress) as (file, place):
+        for name, where in _places(tensors).items():
+            place(where, name, tensors[name])
+            if where != name:
+                names[where.rpartition("/")[0]] = name.rpartition("/")[0]
+        for group, layer in names.items():
+            file[group].attrs["name"] = layer
 
 
 def _places(tensors: Mapping[str, Tensor]) -> dict[str, str]:

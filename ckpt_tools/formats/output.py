@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -28,6 +28,7 @@ WRITERS = {
     "keras_h5": "keras",
     "keras_weights": "keras3",
 }
+_FRONT_TO_BACK = {"v1", "safetensors", "keras_h5", "keras_weights"}  # written bytes do not change any more
 _ENDINGS = {
     ".npz": "npz",
     ".safetensors": "safetensors",
@@ -82,7 +83,7 @@ def save_checkpoint(
     target = target_of(path, format)
     _check_target(target, force)
     check_space(target, 0 if link else needed_bytes(tensors))
-    options: dict[str, object] = {"progress": _forgetful(progress)}
+    options: dict[str, object] = {}
     if format == "v2":
         options |= {"shards": shards, "link": link}
     elif format == "safetensors":
@@ -90,17 +91,31 @@ def save_checkpoint(
     with _output_errors(target), _partial_folder(target) as folder:
         made = os.path.join(folder, os.path.basename(target))
         source = origin.aside(origin.described, said.get("source"))
-        _writer(format).write(tensors, made, **options)
-        return _finish(tensors, format, made, target, {**said, "source": source()}, announce)
+        digest = origin.Digest(made) if format in _FRONT_TO_BACK else None
+        try:
+            _writer(format).write(tensors, made, progress=_heard(progress, digest), **options)
+        finally:
+            if digest is not None:
+                digest.end()
+        files = {entry.name: entry.path for entry in os.scandir(folder)}
+        known = {os.path.basename(made): digest.result} if digest is not None else {}
+        fingerprints = origin.aside(origin.fingerprints, files, known)
+        for path in files.values():  # the digests are taken meanwhile
+            if os.stat(path).st_nlink == 1:  # a linked data file is the source's
+                placing.sync_file(path)
+        content = origin.sidecar(tensors, format, fingerprints(), {**said, "source": source()})
+        return _finish(content, files, made, target, announce)
 
 
-def _forgetful(progress: Callable[[int], object] | None) -> Callable[[int], None]:
+def _heard(progress: Callable[[int], object] | None, digest: origin.Digest | None) -> Callable[[int], None]:
     """Hands progress on, and gives the source's pages back now and then: 4 GB that were read once would stay mapped."""
     since = 0
 
     def hear(size: int) -> None:
         nonlocal since
         since += size
+        if digest is not None:
+            digest.written(size)
         if since > _FORGET_EVERY:
             forget_pages()
             since = 0
@@ -198,33 +213,26 @@ def _free_bytes(folder: str) -> int | None:
 
 
 def _finish(
-    tensors: Mapping[str, Tensor],
-    format: str,
+    content: Mapping[str, object],
+    files: Iterable[str],
     made: str,
     target: str,
-    said: Mapping[str, object],
     announce: Callable[[str], object] | None,
 ) -> tuple[str, ...]:
-    """Brings the files in the partial folder to disk, adds the sidecar, moves all into place."""
-    folder, name = os.path.split(made)
-    entries = sorted(entry.name for entry in os.scandir(folder))
-    digests = origin.aside(origin.fingerprints, {entry: os.path.join(folder, entry) for entry in entries})
-    for entry in entries:
-        if os.stat(os.path.join(folder, entry)).st_nlink == 1:  # a linked data file is the source's
-            placing.sync_file(os.path.join(folder, entry))
-    sidecar = os.path.join(folder, "sidecar")
-    origin.dump(origin.sidecar(tensors, format, digests(), said), sidecar)
+    """Adds the sidecar to the files of the partial folder, which are on disk, and moves all into place."""
+    sidecar = os.path.join(os.path.dirname(made), "sidecar")
+    origin.dump(content, sidecar)
     placing.sync_file(sidecar)
     if announce is not None:
         announce(made)
     with _undisturbed():
-        if format == "v2":
+        if content["format"] == "v2":
             placing.place_bundle(made, target, sidecar)
         else:
             placing.place_file(made, target, sidecar)
     parent = os.path.dirname(target)
-    files = sorted(entries, key=lambda entry: (not entry.endswith(".index"), entry))
-    return tuple(os.path.join(parent, entry) for entry in files) + (target + origin.ENDING,)
+    ordered = sorted(files, key=lambda file: (not file.endswith(".index"), file))
+    return tuple(os.path.join(parent, file) for file in ordered) + (target + origin.ENDING,)
 
 
 @contextmanager

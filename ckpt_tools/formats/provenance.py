@@ -9,14 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, BinaryIO
 
 from ..tensors import Tensor
 from .checkpoint import Checkpoint
 from .storage import absolute, is_remote, open_file, sizes
 
 ENDING = ".provenance.json"
-_BLOCK = 1 << 20  # bytes that stay in the processor's cache between reading and digesting
+_BLOCK = 1 << 20
 
 
 def aside(work: Callable[..., object], *given: object) -> Callable[[], Any]:
@@ -99,9 +100,40 @@ def is_stored(tensor: Tensor) -> bool:
     return tensor.stored is not None
 
 
-def fingerprints(files: Mapping[str, str]) -> dict[str, object]:
-    """Size and digest of each file of a new checkpoint. `files` maps its final name to where it lies now."""
-    return {name: _fingerprint(path, name) for name, path in sorted(files.items())}
+class Digest:
+    """SHA-256 of a file that is written from front to back, taken meanwhile by a thread that reads what is there."""
+
+    def __init__(self, path: str) -> None:
+        self._written: SimpleQueue[int | None] = SimpleQueue()
+        self.result = aside(self._follow, path)  # waits for `end`; "" where nothing was written
+
+    def written(self, size: int) -> None:
+        """Notes that so many more bytes are in the file, behind those that were."""
+        self._written.put(size)
+
+    def end(self) -> None:
+        """Notes that the file is complete, or will never be."""
+        self._written.put(None)
+
+    def _follow(self, path: str) -> str:
+        ahead = self._written.get()
+        if ahead is None:
+            return ""
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while (size := self._written.get()) is not None:
+                ahead += size
+                while ahead >= _BLOCK and (block := file.read(_BLOCK)):
+                    digest.update(block)
+                    ahead -= len(block)
+            _add(digest, file)
+        return digest.hexdigest()
+
+
+def fingerprints(files: Mapping[str, str], digests: Mapping[str, Callable[[], str]]) -> dict[str, object]:
+    """Size and digest of each file of a new checkpoint. `files` maps its final name to where it lies now, `digests` to
+    what gives its SHA-256, where that has been taken."""
+    return {name: _fingerprint(path, name, digests.get(name)) for name, path in sorted(files.items())}
 
 
 def described(source: object) -> object:
@@ -115,21 +147,25 @@ def described(source: object) -> object:
     return source
 
 
-def _fingerprint(path: str, name: str | None = None) -> dict[str, object]:
+def _fingerprint(path: str, name: str | None = None, digest: Callable[[], str] | None = None) -> dict[str, object]:
     """Size and SHA-256, as `sha256sum` prints it. Data files of a V2 checkpoint are not read for it: the digest of
     the index pins the CRC-32C of every tensor in them. Nor are other files behind URLs: they would be downloaded."""
     known: dict[str, object] = {"bytes": sizes([path])[0]}
     if path.endswith(".index") if is_remote(path) else ".data-" not in os.path.basename(name or path):
-        known["sha256"] = _sha256(path)
+        known["sha256"] = digest() if digest else _sha256(path)
     return known
 
 
 def _sha256(path: str) -> str:
     digest = hashlib.sha256()
     with open_file(path) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+        _add(digest, file)
     return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, file: BinaryIO) -> None:
+    while block := file.read(_BLOCK):
+        digest.update(block)
 
 
 def _versions() -> dict[str, str]:

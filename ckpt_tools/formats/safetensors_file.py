@@ -18,6 +18,7 @@ from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import CheckpointError, DamagedError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
+from .data_file import DataFile
 from .elements import byte_blocks
 from .representable import check_names, check_types
 from .storage import is_remote, mapped
@@ -129,14 +130,13 @@ def write(
     """
     check(tensors)
     order = sorted(tensors, key=lambda name: (-_RANK[tensors[name].spec.dtype], name))
-    with open(path, "wb") as out:
-        out.write(_header({name: tensors[name].spec for name in order}, metadata))
+    header = _header({name: tensors[name].spec for name in order}, metadata)
+    with DataFile(path, len(header) + sum(tensor.spec.nbytes or 0 for tensor in tensors.values()), progress) as out:
+        out.write(header)
         for name in order:
             try:
                 for block in byte_blocks(tensors[name]):
                     out.write(block)
-                    if progress is not None:
-                        progress(len(block))
             except CheckpointError as error:
                 raise error.at(tensor=name) from None
 

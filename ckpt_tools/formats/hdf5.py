@@ -1,0 +1,95 @@
+"""HDF5 files, out: h5py lays the whole file out, then the values are written where it left room for them.
+
+So a piece of a tensor is in memory at a time, and the file is made from front to back once its layout is there. HDF5
+itself takes as long for a small tensor as for one of a megabyte; h5py's own objects around it, which nobody looks at
+here, would double that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ..dtypes import numpy_dtype
+from ..errors import CheckpointError, UnsupportedError
+from ..tensors import Tensor
+from .data_file import BLOCK, hand_over
+from .elements import byte_blocks
+
+if TYPE_CHECKING:
+    import h5py
+
+# HDF5 has no types of its own for bfloat16, float8 and quantised numbers; text would come back as something else.
+TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "complex128"]) | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+Place = Callable[[str, str, Tensor], None]
+
+
+def h5py_library() -> ModuleType:
+    """h5py; UnsupportedError where it is not installed."""
+    try:
+        import h5py
+    except ImportError:
+        raise UnsupportedError("Keras files need h5py", advice='pip install "ckpt-tools[formats]"') from None
+    return h5py
+
+
+@contextmanager
+def new_file(path: str, progress: Callable[[int], object] | None = None) -> Iterator[tuple[h5py.File, Place]]:
+    """A new file, open, and a function `place(where, name, tensor)` that makes room in it for a tensor, and groups on
+    the way there. The values are written at the end of the block, in the order in which they lie in the file.
+
+    Raises OSError as the system reports it, and what the tensors raise, with their names.
+    """
+    h5py = h5py_library()
+    from h5py import h5d, h5p, h5s, h5t
+
+    links, plain = h5p.create(h5p.LINK_CREATE), h5p.create(h5p.DATASET_CREATE)
+    links.set_create_intermediate_group(True)
+    links.set_char_encoding(h5t.CSET_UTF8)
+    plain.set_obj_track_times(False)  # the same bytes whenever it is written
+    plain.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    plain.set_fill_time(h5d.FILL_TIME_NEVER)
+    placed: list[tuple[int, str, Tensor]] = []
+
+    def place(where: str, name: str, tensor: Tensor) -> None:
+        kind = h5t.py_create(numpy_dtype(tensor.spec.dtype).newbyteorder("<"), logical=True)
+        space = h5s.create_simple(tensor.spec.shape)
+        made = h5d.create(file.id, where.encode(), kind, space, plain, links)
+        if tensor.spec.parameters:
+            placed.append((made.get_offset(), name, tensor))
+
+    with _system_errors():
+        with h5py.File(path, "w") as file:
+            yield file, place
+        with open(path, "r+b", buffering=0) as out:
+            given = 0
+            for offset, name, tensor in sorted(placed, key=lambda each: each[0]):
+                out.seek(offset)
+                if offset - given >= BLOCK:
+                    hand_over(out.fileno(), given, offset)
+                    given = offset
+                try:
+                    for block in byte_blocks(tensor):
+                        out.write(block)
+                        if progress is not None:
+                            progress(len(block))
+                except CheckpointError as error:
+                    raise error.at(tensor=name) from None
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """HDF5 hides the system's error number in its text; a full disk must still be known as one."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        numbers = re.findall(r"errno = (\d+)", str(error))
+        number = int(numbers[-1]) if numbers else getattr(error, "errno", None) or errno.EIO
+        raise OSError(number, os.strerror(number)) from error
