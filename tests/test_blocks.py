@@ -94,6 +94,7 @@ def large(tmp_path_factory):
         ("whole.v2", None, "npz"),
         ("whole.v2", None, "safetensors"),
         ("whole.v2", None, "keras_h5"),
+        ("whole.v2", Cast("float16"), "keras_h5"),
         ("whole.v1", None, "v2"),
         ("parts.v1", None, "npz"),
         ("parts.v2", None, "safetensors"),
@@ -139,7 +140,7 @@ def test_losses_are_counted_over_all_blocks(tmp_path):
     assert surgery.losses == {"w": {"overflow": 2, "underflow": 2}}
 
 
-@pytest.mark.parametrize("format", ["v1", "npz", "safetensors"])
+@pytest.mark.parametrize("format", ["v1", "npz", "safetensors", "keras_h5"])
 def test_damage_in_the_last_block_stops_the_work(format, tmp_path):
     save_checkpoint(from_arrays({"net/w": numbers((BLOCK // 4 + 100,))}), tmp_path / "m")
     data = tmp_path / "m.data-00000-of-00001"
@@ -151,7 +152,7 @@ def test_damage_in_the_last_block_stops_the_work(format, tmp_path):
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
 
 
-@pytest.mark.parametrize("format", ["v1", "v2", "npz", "safetensors"])
+@pytest.mark.parametrize("format", ["v1", "v2", "npz", "safetensors", "keras_h5"])
 def test_another_number_of_values_than_promised_is_an_error(format, tmp_path: Path):
     def two() -> np.ndarray:
         return np.zeros(2, "float32")

@@ -1,21 +1,26 @@
 """save_checkpoint: what is at the target after success, refusal, an error and a kill at any point."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
-from ckpt_tools.errors import CheckpointError, OutputError, UnsupportedError
+from ckpt_tools import Spec, Tensor, from_arrays, open_checkpoint, save_checkpoint
+from ckpt_tools.errors import CheckpointError, DamagedError, OutputError, UnsupportedError
 from ckpt_tools.formats import output, placing, provenance
-from ckpt_tools.formats.output import format_of
+from ckpt_tools.formats.output import WRITERS, format_of
+from ckpt_tools.tensors import from_array
 
 OLD = {"a/weights": np.arange(12, dtype="float32").reshape(3, 4), "step": np.array(1, "int64")}
+SIZES = {"conv2d": 3_000_000, "conv2d_1": 5, "dense": 700_000}  # float32: more than digests and disks are given at once
 NEW = {"b/weights": np.arange(100, dtype="float32"), "step": np.array(2, "int64")}
 
 
@@ -64,6 +69,39 @@ def test_provenance_names_the_source_by_digests_that_sha256sum_prints(tmp_path):
     assert sidecar["source"]["files"]["old.data-00000-of-00001"] == {"bytes": 56}
     assert sidecar["files"]["new.npz"]["sha256"] == sums["new.npz"]
     assert sidecar["source"]["path"] == str(tmp_path / "old")
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_digests_are_those_of_the_files(tmp_path, format):
+    """Also of files of several pieces, which are digested while they are written; a piece may be empty."""
+    arrays = {f"layers/{kind}/vars/0": np.arange(size, dtype="float32") for kind, size in SIZES.items()}
+    tensors = {
+        name: Tensor(from_array(array).spec, lambda a=array: a, stream=lambda a=array: iter([a[:0], a]))
+        for name, array in arrays.items()
+    }
+    save_checkpoint(tensors, tmp_path / "m", format=format)
+    sidecar = json.loads((tmp_path / "m.provenance.json").read_text())
+    for name, said in sidecar["files"].items():
+        content = (tmp_path / name).read_bytes()
+        assert said["bytes"] == len(content)
+        assert said.get("sha256") in (None if ".data-" in name else "", hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize("format", ["v1", "safetensors", "keras_h5"])
+def test_nothing_goes_on_digesting_where_writing_fails(tmp_path, format):
+    before = set(threading.enumerate())
+
+    def broken() -> Iterator[np.ndarray]:
+        yield np.zeros(1 << 20, "float32")
+        raise DamagedError("is broken")
+
+    tensors = {"a/w": Tensor(Spec("float32", (1 << 21,)), None, stream=broken)}
+    with pytest.raises(DamagedError, match="tensor a/w: is broken"):
+        save_checkpoint(tensors, tmp_path / "m", format=format)
+    assert not files(tmp_path)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_an_existing_target_needs_force_and_a_refusal_changes_nothing(tmp_path):

@@ -151,23 +151,23 @@ def _child(group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
     """Follows `name` one component at a time, so that no soft or external link is ever resolved."""
     import h5py
 
-    place = group
+    place = group.id  # h5py's objects for the groups on the way would take longer than all else
     for part in name.split("/"):
-        if not isinstance(place, h5py.Group):
+        if not isinstance(place, h5py.h5g.GroupID):
             raise DamagedError(f"{name!r} is not in the group {group.name}")
         if part in ("", "."):
             continue
+        key = part.encode()
         try:
-            link = place.get(part, getlink=True)
-        except KeyError:
-            link = None
-        if link is None:
-            raise DamagedError(f"{name!r} is listed, but not in the group {group.name}")
-        if not isinstance(link, h5py.HardLink):
-            kind = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
-            raise UnsupportedError(f"{name!r} is {kind} link, which could point anywhere: not followed")
-        place = place[part]
-    return place
+            kind = place.links.get_info(key).type
+        except (KeyError, RuntimeError):
+            raise DamagedError(f"{name!r} is listed, but not in the group {group.name}") from None
+        if kind != h5py.h5l.TYPE_HARD:
+            word = "an external" if kind == h5py.h5l.TYPE_EXTERNAL else "a soft"
+            raise UnsupportedError(f"{name!r} is {word} link, which could point anywhere: not followed")
+        place = h5py.h5o.open(place, key)
+    known = {h5py.h5d.DatasetID: h5py.Dataset, h5py.h5g.GroupID: h5py.Group}
+    return known.get(type(place), h5py.Datatype)(place)
 
 
 def _attribute_list(group: h5py.Group, name: str) -> list[str] | None:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from types import ModuleType
 
@@ -92,11 +92,8 @@ def save_checkpoint(
         made = os.path.join(folder, os.path.basename(target))
         source = origin.aside(origin.described, said.get("source"))
         digest = origin.Digest(made) if format in _FRONT_TO_BACK else None
-        try:
+        with digest or nullcontext():
             _writer(format).write(tensors, made, progress=_heard(progress, digest), **options)
-        finally:
-            if digest is not None:
-                digest.end()
         files = {entry.name: entry.path for entry in os.scandir(folder)}
         known = {os.path.basename(made): digest.result} if digest is not None else {}
         fingerprints = origin.aside(origin.fingerprints, files, known)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
@@ -105,15 +106,20 @@ class Digest:
 
     def __init__(self, path: str) -> None:
         self._written: SimpleQueue[int | None] = SimpleQueue()
-        self.result = aside(self._follow, path)  # waits for `end`; "" where nothing was written
+        self.result = aside(self._follow, path)  # waits for the end of `with`; "" where nothing was written
 
     def written(self, size: int) -> None:
         """Notes that so many more bytes are in the file, behind those that were."""
         self._written.put(size)
 
-    def end(self) -> None:
-        """Notes that the file is complete, or will never be."""
+    def __enter__(self) -> Digest:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._written.put(None)
+        if kind is not None:  # the file is removed next, and must not be open
+            with suppress(OSError):
+                self.result()
 
     def _follow(self, path: str) -> str:
         ahead = self._written.get()

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from ..plan import Variable
 from ..tensors import Spec
 from .links import Link, links
-from .reading import GRAPH_2015, WORLDS, Layout, LayoutLayer, layout_of
+from .reading import GRAPH_2015, WORLDS, Layout, LayoutLayer, first_layer, layout_of
 
 _WHOLE = 0.9  # share of a backbone's tensors that must be there, with their shapes
 _KNOWN = re.compile(r"[a-z_]*(kernel|bias|gamma|beta|moving_\w+|running_\w+)|\d+")  # last components of names
@@ -74,19 +74,18 @@ def recognise(specs: Mapping[str, Spec], nets: Iterable[Net]) -> Foreign | None:
     plain, keras = {name: name for name in specs}, _Keras(specs)
     for world in (*WORLDS, GRAPH_2015):
         for net in nets:
-            layout = layout_of(world, net.name)
-            if layout is None:
-                continue
-            found = _match(specs, keras.names(layout.layers) if world == "keras" else plain, net, layout)
+            names = keras.names(net.name) if world == "keras" else plain
+            found = _match(specs, names, net, world)
             if found and (best is None or len(found.found) > len(best.found)):
                 best = found
     return best
 
 
-def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, layout: Layout) -> Foreign | None:
+def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, world: str) -> Foreign | None:
     """`names` are those of the file, by what the layout calls them."""
-    prefix = _prefix(names, layout)
-    if prefix is None:
+    prefix = _prefix(names, first_layer(world, net.name), world)
+    layout = None if prefix is None else layout_of(world, net.name)
+    if prefix is None or layout is None:
         return None
     classes = _classes(specs, names, prefix, net, layout)
     variables = net.variables(classes)
@@ -119,9 +118,11 @@ def _classes(specs: Mapping[str, Spec], names: Mapping[str, str], prefix: str, n
     return None
 
 
-def _prefix(names: Mapping[str, str], layout: Layout) -> str | None:
+def _prefix(names: Mapping[str, str], layer: str | None, world: str) -> str | None:
     """What stands in front of every name, such as "module."; None where the net's first layer is not there."""
-    first = layout.layers[0].theirs + ("/" if layout.world in ("keras", GRAPH_2015) else ".")
+    if layer is None:
+        return None
+    first = layer + ("/" if world in ("keras", GRAPH_2015) else ".")
     found = [name[: name.index(first)] for name in names if first in name]
     whole = [prefix for prefix in found if not prefix or prefix[-1] in "./"]
     return min(whole, key=len) if whole else None
@@ -139,13 +140,14 @@ class _Keras:
         self.placed = any("layers/" in layer for layer in self.layers)
         self.known = {} if self.placed else self._renamed(self.numbered)
 
-    def names(self, layers: Sequence[LayoutLayer]) -> dict[str, str]:
-        """Name in the layout's terms -> name in the file.
+    def names(self, net: str) -> dict[str, str]:
+        """Name in the terms of the net's layout -> name in the file.
 
         A file of Keras 3 may know a layer by its class and place alone (layers/conv2d_7/vars/0): it is the layer at
         that place of those of its class in the layout.
         """
-        return self._renamed({**_by_place(self.layers, layers), **self.numbered}) if self.placed else self.known
+        layout = layout_of("keras", net) if self.placed else None
+        return self._renamed({**_by_place(self.layers, layout.layers), **self.numbered}) if layout else self.known
 
     def _renamed(self, renamed: Mapping[str, str]) -> dict[str, str]:
         found = {}

@@ -49,46 +49,64 @@ class Layout(NamedTuple):
     exact: str = ""
 
 
+@functools.cache
 def layout_of(world: str, net: str) -> Layout | None:
     """How `world` writes the net of this name; None where its file says nothing of it."""
-    return _layouts(world).get(net)
-
-
-@functools.cache
-def _layouts(world: str) -> dict[str, Layout]:
-    found = {}
-    text = Path(__file__).with_name(f"{world}.txt").read_text(encoding="utf-8")
-    lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
-    starts = [number for number, words in enumerate(lines) if words[0] == "net"]
-    for start, end in itertools.pairwise([*starts, len(lines)]):
-        for net in lines[start][1:]:
-            found[net] = _section(world, net, lines[start + 1 : end])
-    return found
+    lines = _sections(world).get(net)
+    return None if lines is None else _section(world, net, lines)
 
 
 def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
-    layers, near, pixels, exact = [], [], "", net
+    layers, near, pixels, exact = list[LayoutLayer](), list[str](), "", net
     for words in _expanded(iter(lines)):
-        kind, _, bias = words[0].partition("+")
-        if kind == "near":
+        if words[0] == "near":
             near.append(" ".join(words[1:]))
-        elif kind == "pixels":
+        elif words[0] == "pixels":
             pixels = words[1]
-        elif kind == "exact":
+        elif words[0] == "exact":
             exact = f"{net}_{words[1]}"
-        elif kind == "as":
-            same = _layouts(words[1])[net]
+        elif words[0] == "as":
+            same = layout_of(words[1], net)
+            assert same is not None  # tests read every file
             layers, near, pixels, exact = [*same.layers], [*same.near], same.pixels, same.exact
-        elif kind == "without":
+        elif words[0] == "without":
             layers = [layer for layer in layers if layer.ours.split("/")[0] not in words[1:]]
-        elif kind == "block":
-            layers += [
-                LayoutLayer("conv", words[1], f"{words[2]}.conv", False),
-                LayoutLayer("norm", words[1], f"{words[2]}.bn", False),
-            ]
         else:
-            layers.append(LayoutLayer(kind, words[1], words[2], bool(bias)))
+            layers += _layers(words)
     return Layout(world, tuple(layers), tuple(near), pixels, exact)
+
+
+@functools.cache
+def first_layer(world: str, net: str) -> str | None:
+    """What `world` calls the first layer of the net of this name, without the work for all others; None where its file
+    says nothing of the net."""
+    for words in _expanded(iter(_sections(world).get(net, ()))):
+        if words[0] == "as":
+            return first_layer(words[1], net)
+        if words[0] not in ("near", "pixels", "exact"):
+            return _layers(words)[0].theirs
+    return None
+
+
+@functools.cache
+def _sections(world: str) -> dict[str, list[list[str]]]:
+    """Net -> the lines on it, in words."""
+    text = Path(__file__).with_name(f"{world}.txt").read_text(encoding="utf-8")
+    lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
+    starts = [number for number, words in enumerate(lines) if words[0] == "net"]
+    ends = itertools.pairwise([*starts, len(lines)])
+    return {net: lines[start + 1 : end] for start, end in ends for net in lines[start][1:]}
+
+
+def _layers(words: list[str]) -> list[LayoutLayer]:
+    """The layers of a row, in words."""
+    kind, _, bias = words[0].partition("+")
+    if kind == "block":
+        return [
+            LayoutLayer("conv", words[1], f"{words[2]}.conv", False),
+            LayoutLayer("norm", words[1], f"{words[2]}.bn", False),
+        ]
+    return [LayoutLayer(kind, words[1], words[2], bool(bias))]
 
 
 def _expanded(lines: Iterator[list[str]]) -> Iterator[list[str]]:
