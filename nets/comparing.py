@@ -118,7 +118,7 @@ def loaded(peer: Peer, net: Net, theirs: Foreign, held: Tensors) -> dict[str, Li
     assert found is not None  # it is the library's own net
     source = {link.ours: name for name, link in theirs.found.items()}
     arrays = {name: held[source[link.ours]].load() for name, link in found.found.items() if link.ours in source}
-    auxiliary = tuple(f"{net.scope}/{part}/" for part in net.auxiliary)
+    auxiliary = tuple(f"{net.placed(part)}/" for part in net.auxiliary)
     lacking = [
         name
         for name, link in found.found.items()

@@ -95,7 +95,7 @@ def build_net(
     if logits is not None:
         logits = tf.reshape(logits, [-1, num_classes], name="logits")
     reached = tf.squeeze(layers.features, [1, 2], name="features")
-    scopes = tuple(f"{inside(scope)}/" for scope in (net.scope, head.scope) if scope)
+    scopes = tuple(f"{inside(scope)}/".lstrip("/") for scope in (net.scope, head.scope) if scope is not None)
     variables = tuple(v for v in tf.get_collection(tf.GraphKeys.MODEL_VARIABLES) if v.op.name.startswith(scopes))
     return Built(logits, reached, {} if features is not None else end_points, auxiliary_logits, variables)
 

@@ -99,16 +99,23 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
         separable = self.graph is not None or self.table[0].name.endswith("/depthwise_weights")
         return None if separable else self._replace(input_channels=1)
 
+    def placed(self, part: str) -> str:
+        """The whole name of a part, which is relative to the net's scope; some nets have none."""
+        return f"{self.scope}/{part}" if self.scope else part
+
+    def under(self, scope: str, name: str) -> str:
+        """What the variable `name` is called in a file in which the net lies under `scope`; "" is none."""
+        relative = name.removeprefix(self.placed(""))
+        return f"{scope}/{relative}" if scope else relative
+
     @property
     def head_scope(self) -> str:
-        return f"{self.scope}/{self.head}" if self.scope else self.head
+        return self.placed(self.head)
 
     @property
     def head_layer(self) -> str:
         """Scope of the layer that makes the logits; "" for a net that has none."""
-        if not self.last_layer:
-            return ""
-        return f"{self.scope}/{self.last_layer}" if self.scope else self.last_layer
+        return self.placed(self.last_layer) if self.last_layer else ""
 
     @property
     def end_points(self) -> tuple[str, ...]:
@@ -150,7 +157,7 @@ class Net(NamedTuple):  # not a dataclass, whose import takes longer than all el
             return row.role
         if row.name.startswith(f"{self.head_scope}/"):
             return "head"
-        if any(row.name.startswith(f"{self.scope}/{part}/") for part in self.auxiliary):
+        if any(row.name.startswith(f"{self.placed(part)}/") for part in self.auxiliary):
             return "auxiliary"
         return "backbone" if row.trainable else "statistic"
 

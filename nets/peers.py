@@ -26,6 +26,7 @@ _WIDTHS = {"": 1.0, "_140": 1.4, "_130": 1.3, "_075": 0.75, "_050": 0.5, "_035":
 KERAS: dict[str, tuple[str, dict[str, float]]] = {
     "inception_v3": ("InceptionV3", {}),
     "inception_resnet_v2": ("InceptionResNetV2", {}),
+    "nasnet_mobile": ("NASNetMobile", {}),
     **{f"vgg_{depth}": (f"VGG{depth}", {}) for depth in (16, 19)},
     **{f"resnet_v1_{depth}": (f"ResNet{depth}", {}) for depth in _DEPTHS},
     **{f"resnet_v2_{depth}": (f"ResNet{depth}V2", {}) for depth in _DEPTHS},

@@ -33,9 +33,9 @@ class Recognised(NamedTuple):
     @property
     def prefix(self) -> str:
         """What stands in front of the net's own scope, with its slash: "model/", or "" (also for another scope)."""
-        if self.net is None or not self.scope.endswith(f"/{self.net.scope}"):
+        if self.net is None or not f"/{self.scope}/".endswith(f"/{self.net.placed('')}"):
             return ""
-        return self.scope.removesuffix(self.net.scope)
+        return f"{self.scope}/".lstrip("/").removesuffix(self.net.placed(""))
 
     def __str__(self) -> str:
         return self.phrase
@@ -110,7 +110,7 @@ def _match(specs: Mapping[str, Spec], net: Net, scope: str, suffix: str) -> _Mat
     rows = [row for row in net.table if net.role(row) in ("backbone", "statistic")]
     if suffix:  # batch norm's own moving averages have no moving averages
         rows = [row for row in rows if row.trainable]
-    found = [(row, specs.get(_placed(net, row.name, scope) + suffix)) for row in rows]
+    found = [(row, specs.get(net.under(scope, row.name) + suffix)) for row in rows]
     named = [(row, spec) for row, spec in found if spec is not None]
     return _Match(net, scope, suffix, sum(row.fits(spec.shape) for row, spec in named), len(named), len(rows))
 
@@ -119,7 +119,7 @@ def _described(specs: Mapping[str, Spec], match: _Match) -> Recognised:
     net = match.net
 
     def classes(row: TableRow) -> int | None:
-        spec, axis = specs.get(_placed(net, row.name, match.scope) + match.suffix), row.class_axis
+        spec, axis = specs.get(net.under(match.scope, row.name) + match.suffix), row.class_axis
         return spec.shape[axis] if spec and axis is not None and len(spec.shape) == len(row.shape) else None
 
     by_role = {net.role(row): classes(row) for row in net.table if row.class_axis is not None}
@@ -141,12 +141,3 @@ def _title(match: _Match) -> str:
     if match.other_widths:
         return f"{match.net.title} with layers of other widths"
     return f"part of {match.net.title} ({match.fitting} of {match.wanted} variables of its backbone)"
-
-
-def _relative(net: Net, name: str) -> str:
-    return name.removeprefix(f"{net.scope}/")
-
-
-def _placed(net: Net, name: str, scope: str) -> str:
-    """The net's variable `name` as it is called where the net lies under `scope`."""
-    return f"{scope}/{_relative(net, name)}" if scope else _relative(net, name)

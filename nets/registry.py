@@ -87,6 +87,24 @@ def _mobilenet(version: int, percent: int = 100) -> Net:
     )
 
 
+def _nasnet_mobile() -> Net:
+    """The published file has no scope around the net."""
+    return Net(
+        name="nasnet_mobile",
+        title="slim NASNet-A mobile",
+        scope="",
+        landmark="cell_stem_0/comb_iter_0/left/separable_5x5_1/depthwise_weights",
+        builder="ckpt_tools.nets.nasnet.nasnet_mobile",
+        image_size=224,
+        preprocessing="inception",
+        head="final_layer",
+        last_layer="final_layer/FC",
+        classes=1001,
+        class_offset=0,
+        auxiliary=("aux_7",),
+    )
+
+
 def _for_small_images(name: str, title: str, image_size: int, last: str) -> Net:
     """Never published: 10 classes are those of CIFAR-10 and of MNIST."""
     return Net(
@@ -147,6 +165,7 @@ NETS: dict[str, Net] = {
         _fully_connected("overfeat", "slim OverFeat", "overfeat", "conv1/weights", 231),
         *(_mobilenet(1, percent) for percent in (100, 75, 50, 25)),
         *(_mobilenet(2, percent) for percent in (100, 140, 130, 75, 50, 35)),
+        _nasnet_mobile(),
         _for_small_images("cifarnet", "CifarNet", 32, "logits"),
         _for_small_images("lenet", "LeNet", 28, "fc4"),
     )
@@ -174,6 +193,7 @@ VARIANTS: dict[str, Net] = {
         *(_variant(f"resnet_v1_{depth}", "keras", "Keras builds", "caffe") for depth in (50, 101, 152)),
         *(_variant(f"resnet_v1_{depth}", "torch", "PyTorch builds", "torch") for depth in (50, 101, 152)),
         *(_variant(f"resnet_v2_{depth}", "keras", "Keras builds", "inception") for depth in (50, 101, 152)),
+        _variant("nasnet_mobile", "keras", "Keras builds", "inception"),
         _variant("inception_v3", "torch", "PyTorch builds", "inception"),
         _variant("inception_v3", "2015", "the 2015 graph has", "lenet"),
     )

@@ -18,6 +18,8 @@ from tf_slim.nets.inception import inception_v3_arg_scope as inception_v3_arg_sc
 from tf_slim.nets.resnet_utils import resnet_arg_scope as resnet_arg_scope
 
 from .layers import install, with_arg_scope
+from .nasnet import nasnet_mobile
+from .nasnet import nasnet_mobile_arg_scope as nasnet_mobile_arg_scope
 
 Ends = tuple[tf.Tensor, dict[str, tf.Tensor]]  # logits and end points
 _UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -51,6 +53,14 @@ def _largest_in_the_last_module(
     return (layers.max_pool2d if last else pool)(inputs, kernel_size, **how)
 
 
+def _padded_where_strided(pool: Callable[..., Any], inputs: tf.Tensor, kernel_size: list[int], **how: Any) -> tf.Tensor:
+    """A pooling of 3 x 3 that takes the zeros, which lie where slim's padding does, as part of the map."""
+    if how["stride"] == 2:
+        inputs = tf.pad(inputs, [[0, 0], *([int(side) % 2, 1] for side in inputs.shape[1:3]), [0, 0]])
+        how["padding"] = "VALID"
+    return pool(inputs, kernel_size, **how)
+
+
 def _resnet_v1(images: tf.Tensor, num_classes: int, depth: int, unit: Callable[..., Any], **how: Any) -> Ends:
     """A ResNet v1 with the stride of a stage in its first unit, and zeros around its first pooling: they are as good as
     nothing there, since no value behind a ReLU is smaller."""
@@ -82,6 +92,12 @@ def _resnet_v2(images: tf.Tensor, num_classes: int, depth: int, **how: Any) -> E
 def _inception_v3(images: tf.Tensor, num_classes: int, pool: Callable[..., Any], **how: Any) -> Ends:
     with _instead_of("avg_pool2d", pool):
         return inception.inception_v3(images, num_classes, **how)
+
+
+def nasnet_mobile_keras(images: tf.Tensor, num_classes: int, **how: Any) -> Ends:
+    """Both poolings of its reduction cells take zeros beside the map."""
+    with _instead_of("max_pool2d", _padded_where_strided), _instead_of("avg_pool2d", _padded_where_strided):
+        return nasnet_mobile(images, num_classes, **how)
 
 
 resnet_v1_50_keras = functools.partial(_resnet_v1, depth=50, unit=_strided_at_its_start)

@@ -21,6 +21,7 @@ CASES = {
     "mobilenet_v2_140": ("MobileNetV2", {"alpha": 1.4}, 96, 2e-5),
     "inception_v3": ("InceptionV3", {}, 139, 1e-5),
     "inception_resnet_v2": ("InceptionResNetV2", {}, 139, 1e-5),
+    "nasnet_mobile": ("NASNetMobile", {}, 96, 2e-5),
     "vgg_16": ("VGG16", {}, 224, 1e-5),
     "vgg_19": ("VGG19", {}, 224, 1e-5),
     "resnet_v1_50": ("ResNet50", {}, 75, 1e-5),

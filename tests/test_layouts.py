@@ -60,7 +60,7 @@ def test_the_commands_know_the_worlds():
 
 def test_all_pairs_are_there():
     assert {net for world, net in PAIRS if world == "keras"} == {
-        "inception_v3", "inception_resnet_v2", "vgg_16", "vgg_19",
+        "inception_v3", "inception_resnet_v2", "nasnet_mobile", "vgg_16", "vgg_19",
         *(f"resnet_v{version}_{depth}" for version in (1, 2) for depth in (50, 101, 152)),
         *(name for name in NETS if name.startswith("mobilenet")),
     }  # fmt: skip
@@ -140,6 +140,7 @@ def test_names_and_shapes_are_those_of_torch(world, name, count, digest):
         ("resnet_v2_152", 816, "8f5e3ff8e2045890"),
         ("mobilenet_v1", 137, "d4633ffdb346bc15"),
         ("mobilenet_v2_050", 262, "a85e1fbc1887460a"),
+        ("nasnet_mobile", 1126, "4deedf07f26583df"),
     ],
 )
 def test_names_and_order_are_those_of_keras(name, count, digest):

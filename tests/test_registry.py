@@ -39,6 +39,7 @@ def test_all_nets_of_slims_family_are_there():
         "overfeat",
         *(f"mobilenet_v1{width}" for width in ("", "_075", "_050", "_025")),
         *(f"mobilenet_v2{width}" for width in ("", "_140", "_130", "_075", "_050", "_035")),
+        "nasnet_mobile",
         "cifarnet",
         "lenet",
     ]
@@ -59,6 +60,7 @@ def test_published_facts():
     assert facts["inception_resnet_v2"] == (299, "inception", 1001, 0, "InceptionResnetV2/Logits")
     assert facts["mobilenet_v1_025"] == (224, "inception", 1001, 0, "MobilenetV1/Logits")
     assert facts["mobilenet_v2_140"] == (224, "inception", 1001, 0, "MobilenetV2/Logits")
+    assert facts["nasnet_mobile"] == (224, "inception", 1001, 0, "final_layer")
     assert facts["cifarnet"] == (32, "cifarnet", 10, 0, "CifarNet/logits")
     assert facts["lenet"] == (28, "lenet", 10, 0, "LeNet/fc4")
 
@@ -82,6 +84,7 @@ def test_parameters_are_those_of_the_literature(name, parameters):
         ("inception_resnet_v2", 55_873_736),
         ("mobilenet_v1", 4_253_864),
         ("mobilenet_v2", 3_538_984),
+        ("nasnet_mobile", 5_326_716),
         ("inception_v4", 42_679_816 + 31_584),
     ],
 )
@@ -106,6 +109,8 @@ def test_parameters_are_those_of_other_libraries(name, parameters):
         ("mobilenet_v2", "MobilenetV2/expanded_conv_16/project/weights", (1, 1, 960, 320)),
         ("mobilenet_v2_035", "MobilenetV2/Conv_1/weights", (1, 1, 112, 1280)),
         ("mobilenet_v2_140", "MobilenetV2/Logits/Conv2d_1c_1x1/weights", (1, 1, 1792, 1001)),
+        ("nasnet_mobile", "aux_7/aux_logits/FC/biases", (1001,)),
+        ("nasnet_mobile", "final_layer/FC/weights", (1056, 1001)),
     ],
 )
 def test_names_and_shapes_of_published_files(net, name, shape):
@@ -128,8 +133,8 @@ def test_every_table_fits_its_net(net):
     assert ("auxiliary" in roles) == bool(net.auxiliary)
     with_classes = [row.name for row in net.table if row.class_axis is not None]
     assert f"{net.head_layer}/weights" in with_classes and f"{net.head_layer}/biases" in with_classes
-    assert all(row.name.startswith(f"{net.scope}/") for row in net.table)
-    assert f"{net.scope}/{net.landmark}" in {row.name for row in net.table}
+    assert all(row.name.startswith(net.placed("")) for row in net.table)
+    assert net.placed(net.landmark) in {row.name for row in net.table}
     assert net.end_points and len(set(net.end_points)) == len(net.end_points)
 
 
@@ -332,7 +337,7 @@ def test_a_net_of_other_widths_is_not_taken():
 def test_advice_names_no_net_that_is_not_here():
     """A plan is told which nets there are: what is registered is named, what is not is no net here."""
     nets = names_by_scope()
-    assert set(nets) == {net.scope for net in NETS.values()}
+    assert set(nets) == {net.scope for net in NETS.values() if net.scope}
     assert all(NETS[name].scope == scope for scope, name in nets.items())
     wanted = get_net("inception_v3").variables(5)
 

@@ -128,6 +128,6 @@ def _folds(net: Net, tensors: Tensors) -> list[Operation]:
     """What folds scales and biases that the file has and the net has not: without them it would be another function."""
     variables = {variable.name for variable in net.variables(None)}
     parts = [part for each in foldable(tensors.specs()) for part in (each.gamma, each.biases)]
-    extra = [part for part in parts if part and part not in variables and part.startswith(f"{net.scope}/")]
+    extra = [part for part in parts if part and part not in variables and part.startswith(f"{net.scope}/".lstrip("/"))]
     what = tuple(word for word in FOLDED if any(part.endswith(f"/{word}") for part in extra))
     return [Fold(what, tuple(f"/{part}" for part in extra))] if extra else []

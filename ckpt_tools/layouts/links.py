@@ -25,6 +25,10 @@ _KERAS_WITHOUT_GAMMA = {
     "moving_mean": ("moving_mean", "running_mean", "1"),
     "moving_variance": ("moving_variance", "running_std", "2"),
 }
+_KERAS_SEPARABLE = {
+    "depthwise_weights": ("depthwise_kernel", "0"),
+    "pointwise_weights": ("pointwise_kernel", "1"),
+}
 _TORCH = {
     "weights": ("weight",),
     "biases": ("bias",),
@@ -65,7 +69,8 @@ class Link(NamedTuple):
 def links(layout: Layout, scope: str, variables: Mapping[str, Spec]) -> tuple[Link, ...]:
     """The links of all tensors of a net under `scope` whose variables are these, in the order of the other's files."""
     made = {"keras": _keras, GRAPH_2015: _graph_2015}.get(layout.world, _torch)
-    return tuple(link for layer in layout.layers for link in made(layer, f"{scope}/{layer.ours}", variables))
+    place = f"{scope}/" if scope else ""
+    return tuple(link for layer in layout.layers for link in made(layer, f"{place}{layer.ours}", variables))
 
 
 def _keras(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -> Iterator[Link]:
@@ -74,7 +79,12 @@ def _keras(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -> Ite
         names = _KERAS if f"{place}/gamma" in variables else _KERAS_WITHOUT_GAMMA
         for word in _STATISTICS:
             if f"{place}/{word}" in variables:
-                yield _vector("norm", f"{place}/{word}", _named(layer, names[word], "/"), variables)
+                yield _same("norm", f"{place}/{word}", _named(layer, names[word], "/"), variables)
+        return
+    if layer.kind == "separable":
+        for word, theirs in _KERAS_SEPARABLE.items():
+            if f"{scope}/{word}" in variables:
+                yield _same(layer.kind, f"{scope}/{word}", _named(layer, theirs, "/"), variables)
         return
     weights = f"{scope}/{'depthwise_weights' if layer.kind == 'depthwise' else 'weights'}"
     if weights not in variables:
@@ -93,7 +103,7 @@ def _torch(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -> Ite
             return
         for word in _STATISTICS:
             names = _named(layer, _TORCH[word], ".")
-            yield _vector("norm", f"{place}/{word}", names, variables, like=f"{place}/moving_mean")
+            yield _same("norm", f"{place}/{word}", names, variables, like=f"{place}/moving_mean")
         tracked = _named(layer, ("num_batches_tracked",), ".")
         yield Link("norm", f"{place}/batches", tracked, Spec("int64", ()), None, (), (), fill=0)
         return
@@ -113,7 +123,7 @@ def _graph_2015(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -
         place = _norm(scope, variables)
         for word in _STATISTICS if f"{place}/moving_mean" in variables else ():
             names = _named(layer, _2015["norm"][word], "/")
-            yield _vector("norm", f"{place}/{word}", names, variables, like=f"{place}/moving_mean")
+            yield _same("norm", f"{place}/{word}", names, variables, like=f"{place}/moving_mean")
         return
     if f"{scope}/weights" not in variables:
         return
@@ -138,14 +148,15 @@ def _biases(
 ) -> Iterator[Link]:
     name = f"{scope}/biases"
     if name in variables:
-        yield _vector(layer.kind, name, theirs, variables)
+        yield _same(layer.kind, name, theirs, variables)
     elif layer.biased:
         spec = Spec(weights.dtype, weights.shape[-1:])
         yield Link(layer.kind, name, theirs, spec, None, spec.shape, spec.shape, fill=0.0, folds=True)
 
 
-def _vector(kind: str, ours: str, theirs: tuple[str, ...], variables: Mapping[str, Spec], like: str = "") -> Link:
-    """The link of a vector; of one that our net has not, of the shape of `like`: a scale of 1, or no shift."""
+def _same(kind: str, ours: str, theirs: tuple[str, ...], variables: Mapping[str, Spec], like: str = "") -> Link:
+    """The link of a tensor that is the same there, as every vector is; of one that our net has not, of the shape of
+    `like`: a scale of 1, or no shift."""
     if ours in variables:
         spec = variables[ours]
         return Link(kind, ours, theirs, spec, None, spec.shape, spec.shape)

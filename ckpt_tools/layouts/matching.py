@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from ..plan import Variable
 from ..tensors import Spec
 from .links import Link, links
-from .reading import GRAPH_2015, WORLDS, Layout, LayoutLayer, first_layer, layout_of
+from .reading import GRAPH_2015, WORLDS, Layout, first_layer, layout_of
 
 _WHOLE = 0.9  # share of a backbone's tensors that must be there, with their shapes
 _KNOWN = re.compile(r"[a-z_]*(kernel|bias|gamma|beta|moving_\w+|running_\w+)|\d+")  # last components of names
 _NUMBERED = re.compile(r"(?:(.*)/)?(conv2d|batch_normalization)(?:_(\d+))?", re.DOTALL)  # layers that Keras names
 # Kind of layer -> its class, as a file of Keras 3 spells it.
-CLASSES = {"conv": "conv2d", "depthwise": "depthwise_conv2d", "dense": "dense", "norm": "batch_normalization"}
+CLASSES = {
+    "conv": "conv2d",
+    "depthwise": "depthwise_conv2d",
+    "separable": "separable_conv2d",
+    "dense": "dense",
+    "norm": "batch_normalization",
+}
 _TITLES = {"keras": "Keras", "torchvision": "torchvision", "timm": "timm", GRAPH_2015: "the 2015 graph"}
 _SOME_CLASSES = 1000  # until the head is seen
 _MOST = 50_000  # tensors; no net of these families has a tenth of it, optimizer slots included
@@ -74,7 +80,7 @@ def recognise(specs: Mapping[str, Spec], nets: Iterable[Net]) -> Foreign | None:
     plain, keras = {name: name for name in specs}, _Keras(specs)
     for world in (*WORLDS, GRAPH_2015):
         for net in nets:
-            names = keras.names(net.name) if world == "keras" else plain
+            names = keras.names(net) if world == "keras" else plain
             found = _match(specs, names, net, world)
             if found and (best is None or len(found.found) > len(best.found)):
                 best = found
@@ -140,14 +146,17 @@ class _Keras:
         self.placed = any("layers/" in layer for layer in self.layers)
         self.known = {} if self.placed else self._renamed(self.numbered)
 
-    def names(self, net: str) -> dict[str, str]:
+    def names(self, net: Net) -> dict[str, str]:
         """Name in the terms of the net's layout -> name in the file.
 
         A file of Keras 3 may know a layer by its class and place alone (layers/conv2d_7/vars/0): it is the layer at
-        that place of those of its class in the layout.
+        that place of those of its class in the net.
         """
-        layout = layout_of("keras", net) if self.placed else None
-        return self._renamed({**_by_place(self.layers, layout.layers), **self.numbered}) if layout else self.known
+        layout = layout_of("keras", net.name) if self.placed else None
+        if layout is None:
+            return self.known
+        variables = {variable.name: variable.spec for variable in net.variables(_SOME_CLASSES)}
+        return self._renamed({**_by_place(self.layers, links(layout, net.scope, variables)), **self.numbered})
 
     def _renamed(self, renamed: Mapping[str, str]) -> dict[str, str]:
         found = {}
@@ -172,14 +181,14 @@ def _by_number(grouped: Iterable[str]) -> dict[str, str]:
     return renamed
 
 
-def _by_place(grouped: Iterable[str], layers: Sequence[LayoutLayer]) -> dict[str, str]:
-    """layers/conv2d_7 is the layout's layer at place 7 among the convolutions."""
-    places: dict[str, list[str]] = {}
-    for layer in layers:
-        places.setdefault(CLASSES[layer.kind], []).append(layer.theirs)
+def _by_place(grouped: Iterable[str], net: Iterable[Link]) -> dict[str, str]:
+    """layers/conv2d_7 is the net's layer at place 7 among the convolutions."""
+    places: dict[str, dict[str, None]] = {}
+    for link in net:
+        places.setdefault(CLASSES[link.kind], {})[link.theirs[0].rpartition("/")[0]] = None
     renamed = {}
     for name in grouped:
         found = re.fullmatch(r"(?:.*/)?layers/(\w+?)(?:_(\d+))?", name)
         if found and int(found[2] or 0) < len(places.get(found[1], ())):
-            renamed[name] = places[found[1]][int(found[2] or 0)]
+            renamed[name] = [*places[found[1]]][int(found[2] or 0)]
     return renamed

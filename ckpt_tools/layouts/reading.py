@@ -8,11 +8,13 @@
     each u=1..36 n=12,18..                          several variables of one go side by side; 12,18.. counts on by 6
     conv conv{b}/conv{b}_{u}  block{b}_conv{u}      KIND, scope of our layer below the net's, the layer there; {u-1}
     end                                             counts as well. A layer that our net has not has no row in it.
+    define cell                                     rows until `end` that are written once,
+    rows cell                                       and stand here, in an `each`
     as torchvision                                  the rows of another file, where the nets are the same,
     without fc6 fc7                                 except those of these scopes
 
-KIND is conv, depthwise, dense or norm; `block` is a convolution NAME.conv and its norm NAME.bn; `+bias` says that the
-layer there has a bias where ours has a batch norm alone. Rows stand in the order of the other library's files.
+KIND is conv, depthwise, separable, dense or norm; `block` is a convolution NAME.conv and its norm NAME.bn; `+bias` says
+that the layer there has a bias where ours has a batch norm alone. Rows stand in the order of the other library's files.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ GRAPH_2015 = "graph2015"  # TensorFlow's first frozen Inception, which is read a
 class LayoutLayer(NamedTuple):
     """A layer: its scope below our net's, and its name in the other library."""
 
-    kind: str  # "conv", "depthwise", "dense", "norm"
+    kind: str  # "conv", "depthwise", "separable", "dense", "norm"
     ours: str
     theirs: str
     biased: bool  # there it has a bias that ours may have not
@@ -113,8 +115,13 @@ def _expanded(lines: Iterator[list[str]]) -> Iterator[list[str]]:
     """The lines with every `each` written out."""
     loops: list[list[dict[str, int | str]]] = []
     held: list[list[str]] = []
+    defined: dict[str, list[list[str]]] = {}
     for words in lines:
-        if words[0] == "each":
+        if words[0] == "define":
+            defined[words[1]] = list(itertools.takewhile(lambda row: row != ["end"], lines))
+        elif words[0] == "rows":
+            held += defined[words[1]]
+        elif words[0] == "each":
             loops.append(_values(words[1:]))
         elif words[0] == "end":
             for values in itertools.product(*loops):

@@ -118,7 +118,7 @@ def head_alone(job: Job) -> bool:
 
 
 def _is_auxiliary(job: Job, name: str) -> bool:
-    return any(name.startswith(f"{job.net.scope}/{scope}/") for scope in job.net.auxiliary)
+    return any(name.startswith(f"{job.net.placed(scope)}/") for scope in job.net.auxiliary)
 
 
 def _note(job: Job) -> Path:

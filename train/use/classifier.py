@@ -269,7 +269,7 @@ def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool)
 def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
     """The net for grey images where the first layer that lies under this scope takes one channel."""
     first = net.table[0].name if net.table else ""
-    spec = specs.get(f"{scope}{first.removeprefix(net.scope)}")
+    spec = specs.get(net.under(scope, first))
     grey = net.for_grey_images() if spec and len(spec.shape) == 4 and spec.shape[2] == 1 else None
     return grey or net
 
@@ -434,7 +434,7 @@ def restore_variables(session: tf.Session, classifier: Classifier, names: Collec
 
     step = tf.train.get_or_create_global_step()
     session.run(step.initializer)
-    auxiliary = tuple(f"{classifier.net.scope}/{part}/" for part in classifier.net.auxiliary)
+    auxiliary = tuple(f"{classifier.net.placed(part)}/" for part in classifier.net.auxiliary)
     variables = {variable.op.name: variable for variable in tf.global_variables() if variable is not step}
     wanted = [name for name in variables if not name.startswith(auxiliary)] if names is None else names
     assign(session, {name: variables[name] for name in wanted}, classifier.tensors)

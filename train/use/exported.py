@@ -98,7 +98,7 @@ def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, p
     signature = tf.saved_model.predict_signature_def
     with graph.as_default():
         kept = [variable for variable in tf.global_variables() if variable.op.name in classifier.tensors]
-        auxiliary = tuple(f"{classifier.net.scope}/{part}/" for part in classifier.net.auxiliary)
+        auxiliary = tuple(f"{classifier.net.placed(part)}/" for part in classifier.net.auxiliary)
         kept = [variable for variable in kept if not variable.op.name.startswith(auxiliary)]
         for collection in list(graph.get_all_collection_keys()):
             graph.clear_collection(collection)  # what training needs; a loader would miss the values of some
