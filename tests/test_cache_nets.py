@@ -22,6 +22,7 @@ CASES = {
     "ResNet-50, block4 and the head": ("resnet_v1_50", 64, "block4,logits", "logits"),
     "MobileNet, the last convolutions and the head": ("mobilenet_v1_025", 64, "Conv2d_13_*,Logits", "Logits"),
     "MobileNetV2, the head alone": ("mobilenet_v2_035", 64, "Logits", "Logits"),
+    "NASNet, the last cell and the head": ("nasnet_mobile", 64, "cell_11,final_layer", "final_layer"),
     "CifarNet, fc4 and the head": ("cifarnet", 32, "fc4,logits", "logits"),
     "LeNet, the head alone": ("lenet", 28, "fc4", "fc4"),
 }
@@ -34,7 +35,7 @@ def write_random(net, path):
         shape, last = row.shape_for(5), row.name.rpartition("/")[2]
         if last == "depthwise_weights":
             values = random.normal(0.0, np.sqrt(2 / 9), shape)
-        elif last == "weights":
+        elif last.endswith("weights"):
             values = random.normal(0.0, np.sqrt(2 / np.prod(shape[:-1])), shape)
         else:
             values = random.uniform(0.5, 1.0, shape) if last in ("gamma", "moving_variance") else np.zeros(shape)
@@ -73,7 +74,11 @@ def losses(run):
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case.startswith("MobileNetV2") else ()) for case in CASES]
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow if case.startswith(("MobileNetV2", "NASNet")) else ())
+        for case in CASES
+    ],
 )
 def test_the_same_with_and_without_the_cache(sources, tmp_path, case):
     net, size, trainable, head = CASES[case]

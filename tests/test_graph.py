@@ -88,6 +88,7 @@ def test_with_features_given_the_head_alone_is_built(name):
 
 
 OTHER_SIZES = [("inception_v1", 96), ("vgg_a", 64), ("vgg_a", 288), ("mobilenet_v1_025", 97), ("mobilenet_v2_035", 160)]
+OTHER_SIZES += [("nasnet_mobile", 97)]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,12 @@ def test_images_of_another_size(name, size):
     assert built.logits.shape.as_list() == [None, 5]
     assert built.features.shape.as_list() == [None, net.feature_channels]
     assert shapes(built.variables) == {variable.name: variable.spec.shape for variable in net.variables(5)}
+
+
+def test_the_auxiliary_head_of_nasnet_takes_images_of_another_size():
+    built = build_net(get_net("nasnet_mobile"), placeholder(97), num_classes=5, aux=True)
+    assert built.auxiliary_logits.shape.as_list() == [None, 5]
+    assert shapes(built.variables)["aux_7/aux_logits/Conv/weights"] == (4, 4, 128, 768)
 
 
 def test_too_small_images_are_said():

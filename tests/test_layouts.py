@@ -193,6 +193,14 @@ def test_a_file_of_keras_3_without_names_goes_by_place(tmp_path):
     assert same(inward(open_checkpoint(tmp_path / "named.weights.h5").tensors)[1], source)
 
 
+@pytest.mark.parametrize("name", ["resnet_v1_50", "nasnet_mobile"])
+def test_places_are_those_of_the_layers_that_the_net_has(name):
+    """The layouts of several nets stand in one table, and those of a cell name what some cells have not."""
+    source = thin.tensors([v for v in ThinNet(name).variables(7) if v.role != "auxiliary"])
+    there = outward("keras", ThinNet(name), source, places=True)
+    assert same(inward(renamed(there, there.stored_names.get))[1], source)
+
+
 def test_names_of_keras_1_go_by_their_order_in_the_layer():
     source = thin.tensors(ThinNet("vgg_16").variables(7))
     there = outward("keras", ThinNet("vgg_16"), source)
@@ -315,9 +323,22 @@ def test_what_is_not_the_same_function_is_said():
 
 
 def test_the_language_of_the_files():
-    lines = "each b=1..2|each u=1,5 n=7,9..|conv a{b}/{u} x{n+1}.{b-1}|end|conv+bias c d|block e f|near not the same"
+    lines = (
+        "define x|norm e{n} f{n}|end|each n=8,9|rows x|end|each b=1..2|each u=1,5 n=7,9..|conv a{b}/{u} x{n+1}.{b-1}"
+    )
+    lines += "|end|conv+bias c d|block e f|near not the same"
     layout = _section("keras", "any", [line.split() for line in lines.split("|")])
-    assert [layer.ours for layer in layout.layers] == ["a1/1", "a1/5", "a2/1", "a2/5", "c", "e", "e"]
-    assert [layer.theirs for layer in layout.layers] == ["x8.0", "x10.0", "x8.1", "x10.1", "d", "f.conv", "f.bn"]
-    assert [layer.biased for layer in layout.layers] == [False] * 4 + [True, False, False]
+    assert [layer.ours for layer in layout.layers] == ["e8", "e9", "a1/1", "a1/5", "a2/1", "a2/5", "c", "e", "e"]
+    assert [layer.theirs for layer in layout.layers] == [
+        "f8",
+        "f9",
+        "x8.0",
+        "x10.0",
+        "x8.1",
+        "x10.1",
+        "d",
+        "f.conv",
+        "f.bn",
+    ]
+    assert [layer.biased for layer in layout.layers] == [False] * 6 + [True, False, False]
     assert layout.near == ("not the same",)

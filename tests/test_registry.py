@@ -207,6 +207,15 @@ def test_under_a_prefix():
     assert str(found) == "slim InceptionV3, 10 classes, with AuxLogits, under model/InceptionV3"
 
 
+def test_a_net_without_a_scope_lies_under_any():
+    specs = {f"model/{name}": spec for name, spec in source("nasnet_mobile").items()}
+    found = recognise(specs)
+    assert (found.net.name, found.prefix, found.scope) == ("nasnet_mobile", "model/", "model")
+    assert found.net.under("", "conv0/weights") == "conv0/weights"
+    assert found.net.under(found.scope, "conv0/weights") == "model/conv0/weights"
+    assert found.net.role(found.net.table[0]) == "backbone" and str(found).endswith("with aux_7, under model")
+
+
 def test_under_another_scope_the_depth_is_told_by_the_units():
     found = recognise(renamed(source("resnet_v1_101"), "resnet_v1_101", "backbone"))
     assert (found.net.name, found.scope, found.prefix) == ("resnet_v1_101", "backbone", "")

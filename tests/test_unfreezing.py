@@ -75,13 +75,14 @@ def test_only_one_option_says_what_trains():
         ("mobilenet_v2", "layer_18", ["Conv_1", "Logits"]),
         ("mobilenet_v2", "layer_17/expansion_output",
          ["expanded_conv_15/depthwise", "expanded_conv_15/project", "expanded_conv_16", "Conv_1", "Logits"]),
+        ("nasnet_mobile", "Cell_10", ["cell_11", "final_layer"]),
         ("inception_resnet_v2", "PreAuxLogits", ["Mixed_7a", "Repeat_2", "Block8", "Conv2d_7b_1x1", "Logits"]),
     ],
 )  # fmt: skip
 def test_what_lies_behind_an_end_point(net, end_point, scopes):
     net = get_net(net)
     found = scopes_after(net, net.variables(5), end_point)
-    assert found == [f"{net.scope}/{scope}" for scope in scopes]
+    assert found == [net.placed(scope) for scope in scopes]
 
 
 def test_an_auxiliary_head_that_is_trained_is_never_frozen():

@@ -65,13 +65,19 @@ def explain_missing(missing: Sequence[str], evidence: Evidence) -> list[Cause]:
 
 
 def covering(names: Iterable[str], everything: Iterable[str]) -> list[str]:
-    """The largest scopes that hold these names and no other; the names themselves where there is no such scope.
+    """The largest scopes that hold these names and no other; the names themselves where there is no such scope. A scope
+    around everything is none.
 
     >>> covering(["net/a/w", "net/a/b", "net/c/w"], ["net/a/w", "net/a/b", "net/c/w", "net/c/b"])
     ['net/a', 'net/c/w']
+    >>> covering(["a/x/w", "a/y/w"], ["a/x/w", "a/y/w", "b/w"])
+    ['a']
     """
-    chosen = set(names)
+    chosen, everything = set(names), list(everything)
     others = {scope for name in everything if name not in chosen for scope in _scopes_of(name)}
+    outermost = {name.partition("/")[0] for name in everything}
+    if len(outermost) == 1:
+        others |= outermost
     cover: dict[str, None] = {}
     for name in names:
         cover[next((scope for scope in _scopes_of(name) if scope not in others), name)] = None
@@ -87,9 +93,9 @@ def exclude_advice(names: Sequence[str], everything: Iterable[str]) -> str:
 
 
 def _scopes_of(name: str) -> list[str]:
-    """Every scope around a name but the root one, outermost first; the name of a variable at the root has none."""
+    """Every scope around a name, outermost first."""
     parts = name.split("/")
-    return ["/".join(parts[:depth]) for depth in range(2, len(parts))]
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _slots(missing: Sequence[str], evidence: Evidence) -> Cause | None:
