@@ -201,6 +201,18 @@ def test_places_are_those_of_the_layers_that_the_net_has(name):
     assert same(inward(renamed(there, there.stored_names.get))[1], source)
 
 
+def test_scopes_in_front_of_layers_of_keras():
+    source = thin.tensors([v for v in ThinNet("nasnet_mobile").variables(7) if v.role != "auxiliary"])
+    there = outward("keras", ThinNet("nasnet_mobile"), source)
+
+    def scoped(name):
+        return name if name.startswith(("stem_", "predictions")) else f"block_{len(name)}/adjust/{name}"
+
+    found, back = inward(renamed(there, scoped))
+    assert (found.missing, found.others) == ((), ())
+    assert same(back, source)
+
+
 def test_names_of_keras_1_go_by_their_order_in_the_layer():
     source = thin.tensors(ThinNet("vgg_16").variables(7))
     there = outward("keras", ThinNet("vgg_16"), source)

@@ -97,8 +97,10 @@ def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, world:
     variables = net.variables(classes)
     wanted = links(layout, net.scope, {variable.name: variable.spec for variable in variables})
     found, missing = {}, []
+    alone = _by_layer_alone(names) if world == "keras" else {}
     for link in wanted:
-        source = next((names[prefix + name] for name in link.theirs if prefix + name in names), None)
+        known = (names.get(prefix + name) or alone.get(name) for name in link.theirs)
+        source = next(filter(None, known), None)
         if source is not None and specs[source].shape == link.shape:
             found[source] = link
         elif link.fill is None:
@@ -132,6 +134,16 @@ def _prefix(names: Mapping[str, str], layer: str | None, world: str) -> str | No
     found = [name[: name.index(first)] for name in names if first in name]
     whole = [prefix for prefix in found if not prefix or prefix[-1] in "./"]
     return min(whole, key=len) if whole else None
+
+
+def _by_layer_alone(names: Mapping[str, str]) -> dict[str, str]:
+    """Layer and word of names with scopes in front -> name in the file, where that is one only. Keras opens scopes in
+    front of the layers of a NASNet: reduction_A_block_stem_1/reduction_conv_1_stem_1/kernel."""
+    found: dict[str, list[str]] = {}
+    for name, source in names.items():
+        if name.count("/") > 1:
+            found.setdefault("/".join(name.rsplit("/", 2)[1:]), []).append(source)
+    return {name: sources[0] for name, sources in found.items() if len(sources) == 1}
 
 
 class _Keras:
