@@ -82,9 +82,9 @@ def _keras(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -> Ite
                 yield _same("norm", f"{place}/{word}", _named(layer, names[word], "/"), variables)
         return
     if layer.kind == "separable":
-        for word, theirs in _KERAS_SEPARABLE.items():
+        for word, words in _KERAS_SEPARABLE.items():
             if f"{scope}/{word}" in variables:
-                yield _same(layer.kind, f"{scope}/{word}", _named(layer, theirs, "/"), variables)
+                yield _same(layer.kind, f"{scope}/{word}", _named(layer, words, "/"), variables)
         return
     weights = f"{scope}/{'depthwise_weights' if layer.kind == 'depthwise' else 'weights'}"
     if weights not in variables:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import os
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type[NetOptions], only:
     --config."""
     parser.add_argument("--config", metavar="FILE.yaml", help="options from a YAML file; the command line overrides it")
     groups: dict[str, argparse._ArgumentGroup] = {}
-    hints = types_of(kind)
+    hints = typing.get_type_hints(kind)
     for found in dataclasses.fields(kind):
         facts = found.metadata
         if only and found.name not in only:
@@ -80,12 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type[NetOptions], only:
             group.add_argument(flag(facts["also"]), **hidden, **how)
 
 
-@functools.cache
-def types_of(kind: type[DataclassInstance]) -> dict[str, Any]:
-    """The type of each field, which is written as text."""
-    return typing.get_type_hints(kind)
-
-
 def other_names(kind: type[NetOptions]) -> dict[str, str]:
     """Other spelling -> the field that it means."""
     return {found.metadata["also"]: found.name for found in dataclasses.fields(kind) if found.metadata["also"]}
@@ -97,7 +90,7 @@ def from_arguments(kind: type[Made], args: argparse.Namespace) -> Made:
     Raises RecipeError for an unknown key, a value of the wrong type, or values that do not go together.
     """
     fields = {found.name: found for found in dataclasses.fields(kind)}
-    hints = types_of(kind)
+    hints = typing.get_type_hints(kind)
     values = read_config(args.config, kind) if args.config else {}
     for name, value in vars(args).items():
         if name in fields:
@@ -122,7 +115,7 @@ def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[st
         raise RecipeError("must hold `option: value` lines", path=path)
     names = {found.name for found in dataclasses.fields(kind)}
     others = other_names(kind)
-    hints = types_of(kind)
+    hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in read.items():
         name = str(key).replace("-", "_")
@@ -146,7 +139,7 @@ def coerce(options: DataclassInstance) -> None:
 
     Raises RecipeError that names every option whose value is none of these.
     """
-    problems, hints = [], types_of(type(options))
+    problems, hints = [], typing.get_type_hints(type(options))
     for found in dataclasses.fields(options):
         try:
             value = convert(flag(found.name), getattr(options, found.name), hints[found.name])
