@@ -34,11 +34,13 @@ def write_random(net, path):
     for row in get_net(net).table:
         shape, last = row.shape_for(5), row.name.rpartition("/")[2]
         if last == "depthwise_weights":
-            values = random.normal(0.0, np.sqrt(2 / 9), shape)
+            values = random.normal(0.0, np.sqrt(2 / np.prod(shape[:2])), shape)
         elif last.endswith("weights"):
             values = random.normal(0.0, np.sqrt(2 / np.prod(shape[:-1])), shape)
         else:
             values = random.uniform(0.5, 1.0, shape) if last in ("gamma", "moving_variance") else np.zeros(shape)
+        if net == "nasnet_mobile" and last == "gamma":
+            values *= 0.4  # it adds what these scale, cell after cell
         arrays[row.name] = values.astype(np.float32)
     save_checkpoint(from_arrays(arrays), path)
     return str(path)
