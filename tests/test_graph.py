@@ -7,6 +7,7 @@ tf = pytest.importorskip("tensorflow.compat.v1")
 pytest.importorskip("tf_slim")
 
 from ckpt_tools.errors import UnsupportedError  # noqa: E402
+from ckpt_tools.nets import layers  # noqa: E402
 from ckpt_tools.nets.graph import build_net  # noqa: E402
 from ckpt_tools.nets.head import Dropout, Head, parse_layers, variables_with_head  # noqa: E402
 from ckpt_tools.nets.layers import Mode, PatchedLayers  # noqa: E402
@@ -16,6 +17,7 @@ from ckpt_tools.nets.registry import NETS, get_net  # noqa: E402
 
 SHIPPED = [name for name in NETS if name != "tiny"]  # tiny_net.py adds that one, for other tests
 LARGE = ("_101", "_152", "_200", "inception_v4", "inception_resnet_v2")
+VARIABLES = ("variables", "model_variables", "trainable_variables")
 WIDTHS = ("mobilenet_v1_075", "mobilenet_v1_050", "mobilenet_v2_130", "mobilenet_v2_075", "mobilenet_v2_050")
 SLOW = [name for name in NETS if name.endswith(LARGE) or name in WIDTHS]
 
@@ -145,6 +147,20 @@ def test_slims_layers_are_put_back_even_after_an_error():
     with pytest.raises(UnsupportedError):
         build_net(get_net("inception_v3"), placeholder(32), num_classes=5)
     assert {name: getattr(module, name) for name in before} == before
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "resnet_v1_14", "vgg_a", "mobilenet_v1_025", "cifarnet"])
+def test_convolutions_are_the_operations_that_slim_makes(name, monkeypatch):
+    """By the same names too: what is cached is found by them."""
+    net, made = get_net(name), []
+    for _ in range(2):
+        with tf.Graph().as_default() as graph:
+            images = tf.placeholder(tf.float32, [None, net.image_size, net.image_size, 3])
+            build_net(net, tf.cast(images, tf.bfloat16), num_classes=5, mode=Mode(trains_batch_norm=lambda scope: True))
+            variables = {key: [each.name for each in graph.get_collection(key)] for key in VARIABLES}
+            made.append(({node.name: node for node in graph.as_graph_def().node}, variables))
+        monkeypatch.setattr(layers, "_convolution", layers._SLIM["conv2d"])
+    assert made[0] == made[1]
 
 
 def test_frozen_batch_norm_updates_nothing():
