@@ -34,7 +34,8 @@ from ckpt_tools.train.graph import batches as graph_batches  # noqa: E402
 from ckpt_tools.train.graph.batches import ahead_of, until_the_end  # noqa: E402
 from ckpt_tools.train.graph.devices import device_of_batches  # noqa: E402
 from ckpt_tools.train.graph.native import native  # noqa: E402
-from ckpt_tools.train.use.classifier import SourceOptions, Wanted, load_classifier, restore_variables, run_on  # noqa: E402
+from ckpt_tools.train.use.classifier import SourceOptions, load_classifier  # noqa: E402
+from ckpt_tools.train.use.running import Wanted, restore_variables, run_on  # noqa: E402
 
 CONTESTANTS = "bare float32,bare bfloat16,ours float32,ours auto,keras,openvino bfloat16,pipeline"
 BATCH = 32

@@ -353,6 +353,15 @@ def test_another_head_finds_the_values_of_the_first(job, tmp_path):
     assert "restored       14 variables, read back and compared with the plan" in said
 
 
+def test_a_run_that_changes_images_at_random_takes_no_values_of_plain_ones(job, tmp_path):
+    """It did where all of them were there and the head alone trained."""
+    options = {**job, "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache")}
+    finetune(Options(**options, train_dir=str(tmp_path / "plain")))
+    said = []
+    finetune(Options(**options, augment=("flip",), train_dir=str(tmp_path / "random")), lines_to(said))
+    assert any("the images are another view in each epoch" in line for line in said)
+
+
 def test_a_head_trained_without_the_net_goes_on_where_it_was_stopped(job, tmp_path):
     options = {**job, "trainable": ("Logits",), "cache_dir": str(tmp_path / "cache"), "optimizer": "momentum"}
     finetune(Options(**options, train_dir=str(tmp_path / "whole")))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 import tiny_net
 from telling import lines_to
 
@@ -91,6 +92,13 @@ def test_transfer_values_that_stay_on_a_device_make_the_same_bits(job, tmp_path,
     monkeypatch.setattr(head_only, "TABLE_BYTES", 60 * 16 * 4 - 1)
     assert difference(trained(job, tmp_path / "too large", devices="cpu:1", **options)[0], kept[0]) == 0
     assert len(sent) == 1
+
+
+def test_a_table_has_room_for_the_values_of_images_that_cannot_be_decoded():
+    with tf.Graph().as_default(), tf.Session() as session:
+        table = ValueTable(3, 2, "/cpu:0")
+        table.load(session, np.ones((2, 1, 1, 2), np.float32))
+        assert session.run(table.of([0, 2]))[:, 0, 0].tolist() == [[1, 1], [0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from ckpt_tools.errors import DataError, RecipeError, SelectionError, TrainingEr
 from ckpt_tools.tensors import from_array  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
-from ckpt_tools.train.use.classifier import SourceOptions, load_classifier, logits_of  # noqa: E402
+from ckpt_tools.train.use.classifier import SourceOptions, load_classifier  # noqa: E402
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
+from ckpt_tools.train.use.running import logits_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")

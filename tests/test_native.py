@@ -1,6 +1,7 @@
 """--precision auto: less than float32 where it is native and gives nearly the same for the user's own images."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from telling import lines_to
 
 from ckpt_tools import open_checkpoint
 from ckpt_tools.errors import RecipeError
-from ckpt_tools.train.graph import native
+from ckpt_tools.train.graph import folded, native, towers
 from ckpt_tools.train.graph.native import candidate, compared
 from ckpt_tools.train.graph.restore import changed_tensors
 from ckpt_tools.train.options.training import Choice, Options
@@ -137,6 +138,44 @@ def test_the_upper_part_of_a_net_is_fed_as_well(job, tmp_path, bfloat16_here):
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Counts nets that are built whole, heads that are built alone, and folded nets."""
+    found, build_net, on = Counter(), towers.build_net, folded.Folded.on
+
+    def counted(net, images, **how):
+        found["whole" if images is not None else "head"] += 1
+        return build_net(net, images, **how)
+
+    monkeypatch.setattr(towers, "build_net", counted)
+    monkeypatch.setattr(folded.Folded, "on", lambda self, images: found.update(["folded"]) or on(self, images))
+    return found
+
+
+def test_a_run_builds_a_net_for_each_precision_and_only_to_compute_by_it(job, tmp_path, bfloat16_here, built):
+    """It folded twice, and built the net in front of what is cached for training as well, and again when all was
+    there."""
+    options = {**job, "cache_dir": str(tmp_path / "cache")}
+    counts = {}
+    for name, trainable in (("head", "Logits"), ("head again", "Logits"), ("upper", "Conv_3,Logits"),
+                            ("upper again", "Conv_3,Logits")):  # fmt: skip
+        built.clear()
+        run(options, tmp_path / name, trainable=tuple(trainable.split(",")))
+        counts[name] = dict(built)
+    assert counts == {
+        "head": {"whole": 2, "head": 1, "folded": 1},
+        "head again": {"head": 1},
+        "upper": {"whole": 4, "folded": 1},  # two are for training: a batch norm trains, so that evaluation has its own
+        "upper again": {"whole": 2},
+    }
+
+
+def test_an_evaluation_goes_on_with_the_nets_that_were_compared(tmp_path, job, bfloat16_here, built):
+    source = {"checkpoint": tiny_net.write_source(tmp_path / "three.ckpt", classes=3), "net": "tiny", "device": "cpu"}
+    evaluate(EvaluateOptions(**source, data=job["data"], precision="auto"))
+    assert built == {"whole": 2, "folded": 1}
 
 
 # --- features, prediction, evaluation, export ----------------------------------------------------------------------

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from ckpt_tools.errors import DataError
 tf = pytest.importorskip("tensorflow")
 
 from ckpt_tools.train.data.examples import Examples, steps_per_epoch  # noqa: E402
-from ckpt_tools.train.data.pipeline import Unreadable, decode, epoch_order, make_batches, ordinary_jpeg  # noqa: E402
+from ckpt_tools.train.data.pipeline import (  # noqa: E402
+    Unreadable,
+    batch_spec,
+    decode,
+    epoch_order,
+    make_batches,
+    ordinary_jpeg,
+)
 from ckpt_tools.train.data.preprocess import Preprocessing  # noqa: E402
 
 HOW = Preprocessing("inception", 12)
@@ -82,6 +90,16 @@ def test_an_image_is_changed_otherwise_in_each_epoch():
         for p in (got[:5], got[5:])
     ]
     assert sum(abs(seen[0][i] - seen[1][i]).max() > 0.01 for i in range(1, 23)) > 15
+
+
+@pytest.mark.parametrize("how", [HOW, replace(HOW, channels="grey"), None])
+def test_what_batches_look_like_is_known_without_them(how):
+    given = examples()
+    if how is None:
+        given = replace(given, read=lambda i: np.zeros(7, np.float32))
+    with tf.Graph().as_default():
+        made = make_batches(given, how, batch_size=2, training=False).element_spec
+    assert batch_spec(given, how) == made
 
 
 def test_evaluation_is_in_order_once_and_plain():

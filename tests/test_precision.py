@@ -102,14 +102,13 @@ def build(options):
     import tensorflow.compat.v1 as tf
 
     from ckpt_tools.train.cache.feeding import build_graph
-    from ckpt_tools.train.cache.lookup import Lookup
     from ckpt_tools.train.data.pipeline import Unreadable
     from ckpt_tools.train.graph.devices import ONE_DEVICE
     from ckpt_tools.train.plan.job import make_job
 
     job = make_job(replace(options, cache="off"))
     with tf.Graph().as_default():
-        return build_graph(job, ONE_DEVICE, Lookup(), Unreadable(), length=job.total).model
+        return build_graph(job, ONE_DEVICE, None, Unreadable(), length=job.total).model
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float16"])

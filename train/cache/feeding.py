@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+from ...errors import TrainingError
 from ...events import OnEvent
 from ...tensors import Tensors
 from ..data.pipeline import Unreadable, make_batches
 from ..graph.batches import Pipeline, ValueTable
-from ..graph.devices import Placement, placement_of
+from ..graph.devices import ONE_DEVICE, Placement, placement_of
 from ..graph.native import candidate
 from ..graph.objective import class_weights
 from ..graph.progress import StopRequest
@@ -22,15 +23,16 @@ from ..graph.towers import Model, TowerSpec, build_model, for_feeding, session_c
 from ..options.training import AUTO, FLOAT32, Choice
 from ..plan.job import Job
 from ..plan.schedule import batch_norm_decay
+from .backbone import Backbone
 from .checked import check_net
-from .head_only import Known, recall, remember
+from .head_only import Known, look_up, recall, remember
 from .lookup import Lookup
-from .transfer import Cached, OpenModel, Transfer, fill, plan_transfer, settled
+from .transfer import Cached, OpenModel, Transfer, compare, fill, plan_transfer
 
 
 class FedModel(NamedTuple):
-    """A model and pipelines of its training and validation batches; none where all that reaches the head is `known`,
-    and the head alone was built; `table` holds it, on a GPU."""
+    """A model and pipelines of its training and validation batches; none where it is `known` what reaches the head, and
+    the head alone was built; `table` holds it, on a GPU."""
 
     model: Model
     training: Pipeline | None
@@ -50,19 +52,38 @@ class FedModel(NamedTuple):
             return self.known.transfer(self.model, self.table)
         return plan_transfer(job, self.model, planned, lookup)
 
+    def settled(self, transfer: Transfer | str, opened: OpenModel) -> tuple[Transfer | str, Job]:
+        """The transfer and the job, with float32 in place of a precision that --precision auto took and that gives
+        other values for a few of the images.
+
+        Raises TrainingError where the head alone was built, and float32 values cannot be kept.
+        """
+        job = opened.job
+        if isinstance(transfer, str):
+            return transfer, job
+        before, job = job, replace(job, frozen=compare(transfer, opened))
+        if job.frozen_in == before.frozen_in:
+            return transfer, job
+        if self.known is None:
+            return plan_transfer(job, self.model, opened.planned, opened.lookup), job
+        known = look_up(job, ONE_DEVICE, opened.lookup, opened.backbone)
+        if known is None:
+            advice = "Try --precision float32, or a larger --cache-limit."
+            raise TrainingError(f"{job.frozen.why}, and features in float32 cannot be cached", advice=advice)
+        return known.transfer(self.model, self.table), job
+
 
 def build_graph(
-    job: Job, placement: Placement, lookup: Lookup, unreadable: Unreadable, *, step: int = 0, length: int
+    job: Job, placement: Placement, known: Known | None, unreadable: Unreadable, *, step: int = 0, length: int
 ) -> FedModel:
-    """Builds all of it in the current graph, for training from `step` on. The moving statistics of batch norms suit a
-    run of `length` steps."""
+    """Builds all of it in the current graph, for training from `step` on; the head alone if it is `known` what reaches
+    it. The moving statistics of batch norms suit a run of `length` steps."""
     options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length), precision=job.trained_in)
     train = job.data.train
     images = len(train) if job.data.many else None
     weights = class_weights(options.class_weights, job.data.labels, train.counts(job.classes), images)
     common: dict[str, Any] = {"class_weights": weights, "placement": placement}
     spec = TowerSpec(job.net, job.plan, options, job.classes, job.head)
-    known = recall(job, placement, lookup)
     if known:
         table = known.table(placement)
         model = build_model(spec, features=known.channels, table=table, **common)
@@ -72,8 +93,7 @@ def build_graph(
         train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
     )  # fmt: skip
     validation = make_batches(job.data.validation, job.preprocessing, training=False, **how)
-    frozen_in = "" if job.frozen_in == job.trained_in or options.cache == "off" else job.frozen_in
-    model = build_model(spec, like=validation, frozen_in=frozen_in, **common)
+    model = build_model(spec, like=validation, **common)
     device = placement.batches
     pipelines = Pipeline(training, model.training_handle, device), Pipeline(validation, model.inference_handle, device)
     return FedModel(model, *pipelines, None)
@@ -87,18 +107,19 @@ def trial(job: Job, length: int, on_event: OnEvent) -> Iterator[tuple[OpenModel,
     check_net(job)
     job = replace(job, frozen=choose_precision(job, placement, lookup))
     unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
-    with tf.Graph().as_default(), tf.device(placement.home):
-        graph = build_graph(job, placement, lookup, unreadable, length=length)
+    with Backbone(job, placement) as backbone, tf.Graph().as_default(), tf.device(placement.home):
+        known = look_up(job, placement, lookup, backbone)
+        graph = build_graph(job, placement, known, unreadable, length=length)
         starts, variables = graph.model.initializers, graph.model.variables
         planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
         config, transfer = session_config(options.device, placement.cpus)[0], graph.transfer(job, planned, lookup)
         with tf.Session(config=for_feeding(config) if isinstance(transfer, Transfer) else config) as session:
             assign(session, {name: variables[name] for name in variables if name in planned}, planned)
             session.run([variable.initializer for name, variable in variables.items() if name not in planned])
-            opened = OpenModel(job, graph.model, session, unreadable, lookup)
+            opened = OpenModel(job, graph.model, session, planned, backbone, unreadable, lookup)
             if isinstance(transfer, Transfer):
                 on_event(transfer.found())
-                transfer, job = settled(transfer, opened, planned)
+                transfer, job = graph.settled(transfer, opened)
                 if options.precision == AUTO:
                     on_event(job.frozen.chosen())
             yield opened._replace(job=job), graph, transfer
@@ -127,7 +148,8 @@ def from_cache(
     """Computes the transfer values that are not there yet; the batches of training (from `step` on) and of validation
     are made of them."""
     transfer = fill(transfer, opened, stop, on_event)
-    remember(opened.job, opened.model, transfer)
+    if opened.model.training_handle is None:  # the head alone was built
+        remember(opened.job, transfer)
     transfer.send(opened.session)
     how = {"batch_size": opened.job.options.batch_size, "seed": opened.job.options.seed}
     return (

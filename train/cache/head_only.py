@@ -1,9 +1,9 @@
-"""Training the head alone on transfer values that are all there: nothing of the net before the head is built.
+"""Training the head alone on transfer values: nothing of the net before the head is in the graph that trains.
 
     CACHE/frontiers/1c9b...json     for a net, image size and precision: the tensor that reaches its head
 
-The first run of a head finds that tensor in the graph of the whole net, and notes what it depends on. Any later run
-that trains nothing but a head, whichever, finds the transfer values by that note alone.
+The first run of a head finds that tensor in the net that computes the values, and notes what it depends on. Any later
+run that trains nothing but a head, whichever, finds the values by that note alone, and builds no other net.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import tensorflow.compat.v1 as tf
-
-from ...errors import OutputError
 from ...formats.placing import write_text
 from ...plan import RESTORING
 from ..graph.batches import ValueTable
@@ -25,16 +23,25 @@ from ..graph.frozen_prefix import Frontier, work_behind
 from ..graph.restore import planned_tensors
 from ..graph.towers import Model
 from ..plan.job import Job
+from .backbone import Backbone
 from .lookup import Lookup
 from .store import FrontierTensor, TransferCache, default_folder
-from .transfer import Transfer, View, cache_of, found_views, rows_of
+from .transfer import Transfer, View, in_cache, uncached
 
 TABLE_BYTES = 2e9  # of a GPU's memory that transfer values may take
-_HANDED_ON = {"Squeeze", "Cast", "Identity", "Reshape"}  # operations that leave the values what they are
+
+
+class Note(NamedTuple):
+    """What reaches the head: the tensor, the variables that it depends on, and the multiplications an image that it
+    takes."""
+
+    part: FrontierTensor
+    variables: tuple[str, ...]
+    work: float
 
 
 class Known(NamedTuple):
-    """What reaches the head, for every image of a run: the cache, the rows in it, and what the note says."""
+    """What reaches the head: the cache, the rows in it for the images of a run, and what the note says."""
 
     cache: TransferCache
     views: Sequence[View]
@@ -48,63 +55,73 @@ class Known(NamedTuple):
 
     def table(self, placement: Placement) -> ValueTable | None:
         """The table that keeps the values on a GPU, if there is one and they fit."""
-        rows = len(rows_of(self.views))
+        rows = len({name for view in self.views for name in view.names})
         if not placement.batches or rows * self.cache.row_bytes > TABLE_BYTES:
             return None
         return ValueTable(rows, self.channels, placement.batches)
 
     def transfer(self, model: Model, table: ValueTable | None) -> Transfer:
-        """The same for the graph of the head that was built meanwhile."""
+        """The same for a graph of the head."""
         features, step = model.training.images, model.step
         left = work_behind(features, [step.train, step.loss, step.accuracy])
         share = left / (left + self.work)
         frontier = Frontier((features,), share, self.variables, self.work)
         fed = ((model.training.fed, model.training.labels),)
-        inference = (model.inference.fed,)
-        return Transfer(frontier, fed, inference, inference, self.cache, tuple(self.views), table)
+        return Transfer(frontier, fed, (model.inference.fed,), self.cache, tuple(self.views), table)
 
 
 def recall(job: Job, placement: Placement, lookup: Lookup) -> Known | None:
     """What reaches the head, if the head is all that trains and every value is in the cache."""
-    options = job.options
-    if options.cache == "off" or len(placement.parts) > 1 or placement.home or not head_alone(job):
+    note = None if _in_parts(placement) or uncached(job) or not head_alone(job) else _read_note(job)
+    known = note and _known(job, note, lookup)
+    return known if known and not any(len(view.missing) for view in known.views) else None
+
+
+def look_up(job: Job, placement: Placement, lookup: Lookup, backbone: Backbone) -> Known | None:
+    """What reaches the head, if the head is all that trains and the cache takes every value; some may be missing. Where
+    no note tells of values that are all there, the net is built."""
+    if _in_parts(placement) or uncached(job) or not head_alone(job):
         return None
+    if known := recall(job, placement, lookup):
+        return known
+    found = backbone.frontier_at_head()
+    if found is None:
+        return None
+    part, frontier = found
+    return _known(job, Note(part, frontier.variables, frontier.work_saved), lookup)
+
+
+def _in_parts(placement: Placement) -> bool:
+    """Whether a batch is divided between devices or machines."""
+    return len(placement.parts) > 1 or bool(placement.home)
+
+
+def _known(job: Job, note: Note, lookup: Lookup) -> Known | None:
+    planned = planned_tensors(job.plan, job.source.tensors, seed=job.options.seed)
+    if not set(note.variables) <= set(planned):
+        return None
+    found = in_cache(job, planned, note.variables, [note.part], lookup)
+    return None if isinstance(found, str) else Known(*found, note.variables, note.work)
+
+
+def _read_note(job: Job) -> Note | None:
     try:
-        note = json.loads(_note(job).read_text(encoding="utf-8"))
-        part, variables, work = (
-            FrontierTensor(note["part"], tuple(note["shape"])),
-            tuple(note["variables"]),
-            float(note["work"]),
-        )
+        note = json.loads(_path(job).read_text(encoding="utf-8"))
+        part = FrontierTensor(note["part"], tuple(note["shape"]))
+        return Note(part, tuple(note["variables"]), float(note["work"]))
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or not one of ours
         return None
-    planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed)
-    if not set(variables) <= set(planned):
-        return None
-    try:
-        cache = cache_of(job, lookup.weights(job.phase, planned, variables), [part])
-        views = found_views(job, lookup.rows(cache))
-    except (OutputError, OSError):
-        return None
-    return None if any(len(view.missing) for view in views) else Known(cache, views, variables, work)
 
 
-def remember(job: Job, model: Model, transfer: Transfer) -> None:
-    """Notes the frontier if it is what reaches the head. A folder that cannot be written to is no error: the next run
-    finds the frontier itself."""
-    frontier, path = transfer.frontier, _note(job)
-    if not head_alone(job) or path.exists() or not _reaches_head(frontier.tensors, model.training.features):
-        return
-    part = transfer.cache.tensors[0]
-    shape = (1, 1, part.shape[-1])
-    if part.shape != shape:
-        return
-    note = {"net": job.net.identity, "part": part.name, "shape": shape, "variables": frontier.variables}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({**note, "work": frontier.work_saved}, indent=1) + "\n")
-    except OSError:
-        return
+def remember(job: Job, transfer: Transfer) -> None:
+    """Notes what reaches the head, for a transfer to it. A folder that cannot be written to is no error: the next run
+    finds it itself."""
+    part, frontier, path = transfer.cache.tensors[0], transfer.frontier, _path(job)
+    facts = {"net": job.net.identity, "part": part.name, "shape": part.shape, "variables": frontier.variables}
+    with suppress(OSError):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps({**facts, "work": frontier.work_saved}, indent=1) + "\n")
 
 
 def head_alone(job: Job) -> bool:
@@ -121,14 +138,7 @@ def _is_auxiliary(job: Job, name: str) -> bool:
     return any(name.startswith(f"{job.net.placed(scope)}/") for scope in job.net.auxiliary)
 
 
-def _note(job: Job) -> Path:
+def _path(job: Job) -> Path:
     facts = [job.net.identity, job.pixels.image_size, job.frozen_in, 1]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
     return Path(job.options.cache_dir or default_folder()) / "frontiers" / f"{name}.json"
-
-
-def _reaches_head(tensors: Sequence[tf.Tensor], features: tf.Tensor) -> bool:
-    """Whether the one tensor of the frontier is the features, but for its shape and type."""
-    while features is not tensors[0] and features.op.type in _HANDED_ON:
-        features = features.op.inputs[0]
-    return len(tensors) == 1 and features is tensors[0]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -20,39 +19,31 @@ from ...events import Advanced, CacheFound, OnEvent
 from ...tensors import Tensors
 from ..data.examples import Examples, steps_per_epoch
 from ..data.pipeline import Unreadable, epoch_order, make_batches
-from ..graph.batches import Pipeline, ValueTable, read_batch, until_the_end
-from ..graph.devices import FILLER, part_sizes, runs_at_once
-from ..graph.folded import fold
+from ..graph.batches import ValueTable
+from ..graph.devices import FILLER, part_sizes
+from ..graph.extraction import Extraction
 from ..graph.frozen_prefix import Frontier, find_frontier
 from ..graph.native import CHECKED, compared
 from ..graph.progress import StopRequest, told
-from ..graph.towers import EXTRACTION, INFERENCE, TRAINING, Model, part_name, session_config
-from ..options.training import FLOAT32
+from ..graph.towers import INFERENCE, TRAINING, Model, part_name
+from ..options.training import FLOAT32, Choice
 from ..plan.job import Job
+from .backbone import Backbone, frontier_tensors
 from .lookup import Lookup
 from .store import FrontierTensor, Rows, TransferCache, default_folder, open_cache, parse_size
 
 
 class OpenModel(NamedTuple):
-    """The model of a job in a session in which every variable has its value, and what becomes known of images that
-    cannot be decoded and of the cache."""
+    """The model of a job in a session in which every variable has its value, that of the plan being in `planned`; what
+    computes its transfer values; and what becomes known of images that cannot be decoded and of the cache."""
 
     job: Job
     model: Model
     session: tf.Session
+    planned: Tensors
+    backbone: Backbone
     unreadable: Unreadable
     lookup: Lookup
-
-
-class Extraction(NamedTuple):
-    """What computes transfer values: a graph, with the handle of the pipeline that it reads from, and the tensors that
-    say which images of a batch they are (int64 [batch]) and what is computed of each."""
-
-    graph: tf.Graph
-    session: tf.Session
-    handle: tf.Tensor | None
-    index: tf.Tensor
-    values: Sequence[tf.Tensor]
 
 
 class View(NamedTuple):
@@ -75,8 +66,7 @@ class View(NamedTuple):
 @dataclass(frozen=True)
 class Transfer:
     """What is cached, and where. `fed` are the frontier's tensors in the tower of each part of a batch, and its labels;
-    `inference` are the frontier's tensors in the inference tower, `computed` those that are computed: in the extraction
-    tower, where there is one.
+    `inference` are the frontier's tensors in the inference tower.
 
     `views` are those of the training images, which the epochs take in turn, and the validation images last. With a
     `table` the values are on the device already, and rows of it are fed.
@@ -85,7 +75,6 @@ class Transfer:
     frontier: Frontier
     fed: tuple[tuple[tf.Tensor, ...], ...]
     inference: tuple[tf.Tensor, ...]
-    computed: tuple[tf.Tensor, ...]
     cache: TransferCache
     views: tuple[View, ...]
     table: ValueTable | None = None
@@ -95,7 +84,7 @@ class Transfer:
         if self.table is None:
             return self.cache.maps()
         used = rows_of(self.views)
-        numbers = np.zeros(used.max() + 1, np.int32)
+        numbers = np.zeros(used.max(initial=-1) + 1, np.int32)
         numbers[used] = np.arange(len(used))
         return [numbers]
 
@@ -119,17 +108,24 @@ def plan_transfer(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> T
 
     Raises TrainingError for --cache require where nothing can be cached.
     """
-    found = "--cache off" if job.options.cache == "off" else _planned(job, model, planned, lookup)
+    found = uncached(job) or _planned(job, model, planned, lookup)
     if isinstance(found, str) and job.options.cache == "require":
         raise TrainingError(f"--cache require: {found}")
     return found
 
 
-def _planned(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transfer | str:
+def uncached(job: Job) -> str:
+    """Why nothing of a job can be cached, whatever of its net is frozen, or an empty string."""
+    if job.options.cache == "off":
+        return "--cache off"
     if job.preprocessing is None:
         return "the data are vectors already"
     if job.preprocessing.random and not job.preprocessing.copies:
         return "the images are another view in each epoch (--augment); --augment-copies K would cache K views of each"
+    return ""
+
+
+def _planned(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transfer | str:
     step, inference = model.step, model.inference
     targets = [step.train, step.loss, step.accuracy]
     movable = job.movable
@@ -137,14 +133,18 @@ def _planned(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transf
     if frontier is None:
         return "too little of the net is frozen"
     twins = frontier.tensors if inference is model.training else _twins(frontier.tensors, INFERENCE)
-    other = model.extraction is not None and job.frozen_in != job.trained_in
-    computed = _twins(frontier.tensors, EXTRACTION) if other else twins
-    tensors = [
-        FrontierTensor(tensor.name.removeprefix(f"{TRAINING}/"), tuple(tensor.shape.as_list()[1:]))
-        for tensor in frontier.tensors
-    ]
+    tensors = frontier_tensors(frontier, TRAINING)
+    found = in_cache(job, planned, frontier.variables, tensors, lookup)
+    return found if isinstance(found, str) else Transfer(frontier, fed_to_parts(frontier, model), twins, *found)
+
+
+def in_cache(
+    job: Job, planned: Tensors, variables: Sequence[str], tensors: Sequence[FrontierTensor], lookup: Lookup
+) -> tuple[TransferCache, tuple[View, ...]] | str:
+    """The cache of a frontier, which depends on these variables, and what it has for the images of the job; or why it
+    cannot have them all."""
     try:
-        cache = cache_of(job, lookup.weights(job.phase, planned, frontier.variables), tensors)
+        cache = cache_of(job, lookup.weights(job.phase, planned, variables), tensors)
         views = found_views(job, lookup.rows(cache))
         missing = {view.names[i] for view in views for i in view.missing}
         problem = cache.check_space(len(missing), parse_size(job.options.cache_limit))
@@ -152,7 +152,7 @@ def _planned(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transf
         return str(error)
     if problem:
         release(views)
-    return problem or Transfer(frontier, fed_to_parts(frontier, model), twins, computed, cache, views)
+    return problem or (cache, views)
 
 
 def cache_of(job: Job, weights: str, tensors: Sequence[FrontierTensor]) -> TransferCache:
@@ -208,23 +208,23 @@ def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...
     )
 
 
-def settled(transfer: Transfer | str, opened: OpenModel, planned: Tensors) -> tuple[Transfer | str, Job]:
-    """The transfer and the job, with float32 in place of a precision that --precision auto took and that gives other
-    values for a few of the images that are still to be computed."""
+def compare(transfer: Transfer, opened: OpenModel) -> Choice:
+    """The precision of a job that --precision auto chose, or float32 where it gives other values for a few of the
+    images that are still to be computed."""
     job = opened.job
-    if isinstance(transfer, str) or not job.frozen.open or not any(len(view.missing) for view in transfer.views):
-        return transfer, job
-    view = next(view for view in transfer.views if len(view.missing))
+    view = next((view for view in transfer.views if len(view.missing)), None)
+    if view is None or not job.frozen.open:
+        return job.frozen
     both = []
-    with extraction(transfer, opened) as lower_precision, opened.unreadable.raised():
-        for by in (_in_model(transfer.inference, opened), lower_precision):
+    with opened.unreadable.raised():
+        for precision in (FLOAT32, job.frozen_in):
+            by = opened.backbone.computing(transfer.cache.tensors, precision, opened.planned)
             parts = rows_computed(by, view, view.missing[:CHECKED].tolist(), opened)
             both.append({name: row for names, rows in parts for name, *row in zip(names, *rows, strict=True)})
     if not both[0]:  # none of them can be decoded
-        return transfer, job
+        return job.frozen
     float32, lower = ([np.stack(rows) for rows in zip(*(way[name] for name in both[0]), strict=True)] for way in both)
-    job = replace(job, frozen=compared(job.frozen, float32, lower))
-    return (transfer if job.frozen_in != FLOAT32 else plan_transfer(job, opened.model, planned, opened.lookup)), job
+    return compared(job.frozen, float32, lower)
 
 
 def fill(transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnEvent) -> Transfer:
@@ -241,9 +241,8 @@ def fill(transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnE
         return transfer
     progress = told(on_event, "features", total=len(seen), unit="image")
     try:
-        with (
-            extraction(transfer, opened) as by, transfer.cache.adding() as add, progress, opened.unreadable.raised()
-        ):  # fmt: skip
+        by = opened.backbone.computing(transfer.cache.tensors, opened.job.frozen_in, opened.planned)
+        with transfer.cache.adding() as add, progress, opened.unreadable.raised():
             for view, chosen in wanted:
                 for names, values in rows_computed(by, view, chosen, opened):
                     add(names, values)
@@ -251,58 +250,24 @@ def fill(transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnE
                     if stop.signal:
                         return transfer
     finally:
+        opened.backbone.close()
         release(transfer.views)
     rows = opened.lookup.rows(transfer.cache)
     return replace(transfer, views=tuple(view._replace(rows=rows.find(view.names)) for view in transfer.views))
 
 
-def _in_model(tensors: Sequence[tf.Tensor], opened: OpenModel) -> Extraction:
-    """What computes tensors of a tower of the model, from the batches of the inference tower."""
-    model = opened.model
-    with model.graph.as_default():
-        values = [tf.cast(tensor, tf.float32) for tensor in tensors]
-    return Extraction(model.graph, opened.session, model.inference_handle, model.index, values)
-
-
-@contextmanager
-def extraction(transfer: Transfer, opened: OpenModel) -> Iterator[Extraction]:
-    """What computes the transfer values of a session that is restored. In less than float32 the net is folded, in a
-    graph and a session of its own that end with the context."""
-    job, model = opened.job, opened.model
-    whole = _in_model(transfer.computed, opened)
-    folded = None
-    if job.frozen_in != FLOAT32:
-        folded = fold(opened.session, whole.values, (model.extraction or model.inference).images)
-    if folded is None:
-        yield whole
-        return
-    with tf.Graph().as_default() as graph:
-        like = make_batches(transfer.views[0].examples, job.preprocessing, batch_size=1, training=False)
-        handle, batch = read_batch(like, model.device)
-        values = folded.on(batch["image"])
-        session = tf.Session(config=session_config(job.options.device)[0])
-    with closing(session):
-        yield Extraction(graph, session, handle, batch["index"], values)
-
-
 def rows_computed(
     by: Extraction, view: View, chosen: Sequence[int], opened: OpenModel
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Names and values, in float32, of the chosen examples of a view: batches, in any order."""
+    """Names and values, in float32, of the chosen examples of a view, batch by batch."""
     if not chosen:
         return
     job = opened.job
-    with by.graph.as_default():
-        batches = make_batches(
-            view.examples.take(chosen, kept=True), job.preprocessing, training=False, view=view.number,
-            seed=job.options.seed, batch_size=job.options.batch_size, unreadable=opened.unreadable,
-        )  # fmt: skip
-        pipeline = Pipeline(batches, by.handle, opened.model.device)
-        fed = next(pipeline.start(by.session))
-        run = by.session.make_callable([by.index, *by.values], feed_list=list(pipeline.tensors))
-    with closing(until_the_end(lambda: run(*fed), runs_at_once(job.options.device))) as found:
-        for numbers, *rows in found:
-            yield [view.names[chosen[i]] for i in numbers], rows
+    examples = view.examples.take(chosen, kept=True)
+    how: dict[str, Any] = {"view": view.number, "seed": job.options.seed, "batch_size": job.options.batch_size}
+    how["unreadable"] = opened.unreadable
+    for numbers, rows in by.run(lambda: make_batches(examples, job.preprocessing, training=False, **how)):
+        yield [view.names[chosen[i]] for i in numbers], rows
 
 
 class Cached:

@@ -237,6 +237,18 @@ def make_batches(
     return batches.prefetch(4).with_options(options)
 
 
+def batch_spec(examples: Examples, how: Preprocessing | None) -> dict[str, tf.TensorSpec]:
+    """What the batches of `make_batches` look like, as the `element_spec` of its pipelines has it."""
+    import tensorflow as tf
+
+    sides = [how.image_size, how.image_size, 1 if how.channels == "grey" else 3] if how else [len(examples.read(0))]
+    return {
+        "image": tf.TensorSpec([None, *sides], tf.float32),
+        "label": tf.TensorSpec([None, *examples.label_ids.shape[1:]], tf.int32),
+        "index": tf.TensorSpec([None], tf.int64),
+    }
+
+
 def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
     """The bytes of a JPEG file that is whole, grey or in colour. Raises ValueError for anything else: TensorFlow gives
     CMYK other colours than Pillow, complains of a file that was cut off on stderr, and has no limit to its size."""

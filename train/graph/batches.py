@@ -69,27 +69,34 @@ def in_order(numbered: Iterable[tuple[int, Result]]) -> Iterator[Result]:
             following += 1
 
 
-def read_batch(like: tf.data.Dataset, device: str = "") -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """A handle to feed, and the batch ("image", "label", "index") of the pipeline on `device` that it stands for."""
-    types, shapes = tf.data.get_output_types(like), tf.data.get_output_shapes(like)
+def read_batch(spec: Any, device: str = "") -> tuple[tf.Tensor, Any]:
+    """A handle to feed, and what the pipeline on `device` that it stands for gives: tensors as the `spec` has them, the
+    `element_spec` of the pipeline."""
+    types = tf.nest.map_structure(lambda each: each.dtype, spec)
+    shapes = tf.nest.map_structure(lambda each: each.shape, spec)
     with tf.device(device):
         handle = tf.placeholder(tf.string, [], name="pipeline")
         return handle, tf.data.Iterator.from_string_handle(handle, types, shapes).get_next()
 
 
 class ValueTable:
-    """Transfer values [rows, channels] that stay on a device while the head trains: what is fed are the rows' numbers.
+    """Up to `rows` transfer values [channels] that stay on a device while the head trains: what is fed are their
+    numbers.
 
     It is no variable of the net: no checkpoint has it, and `load` gives it its values.
     """
 
     def __init__(self, rows: int, channels: int, device: str) -> None:
+        self._shape = (rows, 1, 1, channels)
         with tf.device(device):
-            self._values = tf.placeholder(tf.float32, [rows, 1, 1, channels], name="transfer_values")
+            self._values = tf.placeholder(tf.float32, self._shape, name="transfer_values")
             self._table = tf.Variable(self._values, trainable=False, collections=[], use_resource=True)
 
     def load(self, session: tf.Session, values: np.ndarray) -> None:
-        """Sends all values, float32 [rows, 1, 1, channels], to the device."""
+        """Sends the values, float32 [n, 1, 1, channels], to the device; there are fewer than rows where images cannot
+        be decoded."""
+        if len(values) < self._shape[0]:
+            values = np.concatenate([values, np.zeros((self._shape[0] - len(values), *self._shape[1:]), np.float32)])
         session.run(self._table.initializer, {self._values: values})
 
     def of(self, rows: tf.Tensor) -> tf.Tensor:

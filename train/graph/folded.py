@@ -84,6 +84,15 @@ def fold(session: tf.Session, tensors: Sequence[tf.Tensor], images: tf.Tensor) -
     return Folded(graph, "images:0", tuple(tensor.name for tensor in tensors))
 
 
+def fusing(config: tf.ConfigProto) -> tf.ConfigProto:
+    """For a folded graph on processors: of TensorFlow's graph optimizer only the pass that fuses operations. The others
+    find nothing, and copy a hundred megabytes of constants each time."""
+    passes = config.graph_options.rewrite_options
+    passes.optimizers.append("remap")
+    passes.meta_optimizer_iterations = passes.ONE
+    return config
+
+
 def _varies(tensors: Iterable[tf.Tensor]) -> bool:
     """Whether the tensors come of something that keeps a state and is no variable: as constants they would stay what
     they are."""

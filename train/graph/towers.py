@@ -3,7 +3,7 @@
 A tower is the net on one batch. The training tower has dropout and training-mode batch norm where the plan says so;
 the inference tower shares its variables and has neither. Both are in one graph, under the name scopes `training/` and
 `inference/`, so that a tensor of one is found in the other. Where a batch is divided (devices.py), the training tower
-is the first of several; the others are `part_1/` and so on. `extraction/` is the inference tower in another precision.
+is the first of several; the others are `part_1/` and so on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .precision import compiled, make_loss_scale, unscaled
 from .update import apply_gradients, rate_factors, weight_penalty
 
 AUXILIARY_WEIGHT = 0.4
-TRAINING, INFERENCE, EXTRACTION = "training", "inference", "extraction"
+TRAINING, INFERENCE = "training", "inference"
 
 
 class Tower(NamedTuple):
@@ -107,18 +107,17 @@ class Shared:
 
 
 def build_tower(
-    spec: TowerSpec, batch: Mapping[str, tf.Tensor], shared: Shared, *, training: bool, part: int = 0,
-    frozen_in: str = "",
-) -> Tower:  # fmt: skip
+    spec: TowerSpec, batch: Mapping[str, tf.Tensor], shared: Shared, *, training: bool, part: int = 0
+) -> Tower:
     """Builds the net on `batch` ("image" or "features", "label"), `part` of a whole one; later towers take the first's
-    variables. `frozen_in` makes it the extraction tower, in that precision."""
+    variables."""
     options, modes = spec.options, spec.plan.batch_norm
-    name = EXTRACTION if frozen_in else part_name(part) if training else INFERENCE
+    name = part_name(part) if training else INFERENCE
     exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
     scope = tf.variable_scope(tf.get_variable_scope(), reuse=exists, custom_getter=shared.remember)
     with tf.name_scope(name), scope, compiled(options.xla):
         given = batch.get("features")
-        images = None if given is not None else tf.cast(batch["image"], frozen_in or options.precision)
+        images = None if given is not None else tf.cast(batch["image"], options.precision)
         mode = Mode(
             trains_batch_norm=lambda layer: training and modes.get(layer, "frozen") != "frozen",
             batch_norm_decay=options.batch_norm_decay,
@@ -272,8 +271,6 @@ class Model(NamedTuple):
     training_handle: tf.Tensor | None  # of the pipeline that each tower reads from; None where batches are fed
     inference_handle: tf.Tensor | None
     index: tf.Tensor  # int64 [batch]: which images the inference tower sees
-    device: str = ""  # where the batches of pipelines are sent ahead of their step
-    extraction: Tower | None = None  # the inference tower in the precision of transfer values, where that is another
 
     @property
     def training(self) -> Tower:
@@ -293,16 +290,16 @@ def build_model(
     features: int | None = None,
     class_weights: Sequence[float] | None = None,
     placement: Placement = ONE_DEVICE,
-    frozen_in: str = "",
     table: ValueTable | None = None,
 ) -> Model:
     """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will. With
     `features`, channels of what reaches the head, that is fed, or its rows in the `table`, and nothing before the head
-    is built. `frozen_in` is the precision of an extraction tower, where there is to be one."""
+    is built."""
 
     def read() -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
-        if features is None:
-            return read_batch(like, placement.batches)
+        if like is not None:
+            return read_batch(like.element_spec, placement.batches)
+        assert features is not None  # one of the two is given
         several = (spec.num_classes,) if spec.options.labels_per_image == "many" else ()
         return None, fed_features(features, several, table)
 
@@ -313,11 +310,5 @@ def build_model(
     if len(towers) > 1 or not spec.infers_as_it_trains:
         inference_handle, batch = read()
         inference, index = build_tower(spec, batch, shared, training=False), batch["index"]
-    extraction = None
-    if frozen_in and features is None:
-        extraction = build_tower(spec, batch, shared, training=False, frozen_in=frozen_in)
     graph = tf.get_default_graph()
-    return Model(
-        graph, towers, inference, step, shared.initializers, handle, inference_handle, index, placement.batches,
-        extraction,
-    )  # fmt: skip
+    return Model(graph, towers, inference, step, shared.initializers, handle, inference_handle, index)

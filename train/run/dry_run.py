@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from ...events import OnEvent, ignore
 from ..cache.feeding import FedModel, trial
-from ..cache.transfer import Cached, OpenModel, Transfer, extraction, rows_computed
+from ..cache.transfer import Cached, OpenModel, Transfer, rows_computed
 from ..data.examples import DataSet
 from ..graph.towers import session_config
 from ..options.training import Options
@@ -68,10 +68,9 @@ class Measured:
         assert isinstance(self.transfer, Transfer)  # something is missing of it
         view = max(self.transfer.views, key=lambda view: len(view.missing))
         chosen = view.missing[: (WARMING + MEASURED) * self.job.options.batch_size].tolist()
-        with extraction(self.transfer, self.opened) as by:
-            for names, rows in rows_computed(by, view, chosen, self.opened):
-                self.rows = rows
-                yield len(names)
+        by = self.opened.backbone.computing(self.transfer.cache.tensors, self.job.frozen_in, self.opened.planned)
+        for names, _ in rows_computed(by, view, chosen, self.opened):
+            yield len(names)
 
     def steps(self) -> Iterator[int]:
         """Trains; nothing of it is saved."""
@@ -95,19 +94,17 @@ class Measured:
 
     def batches(self, *, training: bool) -> tuple[Iterable[tuple[Any, ...]], tuple[tf.Tensor, ...]]:
         """Batches as the run will have them, and the tensors that they are fed to: from photos, from the cache, or, as
-        long as it is empty, the values that were computed here again and again."""
+        long as it is empty, zeros."""
         if isinstance(self.transfer, str):
             pipeline = self.graph.pipelines[0 if training else 1]
             return pipeline.start(self.session), pipeline.tensors
         labels = self.graph.model.inference.labels
         fed = self.transfer.fed if training else [(*self.transfer.inference, labels)]
+        self.transfer.send(self.session)
         if not self.missing:
-            self.transfer.send(self.session)
             cached = Cached(self.transfer, fed, batch_size=self.job.options.batch_size, training=training)
             return cached.start(self.session), cached.tensors
         size = -(-self.job.options.batch_size // len(fed))  # of the largest part of a batch
-        rows = [np.resize(values, (size, *values.shape[1:])) for values in self.rows]
         tensors = tuple(tensor for part in fed for tensor in part)
-        values = [*rows, np.zeros(size)] * len(fed)
-        one = tuple(value.astype(t.dtype.as_numpy_dtype) for value, t in zip(values, tensors, strict=True))
+        one = tuple(np.zeros((size, *each.shape.as_list()[1:]), each.dtype.as_numpy_dtype) for each in tensors)
         return itertools.repeat(one), tensors

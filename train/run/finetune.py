@@ -35,12 +35,12 @@ from ...events import (
     ignore,
 )
 from ...formats.placing import write_text
-from ...tensors import Tensors
+from ..cache.backbone import Backbone
 from ..cache.checked import check_net
 from ..cache.feeding import FedModel, build_graph, choose_precision, from_cache
-from ..cache.head_only import recall
+from ..cache.head_only import look_up
 from ..cache.lookup import Lookup
-from ..cache.transfer import Transfer, settled
+from ..cache.transfer import Transfer
 from ..data.examples import DataSet
 from ..data.pipeline import Unreadable
 from ..graph.cluster import Cluster, machine_lost
@@ -169,13 +169,7 @@ def train_phase(
     with opened(job, directory, resumed, setup, seconds, on_event) as (run, graph, transfer):
         job = run.job
         batches = batches_of_values(run, transfer, stop) if isinstance(transfer, Transfer) else graph.pipelines
-        whole = stop.signal or graph.known or not recall(job, setup.placement, setup.lookup)
-        if whole:
-            trained = train_and_save(run, *batches, setup.cluster, stop)
-    if not whole:  # all that reaches the head is there: the net in front of it can go
-        with opened(job, directory, resumed, setup, seconds, on_event, run.planned) as (run, _, transfer):
-            assert isinstance(transfer, Transfer)  # all of it is there
-            trained = train_and_save(run, *batches_of_values(run, transfer, stop), setup.cluster, stop)
+        trained = train_and_save(run, *batches, setup.cluster, stop)
 
     # --- freeze audit and result -------------------------------------------------------------------------------
     began = time.monotonic()
@@ -208,34 +202,31 @@ class Trained(NamedTuple):
 @contextmanager
 def opened(
     job: Job, directory: RunDirectory, resumed: int | None, setup: SessionSetup, seconds: dict[str, float],
-    on_event: OnEvent, planned: Tensors | None = None,
+    on_event: OnEvent,
 ) -> Iterator[tuple[Run, FedModel, Transfer | str]]:  # fmt: skip
-    """A session in which every variable has its value, and what is cached of its graph. `planned` are the values of a
-    graph with more of the net in it, whose initializers this one may lack."""
-    began, options, first = time.monotonic(), job.options, planned is None
-    tell = on_event if first else ignore
-    with tf.Graph().as_default(), tf.device(setup.placement.home):
+    """A session in which every variable has its value, and what is cached of its graph."""
+    began, options, placement = time.monotonic(), job.options, setup.placement
+    with Backbone(job, placement) as backbone, tf.Graph().as_default(), tf.device(placement.home):
         unreadable = Unreadable(total=len(job.data.train) + len(job.data.validation))
-        graph = build_graph(job, setup.placement, setup.lookup, unreadable, step=resumed or 0, length=job.total)
+        known = look_up(job, placement, setup.lookup, backbone)
+        graph = build_graph(job, placement, known, unreadable, step=resumed or 0, length=job.total)
         starts = graph.model.initializers
-        planned = planned or planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
+        planned = planned_tensors(job.plan, job.source.tensors, seed=options.seed, initializers=starts)
         transfer = graph.transfer(job, planned, setup.lookup)
         config = for_feeding(setup.config) if isinstance(transfer, Transfer) else setup.config
         with tf.Session(setup.target, config=config) as session:
             run = Run(
-                job, directory, graph.model, session, planned, planned, unreadable=unreadable, lookup=setup.lookup,
-                seconds=seconds, on_event=on_event,
+                job, directory, graph.model, session, planned, planned, backbone, unreadable=unreadable,
+                lookup=setup.lookup, seconds=seconds, on_event=on_event,
             )  # fmt: skip
-            tell(CacheUnused(transfer) if isinstance(transfer, str) else transfer.found())
-            if first:
-                directory.check_room(sum(bytes_of_checkpoints(job, graph.model.variables)), anew=resumed is None)
-            tell(start_run(run, resumed))
-            transfer, run.job = settled(transfer, run.open_model, planned)
+            on_event(CacheUnused(transfer) if isinstance(transfer, str) else transfer.found())
+            directory.check_room(sum(bytes_of_checkpoints(job, graph.model.variables)), anew=resumed is None)
+            on_event(start_run(run, resumed))
+            transfer, run.job = graph.settled(transfer, run.open_model)
             if isinstance(transfer, Transfer) and options.precision == AUTO:
-                tell(run.job.frozen.chosen())
-            anew = resumed is None and first
+                on_event(run.job.frozen.chosen())
             net = job.net.graph.data if job.net.graph else b""
-            directory.begin(job.plan, options, job.data.labels, facts(run.job), anew=anew, graph=net)
+            directory.begin(job.plan, options, job.data.labels, facts(run.job), anew=resumed is None, graph=net)
             run.spent("preparation", began)
             yield run, graph, transfer
 
@@ -271,7 +262,9 @@ def start_run(run: Run, resumed: int | None) -> Event:
     if resumed is None:
         assign(run.session, net, run.planned)
         run.session.run(start_others)  # slots and global_step: constants; moving averages: the variables themselves
-        return Restored(audit(run.session, net, run.planned), copied=len(run.planned) - len(net))
+        audit(run.session, net, run.planned)
+        names = {*net, *run.backbone.restore(run.planned)}
+        return Restored(len(names), copied=len(run.planned) - len(names))
     saved_path = run.directory.prefix(resumed)
     saved = with_own_step(read_tensors(saved_path), run.model.step.global_step)
     missing = [name for name in net if name not in saved]

@@ -17,6 +17,7 @@ from ...formats.output import needed_bytes
 from ...kinds import AVERAGE
 from ...nets.graph import build_net
 from ...tensors import Spec, Tensor, Tensors, from_arrays
+from ..cache.backbone import Backbone
 from ..cache.lookup import Lookup
 from ..cache.transfer import Cached, OpenModel
 from ..data.pipeline import Unreadable
@@ -41,6 +42,7 @@ class Run:
     session: tf.Session
     planned: Tensors  # every variable of the net as the plan has it
     frozen: Tensors  # the same values, from wherever they are copied fastest
+    backbone: Backbone  # what computes transfer values
     step: int = 0
     best: dict[str, Any] | None = None
     better: Tensors | None = None  # the best variables while they are not on disk yet
@@ -53,7 +55,7 @@ class Run:
     @property
     def open_model(self) -> OpenModel:
         """The part of it that computes transfer values."""
-        return OpenModel(self.job, self.model, self.session, self.unreadable, self.lookup)
+        return OpenModel(self.job, self.model, self.session, self.planned, self.backbone, self.unreadable, self.lookup)
 
     def spent(self, what: str, since: float) -> None:
         """Adds the seconds since `since` to what result.json says of the time."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ...errors import DataError, RecipeError, TrainingError, UnsupportedError
-from ...events import Advanced, OnEvent, ignore
 from ...formats import Checkpoint, open_checkpoint
 from ...graphs.files import checkpoint_of
 from ...kinds import AVERAGE, kinds
@@ -23,14 +21,13 @@ from ...nets.registry import names_by_scope, recognise
 from ...nets.resolving import resolve
 from ...plan import Plan, PlanRules, make_plan
 from ...tensors import Spec, Tensors
-from ..data.examples import DataSet, Examples, steps_per_epoch
+from ..data.examples import DataSet, Examples
 from ..data.labelling import ClassNames
 from ..data.preprocess import Preprocessing, from_dict
-from ..graph.progress import told
 from ..options.configuration import coerce, option, problem_with, read_config
 from ..options.net_options import NetOptions
 from ..options.styles import style_problem
-from ..options.training import AUTO, FLOAT32, LABELS_PER_IMAGE, Choice, Options
+from ..options.training import LABELS_PER_IMAGE, Options
 from ..plan.request import check_style, pixels_of
 from .class_names import names_for, thresholds_of
 from .metrics import sigmoid, softmax
@@ -38,10 +35,6 @@ from .recorded import find_run
 
 if TYPE_CHECKING:
     import numpy as np
-    import tensorflow.compat.v1 as tf
-
-    from ..data.pipeline import Unreadable
-    from ..options.training import Choice
 
 
 def threshold_option() -> Any:
@@ -272,169 +265,3 @@ def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
     spec = specs.get(net.under(scope, first))
     grey = net.for_grey_images() if spec and len(spec.shape) == 4 and spec.shape[2] == 1 else None
     return grey or net
-
-
-class Wanted(NamedTuple):
-    """What a graph is run for: tensors by name, and the variables that they depend on (None: all of the graph)."""
-
-    tensors: Mapping[str, tf.Tensor]
-    variables: Collection[str] | None = None
-
-
-def run_on(
-    classifier: Classifier,
-    examples: Examples,
-    make: Callable[[tf.Tensor], Wanted],
-    *,
-    title: str,
-    batch_size: int = 32,
-    device: str = "auto",
-    unreadable: Unreadable | None = None,
-    precision: str = "float32",
-    on_event: OnEvent = ignore,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Runs a graph on the examples, in order; yields what `make(images)` wants, and "index", for each batch.
-
-    `make` builds the graph on `images` [batch, s, s, 3] of the type `precision`; what is yielded is never less than
-    float32. Images are decoded while the net works on those before them. `on_event` is told how far it is.
-    """
-    import tensorflow.compat.v1 as tf
-
-    from ..data.pipeline import Unreadable, make_batches
-    from ..graph.batches import ahead_of, in_order, until_the_end
-    from ..graph.devices import device_of_batches, runs_at_once
-    from ..graph.towers import session_config
-
-    unreadable = unreadable or Unreadable()
-    with tf.Graph().as_default() as graph:
-        batches = make_batches(
-            examples, classifier.preprocessing, batch_size=batch_size, training=False, unreadable=unreadable
-        )
-        place = device_of_batches(device)
-        with tf.device(place or "/cpu:0"):
-            iterator = tf.data.make_initializable_iterator(ahead_of(batches.enumerate(), place))
-            number, batch = iterator.get_next()
-        config = session_config(device)[0]
-        if precision == FLOAT32:
-            wanted = make(batch["image"])
-        else:
-            wanted = _folded(classifier, make, batch["image"], precision, config)
-        session = tf.Session(config=config)
-    # Not as default session and graph: these would be the caller's, too, between two batches.
-    steps = steps_per_epoch(len(examples), batch_size)
-    with closing(session), told(on_event, title, total=steps, unit="batch"), unreadable.raised():
-        with graph.as_default():
-            restore_variables(session, classifier, wanted.variables)
-            session.run(iterator.initializer)
-            run = session.make_callable((number, {**wanted.tensors, "index": batch["index"]}))
-        with closing(until_the_end(run, runs_at_once(device))) as numbered:
-            for got in in_order(numbered):
-                yield got
-                on_event(Advanced(title, images=len(got["index"])))
-
-
-def _folded(
-    classifier: Classifier, make: Callable[[tf.Tensor], Wanted], images: tf.Tensor, precision: str,
-    config: tf.ConfigProto,
-) -> Wanted:  # fmt: skip
-    """What `make` wants of the images in a precision below float32, folded where it can be: then without variables."""
-    import tensorflow.compat.v1 as tf
-
-    from ..graph.folded import fold
-
-    def made(images: tf.Tensor) -> Wanted:
-        wanted = make(tf.cast(images, precision))
-        return wanted._replace(tensors={name: _not_less(tensor) for name, tensor in wanted.tensors.items()})
-
-    with tf.Graph().as_default(), tf.Session(config=config) as session:
-        apart = tf.placeholder(images.dtype, images.shape)
-        wanted = made(apart)
-        restore_variables(session, classifier, wanted.variables)
-        folded = fold(session, list(wanted.tensors.values()), apart)
-    if folded is None:
-        return made(images)
-    return Wanted(dict(zip(wanted.tensors, folded.on(images), strict=True)), ())
-
-
-def _not_less(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor in float32, if it is of less."""
-    import tensorflow.compat.v1 as tf
-
-    return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor
-
-
-def choose_precision(
-    classifier: Classifier, examples: Examples, make: Callable[[tf.Tensor], Wanted], precision: str, device: str,
-    on_event: OnEvent = ignore,
-) -> Choice:  # fmt: skip
-    """What --precision means for these examples; for auto a few of them are computed both ways."""
-    import numpy as np
-
-    from ..data.pipeline import Unreadable
-    from ..graph.native import CHECKED, candidate, compared
-
-    if classifier.takes == "vectors":
-        return Choice(FLOAT32, "the data are vectors")
-    if classifier.net.graph is not None and precision != FLOAT32:
-        if precision != AUTO:
-            raise RecipeError(f"--precision {precision}: a net from a graph keeps the graph's own types")
-        return Choice(FLOAT32, "a net from a graph keeps the graph's own types")
-    choice = candidate(precision, device, len(examples))
-    if not choice.open:
-        return choice
-    few, both = examples.take(np.linspace(0, len(examples) - 1, CHECKED).astype(int)), []
-    try:
-        for each in (FLOAT32, choice.precision):
-            how: dict[str, Any] = {
-                "device": device,
-                "precision": each,
-                "unreadable": Unreadable(limit=1.0),
-                "on_event": on_event,
-            }
-            (found,) = run_on(classifier, few, make, title="comparing", **how)
-            both.append([values for name, values in found.items() if name != "index"])
-    except DataError:
-        return Choice(FLOAT32, "none of the images that were looked at can be decoded")
-    return compared(choice, *both)
-
-
-def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: bool = False) -> Wanted:
-    """The net in the current graph, with the head that it was trained with: "logits" float32 [batch, classes]
-    and "features" float32 [batch, channels], which reach the head. It computes in the type of the images.
-
-    `training_batch_norm` normalises by each batch's own statistics instead of the stored ones.
-    """
-    import tensorflow.compat.v1 as tf
-
-    from ...nets.head import Dropout
-    from ..graph.towers import Shared, TowerSpec, build_tower
-    from ..plan.request import make_head
-
-    every = dict.fromkeys(classifier.plan.batch_norm, "train")
-    several = [classifier.classes] if classifier.many else []
-    head = make_head(classifier.options)
-    head = replace(head, layers=tuple(layer for layer in head.layers if not isinstance(layer, Dropout)))
-    plan = replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan
-    options = replace(classifier.options, precision=images.dtype.name, xla=False, aux=False)  # whatever it trained in
-    spec = TowerSpec(classifier.net, plan, options, classifier.classes, head)
-    batch = {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)}
-    shared = Shared(tf.train.get_or_create_global_step())
-    tower = build_tower(spec, batch, shared, training=training_batch_norm)
-    return Wanted({"logits": tower.logits, "features": tower.features})
-
-
-def restore_variables(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:
-    """Gives the variables of the current graph (or those of `names`) their values.
-
-    Raises TrainingError for one that has none. An auxiliary head is left alone: nothing that is run depends on it.
-    """
-    import tensorflow.compat.v1 as tf
-
-    from ..graph.restore import assign
-
-    step = tf.train.get_or_create_global_step()
-    session.run(step.initializer)
-    auxiliary = tuple(f"{classifier.net.placed(part)}/" for part in classifier.net.auxiliary)
-    variables = {variable.op.name: variable for variable in tf.global_variables() if variable is not step}
-    wanted = [name for name in variables if not name.startswith(auxiliary)] if names is None else names
-    assign(session, {name: variables[name] for name in wanted}, classifier.tensors)

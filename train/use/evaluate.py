@@ -22,10 +22,11 @@ from ..data.pipeline import Unreadable, turned
 from ..options.configuration import option
 from ..options.training import FLOAT32, PRECISIONS
 from .class_names import class_of_label, true_classes
-from .classifier import Classifier, choose_precision, logits_of, run_on, threshold_option
+from .classifier import Classifier, threshold_option
 from .data_options import DataOptions, data_of
 from .evaluation import Evaluation, summarise
 from .metrics import accuracy
+from .running import logits_of, prepare, run_on
 
 SPLITS = ("validation", "train", "test", "all")
 GAP = 0.2  # accuracy that batch statistics win over stored ones before the stored ones are called wrong
@@ -83,13 +84,13 @@ def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: Data
 
     # --- logits of all of them ---
     make = lambda images: logits_of(classifier, images)  # noqa: E731
-    choice = choose_precision(classifier, examples, make, options.precision, options.device, on_event)
+    choice, net = prepare(classifier, examples, make, options.precision, options.device, on_event)
     if choice.precision != FLOAT32 or choice.found:
         on_event(choice.chosen())
     unreadable = Unreadable()
-    how: dict[str, Any] = {"batch_size": options.batch_size, "device": options.device, "on_event": on_event}
-    how["unreadable"] = unreadable
-    parts = list(run_on(classifier, examples, make, title="evaluating", precision=choice.precision, **how))
+    how: dict[str, Any] = {"batch_size": options.batch_size, "unreadable": unreadable, "on_event": on_event}
+    with net:
+        parts = list(net.run(examples, title="evaluating", **how))
     logits = np.concatenate([part["logits"] for part in parts])
     examples = examples.take(np.concatenate([part["index"] for part in parts]))
     if unreadable.reasons:

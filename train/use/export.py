@@ -24,9 +24,10 @@ from ...formats.placing import write_text
 from ..data.examples import Examples, named
 from ..options.configuration import option
 from ..options.training import FLOAT32, PRECISIONS
-from .classifier import Classifier, SourceOptions, logits_of, run_on, threshold_option
+from .classifier import Classifier, SourceOptions, threshold_option
 from .data_options import data_of
 from .predict import find_images
+from .running import logits_of, run_on
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Photo

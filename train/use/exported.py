@@ -29,7 +29,8 @@ from ...errors import UnsupportedError
 from ..data.preprocess import fit, scale
 from ..graph.quiet import stderr_held
 from ..graph.tensorflow_paths import tensorflow_path
-from .classifier import Classifier, logits_of, restore_variables
+from .classifier import Classifier
+from .running import logits_of, restore_variables
 
 INPUT, PIXELS = "images", "pixels"
 ABOVE = "above_threshold"

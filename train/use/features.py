@@ -29,10 +29,11 @@ from ..data.pipeline import Unreadable, turned
 from ..graph.cluster import Cluster, own_shard
 from ..options.configuration import option
 from ..options.training import AUTO, FLOAT32, PRECISIONS, Choice
-from .classifier import Classifier, Wanted, choose_precision, run_on
+from .classifier import Classifier
 from .costs import MEASURED, WARMING, Costs, Pace, gpu_memory, pace
 from .data_options import DataOptions, data_of
 from .feature_files import Features, check_outputs, shard_prefix, write_companions, write_values
+from .running import Prepared, Wanted, prepare
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -104,13 +105,14 @@ def write_features(
     prefix = options.output if options.shards == 1 else shard_prefix(options.output, options.shard, options.shards)
     check_outputs(prefix, work.data.path, options.checkpoint, classifier.path)
     unreadable = Unreadable()
-    values, kept, layer = computed(classifier, work.share, options, prefix, unreadable, work.precision, on_event)
+    with work.net:
+        values, kept = computed(work, options, prefix, unreadable, on_event)
     if unreadable.reasons:
         on_event(ImagesLeftOut(dict(unreadable.reasons), unreadable.note()))
     facts = {
         "net": classifier.net.name,
         "source": classifier.path,
-        "layer": layer,
+        "layer": work.layer,
         "pool": options.pool,
         "type": options.type,
         "precision": work.precision,
@@ -136,7 +138,8 @@ def write_features(
 
 
 class Work(NamedTuple):
-    """What is to be computed: the `share` of the examples, which are at `position` among them, in a precision."""
+    """What is to be computed: the `share` of the examples, which are at `position` among them, by the `net`, which
+    gives the values of a layer in a precision."""
 
     classifier: Classifier
     data: DataSet
@@ -144,6 +147,8 @@ class Work(NamedTuple):
     split: list[str]  # of each example
     position: np.ndarray
     share: Examples
+    net: Prepared
+    layer: str
     precision: str
 
 
@@ -160,25 +165,34 @@ def work_of(options: FeatureOptions, on_event: OnEvent, data: DataSet | None = N
     for note in (*classifier.notes, *data.notes):
         on_event(Noted(note))
     share = examples.take(position)
-    choice = precision_of(classifier, share, options, on_event)
+    layers = []
+
+    def make(images: object) -> Wanted:
+        wanted, layer = layer_of(classifier, images, options)
+        layers.append(layer)
+        return wanted
+
+    precision, shared = options.precision, options.shards > 1 and options.precision == AUTO
+    if shared:  # machines that share the images compute alike, whatever is native to each
+        precision = FLOAT32
+    choice, net = prepare(classifier, share, make, precision, options.device, on_event)
+    choice = Choice(FLOAT32, "the same for every part; --precision gives another") if shared else choice
     on_event(choice.chosen())
-    return Work(classifier, data, examples, split, position, share, choice.precision)
+    return Work(classifier, data, examples, split, position, share, net, layers[0], choice.precision)
 
 
 def dry_run(options: FeatureOptions, on_event: OnEvent = ignore) -> Costs:
     """What the work will take, from a few batches of it; nothing is written. Raises as `write_features` does."""
     work, shapes = work_of(options, on_event), []
     few = work.share.take(np.arange(min(len(work.share), (WARMING + MEASURED) * options.batch_size)))
-    make = lambda images: layer_of(work.classifier, images, options)[0]  # noqa: E731
-    how: dict[str, Any] = {"batch_size": options.batch_size, "device": options.device, "precision": work.precision}
-    how["on_event"] = on_event
 
     def batches() -> Iterator[int]:
-        for part in run_on(work.classifier, few, make, title="features", **how):
+        for part in work.net.run(few, title="features", batch_size=options.batch_size, on_event=on_event):
             shapes.append(part["values"].shape)
             yield len(part["index"])
 
-    found = Pace(len(work.share), pace(batches()))
+    with work.net:
+        found = Pace(len(work.share), pace(batches()))
     row = np.prod(shapes[0][1:], dtype=np.int64) * np.dtype(options.type).itemsize
     files = {".npy and .npz": 2 * int(row) * len(work.share)}
     return Costs({"features": found}, files, gpu_memory=gpu_memory(options.device))
@@ -191,36 +205,20 @@ def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
     return data.split(split), each
 
 
-def precision_of(classifier: Classifier, examples: Examples, options: FeatureOptions, on_event: OnEvent) -> Choice:
-    """In what the values are computed. Machines that share the images compute alike, whatever is native to each."""
-    if options.shards > 1 and options.precision == AUTO:
-        return Choice(FLOAT32, "the same for every part; --precision gives another")
-    make = lambda images: layer_of(classifier, images, options)[0]  # noqa: E731
-    return choose_precision(classifier, examples, make, options.precision, options.device, on_event)
-
-
 def computed(
-    classifier: Classifier, examples: Examples, options: FeatureOptions, prefix: str, unreadable: Unreadable,
-    precision: str, on_event: OnEvent,
-) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
-    """Writes PREFIX.npy. Returns the values, the numbers of the examples that have a row, and the layer."""
-    layers, kept = [], []
-
-    def make(images: object) -> Wanted:
-        wanted, layer = layer_of(classifier, images, options)
-        layers.append(layer)
-        return wanted
-
-    how: dict[str, Any] = {"batch_size": options.batch_size, "device": options.device, "unreadable": unreadable}
-    how |= {"precision": precision, "on_event": on_event}
+    work: Work, options: FeatureOptions, prefix: str, unreadable: Unreadable, on_event: OnEvent
+) -> tuple[np.ndarray, np.ndarray]:
+    """Writes PREFIX.npy. Returns the values, and the numbers of the examples that have a row."""
+    kept = []
+    how: dict[str, Any] = {"batch_size": options.batch_size, "unreadable": unreadable, "on_event": on_event}
 
     def blocks() -> Iterator[np.ndarray]:
-        for part in run_on(classifier, examples, make, title="features", **how):
+        for part in work.net.run(work.share, title="features", **how):
             kept.append(part["index"])
             yield part["values"]
 
-    values = write_values(blocks(), len(examples), np.dtype(options.type), prefix)
-    return values, np.concatenate(kept), layers[0]
+    values = write_values(blocks(), len(work.share), np.dtype(options.type), prefix)
+    return values, np.concatenate(kept)
 
 
 def layer_of(classifier: Classifier, images: object, options: FeatureOptions) -> tuple[Wanted, str]:

@@ -30,7 +30,8 @@ from ..data.loading import images_of, turned_note
 from ..data.pipeline import Unreadable
 from ..options.configuration import option
 from ..options.training import PRECISIONS
-from .classifier import Classifier, SourceOptions, choose_precision, logits_of, run_on, threshold_option
+from .classifier import Classifier, SourceOptions, threshold_option
+from .running import logits_of, prepare
 
 SHOWN = 5  # labels of an image in a notebook's table
 
@@ -111,29 +112,20 @@ def predict(
     for line in filter(None, (*classifier.notes, note)):
         on_event(Noted(line))
     make = lambda images: logits_of(classifier, images)  # noqa: E731
-    choice = choose_precision(classifier, examples, make, options.precision, options.device, on_event)
+    choice, net = prepare(classifier, examples, make, options.precision, options.device, on_event)
     if choice.found:
         on_event(choice.chosen())
-    parts = run_on(
-        classifier,
-        examples,
-        make,
-        title="predicting",
-        precision=choice.precision,
-        batch_size=min(options.batch_size, len(examples)),
-        device=options.device,
-        unreadable=unreadable,
-        on_event=on_event,
-    )
-    for part in parts:
-        for number, chances in zip(part["index"], classifier.probabilities(part["logits"]), strict=True):
-            likeliest = np.argsort(-chances, kind="stable")
-            above = likeliest if thresholds is None else [i for i in likeliest if chances[i] >= thresholds[i]]
-            guesses = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in above[:top]]
-            row: dict[str, object] = {"file": examples.names[number], "predictions": guesses}
-            if options.all_probabilities:
-                row["probabilities"] = chances.tolist()
-            rows.append(row)
+    how: dict[str, Any] = {"batch_size": min(options.batch_size, len(examples)), "unreadable": unreadable}
+    with net:
+        for part in net.run(examples, title="predicting", on_event=on_event, **how):
+            for number, chances in zip(part["index"], classifier.probabilities(part["logits"]), strict=True):
+                likeliest = np.argsort(-chances, kind="stable")
+                above = likeliest if thresholds is None else [i for i in likeliest if chances[i] >= thresholds[i]]
+                guesses = [{"label": classifier.labels[i], "probability": float(chances[i])} for i in above[:top]]
+                row: dict[str, object] = {"file": examples.names[number], "predictions": guesses}
+                if options.all_probabilities:
+                    row["probabilities"] = chances.tolist()
+                rows.append(row)
     found = Predictions(
         rows, dict(unreadable.reasons), classifier.path, choice.precision, classifier.labels, classifier.many
     )

@@ -19,8 +19,9 @@ from ...errors import DataError, TrainingError
 from ..data.arrays import checked_values
 from ..data.examples import named
 from ..data.pipeline import decode
-from .classifier import Classifier, logits_of, restore_variables
+from .classifier import Classifier
 from .predict import find_images
+from .running import logits_of, restore_variables
 
 
 class Prediction(NamedTuple):
