@@ -244,9 +244,44 @@ def test_what_a_data_set_may_be(tmp_path):
         ((images, labels[:5]), "12 train examples, 5 labels"),
         ((images,), "no labels for the train examples"),
         (([tmp_path / "none.png"], [0]), "none.png: no such file"),
+        ((images, ["red", float("nan"), None] * 4), "labels: example 1 has nan for a label. Name it, or leave it out."),
+        ((images, np.where(labels == 1, np.nan, labels)), "labels of type float64 are not labels"),
     ):
         with pytest.raises(DataError, match=said):
             ck.data_set(*wrong)
+    with pytest.raises(DataError, match=r"`validation` is not a pair of images and labels"):
+        ck.data_set(images, labels, validation=images)
+
+
+class Column:
+    """A column of a table, as pandas has them: it is no sequence, and texts are objects in it."""
+
+    def __init__(self, values):
+        self.values = np.array(values, object)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_columns_of_tables_and_generators_are_data(tmp_path):
+    images, labels = coloured(12)
+    names = [LABELS[i] for i in labels]
+    wanted = ck.data_set(images, names).path
+    assert ck.data_set(images, Column(names)).path == ck.data_set(images, np.array(names, object)).path == wanted
+    assert ck.data_set((image for image in images), iter(names)).path == wanted
+    files = [str(tmp_path / f"{i}.png") for i in range(12)]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file)
+    wanted = ck.data_set(files, names).path
+    assert ck.data_set(Column(files), Column(names)).path == ck.data_set(np.array(files), names).path == wanted
+
+
+def test_an_array_where_none_is_taken_is_a_sentence(trained):
+    images, _ = coloured(3)
+    with pytest.raises(DataError, match=r"no paths of images. open_classifier\(...\) takes arrays"):
+        ck.predict(images, train_dir=trained[0])
+    with pytest.raises(DataError, match="no labels for the train examples"):
+        ck.features(train_dir=trained[0], data=images)
 
 
 # --- a net in use ---

@@ -54,7 +54,8 @@ def takes(kind: type[NetOptions], leave_out: typing.Collection[str] = ()) -> Cal
 
         @functools.wraps(function)
         def checked(*given: Any, **options: Any) -> Any:
-            for name in refused & {others.get(key, key) for key, value in options.items() if value}:
+            named = {others.get(key, key): value for key, value in options.items()}
+            for name in sorted(name for name in refused & named.keys() if named[name]):
                 raise TypeError(f"{function.__name__}() does not take {name}{instead.get(name, '')}")
             return function(*given, **options)
 

@@ -109,6 +109,7 @@ def label_values(labels: np.ndarray | Sequence[Any], key: str, many: bool) -> li
     """One label each, an id or a name; with `many` a list of them each, which they may be already."""
     if many and not isinstance(labels, np.ndarray) and all(isinstance(each, list | tuple | set) for each in labels):
         return [list(each) for each in labels]
+    _check_names(labels, key)
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if not np.isin(labels, (0, 1)).all():
@@ -119,9 +120,20 @@ def label_values(labels: np.ndarray | Sequence[Any], key: str, many: bool) -> li
     if labels.dtype.kind in "US":
         listed = texts(labels)
         return [text.split(SEPARATOR) if text else [] for text in listed] if many else listed
-    if labels.dtype.kind not in "iufb" or (labels != labels.astype(np.int64)).any():
+    whole = labels.dtype.kind in "iufb" and np.isfinite(labels).all() and (labels == labels.astype(np.int64)).all()
+    if not whole:
         raise DataError(f"{key} of type {labels.dtype} are not labels", advice="Use whole numbers or names.")
     return [[label] if many else label for label in labels.astype(np.int64).tolist()]
+
+
+def _check_names(labels: np.ndarray | Sequence[Any], key: str) -> None:
+    """Raises DataError for what is no name among names: tables have None and NaN where there is no label, which numpy
+    would turn into names."""
+    if isinstance(labels, np.ndarray) or not any(isinstance(label, str | bytes) for label in labels):
+        return
+    for i, label in enumerate(labels):
+        if not isinstance(label, str | bytes | int | np.integer):
+            raise DataError(f"{key}: example {i} has {label!r} for a label", advice="Name it, or leave it out.")
 
 
 def texts(array: np.ndarray) -> list[str]:

@@ -44,8 +44,8 @@ def data_set(
     """A data set of what is in memory, for `finetune`, `evaluate` and `features`.
 
     `images`: uint8 [n, height, width, 1 or 3] or [n, height, width]; a list of such images, of any sizes; a list of
-    paths of image files; float [n, d] for vectors; or a tf.data.Dataset of (image, label) pairs or of dictionaries with
-    "image" and "label", batched or not, which is read as a whole, up to `limit` bytes.
+    paths of image files, or a column of a table; float [n, d] for vectors; or a tf.data.Dataset of (image, label) pairs
+    or of dictionaries with "image" and "label", batched or not, which is read as a whole, up to `limit` bytes.
     `labels`: an id or a name for each; of several labels an image a matrix [n, classes] of 0 and 1, or a list of lists.
     `label_names`: what the classes are called, in the order of their ids. `names`: of the examples; their numbers, or
     the paths of files, by default. `split`: "train", "validation" or "test" for each example. `validation` and `test`:
@@ -73,7 +73,7 @@ def data_set(
         start = end
     if split is not None:
         parts = _divided(parts, split)
-    kind = "vectors" if isinstance(images, np.ndarray) and images.ndim == 2 else "memory"
+    kind = "vectors" if getattr(pairs["train"][0], "ndim", 0) == 2 else "memory"
     return in_splits(classes, parts, kind, MEMORY + _digest(parts, classes))
 
 
@@ -102,6 +102,8 @@ def was_in_memory(path: str) -> bool:
 
 def _pair(given: Any, limit: int, word: str) -> tuple[Any, Any]:
     """Images and labels, a sequence of each."""
+    if not (_is_dataset(given) or (isinstance(given, tuple | list) and len(given) == 2)):
+        raise DataError(f"`{word}` is not a pair of images and labels", advice=f"Give {word}=(images, labels).")
     values, labels = (given, None) if _is_dataset(given) else given
     if _is_dataset(values):
         if labels is not None:
@@ -109,7 +111,16 @@ def _pair(given: Any, limit: int, word: str) -> tuple[Any, Any]:
         return _read_all(values, limit)
     if labels is None:
         raise DataError(f"no labels for the {word} examples", advice="data_set(images, labels) takes both.")
-    return values, labels
+    return _listed(values), _listed(labels)
+
+
+def _listed(given: Any) -> Any:
+    """A column of a table, a tensor, a generator as an array or a list; an array of paths or names as a list."""
+    if not isinstance(given, str | list | tuple | np.ndarray):
+        given = np.asarray(given) if hasattr(given, "__array__") else list(given)
+    if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "OSU":
+        return given.tolist()
+    return given
 
 
 def _is_dataset(given: object) -> bool:
@@ -170,7 +181,7 @@ def _examples(values: Any, label_ids: np.ndarray, names: Sequence[str] | None, p
 def _files(paths: Sequence[Path], label_ids: np.ndarray, names: Sequence[str] | None) -> Examples:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        more = f", nor are there {len(missing) - 1:,} others" if len(missing) > 1 else ""
         raise DataError(f"no such file{more}", path=missing[0])
     shown = tuple(map(str, names)) if names is not None else tuple(writable(str(path)) for path in paths)
     return Examples(label_ids, shown, tuple(p.stat().st_size for p in paths), lambda i: paths[i].read_bytes())

@@ -98,12 +98,15 @@ def predict(
 
     Raises DataError where there is no image at all, or not what the net takes.
     """
+    given = [images] if isinstance(images, str | os.PathLike) else list(images)
+    if not all(isinstance(each, str | os.PathLike) for each in given):
+        raise DataError("what is given are no paths of images", advice="open_classifier(...) takes arrays.")
+    paths = [os.fspath(each) for each in given]
     if options.output:
         check_output(options.output)
     classifier = options.open(labels=options.labels, threshold=options.threshold)
     thresholds = classifier.thresholds
     top = options.top or (None if classifier.many else 3)
-    paths = [os.fspath(each) for each in ([images] if isinstance(images, str | os.PathLike) else images)]
     if classifier.takes == "vectors":
         examples, note = vectors_in(paths, classifier), ""
     else:
