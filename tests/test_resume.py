@@ -10,6 +10,8 @@ import tiny_net
 from telling import lines_to
 
 from ckpt_tools import open_checkpoint
+from ckpt_tools.errors import TrainingError
+from ckpt_tools.events import Step
 from ckpt_tools.train.graph.restore import changed_tensors
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run.finetune import finetune
@@ -96,3 +98,17 @@ def test_no_half_written_checkpoint_is_continued_from(job, tmp_path):
     said = []
     finetune(options, lines_to(said))
     assert "continuing     after step 6 of 6" in said
+
+
+def test_a_second_run_does_not_begin_in_the_folder_of_one_that_goes_on(job, tmp_path):
+    options = Options(**job, trainable=("Logits",), train_dir=str(tmp_path / "run"), steps=3)
+
+    def begin_another(event):
+        if isinstance(event, Step) and event.step == 2:
+            with pytest.raises(TrainingError, match="another run is under way here"):
+                finetune(options)
+
+    finetune(options, begin_another)
+    said = []
+    finetune(options, lines_to(said))
+    assert "continuing     after step 3 of 3" in said

@@ -9,7 +9,7 @@ from ckpt_tools.errors import TrainingError
 from ckpt_tools.train.options.configuration import read_config
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run import run_directory
-from ckpt_tools.train.run.run_directory import RunDirectory, read_tensors
+from ckpt_tools.train.run.run_directory import RunDirectory, alone_in, read_tensors
 from ckpt_tools.train.use.recorded import METRICS
 
 
@@ -104,6 +104,22 @@ def test_a_record_that_cannot_be_read_is_one_sentence(run):
     assert opened(run.path, fresh=True)[1] is None
 
 
+def test_two_runs_at_once_do_not_share_a_folder(tmp_path):
+    folder = tmp_path / "run"
+    with alone_in(folder):
+        said = "run: another run is under way here. Wait until it has ended, or name another folder."
+        with pytest.raises(TrainingError, match=said), alone_in(folder):
+            pytest.fail("both have it")
+        assert folder.is_dir()
+    assert not folder.exists()  # nothing was written into it
+    with alone_in(folder):
+        begin(RunDirectory(folder))
+    assert (folder / "plan.json").exists()
+    (tmp_path / "file").touch()
+    with alone_in(tmp_path / "file"):  # whoever opens the run says that it is no folder
+        pass
+
+
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -127,3 +143,16 @@ def test_metrics_forget_the_steps_that_were_not_saved(run):
     assert lines == [",".join(METRICS), "5,1,,0.2,,,,", "10,2,,0.1,,,,"]
     directory.log({"step": 12, "epoch": 2.4, "loss": 0.25})
     assert directory.metrics()[-1]["loss"] == "0.25"
+
+
+def test_metrics_that_somebody_edited_are_one_sentence_and_stay_as_they_are(run):
+    run.log({"step": 5, "epoch": 1.0, "loss": 0.2})
+    path = run.path / "metrics.csv"
+    for edited in (path.read_text().replace("loss", "Loss", 1), path.read_text().replace(",", ";")):
+        path.write_text(edited)
+        with pytest.raises(TrainingError, match=r"metrics.csv: has no column \w+.* Put its first line back"):
+            run.forget_after(5)
+        assert path.read_text() == edited
+    path.write_text(",".join(METRICS) + "\n5,1,,0.2,,,,\n7,1.4\n")
+    run.forget_after(9)
+    assert [row["step"] for row in run.metrics()] == ["5"]

@@ -32,13 +32,15 @@ class Lock(NamedTuple):
                 return  # another process waits for it
 
 
-def acquire(path: str | os.PathLike[str], *, wait: bool = False) -> Lock | None:
-    """Locks a file or a folder that is there. None where another process has it and nobody waits, and where the file
-    system or Python knows no locks."""
+def acquire(
+    path: str | os.PathLike[str], *, wait: bool = False, busy: Exception | None = None
+) -> Lock | None:  # fmt: skip
+    """Locks a file or a folder that is there. Where another holds it and nobody waits, raises `busy` if that is given.
+    None otherwise, and where the file system or Python knows no locks."""
     try:
         import fcntl
     except ImportError:
-        return _acquire_byte(f"{os.fspath(path)}{ENDING}", wait)
+        return _acquire_byte(f"{os.fspath(path)}{ENDING}", wait, busy)
     try:
         # Network file systems lock only what is open for writing; a folder cannot be.
         descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
@@ -46,13 +48,15 @@ def acquire(path: str | os.PathLike[str], *, wait: bool = False) -> Lock | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(descriptor)
+        if busy and isinstance(error, BlockingIOError):
+            raise busy from None
         return None
     return Lock(descriptor)
 
 
-def _acquire_byte(path: str, wait: bool) -> Lock | None:
+def _acquire_byte(path: str, wait: bool, busy: Exception | None) -> Lock | None:
     try:
         locking = __import__("msvcrt")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -65,6 +69,8 @@ def _acquire_byte(path: str, wait: bool) -> Lock | None:
         except OSError:
             if not wait:
                 os.close(descriptor)
+                if busy:
+                    raise busy from None
                 return None
         time.sleep(_AGAIN)
 

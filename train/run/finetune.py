@@ -71,7 +71,7 @@ from .run import (
     validate,
     with_own_step,
 )
-from .run_directory import RunDirectory, read_tensors, run_digest
+from .run_directory import RunDirectory, alone_in, read_tensors, run_digest
 
 SAVE_SECONDS = 600.0  # between checkpoints, unless --save-steps says otherwise
 
@@ -122,9 +122,15 @@ def finetune(
     Raises PlanError for a plan with conflicts and TrainingError for a folder that holds another run, both before
     anything is written; TrainingError when the loss is no longer a number.
     """
-    # --- source, net, data, plan -------------------------------------------------------------------------------
     began = time.monotonic()
     job = make_job(options, data)
+    with alone_in(Path(options.train_dir)):
+        return finetune_alone(job, began, on_event, cluster, target)
+
+
+def finetune_alone(job: Job, began: float, on_event: OnEvent, cluster: Cluster | None, target: str) -> Result:
+    """`finetune`, of a job that began at `began` and has the train directory to itself."""
+    options = job.options
     head = job.head.scope_in(job.net)
     graph = job.net.graph.digest if job.net.graph else ""
     directory, resumed = open_run(job.options, job.plans, job.data.labels, job.source, head=head, graph=graph)

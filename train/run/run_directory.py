@@ -15,13 +15,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError
-from ...formats import open_checkpoint, save_checkpoint
+from ...errors import OutputError, TrainingError
+from ...formats import locks, open_checkpoint, save_checkpoint
 from ...formats.output import check_space
 from ...formats.placing import write_bytes, write_text
 from ...nets.from_graph import NET_FILE
@@ -175,6 +175,25 @@ class RunDirectory:
     def metrics(self) -> list[dict[str, str]]:
         """Rows of metrics.csv: see `metrics_of`."""
         return metrics_of(self.path)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a train directory for the `with`; a folder that was made for it and stayed empty is
+    removed. Raises TrainingError where another run is under way in it. Network file systems may know no such locks."""
+    made = not folder.exists()
+    with suppress(OSError):  # `open_run` and `begin` say what is wrong
+        folder.mkdir(parents=True, exist_ok=True)
+    advice = "Wait until it has ended, or name another folder."
+    lock = locks.acquire(folder, busy=TrainingError("another run is under way here", path=folder, advice=advice))
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def run_digest(plan: Plan, options: Options) -> str:

@@ -34,10 +34,16 @@ def find_run(source: str, use: str) -> tuple[Path | None, str]:
 
 
 def metrics_of(folder: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv as text; a last line that a killed run cut short is left out."""
+    """Rows of metrics.csv as text; a last line that a killed run cut short is left out. Raises TrainingError where
+    somebody has edited the columns."""
+    path = folder / "metrics.csv"
     try:
-        text = (folder / "metrics.csv").read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
-    whole = text[: text.rfind("\n") + 1]
-    return [row for row in csv.DictReader(whole.splitlines()) if row["step"].isdigit()]
+    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    missing = [column for column in METRICS if column not in (rows.fieldnames or METRICS)]
+    if missing:
+        fact = f"has no column {missing[0]}" + (f", nor {', '.join(missing[1:])}" if missing[1:] else "")
+        raise TrainingError(fact, path=path, advice="Put its first line back, or move it away.")
+    return [row for row in rows if row["step"].isdigit() and None not in row.values()]
