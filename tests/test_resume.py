@@ -112,3 +112,23 @@ def test_a_second_run_does_not_begin_in_the_folder_of_one_that_goes_on(job, tmp_
     said = []
     finetune(options, lines_to(said))
     assert "continuing     after step 3 of 3" in said
+
+
+def test_a_run_that_goes_on_with_other_photos_says_so(tmp_path):
+    job = tiny_net.write_job(tmp_path)
+    options = Options(**job, trainable=("Logits",), train_dir=str(tmp_path / "run"), steps=2)
+
+    def notes():
+        said = []
+        finetune(options, lines_to(said))
+        return [line for line in said if "other data" in line]
+
+    assert notes() == notes() == []
+    photo = next(Path(job["data"]).glob("train/cat/*"))
+    photo.rename(photo.with_stem("renamed"))
+    after = "; figures before and after are of different examples"
+    said = "note           the run goes on with other data: "
+    assert notes() == [f"{said}they have other names or labels{after}"]
+    photo.with_stem("renamed").unlink()
+    assert notes() == [f"{said}it had 42 for training, 18 for validation{after}"]
+    assert notes() == []

@@ -28,6 +28,7 @@ from ...events import (
     Event,
     Finished,
     ImagesLeftOut,
+    Noted,
     OnEvent,
     PhaseBegan,
     Restored,
@@ -140,11 +141,14 @@ def finetune_alone(job: Job, began: float, on_event: OnEvent, cluster: Cluster |
     if resumed is None:
         check_net(job)
     placement = placement_of(options, cluster)
-    recorded = precision_of_features(directory.record()) if resumed is not None else None
+    record = directory.record() if resumed is not None else {}
+    recorded = precision_of_features(record) if resumed is not None else None
     lookup = Lookup()
     job = replace(job, frozen=choose_precision(job, placement, lookup, recorded))
     config, device = session_config(options.device, placement.cpus)
     on_event(planned_event(job, device))
+    if record.get("data", job.data.record()) != job.data.record():
+        on_event(Noted(other_data(record["data"], job.data.record())))
     if len(placement.parts) > 1:
         on_event(placement.divided(options.batch_size))
     if options.show_augmentation:
@@ -367,10 +371,18 @@ def facts(job: Job) -> dict[str, object]:
         **({"graph": {**job.net.graph.record(), "digest": job.net.graph.digest}} if job.net.graph else {}),
         "classes": job.classes,
         "labels": list(job.data.labels),
+        "data": job.data.record(),
         "head": {"layers": job.options.head, "scope": job.options.head_scope},
         "preprocessing": job.preprocessing and job.preprocessing.as_dict(),
         "precision": {"training": job.trained_in, "features": job.frozen_in, **job.frozen.found},
     }
+
+
+def other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What is said of a run that goes on with other examples than it had."""
+    counts = [f"{each['training']:,} for training, {each['validation']:,} for validation" for each in (before, now)]
+    had = f"it had {counts[0]}" if counts[0] != counts[1] else "they have other names or labels"
+    return f"the run goes on with other data: {had}; figures before and after are of different examples"
 
 
 def precision_of_features(record: Mapping[str, Any]) -> str:
