@@ -1,7 +1,9 @@
 """ckpt-evaluate on a tiny net: figures, pictures, labels that do not fit, batch norm that was never warmed up."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +46,19 @@ def test_a_run_is_evaluated_as_it_evaluated_itself(run):
     assert [row["images"] for row in evaluation.rows] == [6, 6, 6]
     assert np.array(summary["confusion"]).sum() == 18
     assert sum(row["correct"] for row in evaluation.rows) == round(summary["accuracy"] * 18)
+
+
+def test_records_that_somebody_edited_and_copies_that_somebody_made(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    shutil.copy(folder / "model.ckpt-60.index", folder / "model.ckpt-60-copy.index")
+    last = load_classifier(SourceOptions(train_dir=str(folder), use="last"))
+    assert Path(last.path).name == "model.ckpt-60"
+    record = json.loads((folder / "plan.json").read_text())
+    for edited in ([], {**record, "labels": None}, {**record, "rows": 3}, {**record, "conflicts": [{"of": 1}]}):
+        (folder / "plan.json").write_text(json.dumps(edited))
+        with pytest.raises(TrainingError, match=r"plan.json: not the record of a run \("):
+            load_classifier(SourceOptions(train_dir=str(folder)))
 
 
 def test_any_checkpoint_of_the_run_and_any_split(run):

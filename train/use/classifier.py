@@ -227,10 +227,11 @@ def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
         how = from_dict(record["preprocessing"]) if record["preprocessing"] else None
         net, labels = net_of_record(record, run), tuple(record["labels"])
         net = net.for_grey_images() or net if how and how.channels == "grey" else net
-    except (ValueError, KeyError) as error:
+        plan = Plan.from_json(record)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(f"not the record of a run ({error})", path=run / "plan.json") from None
     options = Options(**read_config(run / "config.yaml", Options))
-    return Classifier(net, checkpoint.tensors, labels, True, how, prefix, options, Plan.from_json(record))
+    return Classifier(net, checkpoint.tensors, labels, True, how, prefix, options, plan)
 
 
 def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool) -> Classifier:

@@ -19,7 +19,8 @@ def find_run(source: str, use: str) -> tuple[Path | None, str]:
     """
     path = Path(source)
     if (path / "plan.json").is_file():
-        steps = sorted(int(p.stem.rpartition("-")[2]) for p in path.glob("model.ckpt-*.index"))
+        numbers = [p.stem.removeprefix("model.ckpt-") for p in path.glob("model.ckpt-*.index")]
+        steps = sorted(int(number) for number in numbers if number.isdigit())  # others are copies, not the run's
         if use == "best" and (path / "best.ckpt.index").is_file():
             return path, str(path / "best.ckpt")
         if not steps:
