@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import threading
 from dataclasses import fields
 from pathlib import Path
 
@@ -77,6 +78,30 @@ def test_importing_loads_neither_numpy_nor_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_threads_load_tensorflow_one_after_the_other(monkeypatch):
+    from ckpt_tools.api.tensorflow import with_tensorflow
+    from ckpt_tools.train.graph import quiet
+
+    loads = []
+
+    def use():
+        with with_tensorflow("training"):
+            pass
+
+    def load():
+        loads.append(threading.current_thread())
+        if len(loads) == 1:
+            other = threading.Thread(target=use)
+            other.start()
+            other.join(0.2)  # it waits for this one
+            monkeypatch.setitem(sys.modules, "tensorflow", tf)
+
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setattr(quiet, "hush_tensorflow", load)
+    use()
+    assert loads == [threading.current_thread()]
 
 
 def test_an_unknown_name_is_no_attribute():
