@@ -48,6 +48,15 @@ def test_every_format_is_written_and_read_back_with_its_provenance(tmp_path, for
     assert sidecar["tensors"] == {"a/weights": "written", "step": "written"}
 
 
+@pytest.mark.parametrize(("name", "format"), [("m.npz", "npz"), ("m.h5", "keras_h5"), ("m.ckpt-5", "v2")])
+def test_the_ending_decides_where_no_format_is_given(tmp_path, name, format):
+    written = save_checkpoint(from_arrays(OLD), tmp_path / name)
+    assert open_checkpoint(written[0]).format == format
+    assert save_checkpoint(from_arrays(OLD), tmp_path / "x.npz", format="v2")[0] == str(tmp_path / "x.npz.index")
+    with pytest.raises(UnsupportedError, match="cannot write .keras files"):
+        save_checkpoint(from_arrays(OLD), tmp_path / "m.keras")
+
+
 def test_what_is_done_aside_gives_or_raises_what_it_would(tmp_path, monkeypatch):
     assert provenance.aside(max, 2, 3)() == 3
     with pytest.raises(ZeroDivisionError):

@@ -387,9 +387,12 @@ def test_results_show_themselves_in_notebooks(trained, how, home):
     values = ck.features(train_dir=folder, data=data, device="cpu")
     for picture in (
         ck.draw_images(data), ck.draw_features(values), ck.draw_values(values),
-        ck.draw_confusion(evaluation), ck.draw_errors(evaluation),
+        ck.draw_confusion(evaluation), ck.draw_errors(evaluation), ck.draw_images(coloured(12)),
+        ck.draw_images(data.validation), ck.draw_images(tiny_net.write_photos(home / "photos"), count=2),
     ):  # fmt: skip
         assert picture._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(RecipeError, match="no projection is called 'umap'. There are pca and tsne."):
+        ck.draw_features(values, "umap")
 
 
 def test_text_in_html_is_escaped():

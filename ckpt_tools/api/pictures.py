@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ..errors import RecipeError
 from ..train.data.examples import DataSet, Examples, label_text, one_colour
 from ..train.pages.figures import draw_confusion as confusion_figure
 from ..train.pages.figures import draw_photos, draw_points, draw_precision_recall, short, write_png
 from ..train.use.evaluation import Evaluation
 from ..train.use.feature_files import Features
+from .data import given_data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,12 +34,17 @@ class Picture:
         return buffer.getvalue()
 
 
-def draw_images(data: DataSet | Examples, count: int = 9, *, columns: int = 3) -> Picture:
-    """Images of a data set (of its training images), spread over it, with their labels."""
+def draw_images(data: Any, count: int = 9, *, columns: int = 3) -> Picture:
+    """Images of a data set (of its training images), spread over it, with their labels. `data` is whatever `finetune`
+    takes, or a split of a data set."""
     import numpy as np
 
+    from ..train.data.loading import load_data_set
     from ..train.data.pipeline import decode
 
+    if not isinstance(data, Examples):
+        path, memory = given_data(data)
+        data = memory or load_data_set(path, training=False)
     examples = data.train if isinstance(data, DataSet) else data
     labels = data.labels if isinstance(data, DataSet) else ()
     chosen = np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))
@@ -46,9 +53,11 @@ def draw_images(data: DataSet | Examples, count: int = 9, *, columns: int = 3) -
 
 
 def draw_features(features: Features, method: str = "pca") -> Picture:
-    """Transfer values in a plane, coloured by class: `method` "pca" or "tsne"."""
+    """Transfer values in a plane, coloured by class: `method` "pca" or "tsne". Raises RecipeError for others."""
     from ..train.pages.projection import must_draw, points_of, share_shown
 
+    if method not in ("pca", "tsne"):
+        raise RecipeError(f"no projection is called {method!r}", advice="There are pca and tsne.")
     must_draw()
     points, rows = points_of(features, method)
     title = {"pca": "PCA", "tsne": "t-SNE"}[method] + " of the features" + share_shown(rows, features)

@@ -47,7 +47,7 @@ def save_checkpoint(
     tensors: Tensors | Checkpoint | Mapping[str, Tensor],
     path: str | os.PathLike[str],
     *,
-    format: str = "v2",
+    format: str | None = None,
     shards: int | None = None,
     force: bool = False,
     link: bool = False,
@@ -57,7 +57,8 @@ def save_checkpoint(
 ) -> tuple[str, ...]:
     """Writes a checkpoint and returns its files, the index of a V2 checkpoint first, `.provenance.json` last.
 
-    `format` is "v1", "v2", "npz", "safetensors", "keras_h5" or "keras_weights". `shards` is the number of data files of
+    `format` is "v1", "v2", "npz", "safetensors", "keras_h5" or "keras_weights"; None: what the ending of `path` means,
+    V2 where it means none. `shards` is the number of data files of
     a V2 checkpoint (None: as the source has them, or one). `link=True` makes hard links of V2 data files whose tensors
     stay as stored, instead of copies. `provenance` says more for the sidecar: see `provenance.sidecar`.
     `progress` is called with the number of bytes that have just been written. `announce` is called with the path at
@@ -69,6 +70,7 @@ def save_checkpoint(
     Raises OutputError when the target exists and `force` is not given, when the folder cannot be written or has too
     little space; UnsupportedError, naming all of them, for tensors that `format` cannot hold. Nothing is left behind.
     """
+    format = format or format_of(path)
     said = dict(provenance or {})
     metadata: Mapping[str, str] = {}
     if isinstance(tensors, Checkpoint):
