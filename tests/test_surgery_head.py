@@ -132,6 +132,13 @@ def test_no_head_in_the_usual_places():
         HeadResize(2)(from_arrays({"net/out/weights": np.zeros((2, 2)), "net/out/biases": np.zeros(2)}))
 
 
+@pytest.mark.parametrize("select", [(), (r"re:^fc\.",)])
+def test_names_of_pytorch_are_sent_to_slim_s(select):
+    state = {"fc.weight": np.ones((4, 8), np.float32), "fc.bias": np.ones(4, np.float32)}
+    with pytest.raises(SelectionError, match="head: no .*; the names are PyTorch's: ckpt-convert --layout slim gives"):
+        HeadResize(2, select=select)(from_arrays(state))
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

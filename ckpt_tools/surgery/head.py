@@ -215,7 +215,10 @@ def _head(
     if not biases:
         usual = f"no head in the usual scopes ({', '.join(HEAD_SCOPES)})"
         where = f"no biases in {','.join(patterns)}" if patterns else usual
-        return [], 0, (f"{command}: {where}; `select` (--head-scope) names the scope of the last layer",)
+        advice = "`select` (--head-scope) names the scope of the last layer"
+        if any(name.endswith(".bias") for name in weights):  # whose weights have the classes first
+            advice = "the names are PyTorch's: ckpt-convert --layout slim gives a net of slim's its names and axes"
+        return [], 0, (f"{command}: {where}; {advice}",)
     if len(set(biases.values())) > 1:
         sizes = ", ".join(f"{name} has {size}" for name, size in biases.items())
         fact = f"heads with different numbers of classes ({sizes}); `select` (--head-scope) names one"
