@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckpt_tools import Tensors, from_arrays, open_checkpoint, save_checkpoint
+from ckpt_tools import Tensors, cli, from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.cli import inspect
 from ckpt_tools.cli.inspect import main
 from ckpt_tools.formats import Checkpoint
@@ -295,6 +295,22 @@ def test_a_listing_imports_neither_numpy_nor_tensorflow(options):
 def test_the_import_check_can_fail():
     argv = [sys.executable, "-c", LISTING, "model.ckpt", "--stats"]
     assert "imported {'numpy'" in subprocess.run(argv, capture_output=True, text=True).stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "a.ckpt"), "a.ckpt: permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("timed out"), "timed out"),
+    ],
+)
+def test_what_the_system_says_is_told_without_its_number(capsys, error, said):
+    def command(args):
+        raise error
+
+    assert cli.run(cli.parser("ckpt-x", "does it", "ckpt-x"), command, []) == 2
+    assert capsys.readouterr().err == f"ckpt-x: {said}\n"
 
 
 def test_output_into_a_closed_pipe():

@@ -89,11 +89,18 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
     except (CheckpointError, OSError) as error:
         if args.debug:
             raise
-        print(f"{made.prog}: {error}", file=sys.stderr)
+        said = _said_by_system(error) if isinstance(error, OSError) else str(error)
+        print(f"{made.prog}: {said}", file=sys.stderr)
         return CANNOT
     except KeyboardInterrupt:
         print(f"{made.prog}: stopped; nothing was left half-written", file=sys.stderr)
         return 130
+
+
+def _said_by_system(error: OSError) -> str:
+    """A file and what is wrong with it, without the number that the system has for that."""
+    what = error.strerror or str(error)
+    return what if error.filename is None else f"{error.filename}: {what[0].lower()}{what[1:]}"
 
 
 @contextmanager
