@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ from tf_slim.ops import variables as slim_variables
 _PACKAGE = importlib.import_module("tf_slim.layers")
 _MODULE = importlib.import_module("tf_slim.layers.layers")
 _REPLACED = ("avg_pool2d", "batch_norm", "conv2d", "dropout", "fully_connected", "separable_conv2d")
+_INSTALLING = threading.RLock()
 _SLIM = {name: getattr(_MODULE, name) for name in _REPLACED}
 _XAVIER, _ZEROS = xavier_initializer(), tf.zeros_initializer()  # slim's defaults
 Sides = int | Sequence[int]  # of a kernel or a stride: one number where both are alike
@@ -80,13 +82,8 @@ class PatchedLayers:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Puts these layers in slim's modules, and slim's own back at the end."""
-        try:
-            for name, original in _SLIM.items():
-                install(name, with_arg_scope(original, getattr(self, name)))
+        with installed({name: getattr(self, name) for name in _REPLACED}):
             yield
-        finally:
-            for name, original in _SLIM.items():
-                install(name, original)
 
     def batch_norm(
         self,
@@ -206,8 +203,22 @@ def _number(scope: str) -> int:
     return zlib.crc32(scope.encode()) & 0x7FFFFFFF
 
 
-def install(name: str, layer: Callable[..., tf.Tensor]) -> None:
-    """Puts a layer in the place of tf_slim's own of this name."""
+@contextlib.contextmanager
+def installed(layers: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Puts each layer where the one of its name is in slim's modules, with the arguments that an arg_scope sets for
+    that, and what was there back at the end. Another thread that does so waits: the modules are the process's."""
+    with _INSTALLING:
+        originals = {name: getattr(_MODULE, name) for name in layers}
+        try:
+            for name, layer in layers.items():
+                _install(name, with_arg_scope(originals[name], layer))
+            yield
+        finally:
+            for name, original in originals.items():
+                _install(name, original)
+
+
+def _install(name: str, layer: Callable[..., Any]) -> None:
     for place in (tf_slim, _PACKAGE, _MODULE):
         setattr(place, name, layer)
 

@@ -14,18 +14,14 @@ import tensorflow.compat.v1 as tf
 from tf_slim.layers import layers as slim_layers
 from tf_slim.ops import variables as slim_variables
 
-from .layers import install, with_arg_scope
+from .layers import installed
 
 
 @contextlib.contextmanager
 def in_place() -> Iterator[None]:
     """Puts the batch norm of this module in tf_slim's place, and tf_slim's own back at the end."""
-    original = slim_layers.batch_norm
-    try:
-        install("batch_norm", with_arg_scope(original, slim_batch_norm))
+    with installed({"batch_norm": slim_batch_norm}):
         yield
-    finally:
-        install("batch_norm", original)
 
 
 def slim_batch_norm(

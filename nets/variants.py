@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -17,7 +17,7 @@ from tf_slim.nets import inception, resnet_utils, resnet_v1, resnet_v2
 from tf_slim.nets.inception import inception_v3_arg_scope as inception_v3_arg_scope  # the builder looks for them here
 from tf_slim.nets.resnet_utils import resnet_arg_scope as resnet_arg_scope
 
-from .layers import install, with_arg_scope
+from .layers import installed
 from .nasnet import nasnet_mobile
 from .nasnet import nasnet_mobile_arg_scope as nasnet_mobile_arg_scope
 
@@ -25,15 +25,9 @@ Ends = tuple[tf.Tensor, dict[str, tf.Tensor]]  # logits and end points
 _UNITS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-@contextlib.contextmanager
-def _instead_of(name: str, layer: Callable[..., Any]) -> Iterator[None]:
+def _instead_of(name: str, layer: Callable[..., Any]) -> contextlib.AbstractContextManager[None]:
     """Puts `layer(original, inputs, kernel_size, **how)` in the place of slim's layer of this name."""
-    original = getattr(layers, name)
-    install(name, with_arg_scope(original, functools.partial(layer, original)))
-    try:
-        yield
-    finally:
-        install(name, original)
+    return installed({name: functools.partial(layer, getattr(layers, name))})
 
 
 def _padded(pool: Callable[..., Any], inputs: tf.Tensor, kernel_size: list[int], **how: Any) -> tf.Tensor:

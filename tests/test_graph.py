@@ -1,5 +1,7 @@
 """The nets in TensorFlow's graph: variables as the tables say, batch norm and dropout by scope, other image sizes."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -362,3 +364,20 @@ def test_lower_precision_keeps_variables_and_head_in_float32(dtype, name, size, 
         low, high = session.run([built.logits, full.logits], {images: photos(2, size)})
     assert np.abs(low - high).max() < 0.05 * np.abs(high).max()
     assert (low != high).any()
+
+
+def test_threads_build_nets_one_after_the_other():
+    """What slim's modules hold meanwhile is the process's: a net of another thread would be made of these layers."""
+    order = []
+
+    def build():
+        with PatchedLayers("fc8").in_place():
+            order.append("second")
+
+    with PatchedLayers("logits").in_place():
+        thread = threading.Thread(target=build)
+        thread.start()
+        thread.join(0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
