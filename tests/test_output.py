@@ -392,3 +392,9 @@ def test_a_link_to_a_text_file_stays_a_link(tmp_path):
 def test_what_is_no_file_is_written_to():
     placing.write_text("/dev/null", "gone")
     assert not Path("/dev/null").is_file()
+
+
+def test_arrays_are_told_what_makes_tensors_of_them(tmp_path):
+    with pytest.raises(TypeError, match="'a' is no Tensor; from_arrays makes Tensors of arrays"):
+        save_checkpoint({"a": np.ones(2)}, tmp_path / "m.ckpt")
+    assert not list(tmp_path.iterdir())

@@ -58,11 +58,11 @@ def save_checkpoint(
     """Writes a checkpoint and returns its files, the index of a V2 checkpoint first, `.provenance.json` last.
 
     `format` is "v1", "v2", "npz", "safetensors", "keras_h5" or "keras_weights"; None: what the ending of `path` means,
-    V2 where it means none. `shards` is the number of data files of
-    a V2 checkpoint (None: as the source has them, or one). `link=True` makes hard links of V2 data files whose tensors
-    stay as stored, instead of copies. `provenance` says more for the sidecar: see `provenance.sidecar`.
-    `progress` is called with the number of bytes that have just been written. `announce` is called with the path at
-    which the new checkpoint lies complete, before anything of it is moved to the target.
+    V2 where it means none. `shards` is the number of data files of a V2 checkpoint (None: as the source has them, or
+    one). `link=True` makes hard links of V2 data files whose tensors stay as stored, instead of copies. `provenance`
+    says more for the sidecar: see `provenance.sidecar`. `progress` is called with the number of bytes that have just
+    been written. `announce` is called with the path at which the new checkpoint lies complete, before anything of it is
+    moved to the target.
 
     The target is the old checkpoint or the new one at every moment, and writing over the source is safe: files are
     made in a hidden folder `.NAME.partial-PID` beside the target, brought to disk, and renamed as `placing` says.
@@ -77,6 +77,9 @@ def save_checkpoint(
         said.setdefault("source", tensors)
         metadata = tensors.metadata
         tensors = tensors.tensors
+    others = () if isinstance(tensors, Tensors) else tensors.items()
+    if arrays := [name for name, tensor in others if not isinstance(tensor, Tensor)]:
+        raise TypeError(f"save_checkpoint: {arrays[0]!r} is no Tensor; from_arrays makes Tensors of arrays")
     check_tensors(tensors, format)
     if shards is not None and shards < 1:
         raise UnsupportedError(f"a checkpoint has 1 data file or more, not {shards}", path=path)

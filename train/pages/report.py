@@ -272,7 +272,7 @@ def audit(result: Mapping[str, Any]) -> str:
 
 
 def times(result: Mapping[str, Any]) -> str:
-    """Seconds spent in each part, with bars."""
+    """Seconds spent in each part by the process that ended the run, with bars."""
     seconds = result.get("seconds") or {}
     if not seconds:
         return '<p class="soft">The run has not ended yet.</p>'
@@ -282,7 +282,8 @@ def times(result: Mapping[str, Any]) -> str:
         f'<td style="width:50%"><div class="bar" style="width:{100 * spent / most:.1f}%"></div></td></tr>'
         for part, spent in seconds.items()
     ]
-    return f"<table>{''.join(lines)}</table>"
+    note = '<p class="soft">Of the process that ended the run; what a resumed run took before that is not counted.</p>'
+    return f"{note}<table>{''.join(lines)}</table>"
 
 
 def command(options: Mapping[str, object]) -> str:
