@@ -117,3 +117,18 @@ def test_keys_of_a_file(tmp_path):
     (tmp_path / "run.yaml").write_text("max_number_of_steps: 10\n")
     with pytest.raises(RecipeError, match="no option 'max_number_of_steps'; it is steps here"):
         read_config(tmp_path / "run.yaml", Options)
+
+
+def test_what_is_wrong_is_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "plan.json").touch()
+    (tmp_path / "-old.ckpt.index").touch()
+    evaluate = "ckpt-evaluate: unrecognized arguments"
+    assert refused("evaluate", ["cat"], capsys) == f"{evaluate}: cat; ckpt-evaluate --help shows all that it takes\n"
+    assert refused("evaluate", ["run"], capsys) == (
+        f"{evaluate}: run; the folder of a run is given with --train-dir run\n"
+    )
+    assert refused("inspect", ["-old.ckpt"], capsys) == (
+        "ckpt-inspect: -old.ckpt begins like an option: write ./-old.ckpt\n"
+    )

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import CheckpointError, DamagedError, RecipeError, needs
 
@@ -28,15 +28,30 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says of flags that it does not know what they are called here: slim's own, other spellings, slips of the pen."""
+    """Says in one line what is wrong, and of flags that it does not know what they are called here: slim's own, other
+    spellings, slips of the pen."""
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         words = list(sys.argv[1:] if args is None else args)
-        flags = [word.partition("=")[0] for word in words[: words.index("--") if "--" in words else None]]
+        before = words[: words.index("--") if "--" in words else None]
+        flags = [word.partition("=")[0] for word in before]
         unknown = [each for each in flags if each.startswith("--") and each not in self._option_string_actions]
-        if told := list(filter(None, map(self._told, dict.fromkeys(unknown)))):
+        told = list(filter(None, map(self._told, dict.fromkeys(unknown))))
+        files = [word for word in before if word.startswith("-") and any(map(os.path.exists, (word, f"{word}.index")))]
+        told += [f"{word} begins like an option: write ./{word}" for word in files]
+        if told:
             self.exit(CANNOT, f"{self.prog}: {'; '.join(told)}\n")
         return super().parse_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage, which is longer than a screen for some commands."""
+        from pathlib import Path
+
+        word = message.removeprefix("unrecognized arguments: ").partition(" ")[0]
+        advice = f"{self.prog} --help shows all that it takes"
+        if Path(word, "plan.json").is_file():
+            advice = f"the folder of a run is given with --train-dir {word}"
+        self.exit(CANNOT, f"{self.prog}: {message}; {advice}\n")
 
     def _told(self, flag: str) -> str:
         from ..errors import nearest
