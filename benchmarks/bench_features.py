@@ -30,7 +30,7 @@ import tensorflow.compat.v1 as tf  # noqa: E402
 from ckpt_tools.nets.graph import build_net  # noqa: E402
 from ckpt_tools.train.data.examples import Examples  # noqa: E402
 from ckpt_tools.train.data.pipeline import make_batches  # noqa: E402
-from ckpt_tools.train.graph import batches as graph_batches  # noqa: E402
+from ckpt_tools.train.graph import extraction  # noqa: E402
 from ckpt_tools.train.graph.batches import ahead_of, until_the_end  # noqa: E402
 from ckpt_tools.train.graph.devices import device_of_batches  # noqa: E402
 from ckpt_tools.train.graph.native import native  # noqa: E402
@@ -80,7 +80,7 @@ def ours(classifier, precision, batch):
 
     make = lambda images: Wanted({"values": build_net(classifier.net, images, num_classes=None).features})  # noqa: E731
     following = run_on(classifier, photos(ENDLESS), make, title="features", batch_size=batch, precision=precision)
-    with mock.patch.object(graph_batches, "until_the_end", in_turns):
+    with mock.patch.object(extraction, "until_the_end", in_turns):
         work(1)
     return work
 
