@@ -169,16 +169,22 @@ def slim_norm(
     return apply
 
 
+def norm_variables(x: tf.Tensor) -> tuple[tf.Variable, ...]:
+    """Scale, shift, moving mean and variance, as `tf.layers` makes them."""
+    make = {"shape": [x.shape[-1]]}
+    gamma = tf.get_variable("gamma", initializer=tf.ones_initializer, **make)
+    beta = tf.get_variable("beta", initializer=tf.zeros_initializer, **make)
+    mean = tf.get_variable("moving_mean", initializer=tf.zeros_initializer, trainable=False, **make)
+    variance = tf.get_variable("moving_variance", initializer=tf.ones_initializer, trainable=False, **make)
+    return gamma, beta, mean, variance
+
+
 def layers_norm(*, fused: bool) -> Callable:
     """`tf.layers.batch_normalization` of TensorFlow 1: the decay, not the update, depends on whether it trains."""
 
     def apply(x: tf.Tensor, training: object) -> tf.Tensor:
         with tf.variable_scope("batch_normalization"):
-            make = {"shape": [x.shape[-1]]}
-            gamma = tf.get_variable("gamma", initializer=tf.ones_initializer, **make)
-            beta = tf.get_variable("beta", initializer=tf.zeros_initializer, **make)
-            mean = tf.get_variable("moving_mean", initializer=tf.zeros_initializer, trainable=False, **make)
-            variance = tf.get_variable("moving_variance", initializer=tf.ones_initializer, trainable=False, **make)
+            gamma, beta, mean, variance = norm_variables(x)
 
             def train() -> tuple:
                 if fused:
@@ -209,11 +215,7 @@ def chosen_norm(x: tf.Tensor, training: object) -> tf.Tensor:
     """`tf.layers.batch_normalization` of TensorFlow 1.4, where a tensor says whether it trains: no condition but a
     choice between the statistics of the batch and the averages, each of one row."""
     with tf.variable_scope("batch_normalization"):
-        make = {"shape": [x.shape[-1]]}
-        gamma = tf.get_variable("gamma", initializer=tf.ones_initializer, **make)
-        beta = tf.get_variable("beta", initializer=tf.zeros_initializer, **make)
-        mean = tf.get_variable("moving_mean", initializer=tf.zeros_initializer, trainable=False, **make)
-        variance = tf.get_variable("moving_variance", initializer=tf.ones_initializer, trainable=False, **make)
+        gamma, beta, mean, variance = norm_variables(x)
         if training is False:
             return tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3)
 

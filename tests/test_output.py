@@ -398,3 +398,31 @@ def test_arrays_are_told_what_makes_tensors_of_them(tmp_path):
     with pytest.raises(TypeError, match="'a' is no Tensor; from_arrays makes Tensors of arrays"):
         save_checkpoint({"a": np.ones(2)}, tmp_path / "m.ckpt")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_digest_of_a_file_without_values(tmp_path):
+    save_checkpoint(from_arrays({"a/w": np.zeros((0, 3), np.float32)}), tmp_path / "m.h5")
+    said = json.loads((tmp_path / "m.h5.provenance.json").read_text())["files"]["m.h5"]["sha256"]
+    assert said == hashlib.sha256((tmp_path / "m.h5").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["m.h5", "m.safetensors", "m.ckpt"])
+def test_a_disk_that_fills_takes_a_part_of_the_last_block_and_then_none(name, tmp_path, monkeypatch):
+    real, left = os.write, [3000]  # bytes, of 4,000 of values
+
+    def write(descriptor, block):
+        if not left[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        count = real(descriptor, block[: left[0]])
+        left[0] -= count
+        return count
+
+    tensors = from_arrays({"d/kernel": np.arange(1000, dtype=np.float32)})
+    with monkeypatch.context() as patched, pytest.raises(OutputError, match="No space left"):
+        patched.setattr(os, "write", write)
+        save_checkpoint(tensors, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(os, "write", lambda descriptor, block: real(descriptor, block[:999]))
+    save_checkpoint(tensors, tmp_path / name)
+    (written,) = open_checkpoint(tmp_path / name).tensors.values()
+    assert (written.load() == np.arange(1000)).all()

@@ -132,3 +132,7 @@ def test_what_is_wrong_is_one_line(capsys, tmp_path, monkeypatch):
     assert refused("inspect", ["-old.ckpt"], capsys) == (
         "ckpt-inspect: -old.ckpt begins like an option: write ./-old.ckpt\n"
     )
+    inspect = "ckpt-inspect: unrecognized arguments: run; ckpt-inspect --help shows all that it takes\n"
+    assert refused("inspect", ["old.ckpt", "run"], capsys) == inspect  # which takes no folder of a run
+    (tmp_path / "-o").touch()
+    assert parser("edit").parse_args(["m.ckpt", "-o", "out"]).output == "out"

@@ -42,8 +42,8 @@ def make_plan(
     `num_classes`, or the checkpoint's own. With `unfreeze` it is the plan of the first phase, or of the first one with
     conflicts.
 
-    Given `variables`, the net is these variables and `checkpoint` their source's specs: the options are
-    the fields of `ckpt_tools.plan.PlanRules`.
+    Given `variables`, the net is these variables and `checkpoint` their source's specs: the options are the fields of
+    `ckpt_tools.plan.PlanRules`.
 
     What does not fit does not raise: `plan.conflicts` lists it, and `plan.checked()` raises PlanError.
     """

@@ -37,8 +37,9 @@ class _Parser(argparse.ArgumentParser):
         flags = [word.partition("=")[0] for word in before]
         unknown = [each for each in flags if each.startswith("--") and each not in self._option_string_actions]
         told = list(filter(None, map(self._told, dict.fromkeys(unknown))))
-        files = [word for word in before if word.startswith("-") and any(map(os.path.exists, (word, f"{word}.index")))]
-        told += [f"{word} begins like an option: write ./{word}" for word in files]
+        dashed = [each for each in before if each.startswith("-") and each not in self._option_string_actions]
+        files = [each for each in dashed if any(map(os.path.exists, (each, f"{each}.index")))]
+        told += [f"{each} begins like an option: write ./{each}" for each in files]
         if told:
             self.exit(CANNOT, f"{self.prog}: {'; '.join(told)}\n")
         return super().parse_args(words, namespace)
@@ -49,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
         word = message.removeprefix("unrecognized arguments: ").partition(" ")[0]
         advice = f"{self.prog} --help shows all that it takes"
-        if Path(word, "plan.json").is_file():
+        if "--train-dir" in self._option_string_actions and Path(word, "plan.json").is_file():
             advice = f"the folder of a run is given with --train-dir {word}"
         self.exit(CANNOT, f"{self.prog}: {message}; {advice}\n")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ..errors import DamagedError
@@ -55,11 +55,8 @@ class DataFile:
         """Appends values."""
         self._flush()
         self._allocate()
-        rest = memoryview(block).cast("B")
-        while rest:
-            count = os.write(self._fd, rest[:BLOCK])
+        for count in written(self._fd, block):
             self._written(count)
-            rest = rest[count:]
 
     def _flush(self) -> None:
         """Copies the range that has been merged so far."""
@@ -114,6 +111,16 @@ class DataFile:
         finally:
             for descriptor in (self._fd, *self._sources.values()):
                 os.close(descriptor)
+
+
+def written(descriptor: int, block: Bytes) -> Iterator[int]:
+    """Writes a block where a file stands; gives the number of bytes of each part, of which the last one on a disk that
+    fills may be a short one. Raises OSError as the system reports it."""
+    rest = memoryview(block).cast("B")
+    while rest:
+        count = os.write(descriptor, rest[:BLOCK])
+        yield count
+        rest = rest[count:]
 
 
 def hand_over(descriptor: int, start: int, end: int) -> None:

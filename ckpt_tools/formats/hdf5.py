@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ..dtypes import numpy_dtype
 from ..errors import CheckpointError, UnsupportedError
 from ..tensors import Tensor
-from .data_file import BLOCK, hand_over
+from .data_file import BLOCK, hand_over, written
 from .elements import byte_blocks
 
 if TYPE_CHECKING:
@@ -68,20 +68,25 @@ def new_file(path: str, progress: Callable[[int], object] | None = None) -> Iter
     with _system_errors():
         with h5py.File(path, "w") as file:
             yield file, place
-        with open(path, "r+b", buffering=0) as out:
-            given = 0
-            for offset, name, tensor in sorted(placed, key=lambda each: each[0]):
-                out.seek(offset)
-                if offset - given >= BLOCK:
-                    hand_over(out.fileno(), given, offset)
-                    given = offset
-                try:
-                    for block in byte_blocks(tensor):
-                        out.write(block)
+        _fill(path, placed, progress)
+
+
+def _fill(path: str, placed: list[tuple[int, str, Tensor]], progress: Callable[[int], object] | None) -> None:
+    """Writes the values of tensors at their offsets, from front to back. Raises what `new_file` does."""
+    given = 0
+    with open(path, "r+b", buffering=0) as out:
+        for offset, name, tensor in sorted(placed, key=lambda each: each[0]):
+            out.seek(offset)
+            if offset - given >= BLOCK:
+                hand_over(out.fileno(), given, offset)
+                given = offset
+            try:
+                for block in byte_blocks(tensor):
+                    for count in written(out.fileno(), block):
                         if progress is not None:
-                            progress(len(block))
-                except CheckpointError as error:
-                    raise error.at(tensor=name) from None
+                            progress(count)
+            except CheckpointError as error:
+                raise error.at(tensor=name) from None
 
 
 @contextmanager

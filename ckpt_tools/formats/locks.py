@@ -32,9 +32,7 @@ class Lock(NamedTuple):
                 return  # another process waits for it
 
 
-def acquire(
-    path: str | os.PathLike[str], *, wait: bool = False, busy: Exception | None = None
-) -> Lock | None:  # fmt: skip
+def acquire(path: str | os.PathLike[str], *, wait: bool = False, busy: Exception | None = None) -> Lock | None:
     """Locks a file or a folder that is there. Where another holds it and nobody waits, raises `busy` if that is given.
     None otherwise, and where the file system or Python knows no locks."""
     try:

@@ -106,7 +106,7 @@ class Digest:
 
     def __init__(self, path: str) -> None:
         self._written: SimpleQueue[int | None] = SimpleQueue()
-        self.result = aside(self._follow, path)  # waits for the end of `with`; "" where nothing was written
+        self.result = aside(self._follow, path)  # waits for the end of `with`
 
     def written(self, size: int) -> None:
         """Notes that so many more bytes are in the file, behind those that were."""
@@ -122,16 +122,14 @@ class Digest:
                 self.result()
 
     def _follow(self, path: str) -> str:
-        ahead = self._written.get()
-        if ahead is None:
-            return ""
-        digest = hashlib.sha256()
+        digest, ahead, size = hashlib.sha256(), 0, self._written.get()  # then the file is there
         with open(path, "rb") as file:
-            while (size := self._written.get()) is not None:
+            while size is not None:
                 ahead += size
                 while ahead >= _BLOCK and (block := file.read(_BLOCK)):
                     digest.update(block)
                     ahead -= len(block)
+                size = self._written.get()
             _add(digest, file)
         return digest.hexdigest()
 
