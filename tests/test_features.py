@@ -1,6 +1,5 @@
 """ckpt-features on a tiny net: values, parts that merge, frontiers, pictures, TensorBoard's projector."""
 
-import doctest
 import errno
 import json
 import re
@@ -22,7 +21,6 @@ from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.pages import projection  # noqa: E402
 from ckpt_tools.train.pages.figures import draw_points  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
-from ckpt_tools.train.use import feature_files  # noqa: E402
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.use.feature_files import merge_features, read_features  # noqa: E402
 from ckpt_tools.train.use.features import FeatureOptions, last_frozen, write_features  # noqa: E402
@@ -42,11 +40,6 @@ def options(home, prefix, **more):
     return FeatureOptions(
         checkpoint=str(home / "tiny.ckpt"), data=str(home / "photos"), output=str(home / prefix), batch_size=4, **more
     )
-
-
-def test_examples_in_the_docstrings():
-    assert doctest.testmod(feature_files).failed == 0
-    assert doctest.testmod(projection).failed == 0
 
 
 def test_values_with_labels_names_and_splits(home):

@@ -1,14 +1,10 @@
 """Photos in folders, as people lay them out: what is a split, what is a class, what is left out."""
 
-import doctest
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from ckpt_tools import labels
 from ckpt_tools.errors import DataError
-from ckpt_tools.train.data import folders, splits
 from ckpt_tools.train.data.loading import load_data_set
 
 
@@ -31,11 +27,6 @@ def split_folders(root, **splits):
 
 def sizes(data):
     return len(data.train), len(data.validation), None if data.test is None else len(data.test)
-
-
-def test_examples_in_the_docstrings():
-    for module in (splits, folders, labels):
-        assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize(

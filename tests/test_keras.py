@@ -8,7 +8,7 @@ import pytest
 from ckpt_tools import from_arrays
 from ckpt_tools.errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ckpt_tools.formats import keras
-from ckpt_tools.formats.keras_names import layers_in, layers_of, variables_of
+from ckpt_tools.formats.keras_names import KerasLayer, layers_in, layers_of, variables_of
 from ckpt_tools.kinds import kinds
 
 h5py = pytest.importorskip("h5py")
@@ -308,3 +308,10 @@ def test_an_archive_names_every_variable_as_keras_does(tmp_path):
 
 
 _STATISTICS = ("moving_mean", "moving_variance", "mean", "variance", "count")
+
+
+@pytest.mark.parametrize("scale, center, first", [(False, True, "beta"), (True, False, "gamma")])
+def test_settings_that_an_older_keras_did_not_have_are_off(scale, center, first):
+    """Keras 3.12 has no renorm; the batch norms of Keras' InceptionV3 have no scale."""
+    layer = KerasLayer("BatchNormalization", {"scale": scale, "center": center})
+    assert variables_of("batch_normalization_7", 3, [layer]) == (first, "moving_mean", "moving_variance")

@@ -1,13 +1,10 @@
 """A CSV of file and label, as people have them: columns, headers, splits, several labels."""
 
-import doctest
-
 import numpy as np
 import pytest
 from test_folders import photos, sizes
 
 from ckpt_tools.errors import DataError
-from ckpt_tools.train.data import labels_csv
 from ckpt_tools.train.data.loading import load_data_set
 
 ROWS = [(f"{i}", "cat" if i % 3 else "dog", ("train", "valid")[i % 4 == 3]) for i in range(12)]
@@ -35,10 +32,6 @@ def labels_of(data):
 
 
 WANTED = {row[0]: row[1] for row in ROWS}
-
-
-def test_examples_in_the_docstrings():
-    assert doctest.testmod(labels_csv).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """--labels-per-image many: several labels of an image, from data to the exported model."""
 
 import csv
-import doctest
 import json
 import shutil
 from dataclasses import replace
@@ -22,7 +21,7 @@ from ckpt_tools.cli import export as export_command  # noqa: E402
 from ckpt_tools.cli import features as features_command  # noqa: E402
 from ckpt_tools.cli import predict as predict_command  # noqa: E402
 from ckpt_tools.errors import DataError, RecipeError, TrainingError  # noqa: E402
-from ckpt_tools.train.data import examples, labelling  # noqa: E402
+from ckpt_tools.train.data import examples  # noqa: E402
 from ckpt_tools.train.data.examples import divide  # noqa: E402
 from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
 from ckpt_tools.train.data.pipeline import epoch_order  # noqa: E402
@@ -30,7 +29,6 @@ from ckpt_tools.train.graph import objective  # noqa: E402
 from ckpt_tools.train.graph.devices import FILLER, no_filler  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
-from ckpt_tools.train.use import evaluate as evaluate_module  # noqa: E402
 from ckpt_tools.train.use import metrics  # noqa: E402
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
 from ckpt_tools.train.use.predict import PredictOptions, predict  # noqa: E402
@@ -68,11 +66,6 @@ def options(root, folder="run", **more):
     how = {"net": "tiny", "checkpoint": str(source), "exclude": ("Logits",), "device": "cpu", "batch_size": 10}
     data = {"data": str(root / "colours.npz"), "labels_per_image": "many", "cache_dir": str(root / "cache")}
     return Options(**{**how, **data, "train_dir": str(root / folder), **more})
-
-
-def test_examples_in_the_docstrings():
-    for module in (examples, labelling, objective, evaluate_module):
-        assert doctest.testmod(module).failed == 0
 
 
 # --- data ----------------------------------------------------------------------------------------------------------

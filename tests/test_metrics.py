@@ -1,7 +1,5 @@
 """Figures of a classifier, compared with scikit-learn's."""
 
-import doctest
-
 import numpy as np
 import pytest
 
@@ -12,10 +10,6 @@ TRUE = RANDOM.integers(0, 5, 200)
 LOGITS = RANDOM.normal(size=(200, 6)).astype(np.float32) + 2 * np.eye(6, dtype=np.float32)[TRUE]
 PREDICTED = LOGITS.argmax(axis=1)
 LABELS = tuple("abcdef")  # the class f is never true
-
-
-def test_examples_in_the_docstrings():
-    assert doctest.testmod(metrics).failed == 0
 
 
 def test_confusion_and_per_class_are_those_of_scikit_learn():

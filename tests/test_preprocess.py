@@ -1,6 +1,5 @@
 """slim's preprocessing, compared with its definition written out in NumPy, and the augmentation steps."""
 
-import doctest
 import json
 
 import numpy as np
@@ -164,15 +163,6 @@ def test_descriptions_go_through_json():
 def test_wrong_descriptions(made, words):
     with pytest.raises(RecipeError, match=words):
         made()
-
-
-def test_examples_in_the_docstrings():
-    from ckpt_tools.train.data import augment, examples
-    from ckpt_tools.train.pages import figures
-    from ckpt_tools.train.use import evaluate
-
-    for module in (augment, evaluate, examples, figures):
-        assert doctest.testmod(module).failed == 0
 
 
 def test_steps_are_parsed():

@@ -124,8 +124,8 @@ def variables_of(place: str, count: int, described: Sequence[KerasLayer] = ()) -
     rows = [word.partition("?")[::2] for word in _VARIABLES.get(layer.class_name if layer else kind, "").split()]
     flags = sorted({flag for _, flag in rows if flag})
     possible = list(_names(rows, flags))
-    if layer and all(flag in layer.settings for flag in flags):
-        on = {flag for flag in flags if layer.settings[flag]}
+    if layer and any(flag in layer.settings for flag in flags):
+        on = {flag for flag in flags if layer.settings.get(flag)}  # one that this version of Keras did not have is off
         possible = [[name for name, flag in rows if not flag or flag in on]]
     fitting = [names for names in possible if len(names) == count]
     agreed = [{names[i] for names in fitting} for i in range(count)]
