@@ -75,12 +75,11 @@ def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, name: st
         assert isinstance(member, zipfile.ZipExtFile)
         member.MIN_READ_SIZE = 1  # do not read ahead into the values: a damaged one must not keep the rest from opening
         version = np.lib.format.read_magic(member)
-        if version == (1, 0):
-            header = np.lib.format.read_array_header_1_0(member, max_header_size=_LONGEST_HEADER)
-        elif version == (2, 0):
-            header = np.lib.format.read_array_header_2_0(member, max_header_size=_LONGEST_HEADER)
-        else:
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
             raise UnsupportedError(f".npy version {version[0]}.{version[1]}")
+        # NumPy 2.2, the newest for Python 3.10, has the argument but no hint of it.
+        header = readers[version](member, max_header_size=_LONGEST_HEADER)  # type: ignore[call-arg, no-untyped-call, unused-ignore]
         start = member.tell()
     shape, _, dtype = header
     if dtype.hasobject:

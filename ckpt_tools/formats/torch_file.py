@@ -262,7 +262,9 @@ def _tensor(view: _View, order: str, part: _Bytes, path: str, name: str) -> Tens
         size = native.itemsize + sum((side - 1) * step for side, step in zip(spec.shape, strides, strict=True))
         with damage_at(path, "PyTorch file", _DAMAGE, name):
             data = part(view.key, view.offset * native.itemsize, size)
-        array = np.ascontiguousarray(np.ndarray(spec.shape, native, data, strides=strides)).reshape(spec.shape)
+        array: np.ndarray = np.ascontiguousarray(np.ndarray(spec.shape, native, data, strides=strides)).reshape(
+            spec.shape
+        )
         return array.byteswap() if order == ">" and native.itemsize > 1 else array
 
     return Tensor(spec, load)

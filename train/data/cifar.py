@@ -165,6 +165,8 @@ def _batch(
 ) -> tuple[np.ndarray, np.ndarray, Sequence[object]]:
     """Labels [n], rows uint8 [n, ROW] and names of the examples of a file."""
     key, count, _, _ = which.labels[kind]
+    labels: np.ndarray
+    rows: np.ndarray
     names: Sequence[object]
     if name.endswith(".bin"):
         before = len(which.labels)
