@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from .errors import SelectionError
+from .report import count
 
 # The best suggestion is always shown, others only when they are nearly as close to what was typed.
 _CLOSE, _NEARLY, _SUGGESTIONS = 0.6, 0.1, 3
@@ -160,7 +161,7 @@ def did_you_mean(text: str, names: Sequence[str]) -> str:
     found = _nearest_scopes(text, names)
     if not found:
         return ""
-    words = [f"{scope} ({count:,} variable{'s' if count > 1 else ''})" for scope, count in found]
+    words = [f"{scope} ({count(number, 'variable')})" for scope, number in found]
     return f"; did you mean {' or '.join(words)}?"
 
 
@@ -259,9 +260,8 @@ def _nearest_scopes(text: str, names: Sequence[str]) -> list[tuple[str, int]]:
     depth = wanted.count("/") + 1
     if depth > 1:  # the scopes are right, but others lie between them
         loose = _parse(wanted.replace("/", "/**/"))
-        count = sum(map(loose.matches, names))
-        if count:
-            return [(loose.text, count)]
+        if number := sum(map(loose.matches, names)):
+            return [(loose.text, number)]
     by_ending: dict[str, list[str]] = {}
     for scope in sorted(counts, key=lambda each: each.count("/")):
         ending = "/".join(scope.lower().rsplit("/", depth)[-depth:])

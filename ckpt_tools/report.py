@@ -55,7 +55,7 @@ def cell(value: object) -> str:
 
 
 def count(number: int, noun: str = "") -> str:
-    """A whole number with separators, and a noun in its number.
+    """A whole number with separators, and a noun in the singular or plural.
 
     >>> count(27182194), count(1, "tensor"), count(388, "tensor")
     ('27,182,194', '1 tensor', '388 tensors')
@@ -63,6 +63,16 @@ def count(number: int, noun: str = "") -> str:
     if not noun:
         return f"{number:,}"
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(items: Sequence[object], most: int) -> str:
+    """The first `most` items, separated by commas, and how many more there are.
+
+    >>> listed(["a", "b", "c"], 2), listed(["a", "b"], 2)
+    ('a, b and 1 more', 'a, b')
+    """
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
 
 
 def size(nbytes: int | None) -> str:

@@ -305,7 +305,7 @@ def test_missing_data_files_are_said_and_named_on_load(v2: Path) -> None:
 def test_missing_v1_shards(GOLDEN: Path, tmp_path: Path) -> None:
     for shard in (0, 2):
         shutil.copy(GOLDEN / "tf221_v1_sharded" / "model.ckpt-00000-of-00002", tmp_path / f"m-{shard:05d}-of-00004")
-    text = "m: of 4 shards of this V1 checkpoint, m-00001-of-00004, m-00003-of-00004 is missing"
+    text = "m: of 4 shards of this V1 checkpoint, m-00001-of-00004, m-00003-of-00004 are missing"
     assert message(tmp_path / "m") == message(tmp_path / "m-00002-of-00004").replace("m-00002-of-00004:", "m:") == text
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from .. import events
 from ..events import Event
 from ..plan.batch_norm import POLICIES
+from ..report import listed
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -195,13 +196,12 @@ def _(event: events.CacheFound) -> list[str]:
     what, copies = "images", ""
     if event.views:
         what, copies = "views", f", {event.views} views of each training image"
-    others = f" and {len(event.layers) - 1} more" if len(event.layers) > 1 else ""
     whole = f"{event.images * event.bytes_per_image / 1e6:,.1f} MB in total"
     left = f"each step runs {event.work_left:.2%} of the net"
     # One line for a listener, two for the eye.
     return [
         fact("cache", f"{event.there:,} of {event.images:,} {what} cached; {left}\n")
-        + fact("", f"{event.bytes_per_image:,} bytes per image, {whole}{copies}, at {event.layers[0]}{others}")
+        + fact("", f"{event.bytes_per_image:,} bytes per image, {whole}{copies}, at {listed(event.layers, 1)}")
     ]
 
 
@@ -223,8 +223,7 @@ def _(event: events.Restored) -> list[str]:
 
 @lines_of.register
 def _(event: events.Continued) -> list[str]:
-    more = f" and {len(event.fresh) - SHOWN} more" if len(event.fresh) > SHOWN else ""
-    names = ", ".join(event.fresh[:SHOWN]) + more
+    names = listed(event.fresh, SHOWN)
     started = f"; started afresh, since the checkpoint has none: {names}" if event.fresh else ""
     return [fact("continuing", f"after step {event.step:,} of {event.total:,}{started}")]
 

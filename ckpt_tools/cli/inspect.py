@@ -13,7 +13,7 @@ from ..formats.detect import CUT_GRAPH, identify
 from ..formats.storage import is_file
 from ..names import select
 from ..overview import SORTS, TensorRow, branches, find, overview, sort_rows, statistics, statistics_of, totals
-from ..report import count, render, share, size
+from ..report import count, listed, render, share, size
 from ..tensors import Spec
 from . import DONE, FOUND, LAYOUTS, parser, print_json, run, salvaging, say
 
@@ -308,8 +308,8 @@ def complain(args: argparse.Namespace, values: dict[str, dict[str, Any]]) -> boo
         if any(each[word] for word in args.fail_on)
     ]
     if bad:
-        listed = ", ".join(bad[:10]) + (f" and {len(bad) - 10:,} more" if len(bad) > 10 else "")
-        say(f"ckpt-inspect: {count(len(bad), 'tensor')} with {' or '.join(SPELLED[w] for w in args.fail_on)}: {listed}")
+        words = " or ".join(SPELLED[word] for word in args.fail_on)
+        say(f"ckpt-inspect: {count(len(bad), 'tensor')} with {words}: {listed(bad, 10)}")
     return bool(bad)
 
 

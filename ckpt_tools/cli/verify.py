@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from ..report import count, render, size
+from ..report import count, listed, render, size
 from ..verification import Verification, verify
 from . import DONE, FOUND, parser, print_json, run, say
 
@@ -45,9 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(text(found, rows))
         if args.salvage:
             files = found.salvage(args.salvage, format=format, force=args.force)
-            lost = [*found.lost[:_NAMED], *([f"and {len(found.lost) - _NAMED:,} more"] if found.lost[_NAMED:] else [])]
             said = f"wrote {count(len(found.good), 'tensor')} to {args.salvage} ({count(len(files), 'file')})"
-            say(f"{said}; lost: {', '.join(lost) or 'none'}")
+            say(f"{said}; lost: {listed(found.lost, _NAMED) or 'none'}")
         return FOUND if found.findings else DONE
 
     return run(make_parser(), command, argv)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..dtypes import numpy_dtype
 from ..errors import CheckpointError, DamagedError
+from ..report import listed
 from ..tensors import BLOCK, Slice, Spec, Stored, Tensor
 from . import elements, slices
 from .bundle_index import Entry, Header, parse_entry, parse_header, parse_spec, shard_path, spec_prefix
@@ -264,9 +265,9 @@ class Bundle:
         gone = [os.path.basename(path) for path in paths if path not in there]
         if not gone:
             return ""
-        listed = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
+        verb = "is" if len(gone) == 1 else "are"
         which = "its data file" if self.header.num_shards == 1 else f"of its {self.header.num_shards} data files,"
-        return f"{which} {listed} is missing: names and shapes are known, the values not"
+        return f"{which} {listed(gone, 4)} {verb} missing: names and shapes are known, the values not"
 
     def _diagnosis(self, shard: int) -> str:
         """What may have happened to a data file whose bytes are wrong."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import CheckpointError, NotACheckpointError
+from ..report import count
 from ..tensors import Tensors
 from .checkpoint import Checkpoint
 from .constants import constant_spec, constant_tensor
@@ -54,16 +55,9 @@ _STEPS = {
 }
 _BROADCAST = {"Add", "AddV2", "BiasAdd", "Mul", "Sub"}  # with a constant vector: a bias, a scale, an offset
 _PASSING = {
-    "Identity",
-    "ReadVariableOp",
-    "Enter",
-    "Cast",
-    "Reshape",
-    "Squeeze",
-    "ExpandDims",
-    "Dequantize",
-    "StopGradient",
-} | {"FakeQuantWithMinMaxVars"}
+    *("Identity", "ReadVariableOp", "Enter", "Cast", "Reshape", "Squeeze", "ExpandDims", "Dequantize"),
+    *("StopGradient", "FakeQuantWithMinMaxVars"),
+}
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 _IN_BATCH_NORM = re.compile(r"(^|/)(\w*batch_?norm\w*|bn\w*|\w*_bn)(/|$)|_bn_offset$", re.IGNORECASE)
 _STATISTIC = re.compile(r"(moving_|running_)?(mean|variance|var)$", re.IGNORECASE)
@@ -218,7 +212,7 @@ def _folding(nodes: Sequence[Node], names: Mapping[str, str], consumers: Mapping
     }
     if normalises or statistics or not folded:
         return ""
-    layers = f"{len(folded)} layer{'s' * (len(folded) > 1)} (such as {min(folded)})"
+    layers = f"{count(len(folded), 'layer')} (such as {min(folded)})"
     return f"Batch norm is folded into the weights of {layers}: its scales and moving statistics are not in the file."
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from ..errors import CheckpointError, NotACheckpointError
+from ..report import listed
 from .detect import FileKind, identify, refusal
 from .storage import beside, sizes
 
@@ -73,10 +74,11 @@ def _index(path: str) -> CheckpointError:
         found = sizes([os.path.join(folder, each) for each in shards])
         there = shards and found == list(shards.values())
         if there and not os.path.exists(os.path.join(folder, prefix + ".index")):
-            advice = f"Rename it to {prefix}.index, beside its data file{'s' * (len(shards) > 1)} {_listed(shards)}."
+            files = f"data file{'s' * (len(shards) > 1)} {listed(list(shards), 2)}"
+            advice = f"Rename it to {prefix}.index, beside its {files}."
             break
     else:
-        wanted = _listed(_wanted(path, base)) or f"{base}.data-00000-of-00001"
+        wanted = listed(list(_wanted(path, base)), 2) or f"{base}.data-00000-of-00001"
         advice = f"Rename it to {base}.index; the values are in {wanted}, which must be next to it."
     return NotACheckpointError("is the index of a V2 checkpoint under another name", path=path, advice=advice)
 
@@ -128,8 +130,3 @@ def _wanted(index: str, prefix: str) -> dict[str, int]:
     except CheckpointError:
         return {}
     return {shard_path(prefix, shard, bundle.header.num_shards): size for shard, size in bundle.needed().items()}
-
-
-def _listed(shards: dict[str, int]) -> str:
-    names = list(shards)
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

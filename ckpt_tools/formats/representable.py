@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ..errors import UnsupportedError
+from ..report import listed
 from ..tensors import Tensor
 
 _SHOWN = 8
@@ -15,10 +16,11 @@ def check_types(tensors: Mapping[str, Tensor], types: Collection[str], format: s
     wrong = {name: tensor.spec for name, tensor in tensors.items() if tensor.spec.dtype not in types}
     if not wrong:
         return
+    described = [f"{name} ({spec})" for name, spec in wrong.items()]
     kinds = {spec.dtype for spec in wrong.values()}
     advice = f"Drop them ({_commands(wrong, kinds)}), or write a V2 checkpoint, which holds every type."
     raise UnsupportedError(
-        f"{format} cannot hold {len(wrong)} of {len(tensors)} tensors: {_listed(map(_described, wrong.items()))}",
+        f"{format} cannot hold {len(wrong)} of {len(tensors)} tensors: {listed(described, _SHOWN)}",
         advice=advice,
     )
 
@@ -28,22 +30,12 @@ def check_names(names: Collection[str], problem: Callable[[str], str | None], fo
     wrong = [f"{name!r} ({said})" for name in names if (said := problem(name))]
     if wrong:
         raise UnsupportedError(
-            f"{format} cannot hold {len(wrong)} of {len(names)} names: {_listed(wrong)}",
+            f"{format} cannot hold {len(wrong)} of {len(names)} names: {listed(wrong, _SHOWN)}",
             advice="Rename them with ckpt-edit --rename, or write a V2 checkpoint.",
         )
-
-
-def _described(item: tuple[str, object]) -> str:
-    return f"{item[0]} ({item[1]})"
 
 
 def _commands(wrong: Collection[str], kinds: set[str]) -> str:
     drop = "ckpt-edit --drop " + ",".join("/" + name for name in list(wrong)[:3]) + (",..." if len(wrong) > 3 else "")
     narrow = {"bfloat16", "float16"} | {kind for kind in kinds if kind.startswith("float8")}
     return f"{drop}), cast them (ckpt-edit --cast float32" if kinds <= narrow else drop
-
-
-def _listed(found: Iterable[str]) -> str:
-    texts = list(found)
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more

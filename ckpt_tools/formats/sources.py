@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from ..errors import CheckpointError, NotACheckpointError, nearest
+from ..report import listed
 from .detect import FileKind, identify
 from .renamed import DATA, lost_data_file, misnamed, stem
 from .state import candidates, read_state
@@ -126,8 +127,8 @@ def _shards(prefix: str, count: int, given: str = "") -> Resolved:
     files = tuple(f"{prefix}-{shard:05d}-of-{count:05d}" for shard in range(count))
     gone = [os.path.basename(file) for file, size in zip(files, sizes(files), strict=True) if size is None]
     if gone:
-        listed = ", ".join(gone[:4]) + (f" and {len(gone) - 4} more" if len(gone) > 4 else "")
-        raise NotACheckpointError(f"of {count} shards of this V1 checkpoint, {listed} is missing", path=prefix)
+        fact = f"of {count} shards of this V1 checkpoint, {listed(gone, 4)} {'is' if len(gone) == 1 else 'are'} missing"
+        raise NotACheckpointError(fact, path=prefix)
     note = f"{os.path.basename(given)} is one of {count} shards of {os.path.basename(prefix)}" if given else ""
     return Resolved("v1", f"{prefix}-?????-of-{count:05d}", files, note)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import DamagedError
+from ..report import listed
 from .pickled import Name, PickledObject
 
 # Where training scripts keep the weights; the first that is there.
@@ -48,8 +49,7 @@ def named_tensors(value: Any, is_tensor: Callable[[object], bool]) -> Named:
     tops = {name.partition("/")[0] for name in found}
     others = [top for top in dict.fromkeys(walk.others) if top not in tops]
     if others:
-        many = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        notes.append(f"what holds no tensors is left out: {', '.join(others[:5])}{many}")
+        notes.append(f"what holds no tensors is left out: {listed(others, 5)}")
     return Named(found, "; ".join(notes))
 
 
@@ -109,9 +109,7 @@ def _module_parts(value: Any) -> dict[object, object] | None:
     """Parameters, buffers and modules of a module that was saved whole, or of TorchScript; None for anything else."""
     if not isinstance(value, PickledObject) or not isinstance(value.state, dict):
         return None
-    if isinstance(value.of, Name) and value.of.module.startswith(
-        "__torch__"
-    ):  # attributes such as `training` are no tensors
+    if isinstance(value.of, Name) and value.of.module.startswith("__torch__"):  # its other attributes are no tensors
         return {key: each for key, each in value.state.items() if isinstance(each, PickledObject)}
     if not isinstance(value.state.get("_modules"), dict):
         return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import CheckpointError, DamagedError, UnsupportedError
+from ..report import listed
 from ..tensors import BLOCK, Slice, Spec, Tensor
 from . import slices, typed_values
 from .bundle_index import VERSIONS, check_version, dtype_of
@@ -318,8 +319,7 @@ def check(tensors: Mapping[str, Tensor]) -> None:
             except UnsupportedError as error:
                 refused.append(f"{name} {error.fact}")
     if refused:
-        more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
         raise UnsupportedError(
-            f"a V1 file cannot hold {len(refused)} of the tensors: {', '.join(refused[:5])}{more}",
+            f"a V1 file cannot hold {len(refused)} of the tensors: {listed(refused, 5)}",
             advice="Write V2, which holds every type and size, or cast them (bfloat16 to float32), or drop them.",
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from ..formats.graph_file import Function
 from ..formats.nodes import Node
 from ..plan import Conflict
+from ..report import listed
 from .graph import Graph
 from .operations import known_operations
 
@@ -59,5 +60,4 @@ def functions_called(nodes: Iterable[Node], functions: Mapping[str, Function]) -
 
 
 def _listed(operations: Mapping[str, str]) -> str:
-    named = [f"{name} ({op})" for name, op in list(operations.items())[:_NAMED]]
-    return ", ".join(named) + (f" and {len(operations) - _NAMED} more" if len(operations) > _NAMED else "")
+    return listed([f"{name} ({op})" for name, op in operations.items()], _NAMED)

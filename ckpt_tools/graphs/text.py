@@ -9,6 +9,7 @@ from pathlib import Path
 from ..formats.graph_file import KINDS, GraphFile
 from ..formats.nodes import Shape
 from ..plan import Conflict
+from ..report import count, listed
 from .analysis import Analysis
 from .graph import node_of
 from .operations import known_operations
@@ -38,7 +39,7 @@ def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, chec
         rows.append(("logits", f"{found.logits}{classes}{several}"))
     conditions = found.changes.conditions
     for flag in found.flags:
-        resolved = f" ({_count(conditions, 'condition')} resolved)" if conditions else ""
+        resolved = f" ({count(conditions, 'condition')} resolved)" if conditions else ""
         rows.append((flag.tensor, f"{flag.value}{resolved}"))
     for key, signature in file.signatures.items():
         tensors = [
@@ -51,9 +52,8 @@ def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, chec
     if saved is not None and found.variables:
         rows.append(("checkpoint", f"{checkpoint} {_held(found, saved)}"))
     if unknown := unknown_operations(file):
-        listed = ", ".join(f"{op} ({count})" for op, count in list(unknown.items())[:_NAMED])
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        rows.append(("unknown", f"to this TensorFlow: {listed}{more}"))
+        operations = [f"{op} ({times})" for op, times in unknown.items()]
+        rows.append(("unknown", f"to this TensorFlow: {listed(operations, _NAMED)}"))
     return rows
 
 
@@ -80,7 +80,7 @@ def variable_rows(found: Analysis, saved: Collection[str] | None) -> list[dict[s
 
 def conflict_text(conflicts: Sequence[Conflict]) -> str:
     """Every conflict: its cause, what it is about, and what to type."""
-    lines = [f"{len(conflicts)} conflict{'s' * (len(conflicts) != 1)}"]
+    lines = [count(len(conflicts), "conflict")]
     for conflict in conflicts:
         lines.append(conflict.cause)
         lines += [f"  {name}" for name in conflict.names[:_NAMED]]
@@ -143,7 +143,7 @@ def _done(found: Analysis) -> str:
     changes = found.changes
     done = [
         "dropout removed" if changes.dropout else "",
-        f"{_count(len(changes.batch_norms), 'batch norm')} in inference mode" if changes.batch_norms else "",
+        f"{count(len(changes.batch_norms), 'batch norm')} in inference mode" if changes.batch_norms else "",
         "computed with channels last" if changes.channels_last else "",
     ]
     return "".join(f"; {each}" for each in done if each)
@@ -160,9 +160,4 @@ def _held(found: Analysis, saved: Collection[str]) -> str:
     lacking = [each.key for each in found.variables if each.key not in saved and not each.frozen]
     if not lacking:
         return "has all of them"
-    listed = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
-    return f"lacks {len(lacking):,} of them: {listed}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    return f"lacks {len(lacking):,} of them: {listed(lacking, _NAMED)}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..errors import SelectionError
 from ..plan import InFile, Origin
+from ..report import listed
 from ..surgery import Background, Fold, Operation, operate
 from ..surgery.relayout import Made, Move, Relayout
 from ..tensors import Spec, Tensors
@@ -98,9 +99,9 @@ def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = Fals
     wanted = links(layout, net.scope, there)
     written = {link.ours for link in wanted}
     if left := [name for name in there if name not in written]:
-        notes.append(f"no place there: {', '.join(_scopes(left))}")
+        notes.append(f"no place there: {_scopes(left)}")
     if others := [name for name in specs if name not in variables]:
-        notes.append(f"no part of the net, and left out: {', '.join(_scopes(others))}")
+        notes.append(f"no part of the net, and left out: {_scopes(others)}")
     if not any(variables[name].role == "head" for name in written & set(variables)):
         notes.append("the classifier is not there")
     parts, keys = tuple(map(_outward, wanted)), _places(wanted) if places else ()
@@ -108,10 +109,9 @@ def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = Fals
     return WrittenAs(tuple(operations), tuple(notes), layout.near, layout.pixels, layout.exact)
 
 
-def _scopes(names: Sequence[str]) -> list[str]:
+def _scopes(names: Sequence[str]) -> str:
     """The first two components of names, each once, and not too many."""
-    scopes = list(dict.fromkeys("/".join(name.split("/")[:2]) for name in names))
-    return scopes[:_FEW] + ([f"and {len(scopes) - _FEW} more"] if len(scopes) > _FEW else [])
+    return listed(list(dict.fromkeys("/".join(name.split("/")[:2]) for name in names)), _FEW)
 
 
 def _places(wanted: Sequence[Link]) -> tuple[tuple[str, str], ...]:

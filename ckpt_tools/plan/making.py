@@ -21,6 +21,7 @@ from ..folding import Folding
 from ..kinds import Kind, kinds
 from ..names import Patterns, parse_patterns
 from ..renames import RenameRule, parse_renames, rename
+from ..report import count
 from ..tensors import Spec
 from . import batch_norm as norms
 from .conflicts import Misfit, explain
@@ -195,7 +196,7 @@ def _reshape(
             return misfit("separable", f"{sizes}, a separable convolution{not_covered}")
         if parsed.rules.adapt_input:
             old, new = theirs[2], ours[2]
-            how = f"{old} input channel{'s' * (old != 1)} "
+            how = count(old, "input channel") + " "
             how += "added up" if new == 1 else f"repeated to {new} and scaled"
             return _Decision(row("adapt", "--adapt-input", how), channels(2, old, new))
         return misfit("channels", f"{sizes}, input channels{not_covered}")
@@ -313,7 +314,7 @@ def _notes(decided: Sequence[_Decision], net: Mapping[str, Variable], aux: bool)
     notes = []
     if random:
         kept = [row.name for row, _, _ in decided if row.action != "init" or row.trainable]
-        what = "1 variable is" if len(random) == 1 else f"{len(random):,} variables are"
+        what = f"{count(len(random), 'variable')} {'is' if len(random) == 1 else 'are'}"
         notes.append(f"{what} initialised afresh but never trained: {', '.join(covering(random, kept))}")
     if any(misfit and misfit.kind in ("classes", "shape") for _, _, misfit in decided):
         notes.append("TensorFlow 2's Saver.restore takes a wrong shape without an error (tensorflow#52220)")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ..adaptation import Adaptation
 from ..errors import PlanError
 from ..folding import Folding
+from ..report import count
 from ..tensors import Spec
 
 RESTORING = ("restore", "rename", "relayout", "cast", "adapt")
@@ -120,12 +121,11 @@ class Plan:
         """Every conflict: its cause, the facts of the first `most` variables (None: of all), and what to type."""
         reasons = {row.name: row.reason for row in self.rows if row.action == "conflict"}
         parts = {row.name: row.reason for row in self.rows if row.rule == PART}
-        count = len(self.conflicts)
-        lines = [f"{count} conflict{'s' * (count != 1)}"]
+        lines = [count(len(self.conflicts), "conflict")]
         for conflict in self.conflicts:
             noun, why = ("tensor", parts) if set(conflict.names) <= parts.keys() else ("variable", reasons)
             concerned = [name for name in conflict.names if name in why]
-            counted = f" ({len(concerned)} {noun}{'s' * (len(concerned) > 1)})" if concerned else ""
+            counted = f" ({count(len(concerned), noun)})" if concerned else ""
             lines.append(f"{conflict.cause}{counted}")
             lines += [f"  {name}: {why[name]}" for name in concerned[:most]]
             if most is not None and len(concerned) > most:
@@ -134,8 +134,8 @@ class Plan:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        counts = {key: count for key, count in self.summary.items() if count or key == "conflicts"}
-        return f"<plan {self.digest}: {', '.join(f'{count:,} {key}' for key, count in counts.items())}>"
+        counts = {key: number for key, number in self.summary.items() if number or key == "conflicts"}
+        return f"<plan {self.digest}: {', '.join(f'{number:,} {key}' for key, number in counts.items())}>"
 
     def _repr_html_(self) -> str:
         """For notebooks: counts, what happens to each scope, conflicts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import html
+from ..report import count
 from . import batch_norm
 from .rows import FOLDED_IN, Plan, Row
 
@@ -19,16 +20,16 @@ def count_lines(plan: Plan) -> str:
     trainable    1 variable, 6 of 6 parameters (100 %)
     """
     counts = plan.summary
-    facts = [("restored", f"{counts['restored']:,} of {_some(counts['variables'])}")]
+    facts = [("restored", f"{counts['restored']:,} of {count(counts['variables'], 'variable')}")]
     if counts["initialised"]:
-        facts.append(("initialised", _some(counts["initialised"])))
+        facts.append(("initialised", count(counts["initialised"], "variable")))
     if counts.get("carried"):
-        facts.append(("carried", f"{_some(counts['carried'], 'tensor')} along as they are"))
+        facts.append(("carried", f"{count(counts['carried'], 'tensor')} along as they are"))
     if counts["unused"]:
-        facts.append(("unused", f"{_some(counts['unused'], 'tensor')} of the checkpoint"))
+        facts.append(("unused", f"{count(counts['unused'], 'tensor')} of the checkpoint"))
     share = counts["trainable_parameters"] / max(counts["parameters"], 1)
     parameters = f"{counts['trainable_parameters']:,} of {counts['parameters']:,} parameters ({100 * share:.3g} %)"
-    facts.append(("trainable", f"{_some(counts['trainable_variables'])}, {parameters}"))
+    facts.append(("trainable", f"{count(counts['trainable_variables'], 'variable')}, {parameters}"))
     if plan.batch_norm:
         facts.append(("batch norm", batch_norm.summary(plan.batch_norm)))
     facts += [("note", note) for note in plan.notes]
@@ -66,14 +67,14 @@ def scope_rows(plan: Plan) -> list[dict[str, object]]:
 
 
 def variable_rows(plan: Plan) -> list[dict[str, object]]:
-    """One row for each row of the plan, with shapes as text."""
+    """One row for each row of the plan."""
     return [
         {
             "name": row.name,
             "action": row.action,
             "source": row.source if row.source != row.name else "",
-            "source shape": _shape(row.source_shape),
-            "shape": _shape(row.target_shape),
+            "source shape": row.source_shape,
+            "shape": row.target_shape,
             "trainable": "yes" if row.trainable else "",
             "why": row.reason if row.action in ("adapt", "cast", "conflict") else row.rule,
         }
@@ -95,11 +96,3 @@ def _common(names: Sequence[str]) -> str:
             break
         together.append(parts[0])
     return "/".join(together) or "(root)"
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "" if shape is None else f"[{','.join(map(str, shape))}]"
-
-
-def _some(count: int, noun: str = "variable") -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"

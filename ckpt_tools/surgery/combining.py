@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..dtypes import BY_NAME, numpy_dtype
 from ..errors import RecipeError
 from ..formats.object_graph import GRAPH_KEY
+from ..report import count, listed
 from ..tensors import Spec, Tensor, Tensors
 from .casting import FLOATS
 from .operation import Edit, EditRow, Operation, chosen, kinds_of, replaced
@@ -149,10 +150,7 @@ def _differences(here: Tensors, there: Tensors, where: str) -> list[str]:
         ([name for name in there if name not in here], f"in {where} alone"),
     ):
         if only:
-            more = f" and {len(only) - _SHOWN:,} more" if len(only) > _SHOWN else ""
-            found.append(
-                f"average: {len(only):,} tensor{'s' if len(only) > 1 else ''} {said}: {', '.join(only[:_SHOWN])}{more}"
-            )
+            found.append(f"average: {count(len(only), 'tensor')} {said}: {listed(only, _SHOWN)}")
     found += [
         f"average: {name} is {tensor.spec} here and {there[name].spec} in {where}"
         for name, tensor in here.items()

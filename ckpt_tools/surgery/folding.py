@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError, nearest
 from ..folding import FOLDED, Folding, foldable
+from ..report import listed
 from ..tensors import Tensors
 from .operation import Edit, EditRow, Operation, chosen, kinds_of, with_values
 
@@ -100,5 +101,4 @@ def _orphans(tensors: Tensors, touched: set[str]) -> Iterator[str]:
     """One sentence for the slots and averages of what changes or goes, which would belong to it no longer."""
     left = [name for name, kind in kinds_of(tensors).items() if kind.of in touched and name not in touched]
     if left:
-        listed = ", ".join(left[:_FEW]) + (f" and {len(left) - _FEW:,} more" if len(left) > _FEW else "")
-        yield f"fold: {listed} would no longer fit what is folded: strip optimizer and averages first"
+        yield f"fold: {listed(left, _FEW)} would no longer fit what is folded: strip optimizer and averages first"

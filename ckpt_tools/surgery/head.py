@@ -13,6 +13,7 @@ from ..dtypes import numpy_dtype
 from ..errors import RecipeError
 from ..kinds import Kind
 from ..names import parse_patterns
+from ..report import listed
 from ..tensors import Spec, Tensor, Tensors
 from .operation import Edit, EditRow, Operation, chosen, kinds_of, replaced
 from .shaping import constant
@@ -194,7 +195,9 @@ def _resized(
         else:
             beyond = sorted({taken for taken in mapped if taken is not None and taken >= old})
             if beyond:
-                problems = (f"{command}: the head has classes 0 to {old - 1}, the class map asks for {_few(beyond)}",)
+                problems = (
+                    f"{command}: the head has classes 0 to {old - 1}, the class map asks for {listed(beyond, 5)}",
+                )
     if problems:
         return Edit(tensors, problems=problems)
     return _adapted(tensors, {name: classes(-1, mapped) for name in names}, found, command, start)
@@ -300,7 +303,3 @@ def _scope(name: str) -> str:
 
 def _zeros(name: str, spec: Spec) -> np.ndarray:
     return constant(spec, 0.0).load()
-
-
-def _few(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:5])) + (f" and {len(numbers) - 5} more" if len(numbers) > 5 else "")

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from ...errors import DataError
+from ...report import listed
 
 IMBALANCE = 20  # the largest class has this many times the images of the smallest: worth a word
 SEPARATOR = "|"  # between several labels of an image in a text
@@ -274,7 +275,7 @@ def named(what: str, names: Sequence[str]) -> str:
     'file x.jpg'
     """
     plural = what + ("es" if what.endswith("s") else "s")
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    shown = listed(names, SHOWN)
     return f"{what} {shown}" if len(names) == 1 else f"{len(names):,} {plural}: {shown}"
 
 

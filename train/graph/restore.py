@@ -18,6 +18,7 @@ from ...folding import Folding
 from ...graphs.net import GraphPart
 from ...graphs.text import conflict_text
 from ...plan import RESTORING, Adaptation, Plan, Row
+from ...report import listed
 from ...tensors import Spec, Tensor, Tensors
 from ..data.preprocess import Preprocessing
 
@@ -153,8 +154,7 @@ def audit(session: tf.compat.v1.Session, variables: Mapping[str, tf.Variable], t
         values = session.run({name: variables[name] for name in names})
         wrong += [name for name in names if not same_bits(values[name], tensors[name].load())]
     if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise TrainingError(f"variables differ from the plan after restoring: {', '.join(wrong[:5])}{more}")
+        raise TrainingError(f"variables differ from the plan after restoring: {listed(wrong, 5)}")
     return len(variables)
 
 

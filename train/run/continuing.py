@@ -15,7 +15,7 @@ from ...adaptation import class_map_of_labels, class_map_text
 from ...errors import RecipeError, TrainingError
 from ...formats import Checkpoint
 from ...plan import Plan
-from ...report import render
+from ...report import listed, render
 from ..options.configuration import differences, read_config
 from ..options.training import Options
 from .lineage import lies_in, lineage
@@ -81,10 +81,9 @@ def _check_strangers(written: Written) -> None:
         fact = f"holds a run, but not the list {LIST} of what that run wrote, so nothing in it may be overwritten"
         raise TrainingError(fact, path=written.folder, advice="Name another folder.")
     if strangers:
-        which = ", ".join(strangers[:3]) + (f" and {len(strangers) - 3} more" if len(strangers) > 3 else "")
         kind = "checkpoints" if any(map(checkpoint_of, strangers)) else "files"
         wrote = "this run" if written.run else "ckpt-finetune"
-        fact = f"holds {kind} that {wrote} did not write, under names that runs use: {which}"
+        fact = f"holds {kind} that {wrote} did not write, under names that runs use: {listed(strangers, 3)}"
         raise TrainingError(fact, path=written.folder, advice="Name another folder, or move them elsewhere.")
 
 
@@ -126,8 +125,7 @@ def _differing(recorded: Plan, plans: Sequence[Plan]) -> list[str]:
         return []
     before = {row.name: row for row in recorded.rows}
     other = [row.name for row in plans[0].rows if row != before.pop(row.name, None)] + list(before)
-    shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
-    return [f"the plan differs for {shown}" if other else "the plan differs in batch norm or class map"]
+    return [f"the plan differs for {listed(other, 3)}" if other else "the plan differs in batch norm or class map"]
 
 
 def _unfit(prefix: str, plan: Plan) -> list[str]:
