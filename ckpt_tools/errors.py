@@ -115,8 +115,8 @@ def needs(what: str = "", extra: str = "train") -> Iterator[None]:
         raise UnsupportedError(f"{what} needs {error.name}".lstrip(), advice=advice) from error
 
 
-def nearest(wrong: str, known: Iterable[str], count: int = 3) -> str:
-    """`"; did you mean A or B?"` for a misspelt word, or an empty string when nothing is close.
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """`"; did you mean A or B?"` with up to three known words, or an empty string when nothing is close.
 
     >>> nearest("Logitz", ["Logits", "Conv2d_1a_3x3"])
     '; did you mean Logits?'
@@ -126,5 +126,5 @@ def nearest(wrong: str, known: Iterable[str], count: int = 3) -> str:
     by_lower: dict[str, str] = {}
     for word in known:
         by_lower.setdefault(word.lower(), word)
-    close = difflib.get_close_matches(wrong.lower(), by_lower, n=count, cutoff=0.6)
+    close = difflib.get_close_matches(wrong.lower(), by_lower, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(by_lower[c] for c in close)}?" if close else ""

@@ -54,7 +54,7 @@ def folded(summary: str, inside: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
 
 
-def page(text: str, height: int = 600) -> str:
-    """A whole HTML page, within the notebook's."""
-    frame = "width:100%;border:1px solid #8884"
-    return f'<iframe srcdoc="{escape(text)}" style="{frame};height:{height}px" sandbox></iframe>'
+def page(text: str) -> str:
+    """A whole HTML page, in a frame."""
+    style = "width:100%;height:600px;border:1px solid #8884"
+    return f'<iframe srcdoc="{escape(text)}" style="{style}" sandbox></iframe>'

@@ -64,9 +64,8 @@ def build_net(
     Raises UnsupportedError for images that are too small for the net.
     """
     if tf.get_default_graph().seed is None:
-        tf.set_random_seed(
-            0
-        )  # TF_DETERMINISTIC_OPS=1 refuses slim's initializers without, although none of them is run
+        # Without a seed, TF_DETERMINISTIC_OPS=1 refuses slim's initializers, although none of them is run.
+        tf.set_random_seed(0)
     if net.graph is not None:
         return _build_imported(net, images, num_classes, features, mode, head)
     own_place = num_classes is not None and not head.scope
@@ -114,11 +113,10 @@ def _build_imported(
     own_place = num_classes is not None and not head.scope
     shapes = {} if num_classes is None else {v.name: v.spec.shape for v in head_variables(net, num_classes, head)}
     whole = own_place and not head.layers
-    how: dict[str, Any] = {"shapes": shapes, "name": "imported"}
     logits, end_points, variables = None, {}, {}
     if features is None:
         with _classes_fitting(net, num_classes if whole else None):
-            made = import_net(file, found, images, logits=whole, **how)
+            made = import_net(file, found, images, shapes=shapes, logits=whole)
         reached, logits, end_points, variables = made.features, made.logits, made.end_points, dict(made.variables)
     else:
         reached = tf.squeeze(features, [1, 2])
@@ -131,7 +129,7 @@ def _build_imported(
         elif own_place and logits is None:
             hidden = tf.squeeze(_hidden_layers(apart, inside(net.head_scope), head, layers), [1, 2])
             with _classes_fitting(net, num_classes):
-                logits, own = import_head(file, found, hidden, **how)
+                logits, own = import_head(file, found, hidden, shapes)
             variables |= own
     if logits is not None and num_classes is not None:
         logits = _of_classes(net, logits, num_classes)

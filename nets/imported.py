@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,6 @@ from ckpt_tools.graphs.sources import sides_of
 from ckpt_tools.graphs.variables import GraphVariable
 from ckpt_tools.plan import Conflict
 
-SIDES = (24, 28, 32, 48, 64, 96, 112, 128, 160, 192, 224, 227, 231, 256, 299, 300, 331, 384, 448, 512)  # as people have
 _IMAGES = 3  # that the check computes
 _NEAR = 1e-4  # relative difference that the number of images in a batch may make
 _INITIALIZERS = {
@@ -57,21 +56,18 @@ def import_net(
     found: Analysis,
     images: tf.Tensor,
     *,
-    thawed: Collection[str] = (),
-    name: str = "imported",
     shapes: Mapping[str, Sequence[int]] | None = None,
     logits: bool = True,
 ) -> Imported:
     """Imports the net that was found in a file, computing on `images` [batch, height, width, channels].
 
-    `thawed` names constants of a frozen graph that become variables. `name` is the scope of the operations; variables
-    have the names that they have in a checkpoint. `shapes` are those that variables shall have instead of their own;
-    without `logits` what only they need is left out.
+    Variables have the names that they have in a checkpoint. `shapes` replaces the shapes of some; without `logits`,
+    what only they need is left out.
     Raises UnsupportedError for images that do not fit, DamagedError where TensorFlow does not take the graph.
     """
     wanted = [found.features, *(found.cut.goals if logits else ()), *found.end_points]
     images = fitted(images, found)
-    tensors, variables = _import(file, found, wanted, {node_of(found.fed.tensor): images}, thawed, name, shapes)
+    tensors, variables = _import(file, found, wanted, {node_of(found.fed.tensor): images}, shapes)
     return Imported(
         _rows(tensors[found.features], found.pooled, found.width),
         _rows(tensors[found.logits], "flat") if logits and found.logits else None,
@@ -84,9 +80,7 @@ def import_head(
     file: GraphFile,
     found: Analysis,
     features: tf.Tensor,
-    *,
     shapes: Mapping[str, Sequence[int]],
-    name: str = "imported",
 ) -> tuple[tf.Tensor, dict[str, tf.Variable]]:
     """Imports what lies between the features and the logits, on other `features` [batch, width]; the logits [batch,
     classes], and the variables by name.
@@ -100,19 +94,19 @@ def import_head(
             advice = "--head-scope Logits puts a head of its own on their means."
             raise UnsupportedError(fact, path=file.path, advice=advice)
         features = features[:, tf.newaxis, tf.newaxis, :]
-    tensors, variables = _import(file, found, [found.logits], {found.features: features}, (), name, shapes)
+    tensors, variables = _import(file, found, [found.logits], {found.features: features}, shapes)
     return _rows(tensors[found.logits], "flat"), variables
 
 
 def _import(
-    file: GraphFile, found: Analysis, goals: Sequence[str], put: Mapping[str, tf.Tensor], thawed: Collection[str],
-    name: str, shapes: Mapping[str, Sequence[int]] | None,
+    file: GraphFile, found: Analysis, goals: Sequence[str], put: Mapping[str, tf.Tensor],
+    shapes: Mapping[str, Sequence[int]] | None,
 ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Variable]]:  # fmt: skip
     """Tensors of the graph by their names in the file, where those in `put` have been put in, and the variables that
     they need, by their names in a checkpoint."""
     graph = found.cut.graph
     needed = graph.upstream(goals, stop={node_of(tensor) for tensor in put}.__contains__)
-    needs = [each for each in found.variables if each.name in needed and (not each.frozen or each.name in thawed)]
+    needs = [each for each in found.variables if each.name in needed and not each.frozen]
     variables = {each.key: _variable(each, (shapes or {}).get(each.key)) for each in needs}
     given = {f"{node_of(tensor)}:{output_of(tensor)}": value for tensor, value in put.items()}
     given |= {f"{each.name}:0": variables[each.key].value() for each in needs}
@@ -130,7 +124,7 @@ def _import(
             definition,
             input_map={tensor: value for tensor, value in given.items() if tensor in used},
             return_elements=[tensor for tensor in wanted if tensor not in given],
-            name=name,
+            name="imported",
         )
     except (ValueError, tf.errors.OpError, KeyError, TypeError) as error:
         raise DamagedError(f"TensorFlow does not take the net in it: {_first_line(error)}", path=file.path) from None
@@ -194,26 +188,6 @@ def check_import(
         except tf.errors.OpError as error:
             return [Conflict("the net does not run", (found.features,), f"TensorFlow says: {_first_line(error)}.")]
     return _wrong(found.features, together, again, alone)
-
-
-def sides_that_fit(file: GraphFile, found: Analysis, channels: int, sides: Sequence[int] = SIDES) -> list[int]:
-    """Of these sides, in pixels, those that a net takes which does not say its own: one row of features an image.
-
-    A net that reshapes to a fixed number of values takes images of wrong sides, too, and mixes their rows.
-    """
-    with tf.Graph().as_default(), tf.Session(config=tf.ConfigProto(operation_timeout_in_ms=_TIMEOUT)) as session:
-        fed = tf.placeholder(tf.float32, [None, None, None, channels])
-        features = import_net(file, found, fed).features
-        session.run(tf.global_variables_initializer())
-        fitting = []
-        for side in sides:
-            try:
-                rows = session.run(features, {fed: np.zeros((_IMAGES, side, side, channels), "float32")})
-            except tf.errors.OpError:
-                continue
-            if len(rows) == _IMAGES:
-                fitting.append(side)
-    return fitting
 
 
 def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[np.ndarray]) -> list[Conflict]:

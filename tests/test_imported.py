@@ -29,7 +29,7 @@ from ckpt_tools.graphs.analysis import analyse  # noqa: E402
 from ckpt_tools.graphs.choosing import Choices  # noqa: E402
 from ckpt_tools.graphs.net import part_of  # noqa: E402
 from ckpt_tools.nets.from_graph import net_from  # noqa: E402
-from ckpt_tools.nets.imported import check_import, import_net, sides_that_fit  # noqa: E402
+from ckpt_tools.nets.imported import check_import, import_net  # noqa: E402
 
 IMAGES = np.random.default_rng(4).uniform(size=(5, SIDE, SIDE, 3)).astype("float32")
 
@@ -87,7 +87,7 @@ def test_two_towers_share_variables(tmp_path: Path) -> None:
     file = read_graph(tmp_path / "model.meta")
     with tf.Graph().as_default():
         images = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3])
-        towers = [import_net(file, analyse(file), images, name=name) for name in ("training", "inference")]
+        towers = [import_net(file, analyse(file), images) for _ in range(2)]
         assert [each.op.name for each in towers[0].variables.values()] == list(values_of(style))
         assert all(a is b for a, b in zip(*(tower.variables.values() for tower in towers), strict=True))
         assert len(tf.global_variables()) == len(values_of(style))
@@ -201,10 +201,12 @@ def test_constants_of_a_frozen_graph_thaw(tmp_path: Path, thawed: bool) -> None:
     (tmp_path / "f.pb").write_bytes(frozen.SerializeToString())
     file = read_graph(tmp_path / "f.pb")
     found = analyse(file)
+    if thawed:
+        file, found = (part := part_of(file, found)).file, part.found
     tensors = open_checkpoint(tmp_path / "f.pb").tensors
     with tf.Graph().as_default(), tf.Session() as session:
         fed = tf.placeholder(tf.float32, [None, SIDE, SIDE, 3])
-        made = import_net(file, found, fed, thawed=[each.name for each in found.variables] if thawed else ())
+        made = import_net(file, found, fed)
         assert len(made.variables) == (len(values) if thawed else 0)
         for name, variable in made.variables.items():
             session.run(variable.initializer, {variable.initializer.inputs[1]: tensors[name].load()})
@@ -416,16 +418,6 @@ def test_the_frozen_part_of_an_imported_net_is_found(GOLDEN: Path) -> None:
         frontier = find_frontier(images, [step, loss], lambda name: name.startswith(("Logits", "hidden")))
         assert [tensor.shape.as_list() for tensor in frontier.tensors] == [[None, CHANNELS]]
         assert "conv2/weights" in frontier.variables and "hidden/weights" not in frontier.variables
-
-
-def test_sides_that_a_net_takes(tmp_path: Path) -> None:
-    def build() -> None:
-        x = tf.placeholder(tf.float32, [None, None, None, 3], "images")
-        x = tf.nn.conv2d(x, tf.get_variable("w", [3, 3, 3, 2]), 2, "SAME")
-        tf.nn.softmax(tf.matmul(tf.reshape(x, [-1, 6 * 6 * 2]), tf.get_variable("weights", [6 * 6 * 2, CLASSES])))
-
-    file = read_graph(exported(tmp_path, build))
-    assert sides_that_fit(file, analyse(file), 3, range(8, 26)) == [11, 12]  # 24 gives 12 x 12: four rows an image
 
 
 def test_a_scope_names_the_end_point_in_it(GOLDEN: Path) -> None:

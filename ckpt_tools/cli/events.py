@@ -28,9 +28,8 @@ SHOWN = 3  # names in a line before "and N more"
 class Printer:
     """Prints what events say. `stream` is stderr unless another is given; a bar is drawn on terminals."""
 
-    def __init__(self, stream: TextIO | None = None, *, bars: bool | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
-        self._bars = bars
         self._progress: Progress | None = None
 
     def __call__(self, event: Event) -> None:
@@ -54,7 +53,7 @@ class Printer:
         """What shows how far a piece of work is."""
         from tqdm import tqdm
 
-        terminal = self.stream.isatty() if self._bars is None else self._bars
+        terminal = self.stream.isatty()
         bar = tqdm(total=began.total, initial=began.done, desc=began.work, unit=began.unit, file=self.stream,
                    disable=not terminal, leave=False)  # fmt: skip
         return Progress(began, self.stream, bar if terminal else None)

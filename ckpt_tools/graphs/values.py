@@ -6,7 +6,7 @@ Only what is asked for is computed, and only where every array is small: a stran
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..dtypes import numpy_dtype
@@ -24,11 +24,10 @@ _INPUTS = 256  # of one operation; with more, nothing is known
 
 
 class Values:
-    """Values of a graph's tensors. `given` has those that are decided, such as a flag's; None is what is not known."""
+    """The values of a graph's tensors; None where a value is not known."""
 
-    def __init__(self, graph: Graph, given: Mapping[str, object] | None = None) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.given = given or {}
         self.found: dict[str, np.ndarray | None] = {}
 
     def __call__(self, tensor: str) -> np.ndarray | None:
@@ -36,10 +35,6 @@ class Values:
         return self._value(tensor, _DEEPEST)
 
     def _value(self, tensor: str, depth: int) -> np.ndarray | None:
-        import numpy as np
-
-        if tensor in self.given:
-            return np.asarray(self.given[tensor])
         if tensor not in self.found:
             self.found[tensor] = None  # what it depends on itself is not known
             node = self.graph.nodes.get(node_of(tensor))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 JOBS = ("chief", "worker", "ps")
 LOOK = 2.0  # seconds between two looks at whether the others are there
+PATIENCE = 5.0  # seconds in which a machine that was lost turns out to be unreachable
 GONE = 15.0  # seconds without the leader after which those who serve give up
 _MESSAGES = "ckpt_tools_messages"
 
@@ -159,13 +160,13 @@ def wait_for(cluster: Cluster, names: Collection[tuple[str, int]], seconds: floa
         time.sleep(min(LOOK, max(0.0, until - time.monotonic())) if waited else LOOK)
 
 
-def reachable(address: str, timeout: float = 2.0) -> bool:
+def reachable(address: str) -> bool:
     """Whether something listens there."""
     place = _host_and_port(address)
     if place is None:
         return False
     try:
-        with socket.create_connection(place, timeout):
+        with socket.create_connection(place, timeout=2.0):
             return True
     except OSError:
         return False
@@ -253,10 +254,10 @@ def machine_lost(cluster: Cluster | None, save: Callable[[], str]) -> Iterator[N
         raise MachineLostError(f"lost {lost}; {kept}", advice="Run the same command again to resume.") from error
 
 
-def _gone(cluster: Cluster, patience: float = 5.0) -> list[tuple[str, int]]:
+def _gone(cluster: Cluster) -> list[tuple[str, int]]:
     """The machines that cannot be reached. One that was killed just now may take connections for a moment more: as long
-    as there is none, it is asked again, for so many seconds."""
-    until = time.monotonic() + patience
+    as there is none, it is asked again."""
+    until = time.monotonic() + PATIENCE
     while True:
         missing = [name for name in cluster.others if not reachable(cluster.address(name))]
         if missing or time.monotonic() > until:

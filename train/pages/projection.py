@@ -34,32 +34,32 @@ def must_draw() -> None:
         raise UnsupportedError("PCA and t-SNE need scikit-learn", advice='pip install "ckpt-tools[plots]"')
 
 
-def plane(values: np.ndarray, method: str, seed: int = 0) -> np.ndarray:
+def plane(values: np.ndarray, method: str) -> np.ndarray:
     """float32 [n, d] brought down to [n, 2] by "pca" or "tsne". Raises ImportError without scikit-learn."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     if method == "pca":
-        return PCA(2, random_state=seed).fit_transform(values)
+        return PCA(2, random_state=0).fit_transform(values)
     most = min(BEFORE_TSNE, *values.shape)
-    fewer = PCA(most, random_state=seed).fit_transform(values) if values.shape[1] > most else values
+    fewer = PCA(most, random_state=0).fit_transform(values) if values.shape[1] > most else values
     perplexity = min(30.0, (len(values) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(fewer)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(fewer)
 
 
-def points_of(features: Features, method: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def points_of(features: Features, method: str) -> tuple[np.ndarray, np.ndarray]:
     """Points float [n, 2] of "pca" or "tsne", and the rows that they stand for (all, or POINTS of them)."""
     count = len(features.values)
     if count < 3:
         raise DataError(f"{count} images are too few for a picture of their features")
-    rows = drawn(count, POINTS if method == "tsne" else count, seed)
+    rows = drawn(count, POINTS if method == "tsne" else count)
     values = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
-    return plane(values, method, seed), rows
+    return plane(values, method), rows
 
 
-def drawn(count: int, most: int, seed: int = 0) -> np.ndarray:
+def drawn(count: int, most: int) -> np.ndarray:
     """Which of `count` rows are shown where there is room for so many: all, or some at random, in their order."""
-    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 def share_shown(rows: np.ndarray, features: Features) -> str:
