@@ -47,7 +47,6 @@ from .variables import GraphVariable, plain, variables_of, without_shape
 
 _PASSED = ("Identity", "StopGradient", "PlaceholderWithDefault")  # between the features and the layer that takes them
 _LISTED = 8
-_LONGEST = 100
 
 
 class Changes(NamedTuple):
@@ -300,10 +299,7 @@ class _Net:
         features, *logits = self.made.goals
         if self.target.layer and self.target.layer in graph.nodes:
             features = graph.inputs[self.target.layer][self.target.slot]
-        for _ in range(_LONGEST):
-            if graph.op(features) not in _PASSED:
-                break
-            features = graph.inputs[node_of(features)][0]
+        features = graph.before(features, _PASSED)
         has_variables = any(node.op in VARIABLES for node in graph.nodes.values())
         frozen = {} if has_variables else frozen_names(self.file.nodes)
         points = {} if images is None else end_points(graph, node_of(images.tensor), features)

@@ -18,6 +18,7 @@ from .inlining import BRANCHES, CONDITIONS, body_of, inlined
 from .values import Values
 from .variables import plain
 
+_COPYING = ("Identity", "Reshape", *SWITCHES)  # a predicate
 _ROUNDS = 50  # conditions inside each other
 _NEW = 1 << 30  # version of the graphs that have functions: any later than those without shapes of placeholders
 
@@ -53,7 +54,7 @@ def _branches(graph: Graph, functions: Mapping[str, Function]) -> tuple[dict[str
         if body is not None:
             added += plain(inlined(body[0], functions), _NEW)
             redirected |= body[1]
-            decided.add(_origin(graph, graph.inputs[name][0]))
+            decided.add(graph.before(graph.inputs[name][0], _COPYING))
     return redirected, added, decided
 
 
@@ -72,7 +73,7 @@ def _redirections(graph: Graph) -> tuple[dict[str, str], set[str]]:
     for name, node in graph.nodes.items():
         if name in chosen:
             redirected[output(name, chosen[name])] = graph.inputs[name][0]
-            decided.add(_origin(graph, graph.inputs[name][1]))
+            decided.add(graph.before(graph.inputs[name][1], _COPYING))
         elif node.op in MERGES:
             live = [tensor for tensor in graph.inputs[name] if not dead(tensor)]
             if len(live) == 1 and len(graph.inputs[name]) > 1:
@@ -89,17 +90,8 @@ def _selections(graph: Graph, values: Values) -> tuple[dict[str, str], set[str]]
             value = values(switch)
             if value is not None and value.size == 1 and (node.op == "Select" or value.shape == ()):
                 redirected[name] = yes if value.reshape(()) else no
-                decided.add(_origin(graph, switch))
+                decided.add(graph.before(switch, _COPYING))
     return redirected, decided
-
-
-def _origin(graph: Graph, tensor: str) -> str:
-    """The tensor that a predicate was copied from."""
-    for _ in range(_ROUNDS):
-        if graph.op(tensor) not in ("Identity", "Reshape", *SWITCHES) or not graph.inputs[node_of(tensor)]:
-            break
-        tensor = graph.inputs[node_of(tensor)][0]
-    return tensor
 
 
 class _Dead:

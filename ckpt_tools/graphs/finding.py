@@ -78,11 +78,7 @@ def walk_to_layer(layers: Layers, tensor: str) -> str | None:
 
 def logits_at(graph: Graph, tensor: str) -> str:
     """The logits on the way to a tensor that a loss or a prediction takes, without its own reshaping and softmax."""
-    for _ in range(_LONGEST):
-        if graph.op(tensor) not in _SHAPING or not graph.inputs[node_of(tensor)]:
-            break
-        tensor = graph.inputs[node_of(tensor)][0]
-    return tensor
+    return graph.before(tensor, _SHAPING)
 
 
 def _before(layers: Layers, name: str) -> str | None:

@@ -89,6 +89,15 @@ class Graph:
                 waiting += [use.node for use in self.uses.get(name, ())]
         return found
 
+    def before(self, tensor: str, ops: Collection[str]) -> str:
+        """The tensor that operations of these kinds, one behind the other, made this one of: their first inputs."""
+        for _ in self.nodes:  # at most: a damaged graph may go round
+            inputs = self.inputs.get(node_of(tensor))
+            if not inputs or self.op(tensor) not in ops:
+                break
+            tensor = inputs[0]
+        return tensor
+
     def ordered(self, names: set[str]) -> list[str]:
         """These nodes, each after its inputs; in a loop, a Merge comes before what goes round to it.
 

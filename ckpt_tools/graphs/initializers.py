@@ -13,7 +13,7 @@ from .partitions import whole_of
 
 _ASSIGNS = ("Assign", "AssignVariableOp")
 _RANDOM = {"TruncatedNormal": "truncated_normal", "RandomStandardNormal": "normal", "RandomUniform": "uniform"}
-_ADDS, _LONGEST = ("Add", "AddV2"), 8
+_ADDS = ("Add", "AddV2")
 
 
 class Initializer(NamedTuple):
@@ -36,10 +36,7 @@ def initializers(graph: Graph, variables: Collection[str]) -> dict[str, Initiali
 
 
 def _of(graph: Graph, tensor: str) -> Initializer | None:
-    for _ in range(_LONGEST):
-        if graph.op(tensor) != "Identity":
-            break
-        tensor = graph.inputs[node_of(tensor)][0]
+    tensor = graph.before(tensor, ["Identity"])
     op, inputs = graph.op(tensor), graph.inputs.get(node_of(tensor), [])
     value = _number(graph, inputs[1] if op == "Fill" and len(inputs) > 1 else tensor)
     if value is not None:

@@ -174,9 +174,4 @@ def _is_all(graph: Graph, name: str, whole: _Whole) -> bool:
 
 def _passed(graph: Graph, tensor: str) -> str:
     """The node in front of the Identities that a tensor went through."""
-    name = node_of(tensor)
-    for _ in range(_FARTHEST):
-        if graph.op(name) != "Identity" or not graph.inputs[name]:
-            break
-        name = node_of(graph.inputs[name][0])
-    return name
+    return node_of(graph.before(tensor, ["Identity"]))

@@ -14,7 +14,6 @@ from .graph import Graph, node_of
 from .operations import VARIABLES
 
 OBJECT_KEY = "/.ATTRIBUTES/VARIABLE_VALUE"  # how TensorFlow 2's keys end
-_FARTHEST = 8
 _SAVES = {"SaveV2": (1, 3), "Save": (1, 2), "SaveSlices": (1, 3)}  # inputs: the names, and the first tensor
 _SLICES = 2  # the input that says which parts the tensors are; Save has none
 _THROUGH = ("Identity", "Slice")  # a part of a variable that was put together is a slice of it
@@ -88,13 +87,8 @@ def checkpoint_keys(graph: Graph, held: Collection[str] = ()) -> dict[str, str]:
 
 
 def _read_from(graph: Graph, tensor: str) -> str:
-    """The node that a saved tensor is read from; of a slice the variable that it is of."""
-    name = node_of(tensor)
-    for _ in range(_FARTHEST):
-        if graph.op(name) not in _THROUGH or not graph.inputs[name]:
-            break
-        name = node_of(graph.inputs[name][0])
-    return name
+    """The node that a saved tensor is read from: of a slice, the variable."""
+    return node_of(graph.before(tensor, _THROUGH))
 
 
 def _texts(graph: Graph, tensor: str) -> list[str]:

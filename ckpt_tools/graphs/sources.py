@@ -141,17 +141,13 @@ def joined_pipelines(made: Cut, found: list[Source]) -> list[Source]:
         return found
     for name, node in graph.nodes.items():
         inputs = graph.inputs[name]
-        if node.op in ("Concat", "ConcatV2") and parts == {_before_casts(graph, tensor) for tensor in inputs} & parts:
-            axis = values(inputs[-1] if node.op == "ConcatV2" else inputs[0])
-            if axis is not None and axis.size == 1 and int(axis.reshape(())) == 0 and len(inputs) == len(parts) + 1:
-                return [Source(name, tensor_type(graph, name), graph.shape(name), True)]
+        if node.op not in ("Concat", "ConcatV2") or len(inputs) != len(parts) + 1:
+            continue
+        axis = values(inputs[-1] if node.op == "ConcatV2" else inputs[0])
+        joins = parts <= {graph.before(tensor, ("Identity", "Cast")) for tensor in inputs}
+        if joins and axis is not None and axis.size == 1 and int(axis.reshape(())) == 0:
+            return [Source(name, tensor_type(graph, name), graph.shape(name), True)]
     return found
-
-
-def _before_casts(graph: Graph, tensor: str) -> str:
-    while graph.op(tensor) in ("Identity", "Cast") and graph.inputs[node_of(tensor)]:
-        tensor = graph.inputs[node_of(tensor)][0]
-    return tensor
 
 
 def _ends_at(graph: Graph, name: str) -> bool:
