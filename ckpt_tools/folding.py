@@ -38,6 +38,11 @@ class Foldable(NamedTuple):
     biases: str | None
     spread: tuple[int, ...]
 
+    def foldings(self, gamma: str | None, biases: str | None) -> dict[str, Folding]:
+        """What becomes of the mean and the weights when these tensors of the source are folded into them."""
+        made = {self.mean: Folding(gamma, biases, (-1,))} if gamma or biases else {}
+        return made | ({self.weights: Folding(gamma, None, self.spread)} if gamma else {})
+
 
 class Folding(NamedTuple):
     """A variable made of a source tensor less `biases`, times `gamma`: names of the source, None for what is not.

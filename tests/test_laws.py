@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.diff import diff_tensors
 from ckpt_tools.dtypes import BY_NAME, numpy_dtype
-from ckpt_tools.formats import hdf5, npz, safetensors_file, typed_values
+from ckpt_tools.formats import npz, representable, safetensors_file, typed_values
 from ckpt_tools.recipe import as_data, parse_recipe
 from ckpt_tools.surgery import Average, Cast, Keep, Pad, Rename, Reshape, SliceOf, Strip, Transpose, operate
 from ckpt_tools.tensors import Tensors, from_array
@@ -26,7 +26,7 @@ TYPES = {
     "v2": EVERY_TYPE,
     "npz": npz.TYPES,
     "safetensors": frozenset(safetensors_file._FROM_TENSORFLOW),
-    "keras_h5": hdf5.TYPES,
+    "keras_h5": representable.NUMPY_TYPES,
 }
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # fsync is what takes the time elsewhere
 ENDINGS = {"npz": ".npz", "safetensors": ".safetensors", "keras_h5": ".h5"}

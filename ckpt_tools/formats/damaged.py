@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import CheckpointError, DamagedError
 from ..tensors import Tensors
 from . import reader, slices, v1, v2
-from .bundle import Bundle
+from .bundle import Bundle, Report
 from .bundle_index import shard_path
 from .checkpoint import Checkpoint
 from .detect import identify, refusal
@@ -17,8 +17,6 @@ from .proto import raw
 from .sources import Resolved, resolve, v1_shards
 from .storage import is_file, sizes
 from .walk import WalkedFile
-
-Report = Callable[[CheckpointError], None]
 
 
 class Shard(NamedTuple):

@@ -24,10 +24,6 @@ from .elements import byte_blocks
 if TYPE_CHECKING:
     import h5py
 
-# HDF5 has no types of its own for bfloat16, float8 and quantised numbers; text would come back as something else.
-TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "complex128"]) | {
-    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
 Place = Callable[[str, str, Tensor], None]
 
 

@@ -28,10 +28,10 @@ from ..dtypes import dtype_name
 from ..errors import CheckpointError, DamagedError, NotACheckpointError, UnsupportedError
 from ..tensors import Spec, Tensor, Tensors
 from .checkpoint import Checkpoint
-from .hdf5 import TYPES, h5py_library, new_file
+from .hdf5 import h5py_library, new_file
 from .keras_names import MAX_CONFIG, KerasLayer, layers_in, layers_of, variable_names
 from .mapped import keeps_open
-from .representable import check_names, check_types
+from .representable import NUMPY_TYPES, check_names, check_types
 from .storage import is_remote, openable
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
 
 def check(tensors: Mapping[str, Tensor]) -> None:
     """Raises UnsupportedError, naming them all, when types or names have no place in the format."""
-    check_types(tensors, TYPES, "a Keras .h5 file")
+    check_types(tensors, NUMPY_TYPES, "a Keras .h5 file")
     check_names(tensors, _name_problem, "a Keras .h5 file")
 
 

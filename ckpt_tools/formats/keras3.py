@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 
 from ..errors import UnsupportedError
 from ..tensors import Tensor, Tensors
-from .hdf5 import TYPES, new_file
-from .representable import check_types
+from .hdf5 import new_file
+from .representable import NUMPY_TYPES, check_types
 
 _PLACE = re.compile(r".+/vars/\d+", re.DOTALL)
 
 
 def check(tensors: Mapping[str, Tensor]) -> None:
     """Raises UnsupportedError for types that HDF5 has not, and for tensors without a place."""
-    check_types(tensors, TYPES, "a Keras .weights.h5 file")
+    check_types(tensors, NUMPY_TYPES, "a Keras .weights.h5 file")
     placeless = [name for name, place in _places(tensors).items() if not _PLACE.fullmatch(place)]
     if placeless:
         raise UnsupportedError(

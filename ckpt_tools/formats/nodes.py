@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 from ..dtypes import BY_NAME, BY_NUMBER
 from ..errors import DamagedError
-from .proto import LEN, VARINT, Bytes, fields, message, number, put_bytes, put_varint, raw, signed, text, varint
+from .proto import LEN, VARINT, Bytes, fields, message, put_bytes, put_varint, raw, signed, text, varint
+from .slices import shape_sides
 
 Shape = tuple[int | None, ...] | None  # None for an unknown rank; a side is None where it is unknown
 
@@ -25,7 +26,6 @@ def is_known(shape: Shape) -> TypeGuard[tuple[int, ...]]:
     return shape is not None and None not in shape
 
 
-MAX_RANK = 254
 _SMALL = 1 << 16
 _REFERENCE = 100  # added to a type's number where a variable itself is meant, not its value
 
@@ -53,6 +53,10 @@ class Node(NamedTuple):
                 if key == name:
                     return value
         return None
+
+    def entries(self, *names: str) -> tuple[Bytes, ...]:
+        """The entries of the map under these names, as they are written."""
+        return tuple(entry for entry in self.attributes if attribute_of(entry)[0] in names)
 
     def number(self, name: str, default: int = 0) -> int:
         """A whole number; `default` where the attribute is not there."""
@@ -209,22 +213,13 @@ def shapes_value(shapes: Iterable[Shape]) -> bytes:
 
 
 def partial_shape(data: Bytes) -> Shape:
-    """TensorShapeProto { 2 dim { 1 size }, 3 unknown_rank }, where -1 is an unknown size."""
-    shape: list[int | None] = []
-    for field, wire, value in fields(data):
-        if field == 2:
-            size = 0
-            for inner, inner_wire, content in fields(message(value, wire, "a dimension")):
-                if inner == 1:
-                    size = signed(number(content, inner_wire, "the size of a dimension"))
-            if size < -1:
-                raise DamagedError(f"a shape has a side of {size}")
-            shape.append(None if size < 0 else size)
-        elif field == 3 and value:
-            return None
-    if len(shape) > MAX_RANK:
-        raise DamagedError(f"a shape has {len(shape)} dimensions; TensorFlow allows {MAX_RANK}")
-    return tuple(shape)
+    """The shape in a TensorShapeProto, where -1 is an unknown size."""
+    sides = shape_sides(data)
+    if sides is None:
+        return None
+    if min(sides, default=0) < -1:
+        raise DamagedError(f"a shape has a side of {min(sides)}")
+    return tuple(None if side < 0 else side for side in sides)
 
 
 def varints(data: Bytes) -> list[int]:

@@ -19,17 +19,14 @@ from ..tensors import Spec, Tensor, Tensors, pieces
 from .checkpoint import Checkpoint
 from .elements import as_bytes, byte_blocks
 from .mapped import keeps_open
-from .representable import check_names, check_types
+from .representable import NUMPY_TYPES, check_names, check_types
 from .storage import openable
 from .zip_damage import damage_at
 
 if TYPE_CHECKING:
     import numpy as np
 
-# numpy has no names of its own for bfloat16, float8 and the quantised types: they would come back as something else.
-TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "complex128", "string"]) | {
-    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
-}
+TYPES = NUMPY_TYPES | {"string"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: the bytes must not depend on the day
 _LONGEST_HEADER = 1 << 20
 _DAMAGE = (

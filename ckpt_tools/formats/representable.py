@@ -8,6 +8,10 @@ from ..errors import UnsupportedError
 from ..report import listed
 from ..tensors import Tensor
 
+# Neither numpy nor HDF5 has types for bfloat16, float8 and quantised numbers: they would come back as something else.
+NUMPY_TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "complex128"]) | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 _SHOWN = 8
 
 

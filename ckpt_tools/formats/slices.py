@@ -23,25 +23,33 @@ Extents = tuple[Extent, ...]
 WHOLE: Extents = (Extent(0, None),)  # times the rank: the whole tensor
 
 
-def parse_shape(data: Bytes) -> tuple[int, ...]:
-    """TensorShapeProto: `2 dim { 1 size }` repeated, `3 unknown_rank`."""
-    shape = []
+def shape_sides(data: Bytes) -> list[int] | None:
+    """The sizes in a TensorShapeProto { 2 dim { 1 size }, 3 unknown_rank }; None for an unknown rank."""
+    sides = []
     for field, wire, value in fields(data):
         if field == 2:
             size = 0
-            for inner, inner_wire, inner_value in fields(message(value, wire, "a dimension")):
+            for inner, inner_wire, content in fields(message(value, wire, "a dimension")):
                 if inner == 1:
-                    size = signed(number(inner_value, inner_wire, "the size of a dimension"))
-            shape.append(size)
+                    size = signed(number(content, inner_wire, "the size of a dimension"))
+            sides.append(size)
         elif field == 3 and value:
-            raise DamagedError("the shape has an unknown rank, which no TensorFlow writer stores")
-    return checked_shape(shape)
+            return None
+    if len(sides) > MAX_RANK:
+        raise DamagedError(f"the shape has {len(sides)} dimensions; TensorFlow allows {MAX_RANK}")
+    return sides
+
+
+def parse_shape(data: Bytes) -> tuple[int, ...]:
+    """The shape of a stored tensor, from a TensorShapeProto."""
+    sides = shape_sides(data)
+    if sides is None:
+        raise DamagedError("the shape has an unknown rank, which no TensorFlow writer stores")
+    return checked_shape(sides)
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape, if it is one that a tensor can have: no negative size, at most 254 dimensions, below 2^63 elements."""
-    if len(shape) > MAX_RANK:
-        raise DamagedError(f"the shape has {len(shape)} dimensions; TensorFlow allows {MAX_RANK}")
+    """The shape, if a tensor can have it: no negative size, below 2^63 elements."""
     if shape and min(shape) < 0:
         raise DamagedError(f"the shape has a negative dimension: {list(shape)}")
     if math.prod(shape) >= 1 << 63:

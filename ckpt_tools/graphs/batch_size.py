@@ -25,8 +25,10 @@ _ROW_BY_ROW = SAME_VALUES | {"Add", "AddV2", "Sub", "Mul", "Div", "RealDiv"}
 def free(made: Cut, images: str, dtype: str, shape: Shape) -> tuple[Cut, list[str], list[str]]:
     """The cut with a placeholder for images of any number, what was reshaped anew, and what could not be.
 
-    `shape` is that of the images, [batch, ...]; None where it is not known.
+    `images` is a node, `shape` that of the images, [batch, ...]; None where it is not known.
     """
+    import numpy as np
+
     made, parts = _undivided(made, images)
     batch = shape[0] if shape else None
     freed, stuck = [*parts], []
@@ -39,8 +41,6 @@ def free(made: Cut, images: str, dtype: str, shape: Shape) -> tuple[Cut, list[st
             if sides is None:
                 stuck.append(name)
                 continue
-            import numpy as np
-
             made_shape = constant(made.unique(f"{name}/any_batch"), np.array(sides, "int32"))
             node = made.graph.nodes[name]
             replaced[name] = node._replace(inputs=(node.inputs[0], made_shape.name)).with_attribute("Tshape", None)
@@ -54,13 +54,13 @@ def _undivided(made: Cut, images: str) -> tuple[Cut, dict[str, int]]:
     """The cut in which a tower takes all images, where it took one part of each batch; and what divided the batches,
     with the number of parts."""
     graph, values = made.graph, Values(made.graph)
-    behind = graph.downstream([images.partition(":")[0]])
+    behind = graph.downstream([images])
     redirected: dict[str, str] = {}
     found: dict[str, int] = {}
     for name in (each for each in graph.nodes if each in behind and graph.op(each) in _DIVIDING):
         axis_at, data_at = _DIVIDING[graph.op(name)]
         axis, taken = values(graph.inputs[name][axis_at]), {use.tensor for use in graph.uses.get(name, ())}
-        front = (graph.upstream(graph.inputs[name][data_at : data_at + 1]) & behind) - {images.partition(":")[0]}
+        front = (graph.upstream(graph.inputs[name][data_at : data_at + 1]) & behind) - {images}
         if axis is None or axis.reshape(-1).tolist() != [0] or len(taken) != 1:
             continue
         if all(graph.op(each) in _ROW_BY_ROW for each in front):
@@ -72,7 +72,7 @@ def _undivided(made: Cut, images: str) -> tuple[Cut, dict[str, int]]:
 def _reshaped(graph: Graph, images: str, batches: Collection[int]) -> list[tuple[str, list[int]]]:
     """Reshapes behind the images to a known shape that begins with the size of the batch."""
     values = Values(graph)
-    behind = graph.downstream([images.partition(":")[0]])
+    behind = graph.downstream([images])
     found = []
     for name, node in graph.nodes.items():
         if node.op != "Reshape" or name not in behind or len(graph.inputs[name]) < 2:

@@ -15,7 +15,6 @@ from ..formats.nodes import (
     Node,
     Shape,
     attribute,
-    attribute_of,
     numbers_value,
     shape_value,
     shapes_value,
@@ -248,8 +247,7 @@ class _Work:
 
     def _identity(self, node: Node) -> Node:
         """The node, passing on what it takes."""
-        kept = [entry for entry in node.attributes if attribute_of(entry)[0] in ("T", "_output_shapes")]
-        return Node(node.name, "Identity", node.data_inputs[:1], tuple(kept))
+        return Node(node.name, "Identity", node.data_inputs[:1], node.entries("T", "_output_shapes"))
 
     def _with_inputs(self, node: Node, inputs: list[str]) -> None:
         self.replaced[node.name] = node._replace(inputs=(*inputs, *(each for each in node.inputs if each[:1] == "^")))

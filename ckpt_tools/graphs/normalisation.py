@@ -129,8 +129,7 @@ def _shaped_as(made: Cut, whole: Graph, average: str, statistic: str) -> tuple[s
         return average, {}
     name = made.unique(f"{average}/as_statistic")
     sides = constant(f"{name}/shape", np.array(shape, "int32"))
-    attributes = Node(name, "Reshape", (average, sides.name))
-    return name, {sides.name: sides, name: attributes}
+    return name, {sides.name: sides, name: Node(name, "Reshape", (average, sides.name))}
 
 
 def assigned(whole: Graph, tensor: str) -> tuple[str | None, list[str]]:

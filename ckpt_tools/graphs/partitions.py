@@ -132,7 +132,7 @@ def _put_together(graph: Graph, whole: _Whole) -> dict[str, Node]:
     behind = graph.downstream(whole.parts, _near(graph, whole))
     for name in behind - whole.parts.keys():
         if _is_all(graph, name, whole):
-            shapes = [entry for entry in graph.nodes[name].attributes if bytes(entry[:16]) == b"\n\x0e_output_shapes"]
+            shapes = graph.nodes[name].entries("_output_shapes")
             made[name] = Node(name, "Identity", (whole.name,), (attribute("T", dtype), *shapes))
     shape = attribute("shape", shape_value(whole.shape))
     made[whole.name] = Node(whole.name, "VariableV2", (), (attribute("dtype", dtype), shape))

@@ -57,8 +57,7 @@ def _plain(node: Node, producer: int) -> Node:
         return Node(node.name, "VariableV2", (), attributes)
     if node.op == "ReadVariableOp":
         dtype = attribute("T", type_value(node.dtype() or "float32"))
-        shapes = [entry for entry in node.attributes if bytes(entry[:16]) == b"\n\x0e_output_shapes"]
-        return Node(node.name, "Identity", node.inputs, (dtype, *shapes))
+        return Node(node.name, "Identity", node.inputs, (dtype, *node.entries("_output_shapes")))
     return node
 
 

@@ -37,8 +37,7 @@ _TORCH = {
     "moving_mean": ("running_mean",),
     "moving_variance": ("running_var",),
 }
-# NAME/conv2d_params, NAME/batchnorm/beta; the head is softmax, or what retrain.py put in its place.
-_2015 = {"conv": {"weights": ("conv2d_params",)}, "norm": {word: (f"batchnorm/{word}",) for word in _STATISTICS}}
+# The head of the 2015 graph is softmax, or what retrain.py put in its place.
 _2015_HEADS = {
     "weights": ("softmax/weights", "final_training_ops/weights/final_weights", "final_weights"),
     "biases": ("softmax/biases", "final_training_ops/biases/final_biases", "final_biases"),
@@ -122,16 +121,14 @@ def _graph_2015(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -
     if layer.kind == "norm":
         place = _norm(scope, variables)
         for word in _STATISTICS if f"{place}/moving_mean" in variables else ():
-            names = _named(layer, _2015["norm"][word], "/")
+            names = _named(layer, (f"batchnorm/{word}",), "/")
             yield _same("norm", f"{place}/{word}", names, variables, like=f"{place}/moving_mean")
         return
     if f"{scope}/weights" not in variables:
         return
     spec = variables[f"{scope}/weights"]
     if layer.kind == "conv":
-        yield Link(
-            "conv", f"{scope}/weights", _named(layer, _2015["conv"]["weights"], "/"), spec, None, *(spec.shape,) * 2
-        )
+        yield _same("conv", f"{scope}/weights", _named(layer, ("conv2d_params",), "/"), variables)
         return
     shape = (math.prod(spec.shape[:-1]), spec.shape[-1])
     yield Link("dense", f"{scope}/weights", _2015_HEADS["weights"], spec, None, shape, shape)
@@ -155,8 +152,8 @@ def _biases(
 
 
 def _same(kind: str, ours: str, theirs: tuple[str, ...], variables: Mapping[str, Spec], like: str = "") -> Link:
-    """The link of a tensor that is the same there, as every vector is; of one that our net has not, of the shape of
-    `like`: a scale of 1, or no shift."""
+    """The link of a tensor that has the same axes there, as every vector does. One that our net lacks has the shape of
+    `like` and is a scale of 1, or no shift."""
     if ours in variables:
         spec = variables[ours]
         return Link(kind, ours, theirs, spec, None, spec.shape, spec.shape)

@@ -108,13 +108,9 @@ class SourceLayers:
         """Variable -> how the `wanted` of what is ignored (names after the renames) are folded into it."""
         made: dict[str, Folding] = {}
         for each in foldable(self.specs):
-            gamma, biases = (
-                self.placed[name] if name in wanted else None for name in (each.gamma or "", each.biases or "")
-            )
-            if (gamma or biases) and self._can_fold(each):
-                made[each.mean] = Folding(gamma, biases, (-1,))
-                if gamma:
-                    made[each.weights] = Folding(gamma, None, each.spread)
+            if self._can_fold(each):
+                parts = (each.gamma, each.biases)
+                made |= each.foldings(*(self.placed[part] if part and part in wanted else None for part in parts))
         return made
 
     def _can_fold(self, each: Foldable) -> bool:

@@ -66,14 +66,11 @@ class Fold(Operation):
         return Edit(Tensors(kept, stored), tuple(rows))
 
     def _changes(self, tensors: Tensors, names: set[str]) -> dict[str, Folding]:
-        made = {}
+        made: dict[str, Folding] = {}
         for each in foldable(tensors.specs()):
             gamma = each.gamma if "gamma" in self.what and each.gamma in names else None
             biases = each.biases if "biases" in self.what and each.biases in names else None
-            if gamma or biases:
-                made[each.mean] = Folding(gamma, biases, (-1,))
-            if gamma:
-                made[each.weights] = Folding(gamma, None, each.spread)
+            made |= each.foldings(gamma, biases)
         return made
 
     def _left(self, tensors: Tensors, names: list[str], gone: Mapping[str, list[str]]) -> Iterator[str]:
