@@ -8,12 +8,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import RecipeError
 from ..formats import Checkpoint, open_checkpoint, save_checkpoint
 from ..formats.output import WRITERS, check_tensors, existing_files, format_of, target_of
 from ..report import count, render, size
 from ..surgery import row_sentence
+from ..surgery.chain import totals
 from . import DONE, FOUND, LAYOUTS, check_v2_options, parser, print_json, run, salvaging, say
 from .checking import Check, as_json, check, prepare_check, text
 from .layouts import InLayout, in_layout
@@ -71,54 +73,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command(args: argparse.Namespace) -> int:
         format = args.format or format_of(args.target)
         check_v2_options(args, format)
-        source, layout = _open(args, format), None
-        given = source
-        if args.layout:
-            layout = in_layout(
-                source, args.layout, keep_background=args.keep_background, places=format == "keras_weights"
-            )
-            source = source._replace(tensors=layout.surgery.tensors)
         _check_options(args)
-        if layout and args.check is not None:
-            prepare_check(given, layout, args.layout)
-        total = sum(spec.nbytes or 0 for spec in source.tensors.specs().values())
+        given = source = _open(args, format)
+        layout = None
+        if args.layout:
+            places = format == "keras_weights"
+            layout = in_layout(given, args.layout, keep_background=args.keep_background, places=places)
+            source = given._replace(tensors=layout.surgery.tensors)
+            if args.check is not None:
+                prepare_check(given, layout, args.layout)
         if args.dry_run:
             check_tensors(source.tensors, format)
-            return _show(source, args, format, (), total, layout)
-        with salvaging(), progress_line("writing", total) as progress:
-            files = save_checkpoint(
-                source,
-                args.target,
-                format=format,
-                shards=args.shards,
-                force=args.force,
-                link=args.link,
-                provenance={
-                    "command": shlex.join(["ckpt-convert", *(sys.argv[1:] if argv is None else argv)]),
-                    **(_provenance(layout, args.layout) if layout else {}),
-                },
-                progress=progress,
-            )
-        if layout is None or args.check is None:
-            return _show(source, args, format, files, total, layout)
-        if not args.json:  # what is not the same function is said before
-            _show(source, args, format, files, total, layout)
-        checks = check(given, args.target, layout, args.layout, args.check)
+        files = () if args.dry_run else _write(args, source, format, layout, argv)
+        if not args.json:  # before the check, which takes a while
+            _show(args, source, format, files, layout)
+        checks = check(given, args.target, layout, args.layout, args.check) if layout and args.check is not None else []
         if args.json:
-            _show(source, args, format, files, total, layout, checks)
-        else:
+            print_json(_as_json(args, source, format, files, layout, checks))
+        elif checks:
             print("\n".join(text(each, args.tolerance) for each in checks))
         return FOUND if any(not each.found.last <= args.tolerance for each in checks) else DONE
 
     return run(make_parser(), command, argv)
 
 
+def _write(
+    args: argparse.Namespace, source: Checkpoint, format: str, layout: InLayout | None, argv: Sequence[str] | None
+) -> tuple[str, ...]:
+    command = shlex.join(["ckpt-convert", *(sys.argv[1:] if argv is None else argv)])
+    with salvaging(), progress_line("writing", totals(source.tensors)["bytes"]) as progress:
+        return save_checkpoint(
+            source,
+            args.target,
+            format=format,
+            shards=args.shards,
+            force=args.force,
+            link=args.link,
+            provenance={"command": command, **(_provenance(layout, args.layout) if layout else {})},
+            progress=progress,
+        )
+
+
 def _check_options(args: argparse.Namespace) -> None:
-    """Raises RecipeError for options that need others."""
-    if not args.layout:
-        for flag, given in (("--keep-background", args.keep_background), ("--check", args.check is not None)):
-            if given:
-                raise RecipeError(f"{flag} goes with --layout")
+    """Raises RecipeError for options that need or exclude others."""
+    for flag, given in (("--keep-background", args.keep_background), ("--check", args.check is not None)):
+        if given and not args.layout:
+            raise RecipeError(f"{flag} goes with --layout")
     if args.check is not None and args.dry_run:
         raise RecipeError("--check runs what was written, and --dry-run writes nothing")
 
@@ -143,48 +143,56 @@ def _provenance(layout: InLayout, name: str) -> dict[str, object]:
     }
 
 
-def _show(
-    source: Checkpoint,
+def _as_json(
     args: argparse.Namespace,
+    source: Checkpoint,
     format: str,
     files: Sequence[str],
-    total: int,
-    layout: InLayout | None = None,
-    checks: Sequence[Check] = (),
-) -> int:
-    rows = [{"file": file, "bytes": Path(file).stat().st_size} for file in files]
-    replaced = existing_files(target_of(args.target, format)) if args.dry_run else []
-    if args.json:
-        print_json(
-            {
-                "source": args.source,
-                "source_format": source.format,
-                "target": args.target,
-                "format": format,
-                "tensors": len(source.tensors),
-                "bytes": sum(row["bytes"] for row in rows) or total,
-                "files": rows,
-                "replaced": replaced,
-                "dry_run": args.dry_run,
-                **({"layout": args.layout, "net": layout.net, "computed_by": layout.computed} if layout else {}),
-                **({"near": layout.near} if layout else {}),
-                **({"check": as_json(checks, args.tolerance)} if checks else {}),
-            }
-        )
-        return DONE
+    layout: InLayout | None,
+    checks: Sequence[Check],
+) -> dict[str, object]:
+    rows = _file_rows(files)
+    return {
+        "source": args.source,
+        "source_format": source.format,
+        "target": args.target,
+        "format": format,
+        "tensors": len(source.tensors),
+        "bytes": sum(row["bytes"] for row in rows) or totals(source.tensors)["bytes"],
+        "files": rows,
+        "replaced": _replaced(args, format),
+        "dry_run": args.dry_run,
+        **({"layout": args.layout, "net": layout.net, "computed_by": layout.computed} if layout else {}),
+        **({"near": layout.near} if layout else {}),
+        **({"check": as_json(checks, args.tolerance)} if checks else {}),
+    }
+
+
+def _show(
+    args: argparse.Namespace, source: Checkpoint, format: str, files: Sequence[str], layout: InLayout | None
+) -> None:
     if source.note:
         say(source.note)
     verb = "would write" if args.dry_run else "wrote"
-    print(f"{verb} {args.target} ({format}) from {source.path} ({source.format}): {_amount(source, total)}")
+    amount = f"{count(len(source.tensors), 'tensor')}, {size(totals(source.tensors)['bytes'])}"
+    print(f"{verb} {args.target} ({format}) from {source.path} ({source.format}): {amount}")
     if layout:
         _show_layout(layout, args.layout)
-    if replaced:
+    if replaced := _replaced(args, format):
         print(f"would replace {', '.join(replaced)}" + ("" if args.force else ", which needs --force"))
     if args.link and files and all(Path(file).stat().st_nlink == 1 for file in files):
         say("no data file could be linked: the data was copied")
-    if rows:
-        print(render(rows, ["file", "bytes"]))
-    return DONE
+    if files:
+        print(render(_file_rows(files), ["file", "bytes"]))
+
+
+def _file_rows(files: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"file": file, "bytes": Path(file).stat().st_size} for file in files]
+
+
+def _replaced(args: argparse.Namespace, format: str) -> list[str]:
+    """What --dry-run says would be replaced."""
+    return existing_files(target_of(args.target, format)) if args.dry_run else []
 
 
 def _show_layout(layout: InLayout, name: str) -> None:
@@ -210,7 +218,3 @@ def _function(layout: InLayout, name: str) -> str:
     if name == "slim" and layout.computed != layout.net:
         return f"the same in {layout.computed}, the net here that is taken for it; near, not the same, in slim's own"
     return "near, not the same" if layout.near else "the same"
-
-
-def _amount(source: Checkpoint, total: int) -> str:
-    return f"{count(len(source.tensors), 'tensor')}, {size(total)}"
