@@ -11,10 +11,10 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from ..errors import CheckpointError, DamagedError, RecipeError, needs
+from ..errors import CheckpointError, DamagedError, RecipeError, nearest, needs
 
 DONE, FOUND, CANNOT = 0, 1, 2
 LAYOUTS = ("slim", "keras", "torchvision", "timm")  # slim, and layouts.WORLDS, which takes long to import
@@ -55,7 +55,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(CANNOT, f"{self.prog}: {message}; {advice}\n")
 
     def _told(self, flag: str) -> str:
-        from ..errors import nearest
         from ..train.options.slim_flags import here
 
         if found := here(flag, self._option_string_actions):
@@ -66,10 +65,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _columns() -> int:
     """Width of the terminal, as shutil.get_terminal_size finds it."""
-    try:
+    with suppress(ValueError):
         return int(os.environ.get("COLUMNS", "")) or 80
-    except ValueError:
-        pass
     try:
         return os.get_terminal_size().columns or 80
     except OSError:  # not a terminal

@@ -6,14 +6,14 @@ import argparse
 import shlex
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..report import render
+from . import DONE, parser, print_json, run, say
+from .events import Printer, fact
 
 if TYPE_CHECKING:
     from ..train.use.evaluation import Evaluation
-from . import DONE, parser, print_json, run, say
-from .events import Printer
 
 THRESHOLDS = 20  # classes up to which the best thresholds are written out
 EXAMPLES = """\
@@ -25,7 +25,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser; its options are the fields of `train.evaluate.EvaluateOptions`."""
+    """The parser; its options are the fields of `train.use.evaluate.EvaluateOptions`."""
     from ..train.options.configuration import add_arguments
     from ..train.use.evaluate import EvaluateOptions
 
@@ -52,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from ..train.pages.fonts import without_font
 
                 how = {"all_probabilities": options.all_probabilities}
-                say(f"wrote          {', '.join(write_evaluation(evaluation, options.output, **how))}")
+                say(fact("wrote", ", ".join(write_evaluation(evaluation, options.output, **how))))
                 if note := without_font(evaluation.labels):
-                    say(f"note           {note}")
+                    say(fact("note", note))
             if options.report:
                 from ..train.pages.report import write_report
 
-                say(f"wrote          {write_report(options.train_dir, evaluation, tsne=True)}")
+                say(fact("wrote", write_report(options.train_dir, evaluation, tsne=True)))
         finally:  # a folder that cannot be written to does not cost the figures
             if args.json:
                 print_json({"rows": evaluation.rows, "summary": evaluation.summary})
@@ -73,14 +73,11 @@ def text_of_many(evaluation: Evaluation) -> str:
     """The same where an image may have several labels: per class, the most confident errors, average precision last."""
     figures = ["precision", "recall", "f1", "average_precision", "auc", "best_threshold"]
     seen = [row for row in evaluation.rows if row["images"]]
-    rows = [{**row, **{f: None if row[f] is None else round(row[f], 3) for f in figures}} for row in seen]
     columns = ["label", "images", "predicted", "correct", *figures]
-    parts = [render([{key.replace("_", " "): row[key] for key in columns} for row in rows],
-                    [key.replace("_", " ") for key in columns])]  # fmt: skip
+    rows = [{key.replace("_", " "): row[key] for key in columns} for row in _rounded(seen, figures)]
+    parts = [render(rows, [key.replace("_", " ") for key in columns])]
     summary = evaluation.summary
-    if summary["worst"]:
-        worst = [{**error, "probability": round(error["probability"], 3)} for error in summary["worst"]]
-        parts.append("most confident errors\n" + render(worst, ["file", "label", "present", "probability", "true"]))
+    parts += _worst(summary, ["file", "label", "present", "probability", "true"])
     if 0 < len(seen) <= THRESHOLDS and not any("," in row["label"] for row in seen):
         best = ",".join(f"{row['label']}={row['best_threshold']:.2f}" for row in seen)
         parts.append(f"F1 on these images is highest with --threshold {shlex.quote(best)}")
@@ -99,16 +96,23 @@ def text_of(evaluation: Evaluation, width: int) -> str:
 
     seen = [row for row in evaluation.rows if row["images"]]
     figures = ("precision", "recall", "f1")
-    rows = [{**row, **{f: None if row[f] is None else round(row[f], 3) for f in figures}} for row in seen]
-    parts = [render(rows, ["label", "images", "correct", *figures])]
+    parts = [render(_rounded(seen, figures), ["label", "images", "correct", *figures])]
     parts.append(confusion_text(evaluation.confusion, evaluation.labels, width))
     summary = evaluation.summary
-    if summary["worst"]:
-        worst = [{**error, "probability": round(error["probability"], 3)} for error in summary["worst"]]
-        parts.append("most confident errors\n" + render(worst, ["file", "true", "predicted", "probability"]))
+    parts += _worst(summary, ["file", "true", "predicted", "probability"])
     tops = "".join(f", {key[:-9].replace('_', '-')} {summary[key]:.1%}" for key in summary if key.startswith("top_"))
     parts.append(
         f"accuracy {summary['accuracy']:.1%}{tops}, macro F1 {summary['macro_f1']:.3f}, "
         f"loss {summary['loss']:.4f} on {summary['images']:,} images"
     )
     return "\n\n".join(parts)
+
+
+def _worst(summary: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    """The most confident errors as a table, where there are any."""
+    worst = _rounded(summary["worst"], ["probability"])
+    return [f"most confident errors\n{render(worst, columns)}"] if worst else []
+
+
+def _rounded(rows: Sequence[dict[str, Any]], figures: Sequence[str]) -> list[dict[str, Any]]:
+    return [{**row, **{each: None if row[each] is None else round(row[each], 3) for each in figures}} for row in rows]

@@ -16,7 +16,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser; its options are the fields of `train.export.ExportOptions`."""
+    """The parser; its options are the fields of `train.use.export.ExportOptions`."""
     from ..train.options.configuration import add_arguments
     from ..train.use.export import ExportOptions
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import DONE, parser, print_json, run, say
-from .events import Printer
+from .events import Printer, fact
 
 if TYPE_CHECKING:
     from ..train.use.feature_files import Features
@@ -26,7 +26,7 @@ DRAWN = {"the projector's files": "projector", "PCA and t-SNE, which takes a whi
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser; its options are the fields of `train.features.FeatureOptions` and what to draw."""
+    """The parser; its options are the fields of `train.use.features.FeatureOptions` and what to draw."""
     from ..train.options.configuration import add_arguments
     from ..train.use.features import FeatureOptions
 
@@ -58,11 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from ..train.pages.fonts import without_font
             from ..train.pages.projection import write_plots, write_projector
 
-            say(f"drawing        {' and '.join(what for what, asked in DRAWN.items() if getattr(args, asked))}")
+            say(fact("drawing", " and ".join(what for what, asked in DRAWN.items() if getattr(args, asked))))
             written += write_plots(features, prefix) if args.plot else []
-            note = without_font(features.labels) if args.plot else ""
-            if note:
-                say(f"note           {note}")
+            if args.plot and (note := without_font(features.labels)):
+                say(fact("note", note))
             written += write_projector(features, args.projector) if args.projector else []
         facts = {**features.facts, "shape": list(features.values.shape), "type": str(features.values.dtype)}
         if args.json:

@@ -14,7 +14,7 @@ from ..train.graph.quiet import hush_tensorflow
 from ..train.options.configuration import add_arguments, from_arguments
 from ..train.options.training import Options
 from . import DONE, FOUND, parser, print_json, run, say
-from .events import Printer, audit_line, figures
+from .events import Printer, audit_line, fact, figures
 
 if TYPE_CHECKING:
     from ..train.run.finetune import Result
@@ -33,7 +33,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser; its options are the fields of `train.options.Options`."""
+    """The parser; its options are the fields of `train.options.training.Options`."""
     made = parser("ckpt-finetune", "Restores a checkpoint as planned and trains the selected scopes.", EXAMPLES)
     add_arguments(made, Options)
     return made
@@ -109,9 +109,9 @@ def closing_lines(result: Result) -> list[str]:
     if result.stopped:
         text = f"stopped by {result.stopped} after step {result.step:,} of {result.total:,}; everything is saved"
         return [text, "Run the same command again to resume."]
-    lines = [f"done           {result.step:,} steps, in {result.train_dir}"]
+    lines = [fact("done", f"{result.step:,} steps, in {result.train_dir}")]
     if result.validation:
         best = figures(result.best, loss_first=False).rpartition(",")[0]
-        lines.append(f"validation     {figures(result.validation, loss_first=False)}")
-        lines.append(f"best           {best} at step {result.best['step']:,}: best.ckpt")
+        lines.append(fact("validation", figures(result.validation, loss_first=False)))
+        lines.append(fact("best", f"{best} at step {result.best['step']:,}: best.ckpt"))
     return lines

@@ -129,7 +129,7 @@ def inspect(args: argparse.Namespace) -> int:
     if not rows:
         say(f"ckpt-inspect: {args.source} holds no tensors")
         return FOUND
-    return DONE if not complain(args, values) else FOUND
+    return FOUND if complain(args, values) else DONE
 
 
 def is_graph(source: str) -> bool:
@@ -229,9 +229,10 @@ def write_html(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Tens
     say(f"ckpt-inspect: {args.html} is written, {size(write_page(page, args.html))}")
     if problems:
         say(f"{count(len(problems), 'tensor')} could not be read, the first: {next(iter(problems.values()))}")
-    values = {name: found._asdict() for name, found in measured.items()} if args.fail_on else {}
+    values = {}
     if args.fail_on:  # of a very large checkpoint the page shows the largest tensors only
-        values |= read_statistics(checkpoint, [row.name for row in shown if row.name not in {**measured, **problems}])
+        others = [row.name for row in shown if row.name not in {**measured, **problems}]
+        values = {name: each._asdict() for name, each in measured.items()} | read_statistics(checkpoint, others)
     return FOUND if complain(args, values) or problems else DONE
 
 

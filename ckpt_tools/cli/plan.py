@@ -183,9 +183,7 @@ def read_data(options: Options) -> DataSet:
     try:
         return data_set_of(options, training=False)
     except DataError as error:
-        error.advice = f"{error.advice} --num-classes plans without the data." if error.advice else (
-            "--num-classes plans without the data."
-        )  # fmt: skip
+        error.advice = f"{error.advice or ''} --num-classes plans without the data.".lstrip()
         raise
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..report import render
 from . import DONE, FOUND, parser, print_json, run, say
-from .events import Printer
+from .events import Printer, fact
 
 EXAMPLES = """\
   ckpt-predict --train-dir run photo.jpg more_photos
@@ -18,7 +18,7 @@ EXAMPLES = """\
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser; its options are the images and the fields of `train.predict.PredictOptions`."""
+    """The parser; its options are the images and the fields of `train.use.predict.PredictOptions`."""
     from ..train.options.configuration import add_arguments
     from ..train.use.predict import PredictOptions
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{made.prog}: {name}: cannot be decoded: {reason}")
         if options.output:
             write_csv(found, options.output)
-            say(f"wrote          {options.output}")
+            say(fact("wrote", options.output))
         if args.json:
             summary: dict[str, object] = {
                 "source": found.source,
