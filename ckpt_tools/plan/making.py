@@ -13,7 +13,7 @@ net/logits/weights, unused, --exclude logits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..adaptation import Adaptation, channels, classes
@@ -47,8 +47,23 @@ class _Decision(NamedTuple):
     misfit: Misfit | None = None
 
 
-_MakeRow = Callable[[str, str, str], Row]  # of action, rule and reason
-_MakeMisfit = Callable[[str, str], _Decision]  # of kind and reason
+class _Case(NamedTuple):
+    """One variable, and the tensor `old` that it could take, with its spec; None without one."""
+
+    variable: Variable
+    trained: bool
+    old: str | None
+    spec: Spec | None
+
+    def decided(self, action: str, rule: str, reason: str, adaptation: Adaptation | None = None) -> _Decision:
+        taken = action in RESTORING or action == "conflict"
+        shape = self.spec.shape if self.spec else None
+        name, spec = self.variable.name, self.variable.spec
+        row = Row(name, action, self.old if taken else None, shape, spec.shape, spec.dtype, self.trained, rule, reason)
+        return _Decision(row, adaptation)
+
+    def misfit(self, kind: str, reason: str, rule: str = "") -> _Decision:
+        return self.decided("conflict", rule, reason)._replace(misfit=Misfit(kind, self.variable.name))
 
 
 def make_plan(source: Mapping[str, Spec], variables: Sequence[Variable], rules: PlanRules | None = None) -> Plan:
@@ -129,91 +144,79 @@ def _decide(
     """What happens to one variable, by the first rule that covers it."""
     old, renamed = found[0] if found else (None, None)
     spec = source[old] if old is not None else None
-
-    def row(action: str, rule: str, reason: str) -> Row:
-        taken = action in RESTORING or action == "conflict"
-        shape = spec.shape if spec else None
-        return Row(variable.name, action, old if taken else None, shape, variable.spec.shape,
-                   variable.spec.dtype, trained, rule, reason)  # fmt: skip
-
-    def misfit(kind: str, reason: str) -> _Decision:
-        return _Decision(row("conflict", "", reason), misfit=Misfit(kind, variable.name))
-
+    case = _Case(variable, trained, old, spec)
     pattern = parsed.exclude.match(variable.name) or (parsed.exclude.match(old) if old else None)
     if pattern is not None:
-        return _Decision(row("init", f"--exclude {pattern}", "excluded: initialised afresh"))
+        return case.decided("init", f"--exclude {pattern}", "excluded: initialised afresh")
     if len(found) > 1:
-        return misfit("two sources", f"both {' and '.join(name for name, _ in found)} are mapped to it")
+        return case.misfit("two sources", f"both {' and '.join(name for name, _ in found)} are mapped to it")
     idle_aux = variable.role == "auxiliary" and not parsed.rules.aux
     if variable.name in parsed.rules.new and (spec is None or spec.shape != variable.spec.shape):
-        return _Decision(row("init", parsed.rules.new[variable.name], "new in this net: initialised"))
+        return case.decided("init", parsed.rules.new[variable.name], "new in this net: initialised")
     if spec is None:
         if idle_aux:
-            return _Decision(row("init", AUXILIARY, f"not in the checkpoint; {_WHY_AUXILIARY}"))
+            return case.decided("init", AUXILIARY, f"not in the checkpoint; {_WHY_AUXILIARY}")
         if variable.name in parsed.changed:
             name, rule = parsed.changed[variable.name]
-            reason = f"--rename {rule} makes {name} of it"
-            return _Decision(row("conflict", f"--rename {rule}", reason), misfit=Misfit("renamed", variable.name))
-        return misfit("missing", "not in the checkpoint")
+            return case.misfit("renamed", f"--rename {rule} makes {name} of it", f"--rename {rule}")
+        return case.misfit("missing", "not in the checkpoint")
     mapped = parsed.rules.class_map is not None and variable.class_axis is not None and not idle_aux
     reshaped = None
     if spec.shape != variable.spec.shape or mapped:
-        reshaped = _reshape(variable, spec, parsed, idle_aux, row, misfit)
+        reshaped = _reshape(case, spec.shape, parsed, idle_aux)
         if reshaped.row.action not in RESTORING:  # said even where --cast is missing, too
             return reshaped
     text = "string" in (spec.dtype, variable.spec.dtype)
     if spec.dtype != variable.spec.dtype and (text or not parsed.rules.cast):
-        return misfit("string" if text else "dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
+        return case.misfit("string" if text else "dtype", f"net {variable.spec.dtype}, checkpoint {spec.dtype}")
     if reshaped:
         return reshaped
     if spec.dtype != variable.spec.dtype:
-        return _Decision(row("cast", "--cast", f"{spec.dtype} converted to {variable.spec.dtype}"))
+        return case.decided("cast", "--cast", f"{spec.dtype} converted to {variable.spec.dtype}")
     if renamed is not None:
-        return _Decision(row("rename", f"--rename {renamed}", f"is {old} in the checkpoint"))
-    return _Decision(row("restore", "same name", "same name, type and shape"))
+        return case.decided("rename", f"--rename {renamed}", f"is {old} in the checkpoint")
+    return case.decided("restore", "same name", "same name, type and shape")
 
 
 _WHY_AUXILIARY = "not part of the trained graph, written so that stock slim code loads the file"
 
 
-def _reshape(
-    variable: Variable, spec: Spec, parsed: _Parsed, idle_aux: bool, row: _MakeRow, misfit: _MakeMisfit
-) -> _Decision:
-    """A variable whose shape in the checkpoint is another one, or whose classes are mapped."""
-    ours, theirs = variable.spec.shape, spec.shape
+def _reshape(case: _Case, theirs: tuple[int, ...], parsed: _Parsed, idle_aux: bool) -> _Decision:
+    """A variable whose shape in the checkpoint is another one, `theirs`, or whose classes are mapped."""
+    variable = case.variable
+    ours = variable.spec.shape
     sizes = f"net {list(ours)}, checkpoint {list(theirs)}"
     not_covered = f"; not covered by --exclude {parsed.exclude}" if len(parsed.exclude) else ""
     axis = variable.class_axis
     if axis is not None and idle_aux:
-        return _Decision(row("init", AUXILIARY, f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes"))
+        return case.decided("init", AUXILIARY, f"{sizes}; {_WHY_AUXILIARY} with {ours[axis]} classes")
     if axis is not None and _differ_on(axis, ours, theirs):
         if parsed.rules.class_map is None:
-            return misfit("classes", f"{sizes}, class axis{not_covered}")
-        return _map_classes(axis, ours[axis], theirs[axis], parsed.rules.class_map, row, misfit)
+            return case.misfit("classes", f"{sizes}, class axis{not_covered}")
+        return _map_classes(case, axis, theirs[axis], parsed.rules.class_map)
     if len(ours) == len(theirs) == 4 and _differ_on(2, ours, theirs) and variable.role == "backbone":
         if variable.name.endswith(("/depthwise_weights", "/pointwise_weights")):
             # Each input channel has outputs of its own, which the pointwise convolution weighs one by one.
-            return misfit("separable", f"{sizes}, a separable convolution{not_covered}")
+            return case.misfit("separable", f"{sizes}, a separable convolution{not_covered}")
         if parsed.rules.adapt_input:
             old, new = theirs[2], ours[2]
-            how = count(old, "input channel") + " "
-            how += "added up" if new == 1 else f"repeated to {new} and scaled"
-            return _Decision(row("adapt", "--adapt-input", how), channels(2, old, new))
-        return misfit("channels", f"{sizes}, input channels{not_covered}")
-    return misfit("shape", f"{sizes}{not_covered}")
+            how = f"{count(old, 'input channel')} " + ("added up" if new == 1 else f"repeated to {new} and scaled")
+            return case.decided("adapt", "--adapt-input", how, channels(2, old, new))
+        return case.misfit("channels", f"{sizes}, input channels{not_covered}")
+    return case.misfit("shape", f"{sizes}{not_covered}")
 
 
-def _map_classes(
-    axis: int, new: int, old: int, class_map: Sequence[int | None], row: _MakeRow, misfit: _MakeMisfit
-) -> _Decision:
+def _map_classes(case: _Case, axis: int, old: int, class_map: Sequence[int | None]) -> _Decision:
+    """The head's variable whose `old` classes lie along `axis` in the checkpoint."""
+    new = case.variable.spec.shape[axis]
     if len(class_map) != new:
-        return misfit("class map", f"--class-map has {len(class_map)} classes, the net {new}")
+        return case.misfit("class map", f"--class-map has {len(class_map)} classes, the net {new}")
     beyond = [taken for taken in class_map if taken is not None and taken >= old]
     if beyond:
-        return misfit("class map", f"--class-map takes class {beyond[0]}, the checkpoint has 0 to {old - 1}")
+        return case.misfit("class map", f"--class-map takes class {beyond[0]}, the checkpoint has 0 to {old - 1}")
     kept = sum(taken is not None for taken in class_map)
     reason = f"{kept} of {new} classes taken from the checkpoint's {old}" + (", the others initialised" * (kept < new))
-    return _Decision(row("adapt", "--class-map", reason), classes(axis, class_map))
+    return case.decided("adapt", "--class-map", reason, classes(axis, class_map))
 
 
 def _differ_on(axis: int, ours: Sequence[int], theirs: Sequence[int]) -> bool:
@@ -292,8 +295,7 @@ def _carried(unused: Sequence[Row], decided: Sequence[_Decision], stays: Collect
         if row.name in taken or row.name in stays or row.name == "global_step" or kind.of in changing:
             made.append(row)
         else:
-            what = row._replace(action="carry", target_shape=row.source_shape, rule="as it is")
-            made.append(what)
+            made.append(row._replace(action="carry", target_shape=row.source_shape, rule="as it is"))
     return made
 
 
