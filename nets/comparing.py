@@ -68,12 +68,12 @@ class Ours:
     """Our net with its values, in a graph and a session of its own: neither is ever the default one, since Keras runs
     between two batches."""
 
-    def __init__(self, net: Net, tensors: Tensors, side: int) -> None:
+    def __init__(self, net: Net, tensors: Tensors) -> None:
         weights = f"{net.head_layer}/weights"
         classes = tensors[weights].spec.shape[-1] if weights in tensors else None
         self.graph = tf.Graph()
         with self.graph.as_default():
-            self.pixels = tf.placeholder(tf.float32, [None, side, side, 3])
+            self.pixels = tf.placeholder(tf.float32, [None, net.image_size, net.image_size, 3])
             built = build_net(net, self.pixels, num_classes=classes)
         self.session = tf.Session(graph=self.graph)
         given = [variable for variable in built.variables if variable.op.name in tensors]
@@ -85,16 +85,17 @@ class Ours:
         return self.session.run(list(tensors), {self.pixels: images})
 
 
-def compare(world: str, net: Net, ours: Tensors, theirs: Foreign, held: Tensors, batches: Iterable[np.ndarray],
-            side: int) -> Comparison:  # fmt: skip
+def compare(
+    world: str, net: Net, ours: Tensors, theirs: Foreign, held: Tensors, batches: Iterable[np.ndarray]
+) -> Comparison:
     """Compares `ours`, under slim's names, with the file that holds `theirs` in its tensors `held`, as `world` runs it.
 
-    batches: images [batch, side, side, 3], scaled as the nets want them. Raises UnsupportedError where the library's
-    net has tensors that the file has not.
+    batches: images [batch, height, width, 3] of the net's own size, scaled as the nets want them. Raises
+    UnsupportedError where the library's net has tensors that the file has not.
     """
-    peer = build_peer(world, net, theirs.classes, side)
+    peer = build_peer(world, net, theirs.classes)
     known = loaded(peer, net, theirs, held)
-    here = Ours(net, ours, side)
+    here = Ours(net, ours)
     layers = _layers(here.graph, net, known)
     sums = {layer.scope: _Sums() for layer in layers}
     images = agreed = 0

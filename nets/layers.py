@@ -106,12 +106,8 @@ class PatchedLayers:
             channels = inputs.shape[-1]
 
             def variable(name: str, initializer: object, trainable: bool) -> tf.Variable:
-                collections = variables_collections
-                if isinstance(collections, dict):
-                    collections = collections.get(name)
-                return slim_variables.model_variable(
-                    name, [channels], tf.float32, initializer, trainable=trainable, collections=collections
-                )
+                how = {"trainable": trainable, "collections": get_variable_collections(variables_collections, name)}
+                return slim_variables.model_variable(name, [channels], tf.float32, initializer, **how)
 
             zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
             gamma = variable("gamma", ones, True) if scale else tf.ones([channels])

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow.compat.v1 as tf
-from tf_slim.layers import layers as slim_layers
+from tf_slim.layers.utils import collect_named_outputs, get_variable_collections
 from tf_slim.ops import variables as slim_variables
 
 from .layers import installed
@@ -49,15 +49,12 @@ def slim_batch_norm(
     """`tf.contrib.layers.batch_norm` of [batch, ..., channels], or with "NCHW" [batch, channels, ...]."""
     with tf.variable_scope(scope, "BatchNorm", [inputs], reuse=reuse) as layer:
         axis = 1 if data_format.startswith("NC") else inputs.shape.rank - 1
+        channels = inputs.shape.as_list()[axis]
 
         def variable(name: str, initializer: Callable[..., tf.Tensor], trains: bool) -> tf.Variable:
-            collections = variables_collections
-            if isinstance(collections, dict):
-                collections = collections.get(name)
             initializer = (param_initializers or {}).get(name, initializer)
-            return slim_variables.model_variable(
-                name, [inputs.shape.as_list()[axis]], tf.float32, initializer, trainable=trains, collections=collections
-            )
+            how = {"trainable": trains, "collections": get_variable_collections(variables_collections, name)}
+            return slim_variables.model_variable(name, [channels], tf.float32, initializer, **how)
 
         zeros, ones = tf.zeros_initializer(), tf.ones_initializer()
         beta = variable("beta", zeros, trainable) if center else None
@@ -65,7 +62,7 @@ def slim_batch_norm(
         mean, variance = variable("moving_mean", zeros, False), variable("moving_variance", ones, False)
         outputs = _normalised(inputs, gamma, beta, mean, variance, epsilon, axis)
         outputs = activation_fn(outputs) if activation_fn else outputs
-        return slim_layers.utils.collect_named_outputs(outputs_collections, layer.name, outputs)
+        return collect_named_outputs(outputs_collections, layer.name, outputs)
 
 
 def batch_normalization(

@@ -72,20 +72,20 @@ def check_library(world: str) -> None:
         raise UnsupportedError(f"--check runs the net of {world}, which is not installed", advice=advice) from None
 
 
-def build_peer(world: str, net: Net, classes: int | None, side: int) -> Peer:
-    """The net as `world` builds it for images of `side` pixels, with whatever values; with `classes` None without a
-    head."""
-    return _Keras(net, classes, side) if world == "keras" else _Torch(world, net, classes)
+def build_peer(world: str, net: Net, classes: int | None) -> Peer:
+    """The net as `world` builds it for images of its own size, with whatever values; without a head where `classes` is
+    None."""
+    return _Keras(net, classes) if world == "keras" else _Torch(world, net, classes)
 
 
 class _Keras:
-    def __init__(self, net: Net, classes: int | None, side: int) -> None:
+    def __init__(self, net: Net, classes: int | None) -> None:
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
         import keras
 
         title, options = KERAS[net.family]
         top = {"include_top": False} if classes is None else {"classes": classes, "classifier_activation": None}
-        how = {"weights": None, "input_shape": (side, side, 3), **options, **top}
+        how = {"weights": None, "input_shape": (net.image_size, net.image_size, 3), **options, **top}
         self.keras, self.model = keras, getattr(keras.applications, title)(**how)
         self.weights = {
             f"{layer.name}/{weight.path.rpartition('/')[2]}": weight
@@ -169,9 +169,8 @@ def _torchvisions(name: str, classes: int | None) -> Any:
     more = {"init_weights": False, "aux_logits": True} if name == "inception_v3" else {}
     model = getattr(torchvision.models, name)(weights=None, num_classes=classes or 1, **more)
     if classes is None:
-        last = model.classifier if name.startswith("vgg") else None
-        if last is not None:
-            last[-1] = torch.nn.Identity()
+        if name.startswith("vgg"):
+            model.classifier[-1] = torch.nn.Identity()
         else:
             model.fc = torch.nn.Identity()
     return model

@@ -89,9 +89,8 @@ def _candidates(specs: Mapping[str, Spec], nets: list[Net]) -> list[tuple[Net, s
     """Every (net, scope, suffix) for which the net's landmark is in the source."""
     landmarks: dict[str, list[Net]] = {}
     for net in nets:
-        if not net.landmark:
-            continue
-        landmarks.setdefault(net.landmark, []).append(net)
+        if net.landmark:
+            landmarks.setdefault(net.landmark, []).append(net)
     endings = tuple(landmarks) + tuple(name + AVERAGE for name in landmarks)
     found = []
     for name in specs:

@@ -74,10 +74,6 @@ def _strided_at_its_start(inputs: tf.Tensor, stride: int, **how: Any) -> tf.Tens
     return resnet_v1.bottleneck(resnet_utils.subsample(inputs, stride), stride=1, **how)
 
 
-def _strided_in_3x3(inputs: tf.Tensor, **how: Any) -> tf.Tensor:
-    return resnet_v1.bottleneck(inputs, **how)
-
-
 def _resnet_v2(images: tf.Tensor, num_classes: int, depth: int, **how: Any) -> Ends:
     with _instead_of("max_pool2d", _padded):
         return getattr(resnet_v2, f"resnet_v2_{depth}")(images, num_classes, **how)
@@ -97,9 +93,9 @@ def nasnet_mobile_keras(images: tf.Tensor, num_classes: int, **how: Any) -> Ends
 resnet_v1_50_keras = functools.partial(_resnet_v1, depth=50, unit=_strided_at_its_start)
 resnet_v1_101_keras = functools.partial(_resnet_v1, depth=101, unit=_strided_at_its_start)
 resnet_v1_152_keras = functools.partial(_resnet_v1, depth=152, unit=_strided_at_its_start)
-resnet_v1_50_torch = functools.partial(_resnet_v1, depth=50, unit=_strided_in_3x3)
-resnet_v1_101_torch = functools.partial(_resnet_v1, depth=101, unit=_strided_in_3x3)
-resnet_v1_152_torch = functools.partial(_resnet_v1, depth=152, unit=_strided_in_3x3)
+resnet_v1_50_torch = functools.partial(_resnet_v1, depth=50, unit=resnet_v1.bottleneck)
+resnet_v1_101_torch = functools.partial(_resnet_v1, depth=101, unit=resnet_v1.bottleneck)
+resnet_v1_152_torch = functools.partial(_resnet_v1, depth=152, unit=resnet_v1.bottleneck)
 resnet_v2_50_keras = functools.partial(_resnet_v2, depth=50)
 resnet_v2_101_keras = functools.partial(_resnet_v2, depth=101)
 resnet_v2_152_keras = functools.partial(_resnet_v2, depth=152)

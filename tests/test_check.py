@@ -64,7 +64,7 @@ def test_other_weights_are_seen_where_they_are():
     wrong = "MobilenetV1/Conv2d_7_pointwise/BatchNorm/beta"
     spoilt = Tensors({**ours, wrong: ours[wrong]._replace(load=lambda: ours[wrong].load() + 1)})
     batch = np.random.default_rng(1).uniform(-1, 1, (2, 96, 96, 3)).astype(np.float32)
-    found = compare("keras", NET, spoilt, recognise(file.specs(), [NET]), file, [batch], 96)
+    found = compare("keras", NET._replace(image_size=96), spoilt, recognise(file.specs(), [NET]), file, [batch])
     far = {row.end_point: row.relative > 1e-3 for row in found.rows}
     assert [name for name, is_far in far.items() if not is_far][-1] == "Conv2d_7_depthwise"
     assert all(is_far for name, is_far in list(far.items())[list(far).index("Conv2d_7_pointwise") :])

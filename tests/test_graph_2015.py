@@ -84,7 +84,7 @@ def test_the_net_computes_what_the_graph_does_and_slims_own_but_for_one_pooling(
         assert graph.get_operation_by_name("conv/batchnorm").type == "BatchNormWithGlobalNormalization"
     apart = {}
     for name in ("inception_v3", "inception_v3_2015"):
-        ours = Ours(get_net(name), open_checkpoint("inception.ckpt").tensors, 299)
+        ours = Ours(get_net(name), open_checkpoint("inception.ckpt").tensors)
         got, _ = _aligned(*ours.run(images, ["logits:0"]), expected)
         apart[name] = np.abs(got - expected).max() / np.abs(expected).max()
     exact, near = ("inception_v3", "inception_v3_2015") if same else ("inception_v3_2015", "inception_v3")

@@ -66,7 +66,7 @@ def check(source: Checkpoint, target: str, layout: InLayout, name: str, given: S
         theirs = _recognised(file, NETS[layout.net])
         style = theirs.pixels or net.preprocessing
         batches, said = _batches(given, net, style)
-        compared = compare(world, net, ours, theirs, file.tensors, batches, net.image_size)
+        compared = compare(world, net, ours, theirs, file.tensors, batches)
         found.append(Check(theirs.library, file.path, said, compared))
     return found
 
