@@ -122,11 +122,11 @@ def picture(row: TensorRow, values: np.ndarray) -> dict[str, Any] | None:
     """
     import numpy as np
 
-    if row.kind != "weight" or len(row.shape) != 4 or not 1 < max(row.shape[:2]) <= 16 or not row.parameters:
+    if row.kind != "weight" or len(row.shape) != 4 or not 3 <= max(row.shape[:2]) <= 16 or not row.parameters:
+        return None
+    if values.dtype.kind in "OcV" and values.dtype.name != "bfloat16":
         return None
     height, width, channels, count = row.shape
-    if max(row.shape[:2]) < 3 or values.dtype.kind in "OcV" and values.dtype.name not in ("bfloat16",):
-        return None
     first = channels <= 4
     shown = 3 if channels == 3 else 1
     kernel = np.nan_to_num(values[:, :, :shown, :FILTERS].astype("float64"), posinf=0, neginf=0)

@@ -153,6 +153,15 @@ def reading_order(name: str) -> list[str | int]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
+def unrepeated(operation: str) -> str:
+    """An operation's name without the name scope that slim's nets open a second time.
+
+    >>> unrepeated("InceptionV3/InceptionV3/Mixed_7c/concat")
+    'InceptionV3/Mixed_7c/concat'
+    """
+    return re.sub(r"^(\w+)/\1/", r"\1/", operation)
+
+
 def did_you_mean(text: str, names: Sequence[str]) -> str:
     """`"; did you mean InceptionV3/Logits (2 variables)?"`, or an empty string when nothing is close.
 

@@ -6,7 +6,6 @@ what lies between. A layer that ends in a ReLU in the other library is compared 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import tensorflow.compat.v1 as tf
 from ckpt_tools.errors import UnsupportedError
 from ckpt_tools.layouts import Foreign, recognise
 from ckpt_tools.layouts.links import Link
+from ckpt_tools.names import unrepeated
 from ckpt_tools.tensors import Tensors
 
 from .graph import build_net
@@ -135,7 +135,7 @@ def loaded(peer: Peer, net: Net, theirs: Foreign, held: Tensors) -> dict[str, Li
 def _layers(graph: tf.Graph, net: Net, known: Mapping[str, Link]) -> list[SharedLayer]:
     """The layers whose outputs have a counterpart, in the order of the net."""
     found: dict[str, SharedLayer] = {}
-    operations = {_placed(operation.name): operation.name for operation in graph.get_operations()}
+    operations = {unrepeated(operation.name): operation.name for operation in graph.get_operations()}
     for name, link in known.items():
         scope, _, last = link.ours.rpartition("/")
         kind = {"beta": "FusedBatchNormV3", "biases": "BiasAdd"}.get(last)
@@ -146,11 +146,6 @@ def _layers(graph: tf.Graph, net: Net, known: Mapping[str, Link]) -> list[Shared
             found[scope] = SharedLayer(scope, f"{operations[f'{scope}/{kind}']}:0", theirs)
     order = {row.name.rpartition("/")[0]: number for number, row in enumerate(net.table)}
     return sorted(found.values(), key=lambda layer: order[layer.scope])
-
-
-def _placed(operation: str) -> str:
-    """An operation's name without the name scope that some of slim's nets open twice: Net/Net/Mixed_7c/..."""
-    return re.sub(r"^(\w+)/\1/", r"\1/", operation)
 
 
 def _aligned(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

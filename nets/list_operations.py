@@ -1,9 +1,9 @@
 """Writes ckpt_tools/graphs/operations.txt: python -m ckpt_tools.nets.list_operations
 
-Every operation of the TensorFlow that is installed, how many inputs it has at least, what it touches besides its
-tensors, and the names of its outputs where it has several. An operation that is no
-function of its inputs is allowed in an imported net only if it is listed here by hand as one that keeps its state to
-itself; what is neither, and what names a file, a socket, a device or Python, is refused by name.
+Every operation of the installed TensorFlow: how many inputs it has at least, what it touches besides its tensors, and
+the names of its outputs where it has several. An operation that is not a pure function of its inputs is allowed in an
+imported net only if it is listed here by hand as one that keeps its state to itself; any other, and whatever names a
+file, a socket, a device or Python, is refused by name.
 """
 
 from __future__ import annotations

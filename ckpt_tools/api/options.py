@@ -9,9 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import nearest
-from ..train.options.configuration import flag, other_names
-from ..train.options.slim_flags import here
+from ..train.options.configuration import meant, other_names
 
 if TYPE_CHECKING:
     from ..train.options.net_options import NetOptions
@@ -29,10 +27,7 @@ def options_from(kind: type[Made], given: Mapping[str, Any], function: str) -> M
     for key, value in given.items():
         name = others.get(key, key)
         if name not in names:
-            known = here(name, list(map(flag, names)))
-            meant = known.removeprefix("--").replace("-", "_") if known.startswith("--") else ""
-            hint = f"; it is {meant} here" if meant else nearest(name, names)
-            raise TypeError(f"{function}() has no option {name!r}{hint}")
+            raise TypeError(f"{function}() has no option {name!r}{meant(name, names)}")
         if name in values:
             raise TypeError(f"{function}() is given {name} twice, once as {key}")
         values[name] = value

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "open_checkpoint", "save_checkpoint"]
 
-# What `detect.what_is` calls a file -> the module that reads it.
+# What `detect.identify` calls a file -> the module that reads it.
 READERS = {
     "v1": "v1",
     "v2": "v2",

@@ -153,7 +153,7 @@ class Drop(Operation):
         return _without(tensors, set(names), problems=problems)
 
 
-# What a user calls it -> the kind that names.kinds gives it.
+# What a user calls it -> the kind that kinds.kinds gives it.
 STRIPPED = {"optimizer": "slot", "ema": "average", "step": "step"}
 
 
@@ -161,7 +161,7 @@ STRIPPED = {"optimizer": "slot", "ema": "average", "step": "step"}
 class Strip(Operation):
     """Leaves out what only training needs: optimizer slots, moving averages of weights, the global step.
 
-    They are recognised by what they belong to (`names.kinds`), not by a list of endings alone; the moving mean
+    They are recognised by what they belong to (`kinds.kinds`), not by a list of endings alone; the moving mean
     and variance of batch norm are weights of the net and stay. Nothing to strip is not an error.
     """
 

@@ -6,7 +6,6 @@ the cache lacks; `Cached` stands where a `Pipeline` would, and yields the very b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from ...errors import OutputError, TrainingError
 from ...events import Advanced, CacheFound, OnEvent
+from ...names import unrepeated
 from ...tensors import Tensors
 from ..data.examples import Examples, steps_per_epoch
 from ..data.pipeline import Unreadable, epoch_order, make_batches
@@ -95,8 +95,7 @@ class Transfer:
 
     def found(self) -> CacheFound:
         """What is told of it before training."""
-        # The name scopes of slim's nets repeat the variable scope: InceptionV3/InceptionV3/Mixed_7c/...
-        places = [re.sub(r"^(\w+)/\1/", r"\1/", each.name.rsplit(":", 1)[0]) for each in self.cache.tensors]
+        places = [unrepeated(each.name.rsplit(":", 1)[0]) for each in self.cache.tensors]
         images = sum(len(view.names) for view in self.views)
         there = images - sum(len(view.missing) for view in self.views)
         views = 0 if self.views[0].number is None else len(self.views) - 1

@@ -71,8 +71,7 @@ def weight_penalty(
     """Half the squared L2 norm of every trained weight, times its decay; None when all decays are 0.
 
     Weight decay is for kernels and matrices: not for biases, nor for the beta and gamma of a batch norm, which have one
-    axis. `names` are all that
-    --weight-decay-for may speak of, those of the variables by default.
+    axis. `names` are those that --weight-decay-for may name, by default those of the variables.
     """
     names = [v.op.name for v in variables] if names is None else names
     decays = values_by_scope("--weight-decay-for", options.weight_decay_for, names, options.weight_decay)

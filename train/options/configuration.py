@@ -84,6 +84,13 @@ def other_names(kind: type[NetOptions]) -> dict[str, str]:
     return {found.metadata["also"]: found.name for found in dataclasses.fields(kind) if found.metadata["also"]}
 
 
+def meant(name: str, names: Collection[str]) -> str:
+    """What is said behind a name that is not among the options' `names`: what a flag of slim's is called here, else the
+    nearest of them."""
+    known = here(name, list(map(flag, names)))
+    return f"; it is {known[2:].replace('-', '_')} here" if known.startswith("--") else nearest(name, names)
+
+
 def from_arguments(kind: type[Made], args: argparse.Namespace) -> Made:
     """The options object: defaults, then the file of --config, then the command line.
 
@@ -123,9 +130,7 @@ def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[st
         if name in values:
             raise RecipeError(f"{name.replace('_', '-')} is given twice, once as {key}", path=path)
         if name not in names:
-            known = here(name, list(map(flag, names)))
-            hint = f"; it is {known.removeprefix('--').replace('-', '_')} here" if known.startswith("--") else ""
-            raise RecipeError(f"no option {key!r}{hint or nearest(name, names)}", path=path)
+            raise RecipeError(f"no option {key!r}{meant(name, names)}", path=path)
         try:
             values[name] = convert(repr(key), value, hints[name])
         except RecipeError as error:

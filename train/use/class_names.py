@@ -80,9 +80,8 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
         order = list(range(count))
         return order, f"{unknown}: classes are matched by their order{_pairs(classifier, labels, order)}"
     if len(labels) == count - 1 and not classifier.named:
-        return list(
-            range(1, count)
-        ), "the net's class 0 is taken for slim's background class, the others in their order"
+        note = "the net's class 0 is taken for slim's background class, the others in their order"
+        return list(range(1, count)), note
     fact = f"the data has {len(labels):,} classes, the net {count:,}"
     raise DataError(fact, advice="Give --labels, a file that names the net's classes in order.")
 

@@ -107,9 +107,8 @@ def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: Data
     made.summary["unreadable"] = dict(unreadable.reasons)
     made.summary["precision"] = choice.precision
     if options.batch_norm_gap:
-        made.summary["batch_norm_gap"] = gap = batch_norm_gap(
-            classifier, examples, logits, made.true, options, on_event
-        )
+        gap = batch_norm_gap(classifier, examples, logits, made.true, options, on_event)
+        made.summary["batch_norm_gap"] = gap
         on_event(GapMeasured(**gap))
     on_event(Finished(made))
     return made

@@ -168,9 +168,8 @@ def _not_for_tflite(error: Exception, path: str) -> UnsupportedError:
 def run_saved_model(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
     """As another program would: loaded by TensorFlow 1's loader, which is also that of TensorFlow Serving."""
     with tf.Graph().as_default(), tf.Session() as session:
-        signature = tf.saved_model.load(session, [tf.saved_model.SERVING], tensorflow_path(path)).signature_def[
-            "serving_default"
-        ]
+        loaded = tf.saved_model.load(session, [tf.saved_model.SERVING], tensorflow_path(path))
+        signature = loaded.signature_def["serving_default"]
         feed = {signature.inputs[INPUT].name: list(images)}
         return session.run(signature.outputs["all_probabilities"].name, feed)
 

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +21,7 @@ import numpy as np
 
 from ...errors import DataError, RecipeError, nearest
 from ...events import ExamplesFound, Finished, ImagesLeftOut, Noted, OnEvent, Opened, ignore
-from ...names import select
+from ...names import select, unrepeated
 from ...plan import PlanRules, make_plan
 from ..data.examples import DataSet, Examples
 from ..data.pipeline import Unreadable, turned
@@ -272,14 +271,10 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
         fact = f"{len(frontier.tensors)} tensors divide what --trainable {','.join(trainable)} trains from the rest"
         found = last_frozen(built.end_points, images, built.logits, moving)
         advice = f"--end-point {found} is before all that is trained." if found else "Give an --end-point before them."
-        raise DataError(f"{fact}: {', '.join(map(graph_name, frontier.tensors))}", advice=advice)
+        shown = ", ".join(unrepeated(tensor.op.name) for tensor in frontier.tensors)
+        raise DataError(f"{fact}: {shown}", advice=advice)
     tensor = frontier.tensors[0]
-    return Wanted({"values": tensor}, frontier.variables), graph_name(tensor)
-
-
-def graph_name(tensor: tf.Tensor) -> str:
-    """The name of a tensor; the name scopes of slim's nets repeat the variable scope: Net/Net/Mixed_7c/..."""
-    return re.sub(r"^(\w+)/\1/", r"\1/", tensor.op.name)
+    return Wanted({"values": tensor}, frontier.variables), unrepeated(tensor.op.name)
 
 
 def last_frozen(

@@ -64,9 +64,9 @@ class PredictOptions(SourceOptions):
 @dataclass(frozen=True)
 class Predictions:
     """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; where images may have
-    `many` labels all from their thresholds on, which may be none. Where asked for, "probabilities" are those of all
-    `labels`, in their order. `unreadable`: file -> why it could not be decoded;
-    `source` is the checkpoint; `precision` that in which the net computed.
+    `many` labels, all that reach their thresholds, which may be none. Where asked for, "probabilities" are those of all
+    `labels`, in their order. `unreadable`: file -> why it could not be decoded. `source` is the checkpoint, `precision`
+    what the net computed in.
     """
 
     rows: list[dict[str, Any]]
