@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import DataError
 from ...labels import told_apart, writable
 from .examples import SEPARATOR, DataSet, Examples, in_splits, join, named
-from .labelling import ClassNames, agreed, numbered, only_labels, several
+from .labelling import ClassNames, agreed, classes_of, only_labels
 from .splits import WORDS, said_by, split_of
 
 SPLITS = tuple(WORDS)
@@ -46,33 +46,27 @@ def _data_set(path: Path, arrays: dict[str, np.ndarray], given: ClassNames | Non
     own = ClassNames("label_names", told_apart(listed)) if listed else None
     named_by = next((key for key in NAMES if key in arrays), None)
     pairs = _pairs(arrays)
-    each = [
-        (split, checked_values(arrays[values], values), label_values(arrays[ids], ids, many))
-        for split, values, ids in pairs
-    ]
-    for _, values, ids in each:
-        if len(values) != len(ids):
-            raise DataError(f"{len(values):,} examples, {len(ids):,} labels")
-    together = [label for _, _, ids in each for label in ids]
-    labels, numbers = (several if many else numbered)(together, agreed(own, given))
-    parts, start = {}, 0
-    for split, values, ids in each:
+    values = {split: checked_values(arrays[key], key) for split, key, _ in pairs}
+    said = {split: label_values(arrays[key], key, many) for split, _, key in pairs}
+    for split, array in values.items():
+        if len(array) != len(said[split]):
+            raise DataError(f"{len(array):,} examples, {len(said[split]):,} labels")
+    labels, ids = classes_of(said, agreed(own, given), many)
+    parts = {}
+    for split, array in values.items():
         names = texts(arrays[named_by]) if named_by and not split else None
-        parts[split or "train"] = array_examples(
-            values, numbers[start : start + len(ids)], names, f"{split}:" if split else ""
-        )
-        start += len(ids)
+        parts[split or "train"] = array_examples(array, ids[split], names, f"{split}:" if split else "")
     if "split" in arrays:
-        parts = _divided(parts["train"], texts(arrays["split"]))
+        parts = divided(parts["train"], texts(arrays["split"]))
     known = {"label_names", "split", "facts", "position", named_by, *(key for pair in pairs for key in pair)}
     unused = sorted(set(arrays) - known)
     notes = (f"not used: {named('array', unused)}",) if unused else ()
     photos = json.loads(str(arrays["facts"])).get("data", "") if "facts" in arrays else ""  # of ckpt-features
-    kind = "vectors" if each[0][1].ndim == 2 else "npz"
+    kind = "vectors" if next(iter(values.values())).ndim == 2 else "npz"
     return in_splits(labels, parts, kind, path, notes, photos=str(photos))
 
 
-def _divided(examples: Examples, words: Sequence[str]) -> dict[str, Examples]:
+def divided(examples: Examples, words: Sequence[str]) -> dict[str, Examples]:
     """The examples of each split, by a word for each of them."""
     strange = sorted(word for word in set(words) if split_of(word) is None)
     if strange:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import DataError, nearest
 from .examples import DataSet, Examples, in_splits, join
-from .labelling import ClassNames, agreed, numbered
+from .labelling import ClassNames, agreed, classes_of
 
 ROW = 3072
 TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -112,11 +112,8 @@ def read_cifar(root: Path, which: Published, given: ClassNames | None = None, ki
     count = which.labels[kind[0]][1]
     if called and len(called.listed) != count:
         raise DataError(f"{len(called.listed)} names of classes, and {which.title} has {count}", path=root)
-    labels, classes = numbered(np.concatenate(list(ids.values())).tolist(), called)
-    parts, start = {}, 0
-    for name in ids:
-        parts[name] = _examples(name, pixels[name], names[name], classes[start : start + len(ids[name])])
-        start += len(ids[name])
+    labels, classes = classes_of({name: numbers.tolist() for name, numbers in ids.items()}, called)
+    parts = {name: _examples(name, pixels[name], names[name], classes[name]) for name in ids}
     absent = [name for name in (*(each + ending for each in which.train), test) if name not in files]
     notes = (f"not all of {which.title} is here: {', '.join(absent)} missing",) if absent else ()
     validation = {"validation": parts[test]} if test in parts else {}

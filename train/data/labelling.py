@@ -5,7 +5,7 @@ What the data and a file say must agree: neither wins in silence. Names are comp
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Sized
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -105,6 +105,25 @@ def several(
     found = np.zeros((len(values), len(labels)), np.uint8)
     found[np.repeat(np.arange(len(values)), [len(each) for each in values]), classes] = 1
     return labels, found
+
+
+def classes_of(
+    labels: Mapping[str, Sequence[Any]], called: ClassNames | None, many: bool = False
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """The same for the labels of each split: names of the classes of them all, and each split's ids."""
+    every = [label for of_split in labels.values() for label in of_split]
+    names, ids = (several if many else numbered)(every, called)
+    return names, in_parts(ids, labels)
+
+
+def in_parts(ids: np.ndarray, parts: Mapping[str, Sized]) -> dict[str, np.ndarray]:
+    """The ids of each part, of those of all parts, one after the other.
+
+    >>> in_parts(np.arange(5), {"train": "abc", "test": "de"})
+    {'train': array([0, 1, 2]), 'test': array([3, 4])}
+    """
+    ends = np.cumsum([len(part) for part in parts.values()])
+    return dict(zip(parts, np.split(ids, ends[:-1]), strict=True))
 
 
 def sorted_names(names: Iterable[str]) -> list[str]:

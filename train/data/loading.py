@@ -167,10 +167,10 @@ def labels_beside(root: Path) -> ClassNames | None:
 def with_vectors(data: DataSet) -> DataSet:
     """The same with a vector of 0 and 1 for each example, which has one label."""
 
+    rows = np.eye(len(data.labels), dtype=np.uint8)
+
     def vectors(part: Examples | None) -> Examples | None:
-        return (
-            None if part is None else replace(part, label_ids=np.eye(len(data.labels), dtype=np.uint8)[part.label_ids])
-        )
+        return None if part is None else replace(part, label_ids=rows[part.label_ids])
 
     parts: dict[str, Any] = {split: vectors(getattr(data, split)) for split in ("train", "validation", "test")}
     return replace(data, **parts)

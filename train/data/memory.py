@@ -19,11 +19,10 @@ from ...errors import DataError, RecipeError
 from ...labels import writable
 from ..options.configuration import flag
 from ..options.training import Options
-from .arrays import array_examples, checked_values, label_values, texts
+from .arrays import array_examples, checked_values, divided, label_values, texts
 from .examples import DataSet, Examples, in_splits
-from .labelling import ClassNames, numbered, several
+from .labelling import ClassNames, classes_of
 from .loading import completed
-from .splits import split_of
 
 LIMIT = 4_000_000_000  # bytes that are taken of a tf.data.Dataset: it is kept in memory as a whole
 MEMORY = "memory-"  # how the path of such a data set begins; a digest of what is in it follows
@@ -62,17 +61,15 @@ def data_set(
         if len(values) != len(found[word]):
             raise DataError(f"{len(values):,} {word} examples, {len(found[word]):,} labels")
     own = ClassNames("label_names", dict(enumerate(map(str, label_names)))) if label_names is not None else None
-    together = [label for ids in found.values() for label in ids]
-    classes, numbers = (several if many else numbered)(together, own)
-    parts, start = {}, 0
+    classes, numbers = classes_of(found, own, many)
+    parts = {}
     for word, (values, _) in pairs.items():
-        end = start + len(values)
         prefix = f"{word}:" if len(pairs) > 1 else ""
-        called = names if word == "train" else None
-        parts[word] = _examples(values, numbers[start:end], called, prefix)
-        start = end
+        parts[word] = _examples(values, numbers[word], names if word == "train" else None, prefix)
     if split is not None:
-        parts = _divided(parts, split)
+        if len(parts) > 1:
+            raise DataError("`split` and `validation` or `test` cannot be combined")
+        parts = divided(parts["train"], list(map(str, split)))
     kind = "vectors" if getattr(pairs["train"][0], "ndim", 0) == 2 else "memory"
     return in_splits(classes, parts, kind, MEMORY + _digest(parts, classes))
 
@@ -185,19 +182,6 @@ def _files(paths: Sequence[Path], label_ids: np.ndarray, names: Sequence[str] | 
         raise DataError(f"no such file{more}", path=missing[0])
     shown = tuple(map(str, names)) if names is not None else tuple(writable(str(path)) for path in paths)
     return Examples(label_ids, shown, tuple(p.stat().st_size for p in paths), lambda i: paths[i].read_bytes())
-
-
-def _divided(parts: dict[str, Examples], split: Sequence[str]) -> dict[str, Examples]:
-    if len(parts) > 1:
-        raise DataError("`split` and `validation` or `test` cannot be combined")
-    examples, said = parts["train"], np.array([split_of(str(word)) or "" for word in split])
-    if len(said) != len(examples):
-        raise DataError(f"{len(examples):,} examples, {len(said):,} words in split")
-    if not said.all():
-        strange = sorted({str(word) for word in split if split_of(str(word)) is None})
-        raise DataError(f"split says {', '.join(strange[:5])}", advice="It can say train, validation or test.")
-    return {word: examples.take(np.flatnonzero(said == word)) for word in ("train", "validation", "test")
-            if (said == word).any()}  # fmt: skip
 
 
 def _digest(parts: dict[str, Examples], labels: Sequence[str]) -> str:

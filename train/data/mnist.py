@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
-from .examples import DataSet, Examples, in_splits, named
-from .labelling import ClassNames, agreed, numbered
+from .arrays import array_examples
+from .examples import DataSet, in_splits, named
+from .labelling import ClassNames, agreed, classes_of
 
 FILE = re.compile(r"(?:(.+?)[-_.])?(train|t10k|test)[-_.](images|labels)[-_.]idx\d-ubyte(?:\.gz)?", re.IGNORECASE)
 UBYTE = 8  # the type of the values of all published files
@@ -66,16 +67,14 @@ def read_idx(
         if len(arrays[split][0]) != len(arrays[split][1]):
             fact = f"{len(arrays[split][0]):,} images, {len(arrays[split][1]):,} labels"
             raise DataError(fact, path=parts["images"])
-    ids = np.concatenate([labels for _, labels in arrays.values()])
     published, notes = _published(name, files, arrays)
     own = agreed(published, names)
-    labels, classes = numbered(ids.tolist(), agreed(own, given))
-    made: dict[str, Examples] = {}
-    start = 0
+    labels, ids = classes_of({split: numbers.tolist() for split, (_, numbers) in arrays.items()}, agreed(own, given))
+    made = {}
     for split, (images, _) in arrays.items():
         images = images.transpose(0, 2, 1) if "emnist" in name.casefold() and images.ndim == 3 else images
-        made[split] = _examples(split, images, classes[start : start + len(images)])
-        start += len(images)
+        images = images[..., None] if images.ndim == 3 else images
+        made[split] = array_examples(images, ids[split], None, f"{split}:")
     return in_splits(labels, made, "mnist", root, notes)
 
 
@@ -100,13 +99,6 @@ def _published(
     except (ValueError, OSError) as error:
         raise DataError(f"is not an EMNIST mapping ({error})", path=mapping) from None
     return ClassNames(mapping.name, called), notes
-
-
-def _examples(split: str, images: np.ndarray, label_ids: np.ndarray) -> Examples:
-    images = images[..., None] if images.ndim == 3 else images
-    size = images[0].nbytes if len(images) else 0
-    names = tuple(f"{split}:{i}" for i in range(len(images)))
-    return Examples(label_ids, names, (size,) * len(images), lambda i: images[i])
 
 
 def _array(file: Path, axes: Iterable[int]) -> np.ndarray:

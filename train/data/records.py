@@ -24,7 +24,7 @@ from ...labels import told_apart, writable
 from .examples import DataSet, Examples, in_splits, named
 from .exif import HEAD as HEAD_OF_IMAGE
 from .exif import UPRIGHT, orientation
-from .labelling import ClassNames, agreed, as_ids, compared, numbered, only_labels, several
+from .labelling import ClassNames, agreed, as_ids, compared, in_parts, numbered, only_labels, several
 from .splits import said_by, split_of
 
 if TYPE_CHECKING:
@@ -144,10 +144,7 @@ def read_records(
         labels, ids, notes = _labelled(every, agreed(names, given), many)
     except DataError as error:
         raise error.at(path=root) from None
-    made, start = {}, 0
-    for split, part in parts.items():
-        made[split] = _examples(part, ids[start : start + len(part)])
-        start += len(part)
+    made = {split: _examples(parts[split], of_split) for split, of_split in in_parts(ids, parts).items()}
     turned = sum(record.turned for record in every)
     return in_splits(labels, made, "tfrecord", root, (*found.notes, *notes), turned=turned)
 
