@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,7 +17,7 @@ import tiny_net  # noqa: E402
 from ckpt_tools.cli import evaluate as command  # noqa: E402
 from ckpt_tools.errors import RecipeError, TrainingError  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
-from ckpt_tools.train.pages import charts  # noqa: E402
+from ckpt_tools.train.pages import charts, report  # noqa: E402
 from ckpt_tools.train.pages.report import write_report  # noqa: E402
 from ckpt_tools.train.run.finetune import finetune  # noqa: E402
 from ckpt_tools.train.use.evaluate import EvaluateOptions, evaluate  # noqa: E402
@@ -89,11 +90,17 @@ def test_the_report_says_what_the_run_did(run):
     assert all(count in numbers for row in summary["confusion"] for count in row if count)
 
 
+def test_of_many_classes_the_pairs_that_are_confused(run):
+    labels = tuple(f"class {i} & co" for i in range(report.CELLS + 1))
+    confusion = np.diag(np.full(len(labels), 5))
+    confusion[2, 7] = 3
+    made = report.confusion(replace(evaluate(EvaluateOptions(train_dir=str(run))), labels=labels, confusion=confusion))
+    assert re.findall(r"<td[^>]*>(.*?)</td>", made) == ["class 2 &amp; co", "class 7 &amp; co", "3 of 8"]
+
+
 @pytest.mark.parametrize("cache", ["off", "require"])
 def test_the_trainer_writes_it(run, tmp_path, cache):
     """With the cache and without it: the same figures as `ckpt-evaluate` finds for the last checkpoint."""
-    from dataclasses import replace
-
     from ckpt_tools.train.options.configuration import read_config
 
     options = Options(**read_config(run / "config.yaml", Options))

@@ -32,6 +32,7 @@ from ..use.recorded import MEAN_AVERAGE_PRECISION, metrics_of
 from . import report_many
 from .charts import colour, line_chart, point_chart
 from .evaluation_files import worst_pictures
+from .tables import class_table, table
 
 PHOTO = 160  # pixels of an error's picture at most
 CELLS = 30  # classes up to which the confusion matrix is drawn
@@ -120,30 +121,21 @@ def restored(plan: Mapping[str, Any]) -> str:
     groups: dict[tuple[str, str, bool], list[str]] = {}
     for row in plan["rows"]:
         groups.setdefault((row["action"], row["rule"], bool(row["trainable"])), []).append(row["reason"])
-    lines = [
-        f'<tr><td>{escape(action)}</td><td class="n">{len(reasons):,}</td><td>{"yes" if trained else "no"}</td>'
-        f"<td>{escape(rule)}</td><td>{escape(reasons[0])}{' …' if len(set(reasons)) > 1 else ''}</td></tr>"
+    rows = [
+        (action, f"{len(reasons):,}", "yes" if trained else "no", rule, reasons[0] + " …" * (len(set(reasons)) > 1))
         for (action, rule, trained), reasons in sorted(groups.items(), key=lambda group: -len(group[1]))
     ]
-    head = '<tr><th>action</th><th class="n">tensors</th><th>trained</th><th>rule</th><th>reason</th></tr>'
+    found = table(("action", "tensors", "trained", "rule", "reason"), rows, ("tensors",))
     others = [f"{row['action']:<8} {row['name']}" for row in plan["rows"] if row["action"] != "restore"]
     text = escape("\n".join(others))
     more = f"<details><summary>{len(others):,} that were not simply restored</summary><pre>{text}</pre></details>"
     notes = "".join(f"<p>{escape(note)}</p>" for note in plan.get("notes", ()))
-    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>{more if others else ""}{notes}'
+    return f"{found}{more if others else ''}{notes}"
 
 
 def classes(evaluation: Evaluation) -> str:
     """The per-class table."""
-    figures = ("precision", "recall", "f1")
-    head = "".join(f'<th class="n">{escape(word)}</th>' for word in ("images", "correct", *figures))
-    lines = []
-    for row in evaluation.rows:
-        if row["images"]:
-            cells = [f"{row['images']:,}", f"{row['correct']:,}"]
-            cells += ["" if row[figure] is None else f"{row[figure]:.3f}" for figure in figures]
-            lines.append(f"<tr><td>{escape(row['label'])}</td>{''.join(f'<td class=n>{c}</td>' for c in cells)}</tr>")
-    return f'<div class="wide"><table><tr><th>class</th>{head}</tr>{"".join(lines)}</table></div>'
+    return class_table(evaluation, ("images", "correct"), ("precision", "recall", "f1"))
 
 
 def confusion(evaluation: Evaluation) -> str:
@@ -151,12 +143,8 @@ def confusion(evaluation: Evaluation) -> str:
     labels, matrix = evaluation.labels, evaluation.confusion
     if len(labels) > CELLS:
         pairs = confused_pairs(matrix, labels)
-        lines = [
-            f"<tr><td>{escape(pair['true'])}</td><td>{escape(pair['predicted'])}</td>"
-            f'<td class="n">{pair["times"]:,} of {pair["of"]:,}</td></tr>'
-            for pair in pairs
-        ]
-        return f"<table><tr><th>true</th><th>predicted</th><th class=n>images</th></tr>{''.join(lines)}</table>"
+        rows = [(pair["true"], pair["predicted"], f"{pair['times']:,} of {pair['of']:,}") for pair in pairs]
+        return table(("true", "predicted", "images"), rows, ("images",))
     head = "".join(f"<th><span>{escape(label)}</span></th>" for label in labels)
     lines = []
     for i, (label, row) in enumerate(zip(labels, matrix.tolist(), strict=True)):
@@ -166,8 +154,8 @@ def confusion(evaluation: Evaluation) -> str:
             tone = f' style="background:rgba(var(--{"hit" if i == j else "miss"}),{shade * 0.75:.2f})"' if count else ""
             cells.append(f"<td{tone}>{count or ''}</td>")
         lines.append(f"<tr><th>{escape(label)}</th>{''.join(cells)}</tr>")
-    table = f'<table class="confusion"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    return f'<p class="soft">True classes down, predicted classes across.</p><div class="wide">{table}</div>'
+    drawn = f'<table class="confusion"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    return f'<p class="soft">True classes down, predicted classes across.</p><div class="wide">{drawn}</div>'
 
 
 def errors(evaluation: Evaluation) -> str:
@@ -185,22 +173,15 @@ def errors(evaluation: Evaluation) -> str:
         caption = report_many.caption(error) if evaluation.many else caption
         image = f'<img{" class=small" if small else ""} src="{address}" alt="{escape(error["file"])}">'
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
-    return (
-        f'<div class="photos">{"".join(figures)}</div>'
-        if figures
-        else "<p>None: every image was classified rightly.</p>"
-    )
+    drawn = f'<div class="photos">{"".join(figures)}</div>'
+    return drawn if figures else "<p>None: every image was classified rightly.</p>"
 
 
 def error_table(worst: Sequence[Mapping[str, Any]]) -> str:
     """The same where there are no photos: a run on vectors that came without them."""
-    lines = [
-        f"<tr><td>{escape(error['file'])}</td><td>{escape(error['true'])}</td><td>{escape(error['predicted'])}</td>"
-        f'<td class="n">{error["probability"]:.0%}</td></tr>'
-        for error in worst
-    ]
-    head = '<tr><th>file</th><th>true</th><th>predicted</th><th class="n">probability</th></tr>'
-    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'
+    columns = ("file", "true", "predicted")
+    rows = [(*(error[column] for column in columns), f"{error['probability']:.0%}") for error in worst]
+    return table((*columns, "probability"), rows, ("probability",))
 
 
 def picture(pixels: np.ndarray) -> tuple[str, bool]:

@@ -7,8 +7,9 @@ from html import escape
 from typing import Any
 
 from ..use.evaluation import Evaluation
+from .tables import class_table, table
 
-FIGURES = ("precision", "recall", "f1", "average_precision", "auc")
+FIGURES = ("precision", "recall", "f1", "average_precision", "auc", "best_threshold")
 
 
 def cards(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -26,15 +27,7 @@ def cards(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 def classes(evaluation: Evaluation) -> str:
     """The per-class table, with the threshold that would give the highest F1."""
-    words = ("images", "predicted", "correct", *(figure.replace("_", " ") for figure in FIGURES), "best threshold")
-    head = "".join(f'<th class="n">{escape(word)}</th>' for word in words)
-    lines = []
-    for row in evaluation.rows:
-        if row["images"]:
-            cells = [f"{row[key]:,}" for key in ("images", "predicted", "correct")]
-            cells += ["" if row[key] is None else f"{row[key]:.3f}" for key in (*FIGURES, "best_threshold")]
-            lines.append(f"<tr><td>{escape(row['label'])}</td>{''.join(f'<td class=n>{c}</td>' for c in cells)}</tr>")
-    return f'<div class="wide"><table><tr><th>class</th>{head}</tr>{"".join(lines)}</table></div>'
+    return class_table(evaluation, ("images", "predicted", "correct"), FIGURES)
 
 
 def confusion(evaluation: Evaluation) -> str:
@@ -48,8 +41,8 @@ def confusion(evaluation: Evaluation) -> str:
         shades = [("hit", right, right + missed), ("miss", missed, right + missed), ("miss", wrong, wrong + absent)]
         cells = [_cell(*shade) for shade in shades] + [f'<td class="n">{absent:,}</td>']
         lines.append(f"<tr><td>{escape(label)}</td>{''.join(cells)}</tr>")
-    table = f"<table><tr><th>class</th>{head}</tr>{''.join(lines)}</table>"
-    return f'<p class="soft">Images with the class, then images without it.</p><div class="wide">{table}</div>'
+    counts = f"<table><tr><th>class</th>{head}</tr>{''.join(lines)}</table>"
+    return f'<p class="soft">Images with the class, then images without it.</p><div class="wide">{counts}</div>'
 
 
 def _cell(tone: str, count: int, of: int) -> str:
@@ -68,11 +61,8 @@ def caption(error: Mapping[str, Any]) -> str:
 
 def error_table(worst: Sequence[Mapping[str, Any]]) -> str:
     """The mistakes where there are no photos: a run on vectors that came without them."""
-    lines = [
-        f"<tr><td>{escape(error['file'])}</td><td>{escape(error['label'])}</td>"
-        f"<td>{'missed' if error['present'] else 'predicted'}</td>"
-        f'<td class="n">{error["probability"]:.0%}</td><td>{escape(error["true"])}</td></tr>'
-        for error in worst
-    ]
-    head = '<tr><th>file</th><th>label</th><th>mistake</th><th class="n">probability</th><th>labels</th></tr>'
-    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'
+    rows = []
+    for error in worst:
+        mistake = "missed" if error["present"] else "predicted"
+        rows.append((error["file"], error["label"], mistake, f"{error['probability']:.0%}", error["true"]))
+    return table(("file", "label", "mistake", "probability", "labels"), rows, ("probability",))
