@@ -111,10 +111,6 @@ def test_evaluation_is_in_order_once_and_plain():
     assert len(got) == steps_per_epoch(23, 5)
 
 
-def test_epochs_end():
-    assert len(batches(examples(), 99, training=True, epochs=3)) == 15
-
-
 def test_a_broken_image_is_left_out_in_evaluation_and_replaced_in_training():
     unreadable = Unreadable()
     got = batches(examples(40, broken=(7,)), 99, training=False, unreadable=unreadable)

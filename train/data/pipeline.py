@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from crc32c import crc32c
@@ -155,7 +155,6 @@ def make_batches(
     training: bool,
     seed: int = 0,
     start_step: int = 0,
-    epochs: int | None = None,
     unreadable: Unreadable | None = None,
     view: int | None = None,
 ) -> tf.data.Dataset:
@@ -163,9 +162,9 @@ def make_batches(
     Of examples that may have several labels, "label" is int32 [b, classes] of 0 and 1. Without preprocessing the
     examples are vectors, and the batches have "image": float32 [b, width].
 
-    training: shuffled anew each epoch, with the random steps of `how.augment`, without end unless `epochs` is
-    given; the first batch is that of step `start_step`. Every epoch covers all examples, its last batch being
-    smaller (`steps_per_epoch` batches an epoch). An example that cannot be decoded is replaced by the next that can.
+    training: shuffled anew each epoch, with the random steps of `how.augment`, without end; the first batch is that of
+    step `start_step`. Every epoch covers all examples, its last batch being smaller (`steps_per_epoch` batches an
+    epoch). An example that cannot be decoded is replaced by the next that can.
     Otherwise: in order, once, without random steps or as the epochs of that `view` show them; an example that cannot
     be decoded is left out.
     Both note such examples in `unreadable`, whose `raised()` belongs around the `session.run` that reads batches.
@@ -174,12 +173,12 @@ def make_batches(
 
     if not len(examples):
         raise DataError("no images")
-    unreadable = Unreadable() if unreadable is None else unreadable
     spe = steps_per_epoch(len(examples), batch_size)
     first, skipped = divmod(start_step, spe)
     if how is None:
-        last = ENDLESS if training and epochs is None else (first + (epochs or 1)) * spe
-        return _vector_batches(examples, range(start_step, last), batch_size, seed if training else None)
+        steps = range(start_step, ENDLESS if training else (first + 1) * spe)
+        return _vector_batches(examples, steps, batch_size, seed if training else None)
+    photos = _Photos(examples, how, Unreadable() if unreadable is None else unreadable, training, seed, view)
 
     def order(epoch: np.ndarray) -> np.ndarray:
         if not training:
@@ -187,54 +186,91 @@ def make_batches(
         everything = epoch_order(seed, int(epoch), len(examples))
         return everything[skipped * batch_size :] if epoch == first else everything
 
-    def load(index: np.ndarray) -> tuple[np.ndarray, np.int64, np.ndarray, np.int64]:
-        pixels, used, number = _decoded(examples, int(index), unreadable, replace=training, upright=how.upright)
-        return pixels, np.int64(used), examples.label_ids[used].astype(np.int32), np.int64(number)
-
-    def load_jpeg(index: np.ndarray) -> tuple[bytes, np.int64, np.ndarray, np.int64]:
-        data = ordinary_jpeg(examples.read(int(index)))
-        if how.upright and _is_turned(data):
-            raise ValueError("TensorFlow does not turn it")
-        return data, np.int64(index), examples.label_ids[index].astype(np.int32), np.int64(crc32c(data))
-
     def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        def element(pixels: tf.Tensor, used: tf.Tensor, label: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
-            pixels.set_shape([None, None, 3])
-            for scalar in (used, number):
-                scalar.set_shape([])
-            label.set_shape(examples.label_ids.shape[1:])
-            seen = how.view(epoch) if training else view
-            random = None if seen is None or not how.random else tf.stack([seed * 1_000_003 + seen, number])
-            return {"image": prepare(pixels, how, random), "label": label, "index": used}
-
-        def by_pillow(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            return element(*tf.numpy_function(load, [index], [tf.uint8, *_NUMBERS], stateful=False))
-
-        def by_tensorflow(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            data, *numbers = tf.numpy_function(load_jpeg, [index], [tf.string, *_NUMBERS], stateful=False)
-            return element(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), *numbers)
-
-        def one_of_them(index: tf.Tensor) -> tf.data.Dataset:
-            one = tf.data.Dataset.from_tensors(index)
-            return one.map(by_tensorflow).ignore_errors().concatenate(one.map(by_pillow)).take(1)
-
         indices = tf.numpy_function(order, [epoch], tf.int64, stateful=False)
         indices.set_shape([None])
-        made = tf.data.Dataset.from_tensor_slices(indices)
-        if _begins_with_a_jpeg(examples):
-            made = made.interleave(one_of_them, cycle_length=cores, num_parallel_calls=cores, deterministic=True)
-        else:
-            made = made.map(by_pillow, num_parallel_calls=cores, deterministic=True)
+        made = photos.prepared(tf.data.Dataset.from_tensor_slices(indices), epoch, cores)
         return made.filter(lambda one: one["index"] >= 0).batch(batch_size, num_parallel_calls=2, deterministic=True)
 
     cores = os.cpu_count() or 1
-    last = first + (ENDLESS if epochs is None else epochs) if training else first + 1
-    batches = tf.data.Dataset.range(first, last).flat_map(batches_of)
+    batches = tf.data.Dataset.range(first, ENDLESS if training else first + 1).flat_map(batches_of)
     # Threads of its own: among the session's, whatever the graph begins waits until the photos ahead are decoded.
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = cores
     return batches.prefetch(4).with_options(options)
+
+
+class _Photos(NamedTuple):
+    """Decodes photos and prepares them for a net; the parameters are those of `make_batches`."""
+
+    examples: Examples
+    how: Preprocessing
+    unreadable: Unreadable
+    training: bool
+    seed: int
+    view: int | None
+
+    def prepared(self, indices: tf.data.Dataset, epoch: tf.Tensor, cores: int) -> tf.data.Dataset:
+        """{"image", "label", "index"} for each of the indices, in their order; "index" is -1 for what is left out."""
+        import tensorflow as tf
+
+        def by_pillow(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._element(epoch, *tf.numpy_function(self._load, [index], [tf.uint8, *_NUMBERS], stateful=False))
+
+        def by_tensorflow(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            data, *numbers = tf.numpy_function(self._load_jpeg, [index], [tf.string, *_NUMBERS], stateful=False)
+            pixels = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
+            return self._element(epoch, pixels, *numbers)
+
+        def one_of_them(index: tf.Tensor) -> tf.data.Dataset:
+            one = tf.data.Dataset.from_tensors(index)
+            return one.map(by_tensorflow).ignore_errors().concatenate(one.map(by_pillow)).take(1)
+
+        if _begins_with_a_jpeg(self.examples):
+            return indices.interleave(one_of_them, cycle_length=cores, num_parallel_calls=cores, deterministic=True)
+        return indices.map(by_pillow, num_parallel_calls=cores, deterministic=True)
+
+    def _load(self, index: np.ndarray) -> tuple[np.ndarray, np.int64, np.ndarray, np.int64]:
+        """Pixels of the example, its position, its label, and the number that its bytes give to random changes. Of one
+        that cannot be read those of the next that can in training, else a black pixel and -1."""
+        examples, unreadable = self.examples, self.unreadable
+        for step in range(len(examples) if self.training else 1):
+            used = (int(index) + step) % len(examples)
+            if examples.names[used] in unreadable.reasons:
+                continue
+            try:
+                example = examples.read(used)
+                return decode(example, upright=self.how.upright), *self._numbers(used, bytes(example))
+            except (ValueError, OSError, DataError) as error:
+                unreadable.add(examples.names[used], str(error), len(examples))
+        if self.training:
+            unreadable.error = unreadable.error or DataError(f"none of {len(examples):,} images can be decoded")
+            raise unreadable.error
+        return np.zeros((1, 1, 3), np.uint8), *self._numbers(-1, b"")
+
+    def _load_jpeg(self, index: np.ndarray) -> tuple[bytes, np.int64, np.ndarray, np.int64]:
+        """The same of an ordinary JPEG file, whose bytes are left to TensorFlow. Raises ValueError for another."""
+        data = ordinary_jpeg(self.examples.read(int(index)))
+        if self.how.upright and _is_turned(data):
+            raise ValueError("TensorFlow does not turn it")
+        return data, *self._numbers(int(index), data)
+
+    def _numbers(self, used: int, data: bytes) -> tuple[np.int64, np.ndarray, np.int64]:
+        return np.int64(used), self.examples.label_ids[used].astype(np.int32), np.int64(crc32c(data))
+
+    def _element(
+        self, epoch: tf.Tensor, pixels: tf.Tensor, used: tf.Tensor, label: tf.Tensor, number: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        import tensorflow as tf
+
+        pixels.set_shape([None, None, 3])
+        for scalar in (used, number):
+            scalar.set_shape([])
+        label.set_shape(self.examples.label_ids.shape[1:])
+        seen = self.how.view(epoch) if self.training else self.view
+        random = None if seen is None or not self.how.random else tf.stack([self.seed * 1_000_003 + seen, number])
+        return {"image": prepare(pixels, self.how, random), "label": label, "index": used}
 
 
 def batch_spec(examples: Examples, how: Preprocessing | None) -> dict[str, tf.TensorSpec]:
@@ -306,24 +342,3 @@ def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int
         return {"image": values, "label": labels, "index": rows}
 
     return tf.data.Dataset.range(steps.start, steps.stop).map(batch).prefetch(4)
-
-
-def _decoded(
-    examples: Examples, index: int, unreadable: Unreadable, *, replace: bool, upright: bool
-) -> tuple[np.ndarray, int, int]:  # fmt: skip
-    """Pixels of the example, its position, and the number that its bytes give to random changes. Of one that cannot be
-    read those of the next that can with `replace`, else a black pixel and -1.
-    """
-    for step in range(len(examples) if replace else 1):
-        used = (index + step) % len(examples)
-        if examples.names[used] in unreadable.reasons:
-            continue
-        try:
-            example = examples.read(used)
-            return decode(example, upright=upright), used, crc32c(bytes(example))
-        except (ValueError, OSError, DataError) as error:
-            unreadable.add(examples.names[used], str(error), len(examples))
-    if replace:
-        unreadable.error = unreadable.error or DataError(f"none of {len(examples):,} images can be decoded")
-        raise unreadable.error
-    return np.zeros((1, 1, 3), np.uint8), -1, 0
