@@ -1,4 +1,4 @@
-"""What a run, an evaluation or any other long work says while it goes on: facts, which a face puts into words.
+"""What a run, an evaluation or any other long job reports as it goes: facts, which the listener puts into words.
 
     def watch(event):
         if isinstance(event, Step):
@@ -6,8 +6,8 @@
 
     ckpt_tools.finetune(..., on_event=watch)
 
-`cli/events.py` is the face of the commands: lines and progress bars on stderr. Events come in the order in which things
-happen, from the thread that works; what a listener raises ends the work.
+`cli/events.py` listens for the commands: lines and progress bars on stderr. Events come in the order in which things
+happen, in the thread that does the work; an exception in a listener ends it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """Anything that is told."""
+    """What all events are."""
 
 
 OnEvent = Callable[[Event], None]
@@ -36,7 +36,7 @@ def ignore(event: Event) -> None:
 
 
 class PhaseStart(NamedTuple):
-    """From so many finished steps on the scopes `added` train as well; `reached` says whether the run goes that far."""
+    """After `step` steps the scopes `added` train as well; `reached` says whether the run goes that far."""
 
     step: int
     added: tuple[str, ...]
@@ -84,7 +84,7 @@ class AugmentationDrawn(Event):
 
 @dataclass(frozen=True)
 class CacheFound(Event):
-    """The frozen part of the net is computed once for each image: the features of `there` of `images` are cached.
+    """The frozen part of the net is computed once for each image; `there` of the `images` are in the cache already.
 
     `work_left` is the share of the net's work that a step still does; `layers` are where the values are taken.
     """
@@ -115,8 +115,8 @@ class PrecisionChosen(Event):
 
 @dataclass(frozen=True)
 class Restored(Event):
-    """So many variables were given their values, read back and compared with the plan; `copied` are those of the
-    checkpoint that this graph does not need."""
+    """`variables` got their values, were read back and compared with the plan; `copied` more are kept from the
+    checkpoint, although this graph does not need them."""
 
     variables: int
     copied: int
@@ -147,7 +147,7 @@ class Began(Event):
 
 @dataclass(frozen=True)
 class Advanced(Event):
-    """`count` more units of the work are done, with so many images."""
+    """`count` more units of the work, with `images` images, are done."""
 
     work: str
     images: int
@@ -185,8 +185,8 @@ class RateTried(Event):
 
 @dataclass(frozen=True)
 class Evaluated(Event):
-    """The validation images, after a step. `loss` is the mean over the training steps since the last evaluation;
-    `figures` has validation_loss, validation_accuracy and, of several labels an image,
+    """The validation images were evaluated after a step. `loss` is the mean over the training steps since the last
+    evaluation; `figures` has validation_loss, validation_accuracy and, of several labels an image,
     validation_mean_average_precision; it is empty where there are no validation images."""
 
     step: int
@@ -271,7 +271,7 @@ class ExamplesFound(Event):
 
 @dataclass(frozen=True)
 class Noted(Event):
-    """A sentence that the user should know."""
+    """A sentence for the user."""
 
     text: str
 
@@ -307,7 +307,7 @@ class Serving(Event):
 
 @dataclass(frozen=True)
 class MachineLost(Event):
-    """A machine is gone, and is waited for."""
+    """A machine is gone; the others wait for it."""
 
     fact: str
     seconds: float

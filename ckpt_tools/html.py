@@ -1,4 +1,4 @@
-"""HTML for notebooks, of which `_repr_html_` of a plan, a checkpoint, an evaluation or a result is made."""
+"""HTML for notebooks: the pieces of `_repr_html_` of a plan, a checkpoint, an evaluation or a result."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ SHOWN = 60  # rows of a table; a notebook scrolls badly
 
 
 def title(text: str, more: str = "") -> str:
-    """A heading, and what is said in a smaller voice behind it."""
+    """A heading, with `more` in fainter letters behind it."""
     soft = f' <span style="opacity:.65">{escape(more)}</span>' if more else ""
     return f"<div><b>{escape(text)}</b>{soft}</div>"
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
-    """Words and what they are, a line each.
+    """Names and values, a line each.
 
     >>> facts([("plan", "caa60cc4")])
     '<table><tr><td style="text-align:left"><b>plan</b></td><td style="text-align:left">caa60cc4</td></tr></table>'
@@ -50,7 +50,7 @@ def preformatted(text: str) -> str:
 
 
 def folded(summary: str, inside: str) -> str:
-    """What is opened by a click."""
+    """Something that opens at a click."""
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
 
 

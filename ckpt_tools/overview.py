@@ -57,7 +57,7 @@ class Branch(NamedTuple):
 class Statistics(NamedTuple):
     """Of one tensor's values. `min`, `max`, `mean`, `std` are those of the finite values, of their magnitudes for
     complex types, and None where there are none or they are not numbers; `std` is that of the population. `mean` and
-    `std` are None, too, where squares or sums are too large for a float64.
+    `std` are also None where squares or sums are too large for a float64.
     """
 
     min: float | int | None = None

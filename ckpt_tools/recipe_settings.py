@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class WrongSetting(Exception):
-    """A value of the wrong kind; `node` knows its line."""
+    """A value of the wrong type; `node` knows its line."""
 
     def __init__(self, node: Node, text: str) -> None:
         super().__init__(text)

@@ -71,8 +71,8 @@ class Tensor(NamedTuple):  # not a dataclass: a file may hold a million, and imp
     `load()` returns a numpy array of `spec.shape` (an ml_dtypes type for bfloat16 and float8, an object array of
     bytes for strings); it raises DamagedError when the bytes are not what their checksum says. The array may be a
     read-only view of the mapped file.
-    `stored` is set where the bytes can be copied as they are; `slices` where a variable is kept in parts; `stream`,
-    called for the flat pieces of `blocks`, where there are means to make them without the whole array.
+    `stored` is set where the bytes can be copied as they are; `slices` where a variable is kept in parts; `stream`
+    where the flat pieces of `blocks` can be made without the whole array.
     """
 
     spec: Spec

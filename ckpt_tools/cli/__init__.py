@@ -28,8 +28,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and of flags that it does not know what they are called here: slim's own, other
-    spellings, slips of the pen."""
+    """Reports errors in one line, and what an unknown flag is called here: slim's own flags, other spellings, typos."""
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
         words = list(sys.argv[1:] if args is None else args)
@@ -92,7 +91,7 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
     args = made.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
+            stream.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
         with needs():
             return command(args)
@@ -111,14 +110,14 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
 
 
 def _said_by_system(error: OSError) -> str:
-    """A file and what is wrong with it, without the number that the system has for that."""
+    """The file and what is wrong with it, without the error number."""
     what = error.strerror or str(error)
     return what if error.filename is None else f"{error.filename}: {what[0].lower()}{what[1:]}"
 
 
 @contextmanager
 def salvaging() -> Iterator[None]:
-    """Tells whoever meets damage in a source how to save the rest."""
+    """Adds to the error for a damaged source how to save the rest."""
     try:
         yield
     except DamagedError as error:

@@ -35,7 +35,7 @@ _WORST = 10  # tensors that the report of a cast lists
 
 
 class InOrder(argparse.Action):
-    """Notes operations in the order in which they were typed."""
+    """Keeps operations in the order in which they were typed."""
 
     def __call__(
         self,
@@ -289,7 +289,7 @@ def _show_losses(surgery: Surgery) -> None:
 
 
 def _row(row: EditRow) -> dict[str, Any]:
-    """A row as people read it: the old name where it is another, the new spec where it is another."""
+    """A row for people: the old name and the new spec, where they differ."""
     return {
         "name": row.name,
         "action": row.action,

@@ -1,4 +1,4 @@
-"""The face that the commands give to events: lines for people on stderr, a progress bar where that is a terminal.
+"""How the commands show events: lines for people on stderr, a progress bar where that is a terminal.
 
 with the work: Printer()(event)        prints
 lines_of(event)                        the lines alone, [] for most events
@@ -46,11 +46,11 @@ class Printer:
 
     @property
     def stream(self) -> TextIO:
-        """Where lines go: what sys.stderr is now, which tests and notebooks put others in the place of."""
+        """Where lines go: the current sys.stderr, which tests and notebooks replace."""
         return self._stream or sys.stderr
 
     def progress(self, began: events.Began) -> Progress:
-        """What shows how far a piece of work is."""
+        """Begins to show the progress of a piece of work."""
         from tqdm import tqdm
 
         terminal = self.stream.isatty()

@@ -1,4 +1,4 @@
-"""ckpt-plan: what each variable of a net will get from a checkpoint, and why. TensorFlow is for functions and text."""
+"""ckpt-plan: what each variable of a net will get from a checkpoint, and why."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load_tensorflow(option: str, why: str) -> None:
-    """Imports TensorFlow, which this command needs for functions and graphs in text form alone. Raises UnsupportedError
+    """Imports TensorFlow, which this command needs only for functions and graphs in text form. Raises UnsupportedError
     where it is not installed."""
     from ..train.graph.quiet import hush_tensorflow
 
@@ -198,7 +198,7 @@ def classes_of(net: Net, specs: Mapping[str, Spec]) -> int:
 def proposal_of(
     options: Options, specs: Mapping[str, Spec], variables: Sequence[Variable], rules: PlanRules
 ) -> Suggestion:
-    """What --suggest proposes beside the options that it does not propose."""
+    """What --suggest proposes, given the options that it does not propose."""
     given = [
         flag(key) for key in ("exclude", "trainable", "rename", "freeze_until", "unfreeze") if getattr(options, key)
     ]

@@ -26,7 +26,7 @@ def idle_trainable(
 ) -> list[Conflict]:
     """As `idle_patterns`, of the variables that can be trained; says when a pattern selects only others.
 
-    `nothing` tells that the patterns together select none: an empty text, or `A,!A`.
+    `nothing`: the patterns together select none, as an empty text or `A,!A` do.
     """
     trains = set(can_train)
     others = [each for each in variables if each.name not in trains]
@@ -67,7 +67,7 @@ def idle_renames(
 
 
 def idle_class_map(head: Sequence[Row]) -> Conflict:
-    """The conflict of a class map that no variable of the head takes classes by."""
+    """The conflict of a class map that applies to no variable of the head."""
     rules = list(dict.fromkeys(row.rule for row in head if row.action == "init"))
     why = f": {' and '.join(rules)} initialises the head afresh" if rules else ": the net has no head"
     advice = f"--class-map (or --labels-of-source) keeps no class{why}. Leave out one or the other."

@@ -1,6 +1,6 @@
 """What the net would ignore of a layer that it takes: tensors without which the layer is another function.
 
-A gamma that the net's batch norm has not, biases in front of one, the second half of a separable layer: the plan would
+A gamma that the net's batch norm lacks, biases in front of one, the second half of a separable layer: the plan would
 restore the rest of the layer, and the net would compute something else. `--fold` folds what can be folded.
 """
 
@@ -82,7 +82,7 @@ class SourceLayers:
                 self.troubled.add(self._layer(name))
 
     def ignored(self, excluded: Callable[[str], object]) -> list[Ignored]:
-        """Every tensor that the net would ignore of a layer that it takes, but those that `excluded` says yes to."""
+        """Every tensor that the net would ignore of a layer that it takes, unless it is `excluded`."""
         candidates = [
             name
             for name, old in self.placed.items()

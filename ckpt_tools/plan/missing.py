@@ -36,7 +36,7 @@ class Cause(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What a cause is looked for in: the net's variables by name, the source, and the names that nothing uses. `nets`
+    """What causes are looked for in: the net's variables by name, the source, and the names that nothing uses. `nets`
     are those that --net can name: scope -> name."""
 
     wanted: Mapping[str, Variable]

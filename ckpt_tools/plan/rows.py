@@ -73,7 +73,7 @@ class Conflict(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """Rows, conflicts and all that the trainer needs to execute exactly this.
+    """Rows, conflicts and everything that the trainer needs to execute exactly this plan.
 
     `adaptations` has an entry for each `adapt` row, by variable name. `batch_norm` says for each batch-norm layer
     (its scope: the name of its statistics without the last component) "train", "frozen", or "stats" (frozen weights,
@@ -157,7 +157,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The plan that `to_json` described, also after a trip through a JSON file."""
+        """The plan that `to_json` described, also after a round trip through a JSON file."""
         return cls(
             tuple(Row(**{**row, **_tuples(row, "source_shape", "target_shape")}) for row in value["rows"]),
             tuple(Conflict(**{**conflict, **_tuples(conflict, "names")}) for conflict in value["conflicts"]),

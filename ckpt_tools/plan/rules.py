@@ -1,4 +1,4 @@
-"""What a user says of a plan, in one value: the options of the commands that decide what each variable gets."""
+"""The options of the commands that decide what each variable gets, as one value."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def _floats(specs: dict[str, Spec]) -> list[str]:
 
 
 def _castable(old: str, new: str) -> bool:
-    """Complex numbers become complex ones alone; strings, variants and quantised values nothing else."""
+    """Complex numbers become only complex ones; strings, variants and quantised values cannot be cast."""
     if not BY_NAME[old].width or old.startswith("q"):
         return old == new
     return not (old.startswith("complex") and not new.startswith("complex"))

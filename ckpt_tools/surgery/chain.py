@@ -36,7 +36,7 @@ class Surgery:
 
     @property
     def losses(self) -> dict[str, Loss]:
-        """Name at the end -> what casts have lost of the tensor; only of tensors that were written already."""
+        """Final name -> what casts have lost of the tensor; only tensors that were written have an entry."""
         lost: dict[str, Loss] = {}
         for edit in self.edits:
             moved = {row.source: row.name for row in edit.rows if row.after is not None and row.source}
@@ -83,7 +83,7 @@ def totals(tensors: Tensors) -> dict[str, int]:
 
 
 def _follow(traces: dict[str, EditRow], edit: Edit) -> dict[str, EditRow]:
-    """The rows so far of what was changed, by current name, after one more edit."""
+    """The rows so far, by current name, brought up to date with one more edit."""
     changed = {row.name: _joined(traces.get(row.source), row) for row in edit.rows if row.after is not None}
     kept = {name: row for name, row in traces.items() if name not in changed and name in edit.tensors}
     return {**kept, **changed}

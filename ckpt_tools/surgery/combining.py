@@ -118,7 +118,7 @@ class Graft(Operation):
 
 
 def _orphans(here: Tensors, taken: Tensors) -> list[str]:
-    """A sentence for each slot and average that would be left with the shape of a variable that has another now."""
+    """A sentence for each slot and average whose shape would no longer be that of its variable."""
     reshaped = {name for name, tensor in taken.items() if name in here and here[name].spec.shape != tensor.spec.shape}
     if not reshaped:
         return []
@@ -130,7 +130,7 @@ def _orphans(here: Tensors, taken: Tensors) -> list[str]:
 
 
 def _opened(source: str | os.PathLike[str] | Tensors, here: Tensors) -> Tensors:
-    """The other checkpoint, by its keys where this one is: an object graph is listed with keys alone."""
+    """The other checkpoint, opened by keys where this one was, which shows in its object graph."""
     if isinstance(source, Tensors):
         return source
     from ..formats import open_checkpoint

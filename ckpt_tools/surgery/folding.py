@@ -95,7 +95,7 @@ def _change(change: Folding, tensors: Tensors) -> Callable[[np.ndarray], np.ndar
 
 
 def _orphans(tensors: Tensors, touched: set[str]) -> Iterator[str]:
-    """One sentence for the slots and averages of what changes or goes, which would belong to it no longer."""
+    """One sentence for the slots and averages that would no longer belong to their variables."""
     left = [name for name, kind in kinds_of(tensors).items() if kind.of in touched and name not in touched]
     if left:
         yield f"fold: {listed(left, _FEW)} would no longer fit what is folded: strip optimizer and averages first"

@@ -54,8 +54,8 @@ class Tally:
         self._parts: dict[str, dict[object, Loss]] = {}
 
     def note(self, name: str, part: object, loss: Loss) -> None:
-        """`part` is None for the whole tensor, which is then all that counts, or tells one slice from another. What is
-        loaded again counts once."""
+        """`part` tells one slice of the tensor from another; None is the whole tensor, which replaces its slices. What
+        is loaded again counts once."""
         parts = self._parts.setdefault(name, {})
         parts[part] = loss
         counted = [parts[None]] if None in parts else list(parts.values())
@@ -114,7 +114,7 @@ class Operation:
 
 
 def all_wrong(problems: Sequence[str]) -> SelectionError:
-    """One error for any number of problems, a line each where there are several, and not more than a screenful."""
+    """One error for all problems: a line each where there are several, cut off after a screenful."""
     if len(problems) == 1:
         return SelectionError(problems[0])
     lines = [f"{len(problems):,} problems:", *(f"  {problem}" for problem in problems[:_SCREENFUL])]

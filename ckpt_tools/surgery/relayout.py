@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class Move(NamedTuple):
-    """A tensor: its name before and after, and the way of its values: the shape `unfolded`, other `axes`, `shape`."""
+    """A tensor: its name before and after, and how its values go: into the shape `unfolded`, along other `axes`, into
+    `shape`."""
 
     old: str
     new: str
@@ -51,7 +52,7 @@ class Made(NamedTuple):
 class Relayout(Operation):
     """Writes tensors as another library does. `parts` are in the order of the result; the others are left out.
 
-    `keys` are pairs of a new name and where its tensor lies in a file, if that is another name.
+    `keys` are pairs of a new name and its key in a file, where that is another one.
     """
 
     parts: tuple[Move | Made, ...]

@@ -92,7 +92,7 @@ def _check_rule(old: str, new: str) -> None:
 
 
 def _idle(unused: list[str], number: int, tensors: Tensors) -> list[str]:
-    """A sentence for each rule that fits nothing; one for a long list of which none does, as of another net's names."""
+    """A sentence for each rule that fits nothing; one for a long list, as of another net, where none does."""
     if len(unused) == number > _FEW:
         return [
             f"rename: none of the {number} rules ({', '.join(unused[:3])}, ...) matches a tensor of this checkpoint"

@@ -106,9 +106,9 @@ class Transpose(_ByPattern):
 
 @dataclass(frozen=True)
 class SliceOf(_ByPattern):
-    """A part of one axis: `start` to `stop`, which is left out; negative numbers count from the end, as in Python.
+    """The part `start:stop` of one axis; negative numbers count from the end, as in Python.
 
-    More than the axis holds is an error, not cut off silently.
+    Unlike there, more than the axis holds is an error.
     """
 
     start: int = 0
@@ -215,7 +215,7 @@ class Fill(Operation):
 
 
 def _not_held(command: str, specs: Mapping[str, Spec], value: float) -> tuple[str, ...]:
-    """A sentence for each tensor that cannot hold the value: it would get another one."""
+    """A sentence for each tensor whose type cannot hold the value exactly."""
     import numpy as np
 
     numbers = {spec.dtype for spec in specs.values() if BY_NAME[spec.dtype].width}
