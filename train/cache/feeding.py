@@ -89,9 +89,7 @@ def build_graph(
         model = build_model(spec, features=known.channels, table=table, **common)
         return FedModel(model, None, None, known, table)
     how: dict[str, Any] = {"batch_size": options.batch_size, "unreadable": unreadable}
-    training = make_batches(
-        train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how
-    )  # fmt: skip
+    training = make_batches(train, job.preprocessing, training=True, seed=options.seed, start_step=step, **how)
     validation = make_batches(job.data.validation, job.preprocessing, training=False, **how)
     model = build_model(spec, like=validation, **common)
     device = placement.batches

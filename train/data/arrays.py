@@ -203,9 +203,7 @@ def _load(path: Path, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
         raise DataError(f"not a readable {path.suffix} file: {error}", path=path) from None
 
 
-def array_examples(
-    values: np.ndarray, label_ids: np.ndarray, names: Sequence[str] | None, prefix: str
-) -> Examples:  # fmt: skip
+def array_examples(values: np.ndarray, label_ids: np.ndarray, names: Sequence[str] | None, prefix: str) -> Examples:
     """The rows of an array as examples, by their names or their numbers behind `prefix`."""
     if names is not None and len(names) != len(values):
         raise DataError(f"{len(values):,} examples, {len(names):,} names")

@@ -84,9 +84,7 @@ def in_memory(data: DataSet, options: Options, *, training: bool = True) -> Data
     many = options.labels_per_image == "many"
     if data.many and not many:
         raise DataError("images have several labels, or none", advice="--labels-per-image many takes all of them.")
-    return completed(
-        data, many=many, fraction=options.validation_fraction, seed=options.seed, training=training
-    )  # fmt: skip
+    return completed(data, many=many, fraction=options.validation_fraction, seed=options.seed, training=training)
 
 
 def was_in_memory(path: str) -> bool:

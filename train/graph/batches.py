@@ -106,7 +106,7 @@ class ValueTable:
 
 def fed_features(
     channels: int, label_shape: tuple[int, ...] = (), table: ValueTable | None = None
-) -> dict[str, tf.Tensor]:  # fmt: skip
+) -> dict[str, tf.Tensor]:
     """A batch ("features", "label", "index") that is fed: what reaches the head, in place of images. With a table it is
     the rows ("rows") that are fed in place of the features."""
     batch = {

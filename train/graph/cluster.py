@@ -280,7 +280,7 @@ def after_all(
 
     begun = tf.get_variable(
         "begun", [], tf.int64, tf.zeros_initializer(), trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES]
-    )  # fmt: skip
+    )
     # An update subtracts its second input; that is computed at any time, and subtracted by an operation made here.
     moves = [(update.op.inputs[0], update.op.inputs[1]) for update in updates]
     there = [gradient for gradient, _ in gradients if gradient is not None]

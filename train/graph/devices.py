@@ -185,9 +185,7 @@ def no_filler(labels: tf.Tensor) -> tf.Tensor:
 # --- putting gradients together ------------------------------------------------------------------------------------
 
 
-def add_gradients(
-    total: Sequence[tf.Tensor | None] | None, more: Sequence[tf.Tensor | None]
-) -> list[tf.Tensor | None]:  # fmt: skip
+def add_gradients(total: Sequence[tf.Tensor | None] | None, more: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
     """The sum of two lists of gradients. None, no gradient, stays what it is: the update reports it."""
     if total is None:
         return list(more)
@@ -196,7 +194,7 @@ def add_gradients(
 
 def sum_over_devices(
     totals: Mapping[str, Sequence[tf.Tensor | None]], variables: Sequence[tf.Variable]
-) -> list[tf.Tensor | None]:  # fmt: skip
+) -> list[tf.Tensor | None]:
     """The gradient of each variable over all devices, added up where the variable is."""
     import tensorflow.compat.v1 as tf
 

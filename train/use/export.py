@@ -208,9 +208,7 @@ def _encoded(image: Photo, format: str) -> bytes:
     return buffer.getvalue()
 
 
-def _describe(
-    folder: Path, classifier: Classifier, rows: list[dict[str, Any]], images: int, precision: str
-) -> None:  # fmt: skip
+def _describe(folder: Path, classifier: Classifier, rows: list[dict[str, Any]], images: int, precision: str) -> None:
     """labels.txt, and export.json with where everything comes from and how the inputs have to look."""
     import tensorflow
 
