@@ -95,14 +95,14 @@ NET_FILE = "net.pb"  # in a train directory: the graph of a net that was found i
 
 
 def net_of_record(record: Mapping[str, Any], folder: Path) -> Net:
-    """The net that the plan.json of a run in `folder` speaks of. Raises KeyError where it speaks of none."""
+    """The net that the plan.json of a run in `folder` names. Raises KeyError where it names none."""
     if record.get("graph"):
         return net_from(read_part(folder / NET_FILE, record["graph"]), record["net"])
     return get_net(record["net"])
 
 
 def takes_whole_numbers(part: GraphPart) -> bool:
-    """Whether the images of a net are whole numbers: scaled to less than 1, all would be the same."""
+    """Whether the net takes images of whole numbers: scaled to less than 1, all would be the same."""
     return "int" in (part.found.fed.dtype or "")
 
 

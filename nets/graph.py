@@ -57,7 +57,7 @@ def build_net(
     is built, without end points.
     With `num_classes` None the net ends with its features; `head` replaces the net's own. Images of float16 or
     bfloat16 make the net compute in that type, its head excepted; variables are float32 always.
-    `mode` says which batch norms train, and whether the head drops anything; what slim's own code would drop, it keeps.
+    `mode` says which batch norms train, and whether the head drops anything; what slim's own code would drop is kept.
     An auxiliary head is part of the graph only with `aux`. Without, its variables exist all the same, so that a saved
     file has them and slim's own code can load it.
 
@@ -140,7 +140,7 @@ def _build_imported(
 
 
 def _of_classes(net: Net, logits: tf.Tensor, num_classes: int) -> tf.Tensor:
-    """Logits [batch, classes]. Raises UnsupportedError for a graph that goes on having its own number of classes."""
+    """Logits [batch, classes]. Raises UnsupportedError for a graph that keeps its own number of classes."""
     own = logits.shape.as_list()[1] if logits.shape.rank == 2 else None
     if own not in (None, num_classes):
         raise _fixed_classes(net, own, num_classes)
@@ -149,7 +149,7 @@ def _of_classes(net: Net, logits: tf.Tensor, num_classes: int) -> tf.Tensor:
 
 @contextlib.contextmanager
 def _classes_fitting(net: Net, num_classes: int | None) -> Iterator[None]:
-    """Says of a graph that can be imported with its own number of classes only what is the matter with it."""
+    """Explains an error of a graph that can be imported only with its own number of classes."""
     try:
         yield
     except DamagedError:

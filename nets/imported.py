@@ -165,8 +165,8 @@ def check_import(
 ) -> list[Conflict]:
     """What is wrong with a net that can be imported: conflicts, found by computing on a few random images.
 
-    shape: of one image, [height, width, channels]. values: variable -> a function that gives its value; one that is not
-    there gets small random numbers.
+    shape: of one image, [height, width, channels]. values: variable -> a function that gives its value; variables
+    without one get small random numbers.
     The features of an image must be the same twice, the same alone and among others, others for another image, and one
     row an image.
     """
@@ -214,7 +214,7 @@ def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[n
 
 
 def _variable(made: GraphVariable, shape: Sequence[int] | None) -> tf.Variable:
-    """A variable of a net; what is initialised afresh begins as the graph says, else as TensorFlow's layers do."""
+    """A variable of a net; one that is initialised afresh begins as the graph says, else as TensorFlow's layers do."""
     shape = made.spec.shape if shape is None else shape
     initializer = _initializer(made, len(shape))
     how = {"trainable": made.trainable, "collections": [tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.MODEL_VARIABLES]}
@@ -261,7 +261,7 @@ def _spelled(sides: Sequence[int | None]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """What TensorFlow says of an error, without the places in its own code and in the graph."""
+    """TensorFlow's message, without the places in its own code and in the graph."""
     lines = [line.strip() for line in str(error).splitlines()]
     said = [_CODE.sub("", line) for line in lines if line and not _PLACES.match(line)]
     return said[0].rstrip(".") if said else type(error).__name__

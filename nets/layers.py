@@ -65,7 +65,7 @@ INFERENCE = Mode()
 
 @dataclass
 class PatchedLayers:
-    """The layers of one build, and what they are told by whoever builds.
+    """The layers of one build, and what the builder tells them.
 
     `head_layer` is the scope of the layer that makes the logits: `before_head` maps the features
     that reach it, and without `has_head` it is left out, so that the net returns its features. `features` is their
@@ -201,8 +201,8 @@ def _number(scope: str) -> int:
 
 @contextlib.contextmanager
 def installed(layers: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Puts each layer where the one of its name is in slim's modules, with the arguments that an arg_scope sets for
-    that, and what was there back at the end. Another thread that does so waits: the modules are the process's."""
+    """Replaces the layers of these names in slim's modules, each with the arguments that an arg_scope sets for the
+    original, until the end. Another thread that does so waits: the modules are the process's."""
     with _INSTALLING:
         originals = {name: getattr(_MODULE, name) for name in layers}
         try:

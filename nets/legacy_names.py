@@ -70,7 +70,7 @@ class CompatModule(ModuleType):
 
 
 class Missing:
-    """What TensorFlow 2 has no longer: it can be imported, and raises UnsupportedError where it is called."""
+    """What TensorFlow 2 no longer has: it can be imported, and raises UnsupportedError when it is called."""
 
     def __init__(self, name: str) -> None:
         self.__name__ = name

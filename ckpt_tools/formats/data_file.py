@@ -81,7 +81,7 @@ class DataFile:
         return self._sources[path]
 
     def _allocate(self) -> None:
-        """Takes the space that is expected, before the first byte: a full disk is found out here."""
+        """Allocates the expected space before the first byte: a full disk is found out here."""
         wanted, self._expected = self._expected, 0
         if self._size < wanted and hasattr(os, "posix_fallocate"):
             try:
@@ -124,7 +124,7 @@ def written(descriptor: int, block: Bytes) -> Iterator[int]:
 
 
 def hand_over(descriptor: int, start: int, end: int) -> None:
-    """Has the disk begin with bytes `start` to `end` of a file, if the system can, and does not wait for it: what is no
+    """Lets the disk begin with bytes `start` to `end` of a file, where the system can, without waiting: what is no
     longer needed in the cache is written."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Locks that end with the process that holds them, whatever ends it: `flock`, or a locked byte on Windows.
+"""Locks that end with the process that holds them, however it ends: `flock`, or a locked byte on Windows.
 
 There a locked byte can be read by nobody else, so it is that of a file of its own, `PATH.lock`. A process that waits
 has that file open, which keeps it from being removed.

@@ -1,4 +1,4 @@
-"""A file whose bytes are looked at in place. It is opened on first use and mapped once, whoever asks."""
+"""A file whose bytes are looked at in place. It is opened on first use and mapped once for all users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stranger's graph is: its images, features, classes, switches, variables; and the net cut out, ready to infer.
+"""What an unknown graph is: its images, features, classes, switches, variables; and the net cut out, ready to infer.
 
 Nothing here imports TensorFlow. What cannot be decided is no error but a conflict, which lists the candidates and says
 what to type; all of them come together, as those of a plan do.

@@ -31,7 +31,7 @@ def frontier_tensors(frontier: Frontier, scope: str) -> tuple[FrontierTensor, ..
 class Backbone:
     """The net of a job as evaluation has it, with the values of the plan: a tower for each precision that is asked for.
 
-    `close` lets go of all graphs and sessions; whoever asks again has them built again.
+    `close` lets go of all graphs and sessions; they are built again when they are asked for.
     """
 
     def __init__(self, job: Job, placement: Placement) -> None:

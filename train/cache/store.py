@@ -239,7 +239,7 @@ def parse_size(text: str) -> float:
 
 
 def _write(file: RawIOBase, data: bytes) -> None:
-    """All of `data`: an unbuffered file may take less at once."""
+    """Writes all of `data`: an unbuffered file may take less at once."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]

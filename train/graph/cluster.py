@@ -125,7 +125,7 @@ def read_cluster(text: str | None) -> Cluster | None:
 
 
 def own_shard(cluster: Cluster) -> tuple[int, int] | None:
-    """Which share of independent work is this task's, and of how many; None for a parameter server."""
+    """This task's share of independent work, and how many shares there are; None for a parameter server."""
     computing = cluster.computing
     return (computing.index(cluster.own), len(computing)) if cluster.own in computing else None
 
@@ -205,7 +205,7 @@ def serve(cluster: Cluster, config: tf.ConfigProto, seconds: float, on_event: On
 
 
 def tell(cluster: Cluster, server: tf.distribute.Server, text: str) -> None:
-    """Tells those who serve, as far as they can be reached, that the run is over."""
+    """Tells the tasks that serve, as far as they can be reached, that the run is over."""
     import tensorflow.compat.v1 as tf
 
     for name in cluster.others:
@@ -221,7 +221,7 @@ def tell(cluster: Cluster, server: tf.distribute.Server, text: str) -> None:
 
 
 def _messages(name: tuple[str, int]) -> tf.FIFOQueue:
-    """The queue on a task by which it is told that the run is over."""
+    """The queue on a task through which it learns that the run is over."""
     import tensorflow.compat.v1 as tf
 
     with tf.device(device_of(name) + "/device:CPU:0"):

@@ -38,7 +38,7 @@ def native(device: str) -> str | None:
 
 
 def processor_flags() -> frozenset[str]:
-    """What this processor can do, by Linux' names; nothing where that is not told."""
+    """What this processor can do, by Linux' names; empty where that is not known."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

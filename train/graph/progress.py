@@ -1,4 +1,4 @@
-"""How far a piece of work is, for whoever listens; and stopping it when somebody asks for that."""
+"""The progress of a piece of work, for listeners; and stopping it on request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def told(on_event: OnEvent, work: str, *, total: int, done: int = 0, unit: str =
 
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a wish that the loop reads between steps. A second Ctrl-C interrupts at once.
+    """Turns Ctrl-C and SIGTERM into a request that the loop reads between steps. A second Ctrl-C interrupts at once.
 
     with StopRequest() as stop:
         while not stop.signal: ...

@@ -1,4 +1,4 @@
-"""TensorFlow writes what it thinks of drivers and deprecations to stderr, between our own lines; not here."""
+"""Keeps TensorFlow from writing about drivers and deprecations to stderr, between our own lines."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def hush_tensorflow() -> None:
-    """Imports TensorFlow and lets it look for devices, without a word; later only its errors are shown.
+    """Imports TensorFlow and lets it look for devices, silently; later only its errors are shown.
 
     A TF_CPP_MIN_LOG_LEVEL of 0 or 1 that the user has set is respected: then everything is shown. Raises ImportError as
     the import does.

@@ -1,4 +1,4 @@
-"""Executes a restore plan: source tensors become the values of a net's variables, and are read back and compared.
+"""Executes a restore plan: source tensors become the values of a net's variables, are read back and compared.
 
 `planned_tensors` gives every variable of the plan as a lazy tensor, whatever its row's action. Whoever needs values
 (the session, the checkpoint writer, the audit) loads them one at a time; a tensor that is only restored keeps the

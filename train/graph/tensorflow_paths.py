@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def tensorflow_path(path: str | os.PathLike[str]) -> str:
-    """The path itself or, where it is not UTF-8, another one to the same place: through a link, until the process ends.
+    """The path itself or, where it is not UTF-8, a link to it that lasts until the process ends.
     What is not there yet needs a name in UTF-8 in a folder that is there.
     """
     path = Path(path)
@@ -21,7 +21,7 @@ def tensorflow_path(path: str | os.PathLike[str]) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a name is one in UTF-8, and not bytes that Python could not decode."""
+    """Whether a name is UTF-8, not bytes that Python could not decode."""
     try:
         text.encode()
     except UnicodeEncodeError:

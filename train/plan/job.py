@@ -194,7 +194,7 @@ def for_vectors(options: Options) -> Options:
 
 
 def phase_starts(job: Job) -> Iterator[PhaseStart]:
-    """When --unfreeze lets what train."""
+    """When --unfreeze adds which scopes."""
     before: tuple[str, ...] = ()
     for phase in job.phases if job.options.unfreeze else ():
         step = phase.first_step(job.per_epoch)
@@ -204,7 +204,7 @@ def phase_starts(job: Job) -> Iterator[PhaseStart]:
 
 
 def planned_event(job: Job, device: str) -> Planned:
-    """What is told before the first step."""
+    """What listeners get before the first step."""
     data, options = job.data, job.options
     return Planned(
         plan=job.plan,

@@ -1,4 +1,4 @@
-"""A classifier that stays open: one graph and one session, called with images again and again.
+"""A classifier that stays open: one graph and one session, called with images any number of times.
 
 with ClassifierSession(SourceOptions(train_dir="run").open()) as classify:
     classify("photo.jpg").label
