@@ -145,11 +145,6 @@ def _blocks(name: str, tensor: Tensor) -> Iterator[memoryview]:
 def _name_problem(name: str) -> str | None:
     if "\0" in name:
         return "holds a zero byte"
-    if not name.isascii():
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            return "is not UTF-8"
     return "is longer than 65,000 bytes" if len(name.encode()) > 65000 else None
 
 

@@ -30,13 +30,21 @@ def check_types(tensors: Mapping[str, Tensor], types: Collection[str], format: s
 
 
 def check_names(names: Collection[str], problem: Callable[[str], str | None], format: str) -> None:
-    """Raises UnsupportedError, naming every tensor for which `problem` has something to say."""
-    wrong = [f"{name!r} ({said})" for name in names if (said := problem(name))]
+    """Raises UnsupportedError, naming every tensor whose name is not UTF-8 or has a `problem`."""
+    wrong = [f"{name!r} ({said})" for name in names if (said := _not_utf8(name) or problem(name))]
     if wrong:
         raise UnsupportedError(
             f"{format} cannot hold {len(wrong)} of {len(names)} names: {listed(wrong, _SHOWN)}",
             advice="Rename them with ckpt-edit --rename, or write a V2 checkpoint.",
         )
+
+
+def _not_utf8(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return ""
 
 
 def _commands(wrong: Collection[str], kinds: set[str]) -> str:

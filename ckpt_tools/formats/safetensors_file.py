@@ -51,6 +51,7 @@ _RANKED = [
 ]
 _TO_TENSORFLOW = dict(_RANKED)
 _FROM_TENSORFLOW = {name: word for word, name in _RANKED}
+_RESERVED = {"__metadata__": "is safetensors' own word"}
 _LONGEST_HEADER = 100_000_000  # bytes that the library reads
 _RANK = {name: rank for rank, (_, name) in enumerate(_RANKED)}
 
@@ -115,7 +116,7 @@ def _tensor(file: MappedFile, start: int, entry: Mapping[str, Any]) -> Tensor:
 def check(tensors: Mapping[str, Tensor]) -> None:
     """Raises UnsupportedError, naming them all, when types or names have no place in the format."""
     check_types(tensors, _FROM_TENSORFLOW, ".safetensors")
-    check_names(tensors, _name_problem, ".safetensors")
+    check_names(tensors, _RESERVED.get, ".safetensors")
 
 
 def write(
@@ -161,13 +162,3 @@ def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None) -> by
             advice="Write a V2 checkpoint, which holds any number.",
         )
     return len(text).to_bytes(8, "little") + text
-
-
-def _name_problem(name: str) -> str | None:
-    if name == "__metadata__":
-        return "is safetensors' own word"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "is not UTF-8"
-    return None
