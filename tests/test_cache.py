@@ -50,7 +50,7 @@ def cache(tmp_path):
 
 
 def test_rows_are_found_by_image_and_read_back(cache):
-    found = cache.find(["i3", "other", "i1"])
+    found = store.Rows(cache).find(["i3", "other", "i1"])
     assert found.tolist() == [2, -1, 0]
     a, b = cache.maps()
     assert a[found[[0, 2]]].tolist() == rows([3, 1])[0].tolist()
@@ -62,8 +62,8 @@ def test_other_facts_are_another_folder(tmp_path, cache):
     same = open_cache(tmp_path, {"net": "n"}, TENSORS, "float32")
     other = open_cache(tmp_path, {"net": "m"}, TENSORS, "float32")
     half = open_cache(tmp_path, {"net": "n"}, TENSORS, "float16")
-    assert same.find(["i1"]).tolist() == [0]
-    assert other.find(["i1"]).tolist() == half.find(["i1"]).tolist() == [-1]
+    assert store.Rows(same).find(["i1"]).tolist() == [0]
+    assert store.Rows(other).find(["i1"]).tolist() == store.Rows(half).find(["i1"]).tolist() == [-1]
     assert json.loads((cache.folder / "facts.json").read_text())["net"] == "n"
 
 
@@ -71,17 +71,17 @@ def test_other_facts_are_another_folder(tmp_path, cache):
 def test_a_cut_short_file_loses_its_last_rows_only(cache, left):
     path = cache.folder / "tensor-0.rows"
     path.write_bytes(path.read_bytes()[: 24 + left])  # rows of 24 bytes: the second one is cut
-    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, -1, -1]
+    assert store.Rows(cache).find(["i1", "i2", "i3"]).tolist() == [0, -1, -1]
     with cache.adding() as add:
         add(["i2"], rows([2]))
-    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, 1, -1]
+    assert store.Rows(cache).find(["i1", "i2", "i3"]).tolist() == [0, 1, -1]
     assert cache.maps()[0][1].tolist() == rows([2])[0][0].tolist()
 
 
 def test_a_cut_short_index_loses_its_last_rows_only(cache):
     path = cache.folder / "rows.index"
     path.write_bytes(path.read_bytes()[:-1])
-    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, 1, -1]
+    assert store.Rows(cache).find(["i1", "i2", "i3"]).tolist() == [0, 1, -1]
 
 
 @pytest.mark.parametrize("name", ["tensor-0.rows", "tensor-1.rows", "rows.index"])
@@ -90,10 +90,10 @@ def test_every_flipped_bit_is_found(cache, name):
     data = path.read_bytes()
     for position in range(0, len(data), 3):
         path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
-        found = cache.find(["i1", "i2", "i3"])
+        found = store.Rows(cache).find(["i1", "i2", "i3"])
         assert (found == -1).sum() == 1, position
     path.write_bytes(data)
-    assert (cache.find(["i1", "i2", "i3"]) >= 0).all()
+    assert (store.Rows(cache).find(["i1", "i2", "i3"]) >= 0).all()
 
 
 def test_a_damaged_row_is_replaced_by_a_newer_one(cache):
@@ -101,16 +101,16 @@ def test_a_damaged_row_is_replaced_by_a_newer_one(cache):
     data = bytearray(path.read_bytes())
     data[20] ^= 1
     path.write_bytes(data)
-    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, -1, 2]
+    assert store.Rows(cache).find(["i1", "i2", "i3"]).tolist() == [0, -1, 2]
     with cache.adding() as add:
         add(["i2"], rows([2]))
-    assert cache.find(["i1", "i2", "i3"]).tolist() == [0, 3, 2]
+    assert store.Rows(cache).find(["i1", "i2", "i3"]).tolist() == [0, 3, 2]
 
 
 def test_values_of_the_wrong_shape_are_refused(cache):
     with cache.adding() as add, pytest.raises(OutputError, match="rows of shape"):
         add(["i4"], [np.zeros((1, 2, 2), np.float32), np.zeros((1, 4), np.float32)])
-    assert cache.find(["i1", "i4"]).tolist() == [0, -1]
+    assert store.Rows(cache).find(["i1", "i4"]).tolist() == [0, -1]
 
 
 def test_the_limit_is_told_before_it_is_passed(cache):

@@ -65,10 +65,6 @@ class TransferCache:
 
     # --- reading ---
 
-    def find(self, images: Sequence[str]) -> np.ndarray:
-        """Row of each image, by its digest, as int64 [images]; -1 for one that is not there or is damaged."""
-        return Rows(self).find(images)
-
     def checksums(self, rows: np.ndarray) -> np.ndarray:
         """uint32: the checksum of the values of each row."""
         sums = np.zeros(len(rows), np.uint32)
