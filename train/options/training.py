@@ -292,9 +292,8 @@ class Options(NetOptions):
         if problems:
             raise RecipeError("; ".join(problems))
 
-    def require(self, *names: str) -> Options:
-        """The options themselves. Raises RecipeError naming every one of `names` that is missing."""
+    def require(self, *names: str) -> None:
+        """Raises RecipeError naming every one of `names` that is not given."""
         missing = [flag(name) for name in names if not getattr(self, name)]
         if missing:
             raise RecipeError(f"{' and '.join(missing)} must be given")
-        return self
