@@ -319,6 +319,25 @@ def test_output_into_a_closed_pipe():
     assert (done.stdout, done.stderr) == (HEAD, "")
 
 
+@pytest.mark.parametrize(
+    ("closed", "command", "code"),
+    [("2>&-", "nothing.ckpt", 2), (">&-", "model.ckpt", 0), (">&-", "model.ckpt --json", 0), (">&- 2>&- <&-", "x", 2)],
+)
+def test_a_stream_that_is_closed_is_not_replaced_by_another(closed, command, code):
+    command = f"{sys.executable} -m ckpt_tools inspect {command} {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", code)
+
+
+def test_a_folder_that_was_deleted_under_the_command():
+    source = Path("model.ckpt").absolute()
+    command = f"mkdir d && cd d && rmdir ../d; {sys.executable} -m ckpt_tools edit {source} -o x.npz --keep net"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env)
+    said = "ckpt-edit: the current folder was deleted. Change to one that is there.\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 @pytest.mark.skipif(not INCEPTION.exists(), reason="needs ../shared/checkpoints/inception_v3.ckpt")
 def test_the_trained_inception_v3(capsys):
     assert main([str(INCEPTION)]) == 0

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ckpt_tools.cli import plan as plan_command
 from ckpt_tools.cli.plan import main
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import Plan
@@ -115,6 +116,12 @@ def test_suggest_writes_yaml(source, capsys, tmp_path):
     assert capsys.readouterr().out.startswith(
         "suggested\n  --exclude alexnet_v2/fc8\n  --trainable alexnet_v2/fc8\n\nnet          slim AlexNet v2, 5"
     )
+
+
+def test_suggest_makes_its_last_plan_once(source, monkeypatch, capsys):
+    monkeypatch.setattr(plan_command, "plans_of", None)
+    assert main([source, "--num-classes", "5", "--suggest"]) == 0
+    assert "restored     14 of 16 variables" in capsys.readouterr().out
 
 
 def test_class_map_of_label_files(source, capsys, tmp_path):

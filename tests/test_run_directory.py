@@ -120,6 +120,14 @@ def test_two_runs_at_once_do_not_share_a_folder(tmp_path):
         pass
 
 
+def test_folders_that_were_made_for_a_run_go_with_it_where_they_stay_empty(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for folder in ("deep/er/run", "mine/run"):
+        with alone_in(tmp_path / folder):
+            assert (tmp_path / folder).is_dir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 

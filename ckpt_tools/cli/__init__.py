@@ -88,6 +88,10 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
 
 def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
     """Parses `argv` (the process's own when None), runs `command`, turns errors into one line and an exit code."""
+    # Closed, as by `2>&-`: print would take the other stream, and the next file that is opened its number.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
     args = made.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -112,6 +116,8 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
 def _said_by_system(error: OSError) -> str:
     """The file and what is wrong with it, without the error number."""
     what = error.strerror or str(error)
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd alone
+        what = "the current folder was deleted. Change to one that is there."
     return what if error.filename is None else f"{error.filename}: {what[0].lower()}{what[1:]}"
 
 

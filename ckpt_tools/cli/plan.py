@@ -97,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             exclude, trainable, renames, fold, _ = proposal
             options = replace(options, exclude=exclude, trainable=trainable, rename=renames, fold=fold)
         phases = make_phases(options, net, variables)
-        plans = plans_of(options, specs, net, classes, origin)
+        # What is proposed has its plan already; that of a graph carries along what no variable takes, too.
+        plans = (proposal.plan,) if proposal and net.graph is None else plans_of(options, specs, net, classes, origin)
         plan = next((plan for plan in plans if plan.conflicts), plans[0])
         if args.output:  # before anything is printed: whoever reads the table may stop reading it
             write(args.output, proposal, plan)

@@ -179,9 +179,9 @@ class RunDirectory:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of a train directory for the `with`; a folder that was made for it and stayed empty is
+    """Keeps other runs out of a train directory for the `with`; folders that were made for it and stayed empty are
     removed. Raises TrainingError where another run is under way in it. Network file systems may know no such locks."""
-    made = not folder.exists()
+    made = [each for each in (folder, *folder.absolute().parents) if not each.exists()]
     with suppress(OSError):  # `open_run` and `begin` say what is wrong
         folder.mkdir(parents=True, exist_ok=True)
     advice = "Wait until it has ended, or name another folder."
@@ -191,9 +191,9 @@ def alone_in(folder: Path) -> Iterator[None]:
     finally:
         if lock is not None:
             lock.release()
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
+        with suppress(OSError):
+            for each in made:
+                each.rmdir()
 
 
 def run_digest(plan: Plan, options: Options) -> str:
