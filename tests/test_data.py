@@ -95,7 +95,10 @@ def test_files_that_are_not_images_are_named_and_left_out(tmp_path):
     (tmp_path / "b" / ".DS_Store").write_text("x")
     data = load_data_set(tmp_path)
     assert len(data.split("all")) == 60
-    assert data.notes[:2] == ("left out, not an image: file b/broken.jpg", "left out, not an image: file a/notes.txt")
+    assert data.notes[:2] == (
+        "left out, no JPEG, PNG, GIF, BMP, TIFF or WebP: file b/broken.jpg",
+        "left out, no JPEG, PNG, GIF, BMP, TIFF or WebP: file a/notes.txt",
+    )
 
 
 def test_too_many_broken_photos_stop(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from ckpt_tools import events
 from ckpt_tools.cli.events import Printer, lines_of
 from ckpt_tools.events import Advanced, Began, Ended, Evaluated, Event, Noted, Step
+from ckpt_tools.plan import make_plan
 
 KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
 FIGURES = {"validation_loss": 1.2108, "validation_accuracy": 0.515}
@@ -26,6 +27,11 @@ def test_facts_have_no_padding():
     ]
     assert lines_of(Step(1, 2, 0.5, 0.5, 0.1, 8)) == []
     assert lines_of(Evaluated(32, 1.5803, FIGURES)) == ["step 32: loss 1.5803, validation loss 1.2108, accuracy 0.515"]
+    labels = tuple(map(str, range(1000)))
+    made = make_plan({}, [])
+    planned = events.Planned(made, "net", labels, "", "", 32, 1500, 9, (2, 1) * 500, 9, 32, "adam", 1, "CPU")
+    said = "\n".join(lines_of(planned))
+    assert "17, 18, 19 and 980 more\n" in said and "9 for validation; per class: from 1 to 2\n" in said
     assert lines_of(Evaluated(32, 1.5803, {})) == ["step 32: loss 1.5803, no validation images"]
 
 

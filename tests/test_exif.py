@@ -16,7 +16,7 @@ from test_data import write_records  # noqa: E402
 
 from ckpt_tools.errors import TrainingError  # noqa: E402
 from ckpt_tools.train.data.exif import HEAD, UPRIGHT, orientation  # noqa: E402
-from ckpt_tools.train.data.loading import load_data_set  # noqa: E402
+from ckpt_tools.train.data.loading import load_data_set, turned_note  # noqa: E402
 from ckpt_tools.train.data.pipeline import decode  # noqa: E402
 from ckpt_tools.train.data.preprocess import Preprocessing  # noqa: E402
 from ckpt_tools.train.options.training import Options  # noqa: E402
@@ -92,6 +92,7 @@ def test_it_is_said_of_folders_tables_and_records(tmp_path):
     assert f"6 photos {HINT}" in load_data_set(tmp_path / "photos").notes
     obeyed = load_data_set(tmp_path / "photos", upright=True).notes
     assert "6 photos are rotated by their EXIF orientation, which is obeyed" in obeyed
+    assert turned_note(1, True) == "1 photo is rotated by its EXIF orientation, which is obeyed"
     write_records(tmp_path / "x_train", [(photo(i, 6 if i % 4 == 0 else 1), i % 2) for i in range(8)])
     assert f"2 photos {HINT}" in load_data_set(tmp_path / "x_train").notes
     (tmp_path / "flat").mkdir()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 30.0  # between lines about progress where the stream is no terminal
 WIDTH = 14  # of the word that begins a line
 SHOWN = 3  # names in a line before "and N more"
+CLASSES = 20  # in a line, likewise: those of ImageNet would fill a screen
 
 
 class Printer:
@@ -150,7 +151,10 @@ def _(event: events.Planned) -> list[str]:
     facts, modes = event.plan.summary, list(event.plan.batch_norm.values())
     share = facts["trainable_parameters"] / max(1, facts["parameters"])
     norms = ", ".join(f"{modes.count(mode)} {mode}" for mode in POLICIES if mode in modes)
-    per_class = " ".join(f"{label} {n}" for label, n in zip(event.labels, event.per_class, strict=True))
+    each = [f"{label} {n}" for label, n in zip(event.labels, event.per_class, strict=True)]
+    labels, few = ", ".join(event.labels[:CLASSES]), len(each) <= CLASSES
+    more = "" if few else f" and {len(each) - CLASSES:,} more"
+    per_class = " ".join(each) if few else f"from {min(event.per_class):,} to {max(event.per_class):,}"
     counts = f"{event.training:,} for training, {event.validation:,} for validation; per class: {per_class}"
     what = "vectors" if event.image_size is None else "images"
     pixels = "" if event.image_size is None else f", {event.image_size} x {event.image_size} pixels"
@@ -159,7 +163,7 @@ def _(event: events.Planned) -> list[str]:
     unused = f"{carried}{facts['unused']} unused tensors of the source"
     return [
         fact("net", f"{event.net}{pixels}"),
-        fact("classes", f"{len(event.labels)}: {', '.join(event.labels)}"),
+        fact("classes", f"{len(event.labels):,}: {labels}{more}"),
         *([fact("source", f"{event.source} ({event.format})")] if event.source else []),
         fact("plan", f"{facts['restored']} restored, {facts['initialised']} initialised, {unused}"),
         fact("trainable", f"{trained} ({share:.2%}) in {facts['trainable_variables']} variables"),

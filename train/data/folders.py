@@ -24,6 +24,7 @@ from .splits import said_by, split_of
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 HEADERS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+FORMATS = "JPEG, PNG, GIF, BMP, TIFF or WebP"
 TOO_MANY = 0.05  # of the photos may be unreadable before a run stops
 LFS = b"version https://git-lfs"
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
@@ -264,7 +265,7 @@ class _Photos:
     def notes(self) -> list[str]:
         """What the user should know, a sentence each."""
         not_images = [
-            f"left out, not an image: {named('file', files)}" for files in (self._broken, self._left_out) if files
+            f"left out, no {FORMATS}: {named('file', files)}" for files in (self._broken, self._left_out) if files
         ]
         loose = [f"left out, in no class folder: {named('image', self._loose)}"] if self._loose else []
         return [*self._passed_over, *not_images, *loose]

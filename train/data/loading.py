@@ -127,7 +127,8 @@ def images_of(path: Path) -> Examples | None:
 def turned_note(count: int, upright: bool) -> str:
     """What is said of so many photos that are not upright by their EXIF data; nothing of none."""
     said = "which is obeyed" if upright else "which is ignored, as slim ignores it; --exif-orientation obeys it"
-    return f"{count:,} photos are rotated by their EXIF orientation, {said}" if count else ""
+    photos = "1 photo is rotated by its" if count == 1 else f"{count:,} photos are rotated by their"
+    return f"{photos} EXIF orientation, {said}" if count else ""
 
 
 def read_photos(
