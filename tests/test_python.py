@@ -274,6 +274,15 @@ def test_what_a_data_set_may_be(tmp_path):
     ):
         with pytest.raises(DataError, match=said):
             ck.data_set(*wrong)
+    masked = np.ma.masked_equal(labels, 2)
+    with pytest.raises(DataError, match=r"labels: example 2 is masked. Leave it out, or fill it with .filled\(\)."):
+        ck.data_set(images, masked)
+    with pytest.raises(DataError, match="images: example 1 is masked"):
+        ck.data_set(np.ma.masked_array(images, np.arange(12)[:, None, None, None] + 0 * images == 1), labels)
+    assert ck.data_set(np.ma.array(images), np.ma.array(labels)).path == ck.data_set(images, labels).path
+    for names in ("rgb", {0: "red", 1: "green", 2: "blue"}, {"red", "green", "blue"}):
+        with pytest.raises(DataError, match="label_names of type .* are not in the order of the ids. Give a list"):
+            ck.data_set(images, labels, names)
     with pytest.raises(DataError, match=r"`validation` is not a pair of images and labels"):
         ck.data_set(images, labels, validation=images)
 
@@ -299,6 +308,17 @@ def test_columns_of_tables_and_generators_are_data(tmp_path):
         Image.fromarray(image).save(file)
     wanted = ck.data_set(files, names).path
     assert ck.data_set(Column(files), Column(names)).path == ck.data_set(np.array(files), names).path == wanted
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "PA", "LA", "RGBA", "CMYK", "YCbCr", "HSV"])
+def test_images_of_pillow_have_the_colours_that_they_show(mode, trained):
+    shown = [Image.fromarray(image).convert("RGB" if mode in ("CMYK", "HSV") else "L") for image in coloured(12)[0]]
+    images = [image.convert("P").convert(mode) if mode == "PA" else image.convert(mode) for image in shown]
+    wanted = [np.asarray(image.convert("RGB")) for image in images]
+    assert ck.data_set(images, [0, 1] * 6).path == ck.data_set(wanted, [0, 1] * 6).path
+    with ck.open_classifier(trained[0], device="cpu") as classify:
+        np.testing.assert_array_equal(classify.probabilities(images), classify.probabilities(wanted))
+        np.testing.assert_array_equal(classify.probabilities(images[0]), classify.probabilities(wanted[0]))
 
 
 def test_an_array_where_none_is_taken_is_a_sentence(trained):
@@ -379,12 +399,15 @@ def test_results_show_themselves_in_notebooks(trained, how, home):
     plan = ck.make_plan(how["checkpoint"], net="tiny", num_classes=3)
     assert repr(plan).startswith(f"<plan {plan.digest}: 14 variables, 12 restored")
     assert repr(evaluation).startswith(f"<evaluation of {folder}/best.ckpt on 12 examples: accuracy ")
+    assert repr(result).startswith(f"<run {folder}: {result.step} of {result.total} steps, validation loss ")
+    assert repr(data) == f"<data set {data.path}: 3 classes, {len(data.train)} training examples>"
     assert "12 of 14 variables" in plan._repr_html_() and "--exclude Tiny/Logits" in plan._repr_html_()
     shown = ck.open_checkpoint(how["checkpoint"])._repr_html_()
     assert "Tiny/Conv_1/weights" in shown and "14 tensors" in shown
     assert "accuracy" in evaluation._repr_html_() and '<td style="text-align:left">red</td>' in evaluation._repr_html_()
     assert "iframe" in result._repr_html_() and "freeze audit" in result._repr_html_()
     values = ck.features(train_dir=folder, data=data, device="cpu")
+    assert repr(values).startswith(f"<features of {folder}/best.ckpt: {len(data.train)} x ")
     for picture in (
         ck.draw_images(data), ck.draw_features(values), ck.draw_values(values),
         ck.draw_confusion(evaluation), ck.draw_errors(evaluation), ck.draw_images(coloured(12)),

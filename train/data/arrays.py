@@ -16,6 +16,7 @@ from .labelling import ClassNames, agreed, classes_of, only_labels
 from .splits import WORDS, said_by, split_of
 
 SPLITS = tuple(WORDS)
+_NOT_RGB = ("1", "P", "PA", "LA", "RGBA", "CMYK", "YCbCr", "HSV")  # modes of Pillow that it converts
 NAMES = ("names", "files")  # arrays with the names of the examples
 
 
@@ -171,6 +172,13 @@ def read_vectors(path: Path) -> Examples:
         return array_examples(checked_values(values, "features"), np.zeros(len(values), np.int32), names, "")
     except DataError as error:
         raise error.at(path=path) from None
+
+
+def in_colours(image: Any) -> Any:
+    """An image of Pillow in red, green and blue, or grey: as an array its pixels are places in a palette, parts of ink,
+    0 and 1. Anything else as it is.
+    """
+    return image.convert("RGB") if getattr(image, "mode", None) in _NOT_RGB else image
 
 
 def checked_values(array: np.ndarray, key: str) -> np.ndarray:

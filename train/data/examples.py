@@ -119,6 +119,11 @@ class DataSet:
     photos: str = ""  # of vectors: the data set that they were computed from, where that is known
     turned: int = 0  # photos that are not upright by their EXIF data
 
+    def __repr__(self) -> str:
+        parts = {"training": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{len(part):,} {word}" for word, part in parts.items() if part)
+        return f"<data set {self.path}: {len(self.labels):,} classes, {counts or 'no'} examples>"
+
     @property
     def many(self) -> bool:
         """Whether an example may have several labels."""

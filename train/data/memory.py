@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...errors import DataError, RecipeError
 from ...labels import writable
 from ..options.configuration import flag
 from ..options.training import Options
-from .arrays import array_examples, checked_values, divided, label_values, texts
+from .arrays import array_examples, checked_values, divided, in_colours, label_values, texts
 from .examples import DataSet, Examples, in_splits
 from .labelling import ClassNames, classes_of
 from .loading import completed
@@ -60,6 +60,9 @@ def data_set(
     for word, (values, _) in pairs.items():
         if len(values) != len(found[word]):
             raise DataError(f"{len(values):,} {word} examples, {len(found[word]):,} labels")
+    if isinstance(label_names, str | Mapping | Set):
+        fact = f"label_names of type {type(label_names).__name__} are not in the order of the ids"
+        raise DataError(fact, advice="Give a list: the name of class 0, that of class 1, and so on.")
     own = ClassNames("label_names", dict(enumerate(map(str, label_names)))) if label_names is not None else None
     classes, numbers = classes_of(found, own, many)
     parts = {}
@@ -106,13 +109,21 @@ def _pair(given: Any, limit: int, word: str) -> tuple[Any, Any]:
         return _read_all(values, limit)
     if labels is None:
         raise DataError(f"no labels for the {word} examples", advice="data_set(images, labels) takes both.")
-    return _listed(values), _listed(labels)
+    return _listed(values, "images"), _listed(labels, "labels")
 
 
-def _listed(given: Any) -> Any:
-    """A column of a table, a tensor, a generator as an array or a list; an array of paths or names as a list."""
+def _listed(given: Any, key: str) -> Any:
+    """A column of a table, a tensor, a generator as an array or a list; an array of paths or names as a list. Raises
+    DataError for masked values of numpy's masked arrays."""
+    if isinstance(given, np.ma.MaskedArray):
+        if np.ma.is_masked(given):
+            example = int(np.argwhere(np.ma.getmaskarray(given))[0][0])
+            raise DataError(f"{key}: example {example} is masked", advice="Leave it out, or fill it with .filled().")
+        given = given.data
     if not isinstance(given, str | list | tuple | np.ndarray):
         given = np.asarray(given) if hasattr(given, "__array__") else list(given)
+    if isinstance(given, list | tuple):
+        given = [in_colours(each) for each in given]
     if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "OSU":
         return given.tolist()
     return given

@@ -100,6 +100,10 @@ class Result:
     freeze_audit: FreezeAudit
     stopped: str = ""
 
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in self.validation.items())
+        return f"<run {self.train_dir}: {self.step:,} of {self.total:,} steps{', ' * bool(figures)}{figures}>"
+
     def _repr_html_(self) -> str:
         """For notebooks: how it ended, and the report of the run."""
         done = f"{self.step:,} of {self.total:,} steps" + (f", stopped by {self.stopped}" if self.stopped else "")

@@ -30,6 +30,10 @@ class Features:
     facts: dict[str, object]  # net, source, layer, preprocessing, ...
     examples: Examples | None = None  # what `position` counts in, where it is at hand
 
+    def __repr__(self) -> str:
+        shape = " x ".join(f"{size:,}" for size in self.values.shape)
+        return f"<features of {self.facts['source']}: {shape}, {len(self.labels):,} classes>"
+
 
 def check_outputs(prefix: str, *inputs: str) -> None:
     """Raises OutputError where one of the files that PREFIX means is an input, or an .npz that ckpt-features did not

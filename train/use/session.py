@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import DataError, TrainingError
-from ..data.arrays import checked_values
+from ..data.arrays import checked_values, in_colours
 from ..data.examples import named
 from ..data.pipeline import decode
 from .classifier import Classifier
@@ -137,7 +137,7 @@ class ClassifierSession:
             if not images:
                 return [], False
             return images, False
-        array = np.asarray(images)
+        array = np.asarray(in_colours(images))
         if vectors:
             one = array.ndim == 1
             return (array[None] if one else array), one
@@ -184,7 +184,7 @@ class ClassifierSession:
             return decode(Path(image).read_bytes(), upright=self.classifier.upright)
         if isinstance(image, bytes):
             return decode(image, upright=self.classifier.upright)
-        return decode(checked_values(np.asarray(image)[None], "images")[0])
+        return decode(checked_values(np.asarray(in_colours(image))[None], "images")[0])
 
     def _prediction(self, name: str, chances: np.ndarray) -> Prediction:
         likeliest, thresholds = np.argsort(-chances, kind="stable"), self.classifier.thresholds
