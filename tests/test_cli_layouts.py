@@ -8,12 +8,13 @@ import pytest
 pytest.importorskip("h5py")
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint  # noqa: E402
+from ckpt_tools.cli import diff as diff_command  # noqa: E402
 from ckpt_tools.cli.convert import main as convert  # noqa: E402
 from ckpt_tools.cli.inspect import main as inspect  # noqa: E402
 from ckpt_tools.cli.layouts import in_layout  # noqa: E402
 from ckpt_tools.formats import Checkpoint  # noqa: E402
 from ckpt_tools.nets.registry import get_net  # noqa: E402
-from ckpt_tools.tensors import Tensors  # noqa: E402
+from ckpt_tools.tensors import Tensor, Tensors  # noqa: E402
 
 NET = get_net("mobilenet_v1_025")
 
@@ -56,6 +57,22 @@ def test_there_and_back(here, capsys):
     sidecar = json.loads((here / "back.ckpt.provenance.json").read_text())
     assert sidecar["tensors"]["MobilenetV1/Conv2d_0/weights"] == "relayout from conv1/kernel"
     assert sidecar["near"] == []
+
+
+def test_ckpt_diff_says_how_the_files_of_two_libraries_are_compared(here, capsys, monkeypatch):
+    ours = Tensors({v.name: Tensor(v.spec, lambda: b"") for v in get_net("resnet_v1_50").variables(1000)})
+    theirs = in_layout(Checkpoint(ours, "v2", "a"), "torchvision").surgery.tensors
+    told, _ = diff_command.other_libraries({"a.ckpt": ours, "my t.safetensors": theirs})
+    assert told == (
+        "  => my t.safetensors is ResNet-50 v1 of torchvision, 1000 classes; the same values may have other shapes there: "
+        "ckpt-convert 'my t.safetensors' OTHER.ckpt --layout slim"
+    )
+    assert diff_command.other_libraries({"a": theirs, "b": theirs}) == []
+    assert diff_command.other_libraries({"a": slims(), "b": theirs}) == []
+    for name in ("x", "y"):
+        save_checkpoint(from_arrays({name: np.full(2, ord(name))}), f"{name}.npz")
+    monkeypatch.setattr(diff_command, "other_libraries", lambda sides: [*sides, ""])
+    assert said(capsys, diff_command.main, "x.npz", "y.npz")[1].endswith("1 in B only\nx.npz\ny.npz\n")
 
 
 def test_what_is_near_is_never_called_the_same(here, capsys):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckpt_tools import CheckpointError, open_checkpoint
+from ckpt_tools import CheckpointError, from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.errors import DamagedError, NotACheckpointError, SelectionError
 from ckpt_tools.formats.detect import identify
 from ckpt_tools.formats.state import State, parse_state
@@ -251,6 +251,12 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, GOLDEN: Path) -> None:
     assert "is a zip archive, not a checkpoint" in message(path)
     path.write_bytes(path.read_bytes()[:30])
     assert "is a zip archive that is cut off or damaged" in message(path)
+
+
+def test_a_safetensors_file_whose_list_is_cut_off(tmp_path: Path) -> None:
+    save_checkpoint(from_arrays({"net/weights": np.zeros(3)}), tmp_path / "a.safetensors")
+    (tmp_path / "b").write_bytes((tmp_path / "a.safetensors").read_bytes()[:50])
+    assert "b: is a safetensors file that was cut off: it has 50 bytes, its list alone" in message(tmp_path / "b")
 
 
 def test_kinds_that_other_modules_open(tmp_path: Path, GOLDEN: Path) -> None:

@@ -74,6 +74,10 @@ def test_which_graph_and_which_checkpoint_go_together(files: Path, tmp_path: Pat
         assert graph_of(source) == f"{prefix}.meta"
         assert checkpoint_of(f"{prefix}.meta") == prefix
     assert graph_of(str(files / "photos")) == ""
+    variables = tmp_path / "saved/variables"
+    variables.mkdir(parents=True)
+    (tmp_path / "saved/saved_model.pb").touch()
+    assert graph_of(f"{variables}/variables") == graph_of(f"{variables}/variables.index") == str(tmp_path / "saved")
     assert checkpoint_of(str(tmp_path / "none.meta")) == ""
 
 
@@ -140,6 +144,8 @@ def test_a_saved_model_of_tensorflow_2_says_what_to_do_and_that_works(
     said = capsys.readouterr().err
     assert "written by TensorFlow 2" in said
     assert "convert_variables_to_constants_v2 as docs/graph_net.md shows" in said
+    assert plan.main([str(tmp_path / "saved"), "--num-classes", "3"]) == 2
+    assert "written by TensorFlow 2" in capsys.readouterr().err
     page = (Path(__file__).parent.parent / "docs/graph_net.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(import tensorflow as tf\n.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)

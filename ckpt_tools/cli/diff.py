@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 from ..diff import Change, diff_tensors, summary
 from ..errors import RecipeError
 from ..formats import open_checkpoint
 from ..report import count, render
+from ..tensors import Tensors
 from . import DONE, FOUND, parser, print_json, run
 
 EXAMPLES = """\
@@ -40,9 +42,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_json({"rows": [json_row(change) for change in changes], "summary": counts})
         else:
             print(text(changes, counts))
+            if counts["removed"] and counts["added"]:
+                print(*other_libraries({args.a: a, args.b: b}), sep="\n", end="")
         return FOUND if changes else DONE
 
     return run(make_parser(), command, argv)
+
+
+def other_libraries(sides: Mapping[str, Tensors]) -> list[str]:
+    """What to type where both are the same net and another library wrote one of them: its names are found again by
+    their values, but not weights whose axes have another order there, which seem to differ."""
+    from ..layouts import recognise as recognise_foreign
+    from ..nets.registry import NETS, recognise
+
+    nets, worlds, advice = set(), set(), []
+    for path, tensors in sides.items():
+        slims = recognise(tensors.specs())
+        foreign = None if slims and slims.net else recognise_foreign(tensors.specs(), NETS.values())
+        nets.add(foreign.net.name if foreign else slims.net.name if slims and slims.net else path)
+        worlds.add(foreign.world if foreign else "slim")
+        if foreign:
+            convert = f"ckpt-convert {shlex.quote(path)} OTHER.ckpt --layout slim"
+            advice.append(f"  => {path} is {foreign}; the same values may have other shapes there: {convert}")
+    return [*advice, ""] if len(nets) == 1 and len(worlds) == 2 else []
 
 
 def json_row(change: Change) -> dict[str, object]:

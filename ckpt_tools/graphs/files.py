@@ -15,11 +15,14 @@ from ..formats.storage import is_file
 
 def graph_of(source: str) -> str:
     """The graph of a source: itself, where it is a graph file or the folder of a SavedModel, or the `.meta` beside a
-    checkpoint; "" where there is none."""
+    checkpoint, or the SavedModel whose variables it is; "" where there is none."""
     if _kind(source) in (*KINDS, TEXT, CUT_GRAPH) or is_file(f"{source}/saved_model.pb"):
         return source
-    path = f"{source.removesuffix('.index')}.meta"
-    return path if is_file(path) else ""
+    prefix = source.removesuffix(".index")
+    if is_file(f"{prefix}.meta"):
+        return f"{prefix}.meta"
+    folder = prefix.removesuffix("/variables/variables")
+    return folder if folder != prefix and is_file(f"{folder}/saved_model.pb") else ""
 
 
 def checkpoint_of(graph: str) -> str:

@@ -26,6 +26,7 @@ SLIM = {
     "eval_image_size": ("--image-size",),
     "preprocessing_name": ("--preprocessing",),
     "use_grayscale": ("--adapt-input",),
+    "num_classes": ("not needed: the data, or the checkpoint, say how many classes there are",),
     "labels_offset": ("not needed: classes are compared by name",),
     "ignore_missing_vars": ("not needed: ckpt-plan says what is missing, and --exclude what may be",),
     "learning_rate_decay_type": ("--schedule",),
