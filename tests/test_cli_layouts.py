@@ -64,8 +64,8 @@ def test_ckpt_diff_says_how_the_files_of_two_libraries_are_compared(here, capsys
     theirs = in_layout(Checkpoint(ours, "v2", "a"), "torchvision").surgery.tensors
     told, _ = diff_command.other_libraries({"a.ckpt": ours, "my t.safetensors": theirs})
     assert told == (
-        "  => my t.safetensors is ResNet-50 v1 of torchvision, 1000 classes; the same values may have other shapes there: "
-        "ckpt-convert 'my t.safetensors' OTHER.ckpt --layout slim"
+        "  => my t.safetensors is ResNet-50 v1 of torchvision, 1000 classes; the same values may have other shapes "
+        "there: ckpt-convert 'my t.safetensors' OTHER.ckpt --layout slim"
     )
     assert diff_command.other_libraries({"a": theirs, "b": theirs}) == []
     assert diff_command.other_libraries({"a": slims(), "b": theirs}) == []

@@ -45,6 +45,7 @@ WANTED = {row[0]: row[1] for row in ROWS}
         (lines("/home/me/data/{}.png,{}", "filename,category"), "{}.png"),
         (lines("C:\\data\\{}.png, {}", "filename, category"), "deep/er/{}.png"),
         ("\ufeff" + lines('"{}.png","{}"', '"name","target"'), "{}.png"),
+        ("\ufeffsep=;\r\n" + lines("{};{}", "name;target"), "{}.png"),
     ],
 )
 def test_columns_are_found(tmp_path, text, where):
@@ -127,6 +128,12 @@ def test_what_is_not_there(tmp_path):
     with pytest.raises(
         DataError, match="labels.csv: no column names images of the folder, which has 32; its second row"
     ):
+        load_data_set(tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\n")
+    with pytest.raises(DataError, match="its only row is file, label. --data names the folder"):
+        load_data_set(tmp_path)
+    (tmp_path / "labels.csv").write_text("ä.png,cat\n", encoding="latin-1")
+    with pytest.raises(DataError, match="is not a text file in UTF-8. Save it as CSV UTF-8."):
         load_data_set(tmp_path)
     with pytest.raises(DataError, match="nowhere.csv: cannot be read"):
         load_data_set(tmp_path, labels_csv="nowhere.csv")

@@ -212,9 +212,10 @@ def read_table(path: Path) -> CsvTable:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError("is not a text file in UTF-8", path=path) from None
+        raise DataError("is not a text file in UTF-8", path=path, advice="Save it as CSV UTF-8.") from None
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from None
+    text = re.sub(r"\Asep=.\s*\n", "", text)  # tells Excel what separates the cells
     first = text.partition("\n")[0]
     delimiter = max((",", ";", "\t"), key=first.count)
     rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(map(str.strip, row))]
@@ -261,8 +262,9 @@ def _file_column(table: CsvTable, images: Images) -> tuple[int, int]:
             if len(known) >= 0.5 * len(cells[1:]) > 0 and len(in_front) == 1:
                 found[column, outside] = len(set(known))
     if not found:
-        shown = ", ".join(table.rows[min(1, len(table.rows) - 1)][:3])
-        fact = f"no column names images of the folder, which has {len(images.files):,}; its second row is {shown}"
+        which, row = ("second", table.rows[1]) if len(table.rows) > 1 else ("only", table.rows[0])
+        shown = ", ".join(row[:3])
+        fact = f"no column names images of the folder, which has {len(images.files):,}; its {which} row is {shown}"
         raise DataError(fact, advice="--data names the folder that they lie in.")
     return max(found, key=found.__getitem__)
 
