@@ -44,7 +44,9 @@ def load_recipe(source: str, parameters: Mapping[str, str] | None = None) -> tup
         known = shipped_recipes()
         hint = nearest(source, known) or f"; shipped are {', '.join(known)}"
         raise RecipeError(f"no recipe file {source}, and no shipped recipe of that name{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise RecipeError(f"{source}: is not a text file in UTF-8") from None
+    except OSError as error:
         raise RecipeError(f"{source}: {error}") from None
     return parse_recipe(text, path=path.name if path.parent == SHIPPED else source, parameters=parameters)
 

@@ -60,11 +60,13 @@ def test_what_is_written_reads_back_and_holds_no_defaults(tmp_path):
         ("trainable: {a: b}", "'trainable' must be a pattern or a list of them, not {'a': 'b'}"),
         ("- steps", "must hold `option: value` lines"),
         ("a: [", "not YAML: "),
+        ("steps: 3\nseed: 1\nsteps: 4", "steps is given twice"),
+        ("data: caf\xe9", "is not a text file in UTF-8"),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path, text, said):
     path = tmp_path / "run.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(RecipeError) as caught:
         read_config(path, Options)
     assert str(caught.value).startswith(f"{path}: {said}")

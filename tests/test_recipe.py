@@ -256,7 +256,7 @@ def test_a_file_of_that_name_wins_over_a_shipped_recipe(in_folder):
         ("drop-hed", "no recipe file drop-hed, and no shipped recipe of that name; did you mean drop-head"),
         ("x.yaml", "no recipe file x.yaml, and no shipped recipe of that name; shipped are add-background, "),
         (".", "is a directory"),
-        ("bytes.yaml", "invalid start byte"),
+        ("bytes.yaml", "is not a text file in UTF-8"),
     ],
 )
 def test_a_recipe_that_cannot_be_read(source, reason, in_folder):

@@ -1,11 +1,13 @@
 """The train directory: the guard, keep-N, the state file, metrics that forget what was not saved."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from small_run import begin, opened, plan, tensors, write_run
 
-from ckpt_tools.errors import TrainingError
+from ckpt_tools.errors import OutputError, TrainingError
+from ckpt_tools.formats import output
 from ckpt_tools.train.options.configuration import read_config
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run import run_directory
@@ -126,6 +128,16 @@ def test_folders_that_were_made_for_a_run_go_with_it_where_they_stay_empty(tmp_p
         with alone_in(tmp_path / folder):
             assert (tmp_path / folder).is_dir()
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_disk_that_fills_during_a_run_says_how_to_go_on(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path / "run")
+    begin(directory)
+    monkeypatch.setattr(output, "_free_bytes", lambda folder: 3)
+    with pytest.raises(OutputError, match="3 are free. The same command goes on once it can be written; --keep 1 nee"):
+        directory.save(8, tensors(8), {})
+    with pytest.raises(OutputError, match="goes on once it can be written.$"):
+        replace(directory, keep=1).save(8, tensors(8), {})
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

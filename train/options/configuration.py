@@ -113,13 +113,19 @@ def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[st
     import yaml
 
     try:
-        read = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        read, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except UnicodeDecodeError:
+        raise RecipeError("is not a text file in UTF-8", path=path) from None
     except yaml.YAMLError as error:
         raise RecipeError(f"not YAML: {' '.join(str(error).split())}", path=path) from None
     if read is None:
         return {}
     if not isinstance(read, Mapping):
         raise RecipeError("must hold `option: value` lines", path=path)
+    keys = [key.value for key, _ in node.value]
+    if len(read) < len(keys):
+        raise RecipeError(f"{max(keys, key=keys.count)} is given twice", path=path)
     names = {found.name for found in dataclasses.fields(kind)}
     others = other_names(kind)
     hints = typing.get_type_hints(kind)

@@ -147,7 +147,12 @@ class RunDirectory:
         """Writes a checkpoint over the run's own of this name, never over another's; returns its prefix."""
         prefix = str(self.path / name)
         announce = self.written.announcing(name)
-        save_checkpoint(tensors, prefix, force=True, provenance=provenance, announce=announce)
+        try:
+            save_checkpoint(tensors, prefix, force=True, provenance=provenance, announce=announce)
+        except OutputError as error:
+            fewer = "; --keep 1 needs less room" if self.keep > 1 else ""
+            error.advice = error.advice or f"The same command goes on once it can be written{fewer}."
+            raise
         with self._writing():
             self.written.settle(name)
             if meta:
