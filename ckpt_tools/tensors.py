@@ -170,9 +170,11 @@ def pieces(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
 
 def from_array(array: np.ndarray, dtype: str | None = None) -> Tensor:
     """A tensor whose values are in memory; texts become bytes, in UTF-8. `dtype` names a type that numpy cannot tell
-    apart, such as "qint8"."""
+    apart, such as "qint8". Raises UnsupportedError for masked values, which no checkpoint has."""
     import numpy as np
 
+    if np.ma.is_masked(array):
+        raise UnsupportedError("masked values cannot be stored", advice="Fill them with .filled().")
     array = np.asarray(array)
     name = dtype or dtype_name(array.dtype)
     if name == "string":

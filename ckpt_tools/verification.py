@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock, Thread
 from typing import Any, BinaryIO, NamedTuple
 
-from .errors import CheckpointError, UnsupportedError
+from .errors import CheckpointError, RemoteError, UnsupportedError
 from .formats import damaged
 from .formats.checkpoint import Checkpoint
 from .formats.checksum import crc32c, mask
@@ -47,6 +47,10 @@ class Verification(NamedTuple):
     lost: tuple[str, ...]
     notes: tuple[str, ...]
     checkpoint: Checkpoint
+
+    def __repr__(self) -> str:
+        found = f"{len(self.findings):,} findings, {len(self.good):,} tensors good, {len(self.lost):,} lost"
+        return f"<verification of {self.path}: {found}>"
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def verify(source: str | os.PathLike[str], *, threads: int | None = None) -> Ver
     Opens also what `open_checkpoint` refuses as a whole: a V1 file or a V2 index without its end, a checkpoint of
     which a shard is missing. Of `SRC:scope` only the scope's tensors are checked. `threads` is the number of
     processors, 8 at most, by default.
-    Raises NotACheckpointError where nothing of a checkpoint is there.
+    Raises NotACheckpointError where nothing of a checkpoint is there, and RemoteError for a URL that cannot be read.
     """
     damage: list[CheckpointError] = []
     whole, scope = split_scope(os.fspath(source))
@@ -172,6 +176,8 @@ def _check(names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Che
                         opened[stored.path] = open(stored.path, "rb", buffering=0)  # noqa: SIM115, PTH123
                     if not stored or part.spec.nbytes is None or not _is_good(stored, opened[stored.path]):
                         part.load()  # raises what is wrong, with its file and tensor
+            except RemoteError:  # nothing is known of the values
+                raise
             except CheckpointError as error:
                 problems[name] = error.at(tensor=name)
     finally:

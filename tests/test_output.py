@@ -400,6 +400,12 @@ def test_arrays_are_told_what_makes_tensors_of_them(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_masked_values_are_no_values():
+    with pytest.raises(UnsupportedError, match=r"masked values cannot be stored. Fill them with .filled\(\)."):
+        from_arrays({"a": np.ma.masked_equal([1.0, 2.0], 2)})
+    assert from_arrays({"a": np.ma.array([1.0, 2.0])})["a"].load().tolist() == [1, 2]
+
+
 def test_the_digest_of_a_file_without_values(tmp_path):
     save_checkpoint(from_arrays({"a/w": np.zeros((0, 3), np.float32)}), tmp_path / "m.h5")
     said = json.loads((tmp_path / "m.h5.provenance.json").read_text())["files"]["m.h5"]["sha256"]

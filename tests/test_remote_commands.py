@@ -145,6 +145,13 @@ def test_verify_and_salvage(server: RangeServer, tmp_path: Path, capsys: pytest.
     assert 0 < len(open_checkpoint(tmp_path / "saved.ckpt").tensors) < 5
 
 
+def test_a_server_without_ranges_says_nothing_of_the_values(server: RangeServer, capsys: pytest.CaptureFixture) -> None:
+    server.ranges = False
+    assert verify.main([f"{server.url}/m.ckpt"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "the server does not send parts of a file" in err
+
+
 def test_links_become_copies(server: RangeServer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert convert.main([f"{server.url}/m.ckpt", str(tmp_path / "made.ckpt"), "--format", "v2", "--link"]) == 0
     assert "no data file could be linked: the data was copied" in capsys.readouterr().err

@@ -44,6 +44,12 @@ def found_in(verification, tensor: str | None) -> str:
     return " | ".join(finding.what for finding in verification.findings if finding.tensor == tensor)
 
 
+def test_it_shows_itself_in_a_line(arrays, tmp_path):
+    save_checkpoint(from_arrays(arrays), tmp_path / "m.npz")
+    found = f"0 findings, {len(arrays)} tensors good, 0 lost"
+    assert repr(verify(tmp_path / "m.npz")) == f"<verification of {tmp_path}/m.npz: {found}>"
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_whole_file_has_no_findings(arrays, tmp_path, format):
     if format in ("safetensors", "keras_h5"):
