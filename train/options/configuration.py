@@ -123,7 +123,7 @@ def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[st
         return {}
     if not isinstance(read, Mapping):
         raise RecipeError("must hold `option: value` lines", path=path)
-    keys = [key.value for key, _ in node.value]
+    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
     if len(read) < len(keys):
         raise RecipeError(f"{max(keys, key=keys.count)} is given twice", path=path)
     names = {found.name for found in dataclasses.fields(kind)}
