@@ -347,6 +347,15 @@ def test_evaluate_features_and_a_small_net_on_them(trained, home, how):
     np.testing.assert_array_equal(kept.values, values.values)
 
 
+def test_an_evaluation_says_how_labels_were_matched(trained):
+    images, labels = coloured(12)
+    told = ck.evaluate(train_dir=trained[0], data=(images, labels + 3), device="cpu")
+    note = "none of the labels is known by name: classes are matched by their order (3 is red, 4 is green, 5 is blue)"
+    assert note in told.notes and note in told._repr_html_()
+    known = ck.evaluate(train_dir=trained[0], data=trained[1], device="cpu")
+    assert known.notes == ("12 of 60 examples were held out for validation (seed 0)",)
+
+
 def test_a_classifier_stays_open(trained, tmp_path, monkeypatch):
     folder, data, _, _ = trained
     images, _ = coloured(40)

@@ -79,7 +79,8 @@ def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: Data
     on_event(Opened(classifier.net.title, classifier.path, classifier.classes))
     place = options.data or classifier.options.data
     on_event(ExamplesFound(classifier.takes, len(examples), options.split, place))
-    for line in filter(None, (*classifier.notes, *data.notes, note, stale_batch_norm(classifier))):
+    notes = tuple(filter(None, (*classifier.notes, *data.notes, note, stale_batch_norm(classifier))))
+    for line in notes:
         on_event(Noted(line))
 
     # --- logits of all of them ---
@@ -103,7 +104,7 @@ def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: Data
     shown = turned(shown) if classifier.upright else shown
     how = {"top": options.top, "worst": options.worst, "thresholds": classifier.thresholds}
     made = summarise(origin, classifier.labels, shown, true, logits, **how)
-    made = replace(made, features=np.concatenate([part["features"] for part in parts]))
+    made = replace(made, features=np.concatenate([part["features"] for part in parts]), notes=notes)
     made.summary["unreadable"] = dict(unreadable.reasons)
     made.summary["precision"] = choice.precision
     if options.batch_norm_gap:

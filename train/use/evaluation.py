@@ -36,6 +36,7 @@ class Evaluation:
     predicted: np.ndarray  # likewise
     probabilities: np.ndarray  # float64 [n, classes]
     features: np.ndarray | None = None  # float32 [n, channels], what reached the head
+    notes: tuple[str, ...] = ()  # what to know of names and data, such as classes matched by order
 
     @property
     def many(self) -> bool:
@@ -56,7 +57,8 @@ class Evaluation:
         figures = [(key.replace("_", " "), value) for key, value in self.summary.items() if isinstance(value, float)]
         said = f"{self.summary['images']:,} examples, {len(self.labels):,} classes, from {self.summary['source']}"
         columns = list(self.rows[0]) if self.rows else []
-        parts = [html.title(str(self.summary["net"]), said), html.facts(figures), html.table(self.rows, columns)]
+        notes = html.facts([("note", note) for note in self.notes]) if self.notes else ""
+        parts = [html.title(str(self.summary["net"]), said), notes, html.facts(figures), html.table(self.rows, columns)]
         if not self.many and len(self.labels) <= CELLS:
             rows = [
                 {"true": label, **dict(zip(self.labels, map(int, counts), strict=True))}
