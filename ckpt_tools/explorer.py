@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -107,9 +108,14 @@ def histogram(values: np.ndarray, low: float, high: float) -> list[int]:
     import numpy as np
 
     counts = np.zeros(BINS, "int64")
+    low, high = float(low), float(high)
+    scale = 1.0 if math.isfinite(high - low) else 0.25
     for piece in pieces(values.reshape(-1)):
-        kept = finite(plain(piece))
-        counts += np.histogram(kept.astype("float64", copy=False), BINS, (float(low), float(high)))[0]
+        kept = finite(plain(piece)).astype("float64", copy=False)
+        if low == high:  # NumPy adds half a unit on both sides, which large numbers do not have
+            counts[BINS // 2] += kept.size
+        else:
+            counts += np.histogram(kept if scale == 1 else kept * scale, BINS, (low * scale, high * scale))[0]
     return counts.tolist()
 
 

@@ -35,13 +35,21 @@ def as_plain(array: np.ndarray) -> np.ndarray:
     return array.view(array.dtype[0]) if array.dtype.names else array
 
 
+def known(dtype: str) -> bool:
+    """Whether this TensorFlow has the type: float4 came after 2.18."""
+    try:
+        return tf.as_dtype(dtype) is not None
+    except TypeError:
+        return False
+
+
 @pytest.mark.parametrize(
     ("format", "types"),
     [("v2", BY_NAME.keys() - {"variant"}), ("v1", WRITABLE - REFUSED_IN_V1)],
     ids=["v2", "v1"],
 )
 def test_every_type(format, types, tmp_path):
-    source = every(types)
+    source = every(filter(known, types))
     path = str(tmp_path / "model.ckpt")
     save_checkpoint(source, path, format=format, **({"shards": 3} if format == "v2" else {}))
     reader = tf.train.load_checkpoint(path)
