@@ -84,7 +84,7 @@ def parse_patterns(texts: str | Sequence[str]) -> Patterns:
     """
     if isinstance(texts, str):
         texts = [texts]
-    return Patterns(_parse(item) for text in texts for item in _split(text))
+    return Patterns(_parse(item) for text in texts for item in split_patterns(text))
 
 
 def select(
@@ -174,7 +174,27 @@ def did_you_mean(text: str, names: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(words)}?"
 
 
-def _split(text: str) -> list[str]:
+def valued_patterns(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Patterns and their value for each `PATTERN,PATTERN=VALUE`, several of which a comma may join.
+
+    The value is empty where patterns have none.
+
+    >>> list(valued_patterns(["Mixed_7c,!Branch_0=0.1,Logits=2"]))
+    [('Mixed_7c,!Branch_0', '0.1'), ('Logits', '2')]
+    """
+    for text in texts:
+        before: list[str] = []
+        for item in split_patterns(text):
+            pattern, equals, value = item.rpartition("=")
+            before.append(pattern.strip() if equals else item)
+            if equals:
+                yield ",".join(before), value.strip()
+                before = []
+        if before:
+            yield ",".join(before), ""
+
+
+def split_patterns(text: str) -> list[str]:
     """Splits at commas, but not at those that belong to a pattern. Empty items are dropped."""
     items, start = [], 0
     while start < len(text):

@@ -7,6 +7,7 @@ import pytest
 from ckpt_tools.errors import PlanError, RecipeError, SelectionError
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import ACTIONS, Adaptation, Conflict, Plan, PlanRules, Row, Variable, make_plan
+from ckpt_tools.plan.batch_norm import BatchNormLayer, parse_policies, policies
 from ckpt_tools.tensors import Spec
 
 F = "float32"
@@ -288,6 +289,18 @@ def test_batch_norm_trains_where_its_layer_does():
         specs(small_net()), small_net(), PlanRules(trainable=["logits"], batch_norm={"conv": "stats"})
     )
     assert overridden.batch_norm == {"net/conv/BatchNorm": "stats"}
+
+
+def test_batch_norm_modes_are_given_by_patterns_like_those_of_all_options():
+    scopes = ["net/a/BatchNorm", "net/b/BatchNorm", "net/b2/BatchNorm"]
+    found = {scope: BatchNormLayer((), (), ()) for scope in scopes}
+
+    def modes(*texts: str) -> list[str]:
+        return list(policies(found, (), parse_policies(texts)).values())
+
+    assert modes("a,b=train") == ["train", "train", "frozen"]
+    assert modes("BatchNorm,!b=train", "re:b[0-9]{1,2}=stats") == ["train", "frozen", "stats"]
+    assert modes("b=train,net=stats,b=train") == ["stats", "train", "stats"]  # the last one decides
 
 
 def test_batch_norm_without_weights_follows_the_layer_it_normalizes():

@@ -51,6 +51,11 @@ def test_what_is_no_list_of_phases(text, said):
         parse_phases(text)
 
 
+def test_the_comma_of_a_regular_expression_is_its_own():
+    (phase,) = parse_phases("0:re:Mixed_7[bc]{1,2},Logits")
+    assert phase.trainable == ("re:Mixed_7[bc]{1,2}", "Logits")
+
+
 def test_without_phases_everything_has_one_age():
     assert ages((), ["a", "b"]) == {"a": 0, "b": 0}
 

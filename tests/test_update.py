@@ -20,6 +20,11 @@ def test_the_last_pattern_that_selects_a_name_decides():
     assert list(found.values()) == [0.1, 0.5, 1.0]
 
 
+def test_a_value_is_given_by_patterns_like_those_of_all_options():
+    found = values_by_scope("--lr-mult", ["Mixed_7*,!Mixed_7b=0.1,re:Logits/c{1,2}=2"], NAMES, 1.0)
+    assert list(found.values()) == [1.0, 0.1, 2.0]
+
+
 @pytest.mark.parametrize("text", ["Logits", "Logits=", "Logits=-1", "=0.5", "Logits=nan"])
 def test_a_value_by_scope_has_one_form(text):
     with pytest.raises(RecipeError, match="write PATTERN=VALUE"):

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import RecipeError, nearest
-from ..names import parse_patterns
+from ..names import parse_patterns, valued_patterns
 
 STATISTICS = ("moving_mean", "moving_variance")
 POLICIES = ("frozen", "stats", "train")
@@ -41,16 +41,17 @@ def layers(names: Iterable[str]) -> dict[str, BatchNormLayer]:
 
 
 def parse_policies(texts: Iterable[str]) -> dict[str, str]:
-    """Pattern -> policy of `--bn SCOPE=MODE[,SCOPE=MODE]`. Raises RecipeError for another mode.
+    """Pattern -> policy of `--bn SCOPE=MODE[,SCOPE=MODE]`, the last one that decides last. Raises RecipeError for another mode.
 
     >>> parse_policies(["Mixed_7c=train,Logits=frozen"])
     {'Mixed_7c': 'train', 'Logits': 'frozen'}
     """
     made = {}
-    for part in (part.strip() for text in texts for part in text.split(",")):
-        pattern, _, policy = part.rpartition("=")
+    for pattern, policy in valued_patterns(texts):
         if not pattern or policy not in POLICIES:
+            part = f"{pattern}={policy}" if policy else pattern
             raise RecipeError(f"--bn {part}: write SCOPE=MODE, with {', '.join(POLICIES)}{nearest(policy, POLICIES)}")
+        made.pop(pattern, None)  # the last one that selects a scope decides
         made[pattern] = policy
     return made
 

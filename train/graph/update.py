@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 from ...errors import RecipeError, TrainingError
-from ...names import parse_patterns, select
+from ...names import select, valued_patterns
 from ...nets.net import Net
 from ..options.training import Options
 from .precision import LossScale, apply_if_finite
@@ -30,16 +30,15 @@ def values_by_scope(flag: str, texts: Iterable[str], names: Sequence[str], defau
     Raises RecipeError for a text of another form, SelectionError for a pattern that selects none of the names.
     """
     values = dict.fromkeys(names, default)
-    for text in texts:
-        for part in text.split(","):
-            pattern, _, number = part.rpartition("=")
-            try:
-                value = float(number)
-            except ValueError:
-                value = -1.0
-            if not pattern or not 0 <= value < float("inf"):
-                raise RecipeError(f"{flag} {part}: write PATTERN=VALUE with a value of at least 0")
-            values.update(dict.fromkeys(select(names, parse_patterns([pattern]), option=flag), value))
+    for pattern, number in valued_patterns(texts):
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not pattern or not 0 <= value < float("inf"):
+            part = f"{pattern}={number}" if number else pattern
+            raise RecipeError(f"{flag} {part}: write PATTERN=VALUE with a value of at least 0")
+        values.update(dict.fromkeys(select(names, pattern, option=flag), value))
     return values
 
 

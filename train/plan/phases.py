@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...errors import RecipeError, SelectionError, nearest
-from ...names import parse_patterns
+from ...names import parse_patterns, split_patterns
 from ...nets.net import Net
 from ...plan import Variable
 from ...plan.missing import covering
@@ -46,7 +46,7 @@ def parse_phases(text: str) -> tuple[Phase, ...]:
             epoch = float(number)
         except ValueError:
             epoch = -1.0
-        added = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+        added = split_patterns(patterns)
         if not colon or not added or not 0 <= epoch < math.inf:
             raise RecipeError(f"--unfreeze {part}: write EPOCH:SCOPE,SCOPE", advice='As in "0:Logits; 5:Mixed_7c".')
         if not phases and epoch != 0:
