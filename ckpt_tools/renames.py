@@ -28,13 +28,25 @@ class RenameRule(NamedTuple):
         ('conv1/weights', 'net/conv1/weights')
         """
         if self.old.startswith("re:"):
-            new, count = re.subn(self.old[3:], self.new, name)
-            return new if count else None
+            return self._substituted(name)
         old = self.old.strip("/")
         if old and name != old and not name.startswith(old + "/"):
             return None
         new, rest = self.new.strip("/"), name[len(old) :].strip("/")
         return f"{new}/{rest}" if new and rest else new or rest
+
+    def _substituted(self, name: str) -> str | None:
+        """As `re.sub`, which takes `(.*)` to match a whole name and then once more the nothing behind it."""
+        end: int | None = None
+
+        def replace(match: re.Match[str]) -> str:
+            nonlocal end
+            behind = match.start() == match.end() == end
+            end = match.end()
+            return "" if behind else match.expand(self.new)
+
+        new = re.sub(self.old[3:], replace, name)
+        return None if end is None else new
 
 
 def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[RenameRule, ...]:

@@ -180,6 +180,14 @@ def test_fail_on_beside_a_page_or_values(capsys, options):
     assert main(["model.ckpt", *good, "--fail-on", "nan"]) == 0
 
 
+def test_json_of_names_and_beside_a_page(capsys):
+    assert json.loads(stdout(capsys, "--names", "--scope", "bn", "--json")) == ["net/bn/beta", "net/bn/moving_mean"]
+    assert main(["model.ckpt", "--html", "page.html", "--stats", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("ckpt-inspect: page.html is written, ")
+    assert json.loads(out) == json.loads(stdout(capsys, "--stats", "--json"))
+
+
 @pytest.mark.parametrize("read", [20_000, 2], ids=["all in the page", "two in the page"])
 @pytest.mark.parametrize(
     "options",
@@ -231,6 +239,7 @@ def fails(capsys, *argv):
         (["--tree", "model.ckpt"], "'model.ckpt' is not a depth; write --tree=2, or give SRC before --tree"),
         (["model.ckpt", "--fail-on", "nans"], "'nans' is not one of nan, inf"),
         (["model.ckpt", "--sort", "length"], "invalid choice: 'length'"),
+        (["model.ckpt", "--names", "--tree"], "argument --tree: not allowed with argument --names"),
     ],
 )
 def test_wrong_arguments(capsys, argv, message):

@@ -162,6 +162,21 @@ def test_inspect_shows_both_names(here, capsys):
     ]
 
 
+def test_inspect_of_a_layout_looks_for_values_and_at_the_scope_as_without(here, capsys):
+    tensors = {name: tensor.load().copy() for name, tensor in open_checkpoint("slim.ckpt").tensors.items()}
+    name = "MobilenetV1/Logits/Conv2d_1c_1x1/biases"
+    tensors[name][0] = np.nan
+    save_checkpoint(from_arrays(tensors), "nan.ckpt")
+    for more in ([], ["--json"]):
+        code, out, err = said(capsys, inspect, "nan.ckpt", "--layout", "keras", "--fail-on", "nan", *more)
+        assert code == 1
+        assert err == f"ckpt-inspect: 1 tensor with NaN: {name} (1 NaN)\n"
+        assert name in out
+    code, out, err = said(capsys, inspect, "slim.ckpt", "--layout", "keras", "--scope", "Logits,!Logits")
+    assert (code, out) == (2, "")
+    assert err == "ckpt-inspect: --scope 'Logits,!Logits' leaves nothing of 137 tensors\n"
+
+
 def test_inspect_says_what_happens_to_values(here, capsys):
     net = get_net("inception_v3")
     save_checkpoint(slims(5, net), "i.ckpt")

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import shlex
 import zipfile
 
 import numpy as np
@@ -14,6 +16,7 @@ from ckpt_tools import from_arrays, save_checkpoint
 from ckpt_tools.dtypes import numpy_dtype
 from ckpt_tools.errors import CheckpointError, DamagedError, UnsupportedError
 from ckpt_tools.formats import npz, safetensors_file
+from ckpt_tools.surgery import Drop
 
 WRITERS = {"npz": npz, "safetensors": safetensors_file}
 SAMPLE = {
@@ -176,6 +179,15 @@ def test_all_types_that_do_not_fit_are_named_at_once(tmp_path):
     assert not (tmp_path / "x.npz").exists()
     with pytest.raises(UnsupportedError, match="cannot hold 1 of 2 tensors: s "):
         safetensors_file.write(from_arrays({"s": np.array([b"text"], object), "c": TYPED["float32"]}), "never")
+
+
+def test_what_is_typed_to_drop_what_does_not_fit_drops_that(tmp_path):
+    tensors = from_arrays({"a,b [0]/w*": np.array([b"1\0"], object), "a": TYPED["float32"], "b [0]/w": np.zeros(1)})
+    for module, fact in (npz, "cannot end in a zero byte"), (safetensors_file, "cannot hold 1 of 3"):
+        with pytest.raises(UnsupportedError, match=fact) as error:
+            module.write(tensors, str(tmp_path / "x"))
+        (command,) = re.findall(r"ckpt-edit --drop .*(?=\), or)", str(error.value))
+        assert list(Drop((shlex.split(command)[2],))(tensors)) == ["a", "b [0]/w"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ from ckpt_tools.renames import RenameRule, parse_renames, rename
         (r"re:^(.*)/EMA$=\1", "a/w", None),
         (r"re:(?<=conv)=_", "conv1/conv2", "conv_1/conv_2"),
         ("re:kernel$=weights", "a/kernel", "a/weights"),
+        (r"re:(.*)=model/\1", "a/w", "model/a/w"),  # re.sub alone replaces the nothing behind it, too
+        ("re:^=model/", "a/w", "model/a/w"),
+        ("re:$=/w", "a", "a/w"),
     ],
 )
 def test_one_rule(rule, name, new):

@@ -67,6 +67,11 @@ def test_all_collisions_and_all_idle_rules_are_named_at_once():
     assert "net/conv1/biases and net/Logits/biases would both be net/Logits/biases" in text
 
 
+def test_of_many_tensors_that_would_have_one_name_the_first_are_named():
+    with pytest.raises(SelectionError, match="^rename: a0 and a1 and a2 and a3 and a4 and 295 more would all be x$"):
+        Rename((("re:.*", "x"),))(unread(*(f"a{number}" for number in range(300))))
+
+
 def test_a_rule_that_comes_too_late_is_said():
     with pytest.raises(SelectionError, match="an earlier rule takes every name that net/conv1 matches"):
         Rename((("net", "n"), ("net/conv1", "first")))(unread(*NET))

@@ -37,7 +37,7 @@ TITLES = {
 }
 COLUMNS = ["name", "dtype", "shape", "parameters", "bytes", "kind"]
 STATISTICS = ["min", "max", "mean", "std", "zeros", "nan", "inf"]
-TENSORS_ONLY = ("scope", "sort", "names", "tree", "stats", "tensor", "fail_on", "html", "stored_names")
+TENSORS_ONLY = ("scope", "sort", "names", "tree", "stats", "tensor", "layout", "fail_on", "html", "stored_names")
 SPELLED = {"nan": "NaN", "inf": "Inf"}
 EXAMPLES = """\
   ckpt-inspect inception_v3.ckpt
@@ -62,8 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--scope", metavar="PATTERN", action="append", help="only tensors that match; may be repeated")
     made.add_argument("--sort", choices=SORTS, help="order of the rows; that of the source by default")
-    made.add_argument("--names", action="store_true", help="print only names, one per line")
-    made.add_argument(
+    view = made.add_mutually_exclusive_group()
+    view.add_argument("--names", action="store_true", help="print only names, one per line")
+    view.add_argument(
         "--tree",
         metavar="DEPTH",
         type=_depth,
@@ -72,19 +73,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="print the tree of scopes, to this depth if given",
     )
     made.add_argument("--stats", action="store_true", help="min, max, mean, std of the finite values; zeros, NaN, Inf")
-    made.add_argument("--tensor", metavar="NAME", action="append", help="print the values of a tensor; may be repeated")
+    view.add_argument("--tensor", metavar="NAME", action="append", help="print the values of a tensor; may be repeated")
     made.add_argument(
         "--all-values", action="store_true", help="with --tensor: every value, not the first and last few"
     )
     made.add_argument(
         "--fail-on", metavar="nan,inf", type=_fail_on, default=(), help="exit with 1 if any tensor has such values"
     )
-    made.add_argument("--layout", choices=LAYOUTS, help="show what each tensor is called in this library")
-    made.add_argument("--as", dest="layout", choices=LAYOUTS, help=argparse.SUPPRESS)
+    view.add_argument("--layout", choices=LAYOUTS, help="show what each tensor is called in this library")
+    view.add_argument("--as", dest="layout", choices=LAYOUTS, help=argparse.SUPPRESS)
     made.add_argument(
         "--graph", action="store_true", help="show inputs, outputs and end points of the graph; default for a .meta"
     )
-    made.add_argument("--html", metavar="FILE", help="write a self-contained page to explore the checkpoint")
+    view.add_argument("--html", metavar="FILE", help="write a self-contained page to explore the checkpoint")
     made.add_argument("--stored-names", action="store_true", help="object-based checkpoints: show the keys as stored")
     return made
 
@@ -108,12 +109,8 @@ def inspect(args: argparse.Namespace) -> int:
     if args.layout:
         return print_layout(args, checkpoint)
     rows = overview(checkpoint.tensors)
-    shown = rows
-    if args.scope:
-        chosen = set(select([row.name for row in rows], args.scope, option="--scope", of="tensors"))
-        shown = [row for row in rows if row.name in chosen]
-        if rows and not shown:  # an empty text, or A,!A
-            raise SelectionError(f"--scope {','.join(args.scope)!r} leaves nothing of {count(len(rows), 'tensor')}")
+    chosen = in_scope(args, [row.name for row in rows])
+    shown = [row for row in rows if row.name in chosen]
     names = [row.name for row in shown]
     if args.html and rows:
         return write_html(args, checkpoint, rows, shown)
@@ -121,7 +118,7 @@ def inspect(args: argparse.Namespace) -> int:
         shown = sort_rows(shown, args.sort, checkpoint.tensors)
     values = read_statistics(checkpoint, names) if args.stats or args.fail_on else {}
     if args.names:
-        print("\n".join(names))
+        print_json(names) if args.json else print("\n".join(names))
     elif args.json:
         print_json(as_json(args, checkpoint, rows, shown, values))
     else:
@@ -130,6 +127,16 @@ def inspect(args: argparse.Namespace) -> int:
         say(f"ckpt-inspect: {args.source} holds no tensors")
         return FOUND
     return FOUND if complain(args, values) else DONE
+
+
+def in_scope(args: argparse.Namespace, names: list[str]) -> set[str]:
+    """The names that --scope selects; all of them without it."""
+    if not args.scope:
+        return set(names)
+    chosen = set(select(names, args.scope, option="--scope", of="tensors"))
+    if names and not chosen:  # an empty text, or A,!A
+        raise SelectionError(f"--scope {','.join(args.scope)!r} leaves nothing of {count(len(names), 'tensor')}")
+    return chosen
 
 
 def is_graph(source: str) -> bool:
@@ -178,10 +185,10 @@ def print_layout(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     from .layouts import in_layout  # takes longer than all else that is imported here
 
     found = in_layout(checkpoint, args.layout)
-    rows = found.surgery.rows
-    if args.scope:
-        chosen = set(select([row.source or row.name for row in rows], args.scope, option="--scope", of="tensors"))
-        rows = tuple(row for row in rows if (row.source or row.name) in chosen)
+    chosen = in_scope(args, [row.source or row.name for row in found.surgery.rows])
+    rows = [row for row in found.surgery.rows if (row.source or row.name) in chosen]
+    names = [name for name in checkpoint.tensors if name in chosen]
+    values = read_statistics(checkpoint, names) if args.fail_on else {}
     table = [
         {
             "name": row.source or None,
@@ -194,14 +201,14 @@ def print_layout(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     ]
     if args.json:
         print_json({"source": args.source, "net": found.net, "layout": args.layout, "near": found.near, "rows": table})
-        return DONE
+        return FOUND if complain(args, values) else DONE
     print(f"{args.source}: {found.origin}, as {args.layout} writes it")
     for difference in found.near:
         print(f"near: {difference}")
     for note in found.notes:
         print(f"note: {note}")
     print(f"\n{render(table, [column for column in table[0] if any(row[column] is not None for row in table)])}")
-    return DONE
+    return FOUND if complain(args, values) else DONE
 
 
 def _how(row: EditRow) -> str:
@@ -230,9 +237,11 @@ def write_html(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Tens
     if problems:
         say(f"{count(len(problems), 'tensor')} could not be read, the first: {next(iter(problems.values()))}")
     values = {}
-    if args.fail_on:  # of a very large checkpoint the page shows the largest tensors only
+    if args.fail_on or (args.json and args.stats):  # of a very large checkpoint the page shows the largest tensors only
         others = [row.name for row in shown if row.name not in {**measured, **problems}]
         values = {name: each._asdict() for name, each in measured.items()} | read_statistics(checkpoint, others)
+    if args.json:
+        print_json(as_json(args, checkpoint, rows, shown, values))
     return FOUND if complain(args, values) or problems else DONE
 
 

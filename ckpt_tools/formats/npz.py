@@ -19,7 +19,7 @@ from ..tensors import Spec, Tensor, Tensors, pieces
 from .checkpoint import Checkpoint
 from .elements import as_bytes, byte_blocks
 from .mapped import keeps_open
-from .representable import NUMPY_TYPES, check_names, check_types
+from .representable import NUMPY_TYPES, check_names, check_types, drop_command
 from .storage import openable
 from .zip_damage import damage_at
 
@@ -153,6 +153,10 @@ def _fixed_width(name: str, tensor: Tensor) -> np.ndarray:
 
     texts = [as_bytes(element) for element in tensor.load().ravel()]
     if any(text.endswith(b"\0") for text in texts):
-        raise UnsupportedError("numpy's text cannot end in a zero byte, as this tensor's does", tensor=name)
+        raise UnsupportedError(
+            "numpy's text cannot end in a zero byte, as this tensor's does",
+            tensor=name,
+            advice=f"Drop it ({drop_command([name])}), or write a V2 checkpoint, which holds every text.",
+        )
     longest = max(map(len, texts), default=0)
     return np.array(texts, f"S{max(longest, 1)}").reshape(tensor.spec.shape)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
+from shlex import quote
 
 from ..errors import UnsupportedError
 from ..report import listed
@@ -47,7 +49,13 @@ def _not_utf8(name: str) -> str:
     return ""
 
 
+def drop_command(names: Collection[str]) -> str:
+    """What to type to leave these tensors out; of more than three, how it begins."""
+    patterns = ["/" + re.sub(r"([,*?[])", r"[\1]", name) for name in list(names)[:3]]
+    return f"ckpt-edit --drop {quote(','.join(patterns))}" + (",..." if len(names) > 3 else "")
+
+
 def _commands(wrong: Collection[str], kinds: set[str]) -> str:
-    drop = "ckpt-edit --drop " + ",".join("/" + name for name in list(wrong)[:3]) + (",..." if len(wrong) > 3 else "")
+    drop = drop_command(wrong)
     narrow = {"bfloat16", "float16"} | {kind for kind in kinds if kind.startswith("float8")}
     return f"{drop}), cast them (ckpt-edit --cast float32" if kinds <= narrow else drop

@@ -41,7 +41,9 @@ def layers(names: Iterable[str]) -> dict[str, BatchNormLayer]:
 
 
 def parse_policies(texts: Iterable[str]) -> dict[str, str]:
-    """Pattern -> policy of `--bn SCOPE=MODE[,SCOPE=MODE]`, the last one that decides last. Raises RecipeError for another mode.
+    """Pattern -> policy of `--bn SCOPE=MODE[,SCOPE=MODE]`; of two that select a scope, the later one decides.
+
+    Raises RecipeError for another mode.
 
     >>> parse_policies(["Mixed_7c=train,Logits=frozen"])
     {'Mixed_7c': 'train', 'Logits': 'frozen'}

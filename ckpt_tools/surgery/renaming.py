@@ -19,7 +19,7 @@ from ..renames import RenameRule
 from ..tensors import Tensor, Tensors
 from .operation import Edit, EditRow, Operation, chosen, kinds_of
 
-_FEW = 5  # rules that are named one by one where none fits
+_FEW = 5  # rules that fit nothing, or names that would be the same, that are named one by one
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,11 @@ def _collisions(new_names: dict[str, str]) -> tuple[list[str], set[str]]:
     # A tensor that goes back to its old name may stand in the way of another that was to take it.
     while back := {name for name, new in new_names.items() if name not in losers and new in losers}:
         losers |= back
-    sentences = [
-        f"rename: {' and '.join(names)} would {'both' if len(names) == 2 else 'all'} be {new}"
-        for new, names in clashes.items()
-    ]
+    sentences = []
+    for new, names in clashes.items():
+        more = [f"{len(names) - _FEW:,} more"] if len(names) > _FEW else []
+        listed = " and ".join(names[:_FEW] + more)
+        sentences.append(f"rename: {listed} would {'both' if len(names) == 2 else 'all'} be {new}")
     return sentences, losers
 
 
