@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 
+from .cli import printed
 from .errors import nearest
 
 COMMANDS = {
@@ -22,10 +23,13 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
+    return printed("ckpt_tools", lambda: run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: python -m ckpt_tools COMMAND ...\n")
-        print("\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items()))
+        listed = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+        print(f"usage: python -m ckpt_tools COMMAND ...\n\n{listed}", file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
         print(f"ckpt_tools: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}", file=sys.stderr)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ckpt_tools import Tensors, cli, from_arrays, open_checkpoint, save_checkpoint
+from ckpt_tools.__main__ import main as main_of_all
 from ckpt_tools.cli import inspect
 from ckpt_tools.cli.inspect import main
 from ckpt_tools.formats import Checkpoint
@@ -322,6 +323,20 @@ def test_what_the_system_says_is_told_without_its_number(capsys, error, said):
     assert capsys.readouterr().err == f"ckpt-x: {said}\n"
 
 
+@pytest.mark.parametrize("buffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("words", ["inspect model.ckpt", "inspect --help", "--help"])
+def test_output_that_nobody_reads(words, buffered):
+    """A closed pipe is no error, a full disk is one; neither shows what Python says of it at its exit."""
+    command = f"{sys.executable} -m ckpt_tools {words} | true; exit ${{PIPESTATUS[0]}}"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | buffered
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    if words == "inspect model.ckpt":
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([sys.executable, "-m", "ckpt_tools", *words.split()], stdout=full, stderr=-1, env=env)
+        assert (done.returncode, done.stderr) == (2, b"ckpt-inspect: No space left on device\n")
+
+
 def test_output_into_a_closed_pipe():
     command = f"{sys.executable} -m ckpt_tools inspect model.ckpt | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ)
@@ -345,6 +360,12 @@ def test_a_folder_that_was_deleted_under_the_command():
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env)
     said = "ckpt-edit: the current folder was deleted. Change to one that is there.\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_what_is_said_of_a_missing_command_is_a_message(capsys):
+    assert main_of_all([]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "inspect    what a checkpoint holds" in err
 
 
 @pytest.mark.skipif(not INCEPTION.exists(), reason="needs ../shared/checkpoints/inception_v3.ckpt")

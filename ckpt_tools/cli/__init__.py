@@ -88,10 +88,41 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
 
 def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
     """Parses `argv` (the process's own when None), runs `command`, turns errors into one line and an exit code."""
+    return printed(made.prog, lambda: _run(made, command, argv))
+
+
+def printed(prog: str, command: Callable[[], int]) -> int:
+    """The exit code of a command, when all that it printed is written."""
     # Closed, as by `2>&-`: print would take the other stream, and the next file that is opened its number.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    try:
+        code = command()
+    except BrokenPipeError:  # the reader of our output (head, less) has gone; nothing is wrong
+        code = DONE
+    except SystemExit:  # --help, or a wrong command line
+        _written(prog, CANNOT)
+        raise
+    return _written(prog, code)
+
+
+def _written(prog: str, code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again, and shows a traceback
+        if isinstance(error, BrokenPipeError):
+            return code
+        if code != CANNOT:
+            print(f"{prog}: {_said_by_system(error)}", file=sys.stderr)
+        return CANNOT
+    return code
+
+
+def _run(
+    made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int], argv: Sequence[str] | None
+) -> int:
     args = made.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -99,9 +130,8 @@ def run(made: argparse.ArgumentParser, command: Callable[[argparse.Namespace], i
     try:
         with needs():
             return command(args)
-    except BrokenPipeError:  # the reader of our output (head, less) has gone; nothing is wrong
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+    except BrokenPipeError:
+        raise
     except (CheckpointError, OSError) as error:
         if args.debug:
             raise
