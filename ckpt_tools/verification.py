@@ -66,8 +66,11 @@ class Verification(NamedTuple):
             "findings": len(self.findings),
         }
 
-    def salvage(self, path: str | os.PathLike[str], *, format: str = "v2", force: bool = False) -> tuple[str, ...]:
-        """Writes every tensor that is good to a new checkpoint, and returns its files.
+    def salvage(
+        self, path: str | os.PathLike[str], *, format: str = "v2", force: bool = False, command: str = "salvage"
+    ) -> tuple[str, ...]:
+        """Writes every tensor that is good to a new checkpoint, and returns its files. Its record says `command` and
+        what is lost.
 
         Raises OutputError as `save_checkpoint` does, and UnsupportedError when no tensor is good.
         """
@@ -78,7 +81,8 @@ class Verification(NamedTuple):
         kept = {name: self.checkpoint.tensors[name] for name in self.good}
         if GRAPH_KEY in kept:
             kept[GRAPH_KEY] = _graph_of(kept)
-        provenance = {"source": self.checkpoint, "command": "salvage"}
+        lost = dict.fromkeys(self.lost, "lost")
+        provenance = {"source": self.checkpoint, "command": command, "left_out": lost}
         return save_checkpoint(kept, path, format=format, force=force, provenance=provenance)
 
 

@@ -78,6 +78,9 @@ def test_salvage(damaged, capsys, tmp_path):
     assert main([str(damaged), "--salvage", str(target)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert main([str(damaged), "--salvage", str(target), "--force"]) == 1
+    record = json.loads(target.with_name("saved.provenance.json").read_text())
+    assert record["command"] == f"ckpt-verify {damaged} --salvage {target} --force"
+    assert (record["tensors"], record["left_out"]) == ({"b": "copied"}, {"a": "lost"})
 
 
 def test_salvage_into_another_format(damaged, tmp_path):

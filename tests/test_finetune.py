@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny_net
+import yaml
 from telling import at_step, lines_to
 
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
@@ -41,7 +43,6 @@ def head_run(job, tmp_path_factory):
 
 def tensors_of_tensorflow(prefix):
     """Name -> values, by TensorFlow's own reader."""
-    import tensorflow as tf
 
     reader = tf.train.load_checkpoint(str(prefix))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
@@ -108,6 +109,8 @@ def test_what_is_said_and_written(head_run):
     provenance = json.loads((folder / "model.ckpt-12.provenance.json").read_text())
     assert provenance["tensors"]["Tiny/Conv_1/weights"] == "restore"
     assert provenance["tensors"]["Tiny/Logits/Conv2d_1c_1x1/weights"] == "trained"
+    assert provenance["recipe"] == yaml.safe_load((folder / "config.yaml").read_text())
+    assert provenance["versions"]["tensorflow"] == tf.__version__
     assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 3  # steps 6, 10, 12
     assert any(path.name.startswith("events.out.tfevents") for path in folder.iterdir())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(text(found, rows))
         if args.salvage:
-            files = found.salvage(args.salvage, format=format, force=args.force)
+            typed = shlex.join(["ckpt-verify", *(sys.argv[1:] if argv is None else argv)])
+            files = found.salvage(args.salvage, format=format, force=args.force, command=typed)
             said = f"wrote {count(len(found.good), 'tensor')} to {args.salvage} ({count(len(files), 'file')})"
             say(f"{said}; lost: {listed(found.lost, _NAMED) or 'none'}")
         return FOUND if found.findings else DONE

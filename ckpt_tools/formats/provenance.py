@@ -176,6 +176,5 @@ def _versions() -> dict[str, str]:
     from .. import __version__
 
     found = {"ckpt-tools": __version__, "python": "{}.{}.{}".format(*sys.version_info[:3])}
-    if "numpy" in sys.modules:
-        found["numpy"] = sys.modules["numpy"].__version__
-    return found
+    used = {name: sys.modules[name] for name in ("numpy", "tensorflow") if name in sys.modules}
+    return found | {name: module.__version__ for name, module in used.items()}

@@ -161,16 +161,21 @@ def coerce(options: DataclassInstance) -> None:
         raise RecipeError("; ".join(problems))
 
 
+def given(options: DataclassInstance) -> dict[str, object]:
+    """Field name -> value of what was set to something else than its default."""
+    values = {found.name: (getattr(options, found.name), found.default) for found in dataclasses.fields(options)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, (value, default) in values.items()
+        if value != default
+    }
+
+
 def to_config(options: DataclassInstance) -> str:
     """YAML that `read_config` reads back: what was set to something else than its default."""
     import yaml
 
-    values = {}
-    for found in dataclasses.fields(options):
-        value = getattr(options, found.name)
-        if value != found.default:
-            values[found.name] = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(given(options), sort_keys=False, allow_unicode=True, width=120)
 
 
 def differences(before: Mapping[str, object], now: DataclassInstance) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..data.pipeline import Unreadable
 from ..graph.batches import Pipeline
 from ..graph.restore import changed_tensors, read
 from ..graph.towers import Model
+from ..options.configuration import given
 from ..plan.job import Job
 from ..use.metrics import mean_average_precision
 from ..use.recorded import MEAN_AVERAGE_PRECISION
@@ -180,7 +181,14 @@ def save(run: Run) -> None:
     """Writes the checkpoint of this step, and the best one when there is a new one."""
     began, job, movable = time.monotonic(), run.job, run.job.movable
     actions = {row.name: "trained" if row.name in movable else row.action for row in job.plan.rows}
-    provenance = {"source": job.source, "actions": actions, "plan": job.plan.digest, "net": job.net.name}
+    recipe = given(replace(job.options, fresh=False, resume=False))
+    provenance = {
+        "source": job.source,
+        "recipe": recipe,
+        "actions": actions,
+        "plan": job.plan.digest,
+        "net": job.net.name,
+    }
     if job.preprocessing:
         provenance["preprocessing"] = job.preprocessing.style
     tensors = snapshot(run)
