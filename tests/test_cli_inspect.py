@@ -332,7 +332,7 @@ def test_output_that_nobody_reads(words, buffered):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     if words == "inspect model.ckpt":
-        with open("/dev/full", "w") as full:
+        with Path("/dev/full").open("w") as full:
             done = subprocess.run([sys.executable, "-m", "ckpt_tools", *words.split()], stdout=full, stderr=-1, env=env)
         assert (done.returncode, done.stderr) == (2, b"ckpt-inspect: No space left on device\n")
 

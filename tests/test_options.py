@@ -59,9 +59,10 @@ def test_what_is_written_reads_back_and_holds_no_defaults(tmp_path):
         ("dropout: yes", "'dropout' must be a number, not True"),
         ("trainable: {a: b}", "'trainable' must be a pattern or a list of them, not {'a': 'b'}"),
         ("- steps", "must hold `option: value` lines"),
-        ("a: [", "not YAML: "),
-        ("steps: 3\nseed: 1\nsteps: 4", "steps is given twice"),
+        ("a: [", "not YAML: line 1: expected the node content, but found '<stream end>'"),
+        ("steps: 2\nseed: 1\nsteps: 3", "steps is given twice"),
         ("data: caf\xe9", "is not a text file in UTF-8"),
+        ("data: a\0b", "is not a text file in UTF-8"),
     ],
 )
 def test_a_wrong_file_is_explained(tmp_path, text, said):
@@ -70,6 +71,7 @@ def test_a_wrong_file_is_explained(tmp_path, text, said):
     with pytest.raises(RecipeError) as caught:
         read_config(path, Options)
     assert str(caught.value).startswith(f"{path}: {said}")
+    assert "unicode string" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

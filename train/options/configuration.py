@@ -113,19 +113,22 @@ def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[st
     import yaml
 
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        read, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except UnicodeDecodeError:
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        read = loader.construct_document(root) if root else None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise RecipeError(f"not YAML: {line}{error.problem}", path=path) from None
+    except (yaml.YAMLError, UnicodeDecodeError):  # of characters that a text file has not
         raise RecipeError("is not a text file in UTF-8", path=path) from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"not YAML: {' '.join(str(error).split())}", path=path) from None
     if read is None:
         return {}
     if not isinstance(read, Mapping):
         raise RecipeError("must hold `option: value` lines", path=path)
-    keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    if len(read) < len(keys):
-        raise RecipeError(f"{max(keys, key=keys.count)} is given twice", path=path)
+    keys = [key.value for key, _ in root.value]
+    for key in keys:
+        if keys.count(key) > 1:  # YAML itself takes the last one
+            raise RecipeError(f"{key} is given twice", path=path)
     names = {found.name for found in dataclasses.fields(kind)}
     others = other_names(kind)
     hints = typing.get_type_hints(kind)
