@@ -6,7 +6,7 @@ import pytest
 
 from ckpt_tools import events
 from ckpt_tools.cli.events import Printer, lines_of
-from ckpt_tools.events import Advanced, Began, Ended, Evaluated, Event, Noted, Step
+from ckpt_tools.events import Advanced, Began, Continued, Ended, Evaluated, Event, Noted, Step
 from ckpt_tools.plan import make_plan
 
 KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
@@ -33,6 +33,8 @@ def test_facts_have_no_padding():
     said = "\n".join(lines_of(planned))
     assert "17, 18, 19 and 980 more\n" in said and "9 for validation; per class: from 1 to 2\n" in said
     assert lines_of(Evaluated(32, 1.5803, {})) == ["step 32: loss 1.5803, no validation images"]
+    assert lines_of(Continued(8, 16, ())) == ["continuing     after step 8 of 16"]
+    assert lines_of(Continued(25, 10, ())) == ["continuing     after step 25; 10 were asked for"]
 
 
 def test_without_a_terminal_a_line_now_and_then(capsys, monkeypatch):

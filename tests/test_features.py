@@ -157,6 +157,10 @@ def test_outputs_do_not_take_the_place_of_inputs(home, tmp_path):
     with pytest.raises(OutputError, match="other.npz: exists, and ckpt-features did not write it"):
         write_features(FeatureOptions(**common, output=str(tmp_path / "other")))
     assert (tmp_path / "photos.npz").read_bytes() == (tmp_path / "other.npz").read_bytes() == before
+    (tmp_path / "package.json").write_text("{}")
+    with pytest.raises(OutputError, match="package.json: exists, and ckpt-features did not write it"):
+        write_features(FeatureOptions(**common, output=str(tmp_path / "package")))
+    assert (tmp_path / "package.json").read_text() == "{}"
     for _ in range(2):
         write_features(FeatureOptions(**common, output=str(tmp_path / "values")))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from .. import events
 from ..events import Event
 from ..plan.batch_norm import POLICIES
-from ..report import listed
+from ..report import count, listed
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -172,7 +172,7 @@ def _(event: events.Planned) -> list[str]:
         *([fact("batch norm", norms)] if modes else []),
         fact("device", event.device),
         fact(what, counts),
-        fact("training", f"{event.steps:,} steps of {event.batch_size} {what}, {event.optimizer}, "
+        fact("training", f"{count(event.steps, 'step')} of {event.batch_size} {what}, {event.optimizer}, "
              f"learning rate {event.learning_rate:g}"),
         *(fact("note", note) for note in event.notes),
     ]  # fmt: skip
@@ -228,7 +228,8 @@ def _(event: events.Restored) -> list[str]:
 def _(event: events.Continued) -> list[str]:
     names = listed(event.fresh, SHOWN)
     started = f"; started afresh, since the checkpoint has none: {names}" if event.fresh else ""
-    return [fact("continuing", f"after step {event.step:,} of {event.total:,}{started}")]
+    of = f" of {event.total:,}" if event.step <= event.total else f"; {event.total:,} were asked for"
+    return [fact("continuing", f"after step {event.step:,}{of}{started}")]
 
 
 @lines_of.register

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..events import OnEvent
+from ..report import count
 from ..train.graph.quiet import hush_tensorflow
 from ..train.options.configuration import add_arguments, from_arguments
 from ..train.options.training import Options
@@ -109,7 +110,7 @@ def closing_lines(result: Result) -> list[str]:
     if result.stopped:
         text = f"stopped by {result.stopped} after step {result.step:,} of {result.total:,}; everything is saved"
         return [text, "Run the same command again to resume."]
-    lines = [fact("done", f"{result.step:,} steps, in {result.train_dir}")]
+    lines = [fact("done", f"{count(result.step, 'step')}, in {result.train_dir}")]
     if result.validation:
         best = figures(result.best, loss_first=False).rpartition(",")[0]
         lines.append(fact("validation", figures(result.validation, loss_first=False)))

@@ -36,16 +36,18 @@ class Features:
 
 
 def check_outputs(prefix: str, *inputs: str) -> None:
-    """Raises OutputError where one of the files that PREFIX means is an input, or an .npz that ckpt-features did not
-    write."""
+    """Raises OutputError where one of the files that PREFIX means is an input, or not of ckpt-features: its .npz tells,
+    and the others are beside theirs."""
     read = {Path(path).resolve() for path in inputs if path}
     for path in (Path(f"{prefix}{ending}") for ending in ENDINGS):
         if path.resolve() in read:
             raise OutputError("is an input, and would be overwritten", path=path, advice="Choose another --output.")
-    path = Path(f"{prefix}.npz")
-    if path.is_file() and not _is_ours(path):
-        fact = "exists, and ckpt-features did not write it"
-        raise OutputError(fact, path=path, advice="Choose another --output.")
+    if _is_ours(Path(f"{prefix}.npz")):
+        return
+    for path in (Path(f"{prefix}{ending}") for ending in ENDINGS):
+        if path.is_file():
+            fact = "exists, and ckpt-features did not write it"
+            raise OutputError(fact, path=path, advice="Choose another --output.")
 
 
 def _is_ours(path: Path) -> bool:
