@@ -48,7 +48,7 @@ def parse_policies(texts: Iterable[str]) -> dict[str, str]:
     >>> parse_policies(["Mixed_7c=train,Logits=frozen"])
     {'Mixed_7c': 'train', 'Logits': 'frozen'}
     """
-    made = {}
+    made: dict[str, str] = {}
     for pattern, policy in valued_patterns(texts):
         if not pattern or policy not in POLICIES:
             part = f"{pattern}={policy}" if policy else pattern

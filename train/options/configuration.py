@@ -121,7 +121,7 @@ def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[st
         raise RecipeError(f"not YAML: {line}{error.problem}", path=path) from None
     except (yaml.YAMLError, UnicodeDecodeError):  # of characters that a text file has not
         raise RecipeError("is not a text file in UTF-8", path=path) from None
-    if read is None:
+    if root is None or read is None:
         return {}
     if not isinstance(read, Mapping):
         raise RecipeError("must hold `option: value` lines", path=path)
