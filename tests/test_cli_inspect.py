@@ -323,6 +323,20 @@ def test_what_the_system_says_is_told_without_its_number(capsys, error, said):
     assert capsys.readouterr().err == f"ckpt-x: {said}\n"
 
 
+def test_memory_that_runs_out_is_no_traceback(capsys):
+    def command(args):
+        raise MemoryError("Unable to allocate 93.1 GiB for an array")
+
+    made = cli.parser("ckpt-x", "does it", "ckpt-x")
+    assert cli.run(made, command, []) == 2
+    assert capsys.readouterr().err == "ckpt-x: out of memory: Unable to allocate 93.1 GiB for an array\n"
+    made.add_argument("--batch-size")
+    assert cli.run(made, command, []) == 2
+    assert capsys.readouterr().err == "ckpt-x: out of memory; try a smaller --batch-size\n"
+    with pytest.raises(MemoryError):
+        cli.run(made, command, ["--debug"])
+
+
 @pytest.mark.parametrize("buffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("words", ["inspect model.ckpt", "inspect --help", "--help"])
 def test_output_that_nobody_reads(words, buffered):

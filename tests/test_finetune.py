@@ -115,6 +115,23 @@ def test_what_is_said_and_written(head_run):
     assert any(path.name.startswith("events.out.tfevents") for path in folder.iterdir())
 
 
+def test_what_tensorflow_says_when_it_fails_is_one_sentence(job, tmp_path, capsys, monkeypatch):
+    for error, said in (
+        (
+            tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
+            "out of memory; try a smaller --batch-size ",
+        ),
+        (tf.errors.InternalError(None, None, "no kernel image\nmore"), "TensorFlow failed: no kernel image; --debug "),
+    ):
+        monkeypatch.setattr("ckpt_tools.train.run.finetune.finetune", lambda *_, error=error: raise_(error))
+        assert run_main(job, tmp_path) == 2
+        assert capsys.readouterr().err.startswith(f"ckpt-finetune: {said}")
+
+
+def raise_(error):
+    raise error
+
+
 def changed_by(job, tmp_path, **options):
     finetune(Options(**{**job, **options}, train_dir=str(tmp_path / "run")))
     before, after = (open_checkpoint(path).tensors for path in (job["checkpoint"], tmp_path / "run/model.ckpt-12"))

@@ -141,6 +141,24 @@ def _run(
     except KeyboardInterrupt:
         print(f"{made.prog}: stopped; nothing was left half-written", file=sys.stderr)
         return 130
+    except Exception as error:
+        failed = None if args.debug else _failed(error, made)
+        if failed is None:
+            raise
+        print(f"{made.prog}: {failed}", file=sys.stderr)
+        return CANNOT
+
+
+def _failed(error: Exception, made: argparse.ArgumentParser) -> str | None:
+    """What is said of memory that runs out and of other failures of TensorFlow's, which is not imported for this; None
+    for a defect of ours, which shows where it is."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"MemoryError", "ResourceExhaustedError"}:
+        smaller = [flag for flag in ("--batch-size", "--image-size") if flag in made._option_string_actions]
+        return f"out of memory; try a smaller {' or '.join(smaller)}" if smaller else f"out of memory: {error}"
+    if "OpError" in kinds:
+        return f"TensorFlow failed: {str(error).splitlines()[0]}; --debug shows where"
+    return None
 
 
 def _said_by_system(error: OSError) -> str:
