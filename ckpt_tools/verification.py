@@ -106,7 +106,7 @@ def verify(source: str | os.PathLike[str], *, threads: int | None = None) -> Ver
     if checkpoint.format not in ("v1", "v2", "npz", "keras", "torch"):
         notes.append(f"files of the format {checkpoint.format} have no checksums: only the structure was checked")
     return Verification(
-        path=checkpoint.path,
+        path=checkpoint.known_as,
         findings=(*(_finding(error, checkpoint) for error in damage), *whole_files,
                   *(_finding(error, checkpoint, name) for name, error in problems.items())),
         good=tuple(name for name in checkpoint.tensors if name not in problems),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckpt_tools import CheckpointError, from_arrays, open_checkpoint, save_checkpoint
+from ckpt_tools import CheckpointError, from_arrays, open_checkpoint, save_checkpoint, verify
 from ckpt_tools.errors import DamagedError, NotACheckpointError, SelectionError
 from ckpt_tools.formats.detect import identify
 from ckpt_tools.formats.state import State, parse_state
@@ -139,6 +141,27 @@ def test_names_with_glob_characters_are_literal(v2: Path) -> None:
 def test_a_folder_beside_the_prefix(v2: Path) -> None:
     (v2 / "model.ckpt").mkdir()
     assert open_checkpoint(v2 / "model.ckpt").format == "v2"
+
+
+def test_what_is_made_from_an_archive_names_the_archive(GOLDEN: Path, tmp_path: Path) -> None:
+    """The folder that it was unpacked to is gone when anybody reads where a checkpoint is from."""
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(GOLDEN / "tf012_v1", "release/model")
+    for source in (str(archive), f"{archive}:net"):
+        save_checkpoint(open_checkpoint(source), tmp_path / "copy.ckpt", force=True)
+        record = json.loads((tmp_path / "copy.ckpt.provenance.json").read_text())["source"]
+        assert record == {
+            "path": str(archive),
+            "format": "v1",
+            "files": {
+                "model.tar.gz": {
+                    "bytes": archive.stat().st_size,
+                    "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+                }
+            },
+        }
+        assert verify(source).summary["path"] == str(archive)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])

@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import signal
+import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,7 +123,7 @@ def test_what_tensorflow_says_when_it_fails_is_one_sentence(job, tmp_path, capsy
             tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
             "out of memory; try a smaller --batch-size ",
         ),
-        (tf.errors.InternalError(None, None, "no kernel image\nmore"), "TensorFlow failed: no kernel image; --debug "),
+        (tf.errors.InternalError(None, None, "no kernel\nmore"), "TensorFlow failed: no kernel; --debug "),
     ):
         monkeypatch.setattr("ckpt_tools.train.run.finetune.finetune", lambda *_, error=error: raise_(error))
         assert run_main(job, tmp_path) == 2
@@ -229,6 +231,18 @@ def test_a_net_that_is_not_here_is_named(job, tmp_path, capsys):
 
 def everything_in(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_from_an_archive_names_the_archive(job, tmp_path):
+    archive = tmp_path / "tiny.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in Path(job["checkpoint"]).parent.glob(f"{Path(job['checkpoint']).name}*"):
+            tar.add(path, path.name)
+    said = []
+    options = Options(**{**job, "checkpoint": str(archive)}, trainable=("Logits",), train_dir=str(tmp_path / "run"))
+    finetune(replace(options, steps=1), lines_to(said))
+    assert f"source         {archive} (" in "\n".join(said)
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["source"] == str(archive)
 
 
 def test_a_fresh_start_from_a_checkpoint_of_its_own_folder_is_refused(job, head_run, tmp_path, capsys):

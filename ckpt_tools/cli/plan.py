@@ -143,7 +143,7 @@ def requested(options: Options, source: Checkpoint, num_classes: int | None) -> 
         load_tensorflow(f"--net {options.net}", f"{options.net} is run to see what it builds")
     elif options.graph and is_text(options.graph):
         load_tensorflow(f"--graph {options.graph}", f"{options.graph} is a graph in text form")
-    net = resolve(options.reference, specs, source.path, origin)
+    net = resolve(options.reference, specs, source.known_as, origin)
     options = for_net(options, net)
     labels, net = labels_of(options, num_classes, net)
     classes = num_classes or len(labels) or classes_of(net, specs)

@@ -23,6 +23,12 @@ class Checkpoint(NamedTuple):
     note: str = ""  # one sentence when another member was given, such as an .index file, or a part is missing
     holds: tuple[object, ...] = ()  # kept alive as long as the checkpoint: the folder of an unpacked archive
     metadata: Mapping[str, str] = MappingProxyType({})  # free text that a safetensors file carries
+    archive: str = ""  # the archive that it was unpacked from; `path` and `files` are gone with it
+
+    @property
+    def known_as(self) -> str:
+        """The path to name it by: that of its archive, or its own."""
+        return self.archive or self.path
 
     def _repr_html_(self) -> str:
         """For notebooks: where it is from, totals by kind, and the tensors."""

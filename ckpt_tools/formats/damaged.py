@@ -40,7 +40,7 @@ def open_damaged(source: str, report: Report) -> Checkpoint:
         if found.files:
             report(error)  # of a single file, opening it says more
     try:
-        return _open(found, report)._replace(holds=found.holds)
+        return _open(found, report)._replace(holds=found.holds, archive=source if found.holds else "")
     except DamagedError as error:
         report(error.at(path=found.path))
         return Checkpoint(Tensors(), found.format, found.path, found.files, holds=found.holds)

@@ -141,11 +141,13 @@ def fingerprints(files: Mapping[str, str], digests: Mapping[str, Callable[[], st
 
 
 def described(source: object) -> object:
-    """A Checkpoint, or each of several, by its path, format and the digests of its files; anything else as it is."""
+    """A Checkpoint, or each of several, by its path, format and the digests of its files, which of an unpacked one is
+    its archive; anything else as it is."""
     if isinstance(source, Checkpoint):
-        there = [file for file, size in zip(source.files, sizes(source.files), strict=True) if size is not None]
+        members = (source.archive,) if source.archive else source.files
+        there = [file for file, size in zip(members, sizes(members), strict=True) if size is not None]
         files = {os.path.basename(file): _fingerprint(file) for file in there}
-        return {"path": absolute(source.path), "format": source.format, "files": files}
+        return {"path": absolute(source.known_as), "format": source.format, "files": files}
     if isinstance(source, (list, tuple)):
         return [described(one) for one in source]
     return source

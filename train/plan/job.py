@@ -210,7 +210,7 @@ def planned_event(job: Job, device: str) -> Planned:
         plan=job.plan,
         net=job.net.title,
         labels=tuple(data.labels),
-        source="" if job.source is NO_SOURCE else job.source.path,
+        source="" if job.source is NO_SOURCE else job.source.known_as,
         format=job.source.format,
         image_size=job.preprocessing.image_size if job.preprocessing else None,
         training=len(data.train),

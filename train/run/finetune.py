@@ -370,7 +370,7 @@ def facts(job: Job) -> dict[str, object]:
     return {
         "run": run_digest(job.plans[0], job.options),
         "phase": job.phase,
-        "source": job.source.path,
+        "source": job.source.known_as,
         "net": job.net.name,
         **({"graph": {**job.net.graph.record(), "digest": job.net.graph.digest}} if job.net.graph else {}),
         "classes": job.classes,

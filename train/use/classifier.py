@@ -239,7 +239,7 @@ def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool)
     from ..graph.restore import check_graph, planned_tensors
 
     checkpoint, origin = as_known(checkpoint, options.reference)
-    source, specs = checkpoint.path, checkpoint.tensors.specs()
+    source, specs = checkpoint.known_as, checkpoint.tensors.specs()
     found = recognise(specs)
     net = resolve(options.reference, specs, source, origin)
     known = found if found is not None and found.net and found.net.family == net.family else None
@@ -257,7 +257,7 @@ def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool)
     if net.graph is not None:
         check_graph(net.graph, how, tensors)
     labels, notes = tuple(map(str, range(classes or 0))), origin.notes if origin else ()
-    return Classifier(net, tensors, labels, False, how, checkpoint.path, Options(), plan, notes)
+    return Classifier(net, tensors, labels, False, how, source, Options(), plan, notes)
 
 
 def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
