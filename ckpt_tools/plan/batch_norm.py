@@ -65,7 +65,7 @@ def policies(
 
     A batch norm trains where its own weights do; one without weights, where the layer that it normalizes does.
     """
-    made = {}
+    made: dict[str, str] = {}
     parsed = [(parse_patterns(pattern), policy) for pattern, policy in (overrides or {}).items()]
     for scope, layer in found.items():
         trains = any(name in trainable for name in layer.weights or layer.normalized)
