@@ -7,7 +7,7 @@ import pytest
 from ckpt_tools.errors import PlanError, RecipeError, SelectionError
 from ckpt_tools.nets.registry import get_net
 from ckpt_tools.plan import ACTIONS, Adaptation, Conflict, Plan, PlanRules, Row, Variable, make_plan
-from ckpt_tools.plan.batch_norm import BatchNormLayer, parse_policies, policies
+from ckpt_tools.plan.batch_norm import BatchNormLayer, parse_policies, policies, summary
 from ckpt_tools.tensors import Spec
 
 F = "float32"
@@ -298,6 +298,8 @@ def test_batch_norm_modes_are_given_by_patterns_like_those_of_all_options():
     def modes(*texts: str) -> list[str]:
         return list(policies(found, (), parse_policies(texts)).values())
 
+    assert summary(dict.fromkeys(scopes[:1], "stats")) == "1 layer updates its statistics only"
+    assert summary(dict.fromkeys(scopes, "stats")) == "3 layers update their statistics only"
     assert modes("a,b=train") == ["train", "train", "frozen"]
     assert modes("BatchNorm,!b=train", "re:b[0-9]{1,2}=stats") == ["train", "frozen", "stats"]
     assert modes("b=train,net=stats,b=train") == ["stats", "train", "stats"]  # the last one decides

@@ -92,7 +92,7 @@ def summary(made: Mapping[str, str]) -> str:
     """
     words = {
         "frozen": ("frozen", "frozen", "(inference mode, statistics kept)"),
-        "stats": ("updates", "update", "its statistics only"),
+        "stats": ("updates its statistics", "update their statistics", "only"),
         "train": ("trains", "train", "(batch statistics, moving averages updated)"),
     }
     counts: Sequence[tuple[int, str]] = [(list(made.values()).count(policy), policy) for policy in POLICIES]
