@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 
+from . import __version__
 from .cli import printed
 from .errors import nearest
 
@@ -31,6 +32,9 @@ def run(argv: list[str]) -> int:
         listed = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
         print(f"usage: python -m ckpt_tools COMMAND ...\n\n{listed}", file=sys.stdout if argv else sys.stderr)
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"ckpt-tools {__version__}")
+        return 0
     if argv[0] not in COMMANDS:
         print(f"ckpt_tools: no command {argv[0]!r}{nearest(argv[0], COMMANDS)}", file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ckpt_tools import Tensors, cli, from_arrays, open_checkpoint, save_checkpoint
+from ckpt_tools import Tensors, __version__, cli, from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.__main__ import main as main_of_all
 from ckpt_tools.cli import inspect
 from ckpt_tools.cli.inspect import main
@@ -374,6 +374,16 @@ def test_a_folder_that_was_deleted_under_the_command():
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env)
     said = "ckpt-edit: the current folder was deleted. Change to one that is there.\n"
     assert (done.returncode, done.stderr) == (2, said)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["inspect", "--version"], ["finetune", "--version"]])
+def test_the_version(words, capsys):
+    try:
+        assert main_of_all(words) == 0
+    except SystemExit as ended:
+        assert ended.code == 0
+    name = "-".join(["ckpt", words[0]]) if len(words) > 1 else "ckpt-tools"
+    assert capsys.readouterr().out == f"{name} {__version__}\n"
 
 
 def test_what_is_said_of_a_missing_command_is_a_message(capsys):

@@ -198,6 +198,11 @@ def test_a_wrong_shape_lists_every_conflict_and_what_to_type(job, tmp_path, caps
     assert all(name in said for name in HEAD)
     assert "--exclude" in said
     assert not (tmp_path / "run").exists()
+    assert run_main(job, tmp_path, "--trainable", "Logits", "--json") == 1
+    out, again = capsys.readouterr()
+    assert again == said
+    (conflict,) = json.loads(out)["conflicts"]
+    assert sorted(conflict["names"]) == sorted(HEAD)
 
 
 def test_wrong_options_are_one_line(job, tmp_path, capsys):

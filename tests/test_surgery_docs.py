@@ -28,7 +28,7 @@ def test_every_shipped_recipe_is_described():
 def test_every_flag_is_named():
     shown = [action for action in make_parser()._actions if action.help != SUPPRESS]
     flags = {flag for action in shown for flag in action.option_strings if flag.startswith("--")}
-    common = {"--help", "--json", "--debug", "--output", "--force", "--shards"}
+    common = {"--help", "--json", "--debug", "--version", "--output", "--force", "--shards"}
     assert {flag for flag in flags - common if flag not in DOC} == set()
 
 

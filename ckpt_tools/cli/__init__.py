@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from .. import __version__
 from ..errors import CheckpointError, DamagedError, RecipeError, nearest, needs
 
 DONE, FOUND, CANNOT = 0, 1, 2
@@ -83,6 +84,7 @@ def parser(prog: str, description: str, examples: str) -> argparse.ArgumentParse
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of tables")
     made.add_argument("--debug", action="store_true", help="show the Python traceback of an error")
+    made.add_argument("--version", action="version", version=f"{prog} {__version__}", help="print the version and exit")
     return made
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import PlanError
 from ..events import OnEvent
+from ..plan import Plan
 from ..report import count
 from ..train.graph.quiet import hush_tensorflow
 from ..train.options.configuration import add_arguments, from_arguments
 from ..train.options.training import Options
 from . import DONE, FOUND, parser, print_json, run, say
 from .events import Printer, audit_line, fact, figures
+from .plan import as_json as plan_as_json
 
 if TYPE_CHECKING:
     from ..train.run.finetune import Result
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None, *, on_event: OnEvent | None = None) 
             result = train(options, on_event)
         except PlanError as error:
             say(f"{made.prog}: {error}")
+            if args.json and isinstance(error.plan, Plan):
+                print_json(plan_as_json(error.plan))
             return FOUND
         if result is None:  # this machine served another one
             return DONE

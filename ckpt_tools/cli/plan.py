@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DataError, OutputError, RecipeError, needs
 from ..formats import Checkpoint, open_checkpoint
@@ -103,8 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.output:  # before anything is printed: whoever reads the table may stop reading it
             write(args.output, proposal, plan)
         if args.json:
-            value = plan.to_json()
-            print_json({key: value[key] for key in ("rows", "conflicts", "summary")})
+            print_json(as_json(plan))
         else:
             parts = [proposal_text(proposal)] if proposal else []
             later = phases_text(options, phases, plans)
@@ -112,6 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FOUND if plan.conflicts else DONE
 
     return run(make_parser(), command, argv)
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """What --json prints of a plan."""
+    value = plan.to_json()
+    return {key: value[key] for key in ("rows", "conflicts", "summary")}
 
 
 def load_tensorflow(option: str, why: str) -> None:
