@@ -129,7 +129,7 @@ class _Reading:
         """Puts parameters into the scalars below `node`, once where an alias repeats it."""
         if node in self.filled:
             if not self.filled[node]:
-                self._say(node, "what is anchored here holds an alias of itself")
+                self._say(node, "this anchor contains an alias of itself")
             return
         self.filled[node] = False
         self._fill_in_scalars(node)

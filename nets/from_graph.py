@@ -179,20 +179,20 @@ def _image(part: GraphPart) -> tuple[int, int]:
             if side * side * channels == shape[1] and side >= LEAST_SIDE:
                 return side, channels
         raise UnsupportedError(
-            f"the net takes rows of {shape[1]:,} values, which are no square pictures", path=part.file.path,
-            advice="--input NAME names a tensor that holds pictures, if it is a net for them.",
+            f"the net takes rows of {shape[1]:,} values, which are not square images", path=part.file.path,
+            advice="If it is a net for images, --input NAME names a tensor that holds them.",
         )  # fmt: skip
     if shape is None or len(shape) < 3:
         return 0, first_channels(part.found.cut.graph) or 3
     if len(shape) > 4:
-        fact = f"the net takes {spelled(shape)} at a time, several pictures an example"
+        fact = f"the net takes {spelled(shape)} at a time, several images per example"
         raise UnsupportedError(
             fact, path=part.file.path, advice="--input NAME names a tensor that holds single images."
         )
     height, width = shape[1:3]
     if len(shape) == 3 and height and width and height != width:
-        fact = f"the net takes {spelled(shape)}, which may be sequences and not pictures"
-        advice = "--input NAME names a tensor that has an axis for channels, if it is a net for pictures."
+        fact = f"the net takes {spelled(shape)}, which may be sequences, not images"
+        advice = "If it is a net for images, --input NAME names a tensor that has an axis for channels."
         raise UnsupportedError(fact, path=part.file.path, advice=advice)
     depth = shape[3] if len(shape) == 4 else 1
     return max(height or 0, width or 0), depth or first_channels(part.found.cut.graph) or 3

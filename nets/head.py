@@ -89,7 +89,7 @@ def _layer(text: str) -> Dense | Dropout:
     kinds: dict[str, type[Dense] | type[Dropout]] = {"dense": Dense, "dropout": Dropout}
     if call.func.id not in kinds:
         hint = nearest(call.func.id, kinds)
-        raise RecipeError(f"no layer is called {call.func.id!r}{hint}", advice="There are dense and dropout.")
+        raise RecipeError(f"no layer is called {call.func.id!r}{hint}", advice="Use dense or dropout.")
     return _checked(text, kinds[call.func.id], values)
 
 

@@ -181,7 +181,7 @@ def check_import(
             variable.load(np.asarray(value, variable.dtype.as_numpy_dtype), session)
         if made.features.shape.rank is None or made.features.shape.as_list()[0] is not None:
             text = f"{found.features} has the shape {made.features.shape}: it must take any number of images."
-            return [Conflict("the number of images is fixed", (found.features,), text)]
+            return [Conflict("the batch size is fixed", (found.features,), text)]
         try:
             together, again = (session.run(made.features, {fed: images}) for _ in range(2))
             alone = [session.run(made.features, {fed: images[i : i + 1]}) for i in range(_IMAGES)]
@@ -194,13 +194,15 @@ def _wrong(features: str, together: np.ndarray, again: np.ndarray, alone: list[n
     rows = len(together)
     if rows != _IMAGES or any(len(each) != 1 for each in alone):
         text = f"{features} has {rows} rows for {_IMAGES} images: --features names another tensor."
-        return [Conflict("not one row an image", (features,), text)]
+        return [Conflict("not one row per image", (features,), text)]
     if not np.isfinite(together).all():
         text = f"{features} has values that are not finite: are these the weights of this graph, and scaled images?"
         return [Conflict("not finite", (features,), text)]
     conflicts = []
     if together.tobytes() != again.tobytes():
-        text = f"{features} is another each time: something random is left. --features NAME cuts in front of it."
+        text = (
+            f"{features} changes from run to run: something random is left. --features NAME cuts the net off before it."
+        )
         conflicts.append(Conflict("not the same twice", (features,), text))
     size = float(np.abs(together).max()) or 1.0
     apart = float(np.abs(together - np.concatenate(alone)).max()) / size

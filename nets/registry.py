@@ -216,7 +216,7 @@ def register(net: Net) -> Net:
     Raises SelectionError for a name that another net has.
     """
     if {**VARIANTS, **NETS}.get(net.name, net) != net:
-        raise SelectionError(f"a net is called {net.name!r} already", advice="Give it another name.")
+        raise SelectionError(f"there already is a net called {net.name!r}", advice="Give it another name.")
     NETS[net.name] = net
     return net
 
@@ -234,7 +234,7 @@ def get_net(name: str) -> Net:
     """The net of this name, as tf_slim names its builders. Raises SelectionError that names the nearest ones."""
     found = NETS.get(name) or VARIANTS.get(name) or vectors_net_called(name)
     if found is None:
-        advice = f"There are {', '.join(NETS)}."
+        advice = f"Use one of {', '.join(NETS)}."
         raise SelectionError(f"no net is called {name!r}{nearest(name, [*NETS, *VARIANTS])}", advice=advice)
     return found
 

@@ -59,7 +59,7 @@ class Reference(NamedTuple):
         if self.net and self.graph:
             return ["--net and --graph cannot be combined"]
         if self.chosen and self.net and not self.is_function:
-            return [f"{' and '.join(self.chosen)} choose in a graph, and --net {self.net} is a net of the registry"]
+            return [f"{' and '.join(self.chosen)} apply to a graph, and --net {self.net} is a built-in net"]
         return []
 
 
@@ -116,5 +116,5 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str, origin: 
         return net_from(open_graph(beside, reference.choices, specs, path))
     except PlanError as error:
         if not reference.chosen:  # nobody named this graph
-            error.advice = "By its names the checkpoint is none of the nets here; --net NAME takes it for one."
+            error.advice = "Its names match none of the nets here; --net NAME treats it as one of them."
         raise

@@ -22,7 +22,7 @@ def read_text_graph(path: str) -> GraphFile:
     """
     data = mapped(path).view()
     if len(data) > MOST:
-        raise UnsupportedError(f"has {len(data):,} bytes, more than a graph in text form is read of", path=path)
+        raise UnsupportedError(f"has {len(data):,} bytes, more than the limit for a graph in text form", path=path)
     try:
         from google.protobuf import text_format
         from tensorflow.core.framework.graph_pb2 import GraphDef
@@ -36,6 +36,6 @@ def read_text_graph(path: str) -> GraphFile:
         text_format.Parse(bytes(data), message)
     except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
         where = str(error).strip().splitlines()[0]
-        raise DamagedError(f"is no graph in text form ({where})", path=path) from None
+        raise DamagedError(f"is not a valid graph in text form ({where})", path=path) from None
     kind = "metagraph" if is_meta else "graphdef"
     return parse_graph(message.SerializeToString(deterministic=True), path, kind)

@@ -460,4 +460,4 @@ def test_object_based_names_and_stored_keys(capsys, monkeypatch, GOLDEN):
 
 def test_options_about_tensors_are_not_for_a_graph(GOLDEN, capsys):
     assert main([str(GOLDEN / "tf221_graph" / "model.ckpt"), "--graph", "--stats", "--fail-on", "nan"]) == 2
-    assert "--stats and --fail-on: of tensors, not of a graph. Leave out --graph." in capsys.readouterr().err
+    assert "--stats and --fail-on: these show tensors, not a graph. Leave out --graph." in capsys.readouterr().err

@@ -47,12 +47,12 @@ def test_there_and_back(here, capsys):
     assert (code, err) == (0, "")
     assert out.splitlines()[:4] == [
         "wrote k.h5 (keras_h5) from slim.ckpt (v2): 137 tensors, 881.4 kB",
-        "net       slim MobilenetV1 0.25, 7 classes, as keras writes it",
+        "net       slim MobilenetV1 0.25, 7 classes, in the layout of keras",
         "tensors   137 written",
         "function  the same",
     ]
     code, out, _ = said(capsys, convert, "k.h5", "back.ckpt", "--layout", "slim")
-    assert out.splitlines()[1] == "net       MobilenetV1 0.25 of Keras, 7 classes, as slim writes it"
+    assert out.splitlines()[1] == "net       MobilenetV1 0.25 of Keras, 7 classes, in the layout of slim"
     assert equal("slim.ckpt", "back.ckpt")
     sidecar = json.loads((here / "back.ckpt.provenance.json").read_text())
     assert sidecar["tensors"]["MobilenetV1/Conv2d_0/weights"] == "relayout from conv1/kernel"
@@ -82,7 +82,7 @@ def test_what_is_near_is_never_called_the_same(here, capsys):
     assert code == 0
     assert out.splitlines()[2:] == [
         "tensors   267 written, 53 made",
-        "function  near, not the same",
+        "function  nearly the same",
         "          torchvision: the stride of a stage is in its first unit, slim's in the last one of the stage before",
         "          torchvision: the first pooling pads on all sides, slim's at the end alone",
         "note      weights that torchvision publishes take pixels of --preprocessing torch, which are not slim's",
@@ -113,8 +113,8 @@ def test_layers_of_ones_own_on_a_body_of_keras_are_named(here, capsys):
     own = from_arrays({"dense/kernel": np.zeros((256, 3), "f4"), "dense/bias": np.zeros(3, "f4")})
     save_checkpoint(Tensors({**open_checkpoint("body.h5").tensors, **own}), "own.h5", format="keras_h5")
     _, out, _ = said(capsys, convert, "own.h5", "back.ckpt", "--layout", "slim")
-    assert out.splitlines()[1] == "net       MobilenetV1 0.25 of Keras, without its head, as slim writes it"
-    assert out.splitlines()[4] == "note      no part of the net, and left out: dense"
+    assert out.splitlines()[1] == "net       MobilenetV1 0.25 of Keras, without its head, in the layout of slim"
+    assert out.splitlines()[4] == "note      not part of the net, left out: dense"
     assert equal("back.ckpt", body)
 
 
@@ -148,7 +148,7 @@ def test_inspect_shows_both_names(here, capsys):
     code, out, _ = said(capsys, inspect, "slim.ckpt", "--layout", "keras", "--scope", "Conv2d_0,Logits")
     assert code == 0
     assert out.splitlines() == [
-        "slim.ckpt: slim MobilenetV1 0.25, 7 classes, as keras writes it",
+        "slim.ckpt: slim MobilenetV1 0.25, 7 classes, in the layout of keras",
         "",
         "name                                            shape        keras",
         "----------------------------------------------  -----------  ------------------------",
@@ -204,8 +204,8 @@ def test_what_a_layer_has_beyond_slims_is_folded_or_named():
     kernel = plain[f"{scope}/weights"].load()
     np.testing.assert_array_equal(found.surgery.tensors["conv2d/kernel"].load(), kernel * gamma)
     assert found.notes == (
-        "no place there: InceptionV3/AuxLogits",
-        "no part of the net, and left out: InceptionV3/Logits",
+        "keras has no variables for these: InceptionV3/AuxLogits",
+        "not part of the net, left out: InceptionV3/Logits",
     )
 
 

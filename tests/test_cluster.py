@@ -256,7 +256,7 @@ def test_what_tf_config_says():
         ("{", "not JSON with a cluster and a task"),
         ('{"cluster": {"worker": ["a:1", "b:1"]}}', "not JSON with a cluster and a task"),
         (config({"worker": ["a:1", "b:1"]}, index=2), "task 2 of job 'worker' is not in the cluster"),
-        (config({"worker": ["a:1"], "evaluator": ["b:1"]}), "no use for the job evaluator"),
+        (config({"worker": ["a:1"], "evaluator": ["b:1"]}), "the job evaluator is not used here"),
         (config({"worker": ["a:1", "b"]}), "b: write HOST:PORT"),
         (config({"ps": ["a:1", "b:1"]}, "ps"), "a cluster of parameter servers alone"),
     ],

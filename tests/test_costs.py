@@ -97,7 +97,7 @@ def test_lines():
     assert found.lines() == [
         "features       1,400 images, 36.0 images/s: 39 s",
         "training       10,000 images, 40,000.0 images/s: 0.2 s",
-        "in all         39 s, besides starting, saving and the report",
+        "in total       39 s, without start-up, saving and the report",
         "memory         2.1 GB",
         "disk           11.5 MB for features",
     ]

@@ -168,5 +168,5 @@ def test_an_export_says_that_images_are_to_be_turned(home, tmp_path):
     options = ExportOptions(train_dir=str(home / "turned"), output=str(tmp_path / "x"), format=("graphdef",))
     made = export(options, lines_to(lines))
     assert made.rows[0]["largest_difference"] < 1e-5
-    assert any("images are to be given turned upright" in line for line in lines)
+    assert any("the model needs images turned upright" in line for line in lines)
     assert "turned upright" in json.loads((tmp_path / "x" / "export.json").read_text())["inputs"]["images"]

@@ -150,7 +150,7 @@ def test_folding_comes_before_other_adaptations():
     grey = net_of(layer(weights=(3, 3, 1, OUTPUTS)))
     plan = make_plan(from_arrays(source).specs(), grey, PlanRules(fold=True, adapt_input=True)).checked()
     assert plan.rows[0].rule == "--fold, --adapt-input"
-    assert plan.rows[0].reason == "times net/conv/BatchNorm/gamma; 4 input channels added up"
+    assert plan.rows[0].reason == "times net/conv/BatchNorm/gamma; 4 input channels summed"
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     made = planned_tensors(plan, from_arrays(source), seed=0)["net/conv/weights"].load()
     wanted = (source["net/conv/weights"] * source["net/conv/BatchNorm/gamma"]).sum(axis=2, keepdims=True)

@@ -378,7 +378,7 @@ def test_mistakes_are_one_sentence(code: str, tmp_path: Path) -> None:
 def test_what_a_function_does_not_say_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"nets.py: does not say how large its images are. Give --image-size."):
         traced(tmp_path, BACKBONE, side=None)
-    with pytest.raises(RecipeError, match=r"the net in nets.py:build does not say how it takes images: give --prep"):
+    with pytest.raises(RecipeError, match=r"nets.py:build does not say how images are preprocessed: give --prep"):
         pixels_of(traced(tmp_path, BACKBONE), None, None)
     with pytest.raises(RecipeError, match=r"the net in nets.py:build: no preprocessing 'units'; did you mean unit\?"):
         pixels_of(traced(tmp_path, "PREPROCESSING = 'units'\n" + dedent(BACKBONE)), None, None)
@@ -448,7 +448,7 @@ def test_a_new_head_on_a_function(
     write(tmp_path, SLIM.replace("net = slim.dropout(", "net = slim.dropout(2.0 * "))
     capfd.readouterr()
     assert finetune.main([*run, "--epochs", "4"]) == 2
-    assert "nets.py:build computes something else than when the run began" in capfd.readouterr().err
+    assert "nets.py:build no longer computes what it did when the run began" in capfd.readouterr().err
     assert finetune.main([*run, "--epochs", "4", "--resume"]) == 0
     assert "0 of 60 images cached" in capfd.readouterr().err  # what was cached is another net's
     assert json.loads(Path("run/plan.json").read_text(encoding="utf-8"))["graph"] != record["graph"]
@@ -508,5 +508,5 @@ def test_ckpt_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytes
     write(tmp_path, BACKBONE)
     assert plan.main(["source.ckpt", "--net", "nets.py:build", "--num-classes", "3"]) == 2
     assert "nets.py: does not say how large its images are. Give --image-size." in capfd.readouterr().err
-    with pytest.raises(CheckpointError, match=r"--features choose in a graph, and --net vgg_16 is a net of the reg"):
+    with pytest.raises(CheckpointError, match=r"--features apply to a graph, and --net vgg_16 is a built-in net"):
         Options(net="vgg_16", features="pool5")

@@ -97,7 +97,7 @@ def test_what_inspect_shows(GOLDEN: Path, capsys: pytest.CaptureFixture) -> None
 
 
 SHOWN = """\
-graph        model.ckpt.meta: MetaGraph, TensorFlow 2.21.0, 540 operations, 42 of them on the way
+graph        model.ckpt.meta: MetaGraph, TensorFlow 2.21.0, 540 operations, 42 of them in the net
 images       images float32 [?,12,12,3]
 features     hidden/Relu, 16 values
 logits       classes/xw_plus_b, 5 classes
@@ -262,9 +262,7 @@ def test_clips_are_no_images(tmp_path: Path) -> None:
         classified(dense(tf.reduce_mean(tf.reshape(x, [-1, 4, 4]), 1), "fc", CLASSES))
 
     file = saved(tmp_path, build)
-    with pytest.raises(
-        UnsupportedError, match=r"the net takes \[\?,4,12,12,3\] at a time, several pictures an example"
-    ):
+    with pytest.raises(UnsupportedError, match=r"the net takes \[\?,4,12,12,3\] at a time, several images per example"):
         net_from(part_of(file, analyse(file)))
 
 
@@ -275,7 +273,7 @@ def test_noise_on_the_images_is_cut_behind(tmp_path: Path) -> None:
 
     file = saved(tmp_path, build)
     (conflict,) = analyse(file).conflicts
-    assert conflict.advice.endswith("cuts in front of it; --input noisy takes images behind it.")
+    assert conflict.advice.endswith("cuts the net off before it; --input noisy takes images behind it.")
     assert analyse(file, Choices(input="noisy")).conflicts == ()
 
 
@@ -424,9 +422,9 @@ def test_what_touches_more_than_its_tensors(tmp_path: Path) -> None:
         classified(dense(tf.reduce_mean(x, [1, 2]) + extra, "fc", CLASSES))
 
     found = analyse(saved(tmp_path, build))
-    refused = next(each for each in found.conflicts if each.cause == "operations that are refused")
+    refused = next(each for each in found.conflicts if each.cause == "operations that are not allowed")
     assert "ReadFile" in refused.names
-    assert "an imported net may touch its own tensors only, not" in refused.advice
+    assert "an imported net may use its own tensors only, not" in refused.advice
 
 
 def test_refused_operations_are_found_in_functions_too(tmp_path: Path) -> None:
@@ -443,7 +441,7 @@ def test_refused_operations_are_found_in_functions_too(tmp_path: Path) -> None:
         classified(dense(tf.reduce_mean(reads(conv(images(), "conv")), [1, 2]), "fc", CLASSES))
 
     found = analyse(saved(tmp_path, build, Style(control_flow_v2=True)))
-    assert causes(found) == ["operations that are refused"]
+    assert causes(found) == ["operations that are not allowed"]
     assert "(ReadFile)" in found.conflicts[0].advice and "files" in found.conflicts[0].advice
 
 
@@ -458,9 +456,10 @@ def test_operations_that_are_not_known(tmp_path: Path, capsys: pytest.CaptureFix
     nodes = [each._replace(op="Unheard") if each.name == "elsewhere" else each for each in nodes]
     found = analyse(file._replace(nodes=tuple(nodes)))
     (conflict,) = found.conflicts
-    assert conflict.cause == "unknown operations on the way"
+    assert conflict.cause == "unknown operations in the net"
     assert conflict.advice == (
-        "bilateral (BilateralSliceApply): this TensorFlow does not know it; --features conv/Relu cuts in front of it."
+        "bilateral (BilateralSliceApply): this TensorFlow does not know it; "
+        "--features conv/Relu cuts the net off before it."
     )
     assert analyse(file._replace(nodes=tuple(nodes)), Choices(features="conv/Relu")).conflicts == ()
     (tmp_path / "u.pb").write_bytes(graph_bytes(nodes, (), file.versions))

@@ -190,7 +190,7 @@ def test_of_several_models_the_one_that_was_trained(tmp_path: Path, name: str) -
     saved_names = list(open_checkpoint(source).tensors)
     found = analyse(file, saved=saved_names, source=source)
     assert (found.conflicts, found.logits, found.models) == ((), f"{name}/fc/add", 3)
-    assert "; of 3 models the one that was trained" in facts(file, found, saved_names)
+    assert "; the trained one of 3 models" in facts(file, found, saved_names)
     net = resolve(Reference(), open_checkpoint(source).tensors.specs(), source)
     assert net.title == f"the trained one of 3 nets in model.ckpt.meta, which ends in {name}/fc/add"
     assert {row.name.partition("/")[0] for row in net.table} == {name}
@@ -259,7 +259,7 @@ def test_what_gives_back_its_input_has_no_classes(tmp_path: Path, units: int, is
     found = analyse(saved(tmp_path, build))
     assert causes(found) == ["no classes found"] * is_asked
     assert [each.advice.partition(".")[0] for each in found.conflicts] == [
-        "decoder/add has as many values as what goes in, and gives it back"
+        "decoder/add has as many values as the input, and reconstructs it"
     ] * is_asked
 
 
@@ -271,15 +271,15 @@ def test_words_are_no_images(tmp_path: Path) -> None:
 
     (conflict,) = analyse(saved(tmp_path, build)).conflicts
     assert conflict.cause == "no images found"
-    assert conflict.advice.startswith("words is looked up in a table, as words are, so that this is no net for images.")
+    assert conflict.advice.startswith("words is looked up in a table, as words are: this is not a net for images.")
 
 
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
-        ([None, 20], "the net takes rows of 20 values, which are no square pictures"),
-        ([None, 49], "the net takes rows of 49 values, which are no square pictures"),  # a grid of 7 x 7 sensors
-        ([None, 9, 30], r"the net takes \[\?,9,30\], which may be sequences and not pictures"),
+        ([None, 20], "the net takes rows of 20 values, which are not square images"),
+        ([None, 49], "the net takes rows of 49 values, which are not square images"),  # a grid of 7 x 7 sensors
+        ([None, 9, 30], r"the net takes \[\?,9,30\], which may be sequences, not images"),
     ],
 )
 def test_rows_and_sequences_are_no_pictures(tmp_path: Path, shape: list, said: str) -> None:
@@ -290,7 +290,7 @@ def test_rows_and_sequences_are_no_pictures(tmp_path: Path, shape: list, said: s
     file = saved(tmp_path, build)
     with pytest.raises(UnsupportedError, match=said) as caught:
         net_from(part_of(file, analyse(file)))
-    assert caught.value.advice.startswith("--input NAME names a tensor that ")
+    assert caught.value.advice.startswith("If it is a net for images, --input NAME names a tensor that ")
 
 
 # --- what to type -----------------------------------------------------------------------------------------------------

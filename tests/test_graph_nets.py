@@ -286,7 +286,7 @@ def test_a_saved_model_without_classes_gets_a_head_of_its_own(files: Path, tmp_p
 @pytest.mark.parametrize(
     ("how", "error", "said"),
     [
-        ({"preprocessing": None}, RecipeError, "does not say how it takes images: give --preprocessing"),
+        ({"preprocessing": None}, RecipeError, "does not say how images are preprocessed: give --preprocessing"),
         ({"bn": ("conv1=train",)}, RecipeError, "--bn: the batch norms of a net of a graph"),
         (
             {"precision": "bfloat16"},

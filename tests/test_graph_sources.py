@@ -64,7 +64,7 @@ def test_a_graph_in_text_form_is_a_graph(files: Path, name: str, capsys: pytest.
 
 def test_text_that_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "g.pbtxt").write_text('node {\n  name: "a"\n  op: 3\n}\n')
-    with pytest.raises(DamagedError, match=r"is no graph in text form \(3:7 : .*"):
+    with pytest.raises(DamagedError, match=r"is not a valid graph in text form \(3:7 : .*"):
         read_text_graph(str(tmp_path / "g.pbtxt"))
 
 
@@ -235,7 +235,7 @@ def test_what_tflite_lacks_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.
     argv = ["--checkpoint", str(tmp_path / "model.ckpt"), "--preprocessing", "unit", "--output", str(tmp_path / "out")]
     assert export_command.main([*argv, "--format", "graphdef,tflite"]) == 2
     said = capsys.readouterr().err
-    assert "TFLite cannot take the net: it has no Betainc" in said
+    assert "TFLite cannot convert the net: it has no Betainc" in said
     assert "Leave tflite out of --format" in said
     assert not (tmp_path / "out").exists()
     assert export_command.main([*argv, "--format", "graphdef"]) == 0

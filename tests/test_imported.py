@@ -324,7 +324,7 @@ def test_what_tensorflow_does_not_take_is_a_checkpoint_error(tmp_path: Path) -> 
         (lambda x: x - tf.reduce_mean(x, axis=0), "images depend on each other"),
         (lambda x: x * 0, "images make no difference"),
         (lambda x: tf.sqrt(x - 1e6), "not finite"),
-        (lambda x: tf.reshape(x, [-1, CLASSES * 1])[:2], "not one row an image"),
+        (lambda x: tf.reshape(x, [-1, CLASSES * 1])[:2], "not one row per image"),
     ],
 )
 def test_what_the_check_finds(tmp_path: Path, change: object, cause: str) -> None:

@@ -285,7 +285,7 @@ def test_what_is_made_and_what_is_left_out():
     net = ThinNet("inception_v3")
     source = thin.tensors(net.variables(7))
     written = from_slim("keras", net, source)
-    assert written.notes == ("no place there: InceptionV3/AuxLogits",)
+    assert written.notes == ("keras has no variables for these: InceptionV3/AuxLogits",)
     there = outward("torchvision", net, source)
     np.testing.assert_array_equal(there["Conv2d_1a_3x3.bn.weight"].load(), np.ones(3, np.float32))
     assert there["Conv2d_1a_3x3.bn.num_batches_tracked"].load() == 0
@@ -319,9 +319,7 @@ def test_a_net_that_a_world_has_not_is_said():
     net = ThinNet("inception_v4")
     with pytest.raises(SelectionError, match="not known how keras writes slim InceptionV4; it is known how timm does"):
         from_slim("keras", net, thin.tensors(net.variables(7)))
-    with pytest.raises(
-        SelectionError, match="variables of slim InceptionV4 are not there, such as InceptionV4/Mixed_7d"
-    ):
+    with pytest.raises(SelectionError, match="variables of slim InceptionV4 are missing, such as InceptionV4/Mixed_7d"):
         from_slim("timm", net, without(thin.tensors(net.variables(7)), "Mixed_7d"))
 
 

@@ -54,7 +54,7 @@ def test_auto_takes_what_is_native_for_many_images(bfloat16_here, monkeypatch):
     assert candidate("auto", "auto", 10) == Choice("bfloat16", "native here", open=True)
     assert candidate("auto", "auto", 9) == Choice("float32", "fewer than 10 images")
     monkeypatch.setattr(native, "native", lambda device: None)
-    assert candidate("auto", "auto", 10) == Choice("float32", "nothing below float32 is native here")
+    assert candidate("auto", "auto", 10) == Choice("float32", "no format below float32 is native on this device")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_comparison_allows_rounding_and_nothing_else():
 
 def test_transfer_values_are_computed_in_what_is_native(job, tmp_path, bfloat16_here):
     line, record, tensors = run(job, tmp_path / "auto")
-    assert line[0].startswith("precision      bfloat16: native here, 0.")
+    assert line[0].startswith("precision      bfloat16: native here, within 0.")
     assert "of the images, cosine 0.99" in line[0]
     assert record["training"] == "float32"
     assert record["features"] == "bfloat16"
@@ -109,7 +109,7 @@ def test_where_it_is_not_the_same_float32_is_taken_bit_for_bit(job, tmp_path, bf
     monkeypatch.setattr(native, "DIFFERENCE", 1e-9)
     cache = str(tmp_path / "cache")
     line, record, tensors = run(job, tmp_path / "auto", cache_dir=cache)
-    assert line[0].startswith("precision      float32: bfloat16 is 0.")
+    assert line[0].startswith("precision      float32: bfloat16 is within 0.")
     assert record["features"] == "float32"
     _, _, exact = run(job, tmp_path / "float32", precision="float32", cache_dir=str(tmp_path / "other"))
     assert changed_tensors(tensors, exact) == []

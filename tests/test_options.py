@@ -13,6 +13,7 @@ from ckpt_tools.train.options.configuration import add_arguments, differences, f
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.plan import schedule
 from ckpt_tools.train.use.classifier import SourceOptions
+from ckpt_tools.train.use.export import ExportOptions
 
 
 def parse(*argv):
@@ -47,6 +48,16 @@ def test_what_is_written_reads_back_and_holds_no_defaults(tmp_path):
     assert set(yaml.safe_load(path.read_text(encoding="utf-8"))) == {
         "checkpoint", "data", "trainable", "steps", "weight_decay", "cast",
     }  # fmt: skip
+
+
+def test_help_gives_each_default_once_as_it_is_typed():
+    told = {}
+    for kind in (ExportOptions, Options):
+        parser = argparse.ArgumentParser(allow_abbrev=False)
+        add_arguments(parser, kind)
+        told |= {action.dest: action.help for action in parser._actions}
+    assert told["format"] == "saved_model, graphdef, tflite, or several with commas (default: saved_model)"
+    assert told["optimizer"] == "optimization algorithm (default: adam)"
 
 
 @pytest.mark.parametrize(

@@ -395,7 +395,7 @@ def test_what_is_no_file_is_written_to():
 
 
 def test_arrays_are_told_what_makes_tensors_of_them(tmp_path):
-    with pytest.raises(TypeError, match="'a' is no Tensor; from_arrays makes Tensors of arrays"):
+    with pytest.raises(TypeError, match="'a' is not a Tensor; from_arrays makes Tensors from arrays"):
         save_checkpoint({"a": np.ones(2)}, tmp_path / "m.ckpt")
     assert not list(tmp_path.iterdir())
 

@@ -201,7 +201,7 @@ def test_input_channels_are_adapted_when_asked():
     assert [each.cause for each in make_plan(source, grey).conflicts] == ["other number of input channels"]
     plan = make_plan(source, grey, PlanRules(adapt_input=True)).checked()
     assert plan.adaptations == {"net/conv/weights": Adaptation("channel sum", 2, (0, 1, 2))}
-    assert plan.rows[0].reason == "3 input channels added up"
+    assert plan.rows[0].reason == "3 input channels summed"
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -77,7 +77,7 @@ def test_emnist_has_letters_and_stands_upright(tmp_path):
     assert data.labels[:3] == ("Aa", "Bb", "Cc")
     np.testing.assert_array_equal(data.train.read(4)[..., 0], images[4].T)
     write_idx(tmp_path, "emnist-digits-")
-    with pytest.raises(DataError, match="holds 2 data sets: emnist-digits, emnist-letters. Give one of the files"):
+    with pytest.raises(DataError, match="holds 2 data sets: emnist-digits, emnist-letters. Give a file of one of them"):
         load_data_set(tmp_path)
     assert len(load_data_set(tmp_path / "emnist-letters-train-images-idx3-ubyte.gz").labels) == 10
 
@@ -90,7 +90,7 @@ def test_emnist_has_letters_and_stands_upright(tmp_path):
         (lambda data: gzip.compress(b"hello"), "is not an IDX file"),
         (lambda data: gzip.compress(idx(np.zeros((29, 28, 28), np.uint8))), "29 images, 30 labels"),
         (lambda data: gzip.compress(b"\0\0\x0d\3" + bytes(12)), "is not an IDX file of bytes"),
-        (None, "train-labels-idx1-ubyte.gz is without the file of its images"),
+        (None, "the file of the images that belong to train-labels-idx1-ubyte.gz is missing"),
     ],
 )
 def test_damaged_files(tmp_path, damage, words):

@@ -323,7 +323,7 @@ def test_images_of_pillow_have_the_colours_that_they_show(mode, trained):
 
 def test_an_array_where_none_is_taken_is_a_sentence(trained):
     images, _ = coloured(3)
-    with pytest.raises(DataError, match=r"no paths of images. open_classifier\(...\) takes arrays"):
+    with pytest.raises(DataError, match=r"these are not paths of images. open_classifier\(...\) takes arrays"):
         ck.predict(images, train_dir=trained[0])
     with pytest.raises(DataError, match="no labels for the train examples"):
         ck.features(train_dir=trained[0], data=images)
@@ -423,7 +423,7 @@ def test_results_show_themselves_in_notebooks(trained, how, home):
         ck.draw_images(data.validation), ck.draw_images(tiny_net.write_photos(home / "photos"), count=2),
     ):  # fmt: skip
         assert picture._repr_png_().startswith(b"\x89PNG")
-    with pytest.raises(RecipeError, match="no projection is called 'umap'. There are pca and tsne."):
+    with pytest.raises(RecipeError, match="no projection is called 'umap'. Use pca or tsne."):
         ck.draw_features(values, "umap")
 
 

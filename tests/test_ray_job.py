@@ -173,13 +173,13 @@ def test_an_error_of_a_task_is_that_of_one_machine(home: Path, tmp_path: Path, c
 def test_what_is_refused_before_any_work(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(home) as server:
         (home / "empty").mkdir(exist_ok=True)
-        with pytest.raises(DataError, match="/empty: no records are there. Give a folder that the server lists"):
+        with pytest.raises(DataError, match="/empty: there are no record files. Give a folder that the server lists"):
             write_on_ray(options(home, f"{server.url}/empty", tmp_path / "f"), "local")
         (home / "bare").mkdir(exist_ok=True)
         (home / "bare" / "x.tfrecord").write_bytes(b"")
         with pytest.raises(DataError, match=r"/bare: there is no labels\.txt next to the records"):
             write_on_ray(options(home, f"{server.url}/bare", tmp_path / "f"), "local")
-        with pytest.raises(RecipeError, match="of a URL each file of records is a part"):
+        with pytest.raises(RecipeError, match="with a URL, each record file is a part"):
             write_on_ray(options(home, f"{server.url}/records", tmp_path / "f", shards=2), "local")
         with pytest.raises(RecipeError, match="--shard and --ray cannot be combined"):
             write_on_ray(options(home, str(home / "records"), tmp_path / "f", shards=2, shard=1), "local")

@@ -151,8 +151,8 @@ WRONG = {
     "": "r.yaml: a recipe is a list of operations, such as '- strip: [optimizer]'",
     "[]": "r.yaml:1: a recipe is a list of operations, such as '- strip: [optimizer]'",
     "- strip: \7": "r.yaml: not YAML: unacceptable character #x0007: special characters are not allowed",
-    "- &a [*a]": "r.yaml:1: what is anchored here holds an alias of itself",
-    "- keep: a\n- strip: &a\n  - ema\n  - [*a]": "r.yaml:2: what is anchored here holds an alias of itself",
+    "- &a [*a]": "r.yaml:1: this anchor contains an alias of itself",
+    "- keep: a\n- strip: &a\n  - ema\n  - [*a]": "r.yaml:2: this anchor contains an alias of itself",
     "- strip: [ema\n- keep: a": "r.yaml:2: not YAML: expected ',' or ']', but got ':'",
     "- keep: '${scope}'": "r.yaml:1: ${scope} has no value; give --set scope=VALUE",
 }

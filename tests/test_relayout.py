@@ -57,7 +57,7 @@ def test_every_variable_is_taken_from_where_it_lies_in_the_file():
         "the checkpoint is ResNet-50 v1 of Keras, 7 classes: 320 tensors under Keras' names, "
         "53 of them folded into others"
     )
-    assert plan.notes[1].endswith("publishes: caffe") and plan.notes[2].startswith("near, not the same function: Keras")
+    assert plan.notes[1].endswith("publishes: caffe") and plan.notes[2].startswith("nearly the same function: Keras")
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 

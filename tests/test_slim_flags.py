@@ -53,7 +53,7 @@ def test_the_command_line_of_slim_s_readme(capsys):
         ("checkpoint_path", "--checkpoint here"), ("checkpoint_exclude_scopes", "--exclude here"),
         ("trainable_scopes", "--trainable here"), ("max_number_of_steps", "--steps here"),
         ("batch_size", "--batch-size here"), ("learning_rate", "--learning-rate here"),
-        ("dataset_name", "not needed: --data DIR is looked at"), ("weight_decay", "--weight-decay here"),
+        ("dataset_name", "not needed: the kind of data is recognised"), ("weight_decay", "--weight-decay here"),
         ("learning_rate_decay_type", "--schedule here"), ("log_every_n_steps", "--log-steps here"),
     ):  # fmt: skip
         assert f"--{slim} is {ours}" in said

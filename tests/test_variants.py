@@ -50,7 +50,7 @@ def test_a_variant_has_the_variables_of_its_net_and_a_cache_of_its_own():
         assert (variant.scope, variant.table, variant.end_points) == (net.scope, net.table, net.end_points)
         assert variant.identity != net.identity and variant.builder != net.builder
         assert get_net(variant.name) == variant and variant.family == net.family == net.name
-    with pytest.raises(SelectionError, match="a net is called 'resnet_v1_50_keras' already"):
+    with pytest.raises(SelectionError, match="there already is a net called 'resnet_v1_50_keras'"):
         register(get_net("vgg_16")._replace(name="resnet_v1_50_keras"))
     with pytest.raises(SelectionError, match="did you mean resnet_v1_50_keras"):
         get_net("resnet_v1_50_kers")
@@ -85,11 +85,12 @@ def test_a_plan_says_which_net_it_is(tmp_path, monkeypatch, capsys):
     assert plan_main(["k.h5", "--num-classes", "5", "--exclude", "logits", "--trainable", "logits"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "net          ResNet-50 v2 as Keras builds it, 5 classes"
-    assert "note         the net computes what Keras does, as resnet_v2_50_keras; slim's own would be near" in lines
+    exact = "the net is resnet_v2_50_keras, which computes exactly what Keras does; slim's own is only close"
+    assert f"note         {exact}" in lines
     assert plan_main(["k.h5", "--num-classes", "5", "--exclude", "logits", "--net", "resnet_v2_50"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "net          slim ResNet-50 v2, 5 classes"
-    assert any(line.startswith("note         near, not the same function: Keras: the first pooling") for line in lines)
+    assert any(line.startswith("note         nearly the same function: Keras: the first pooling") for line in lines)
 
 
 # --- what the sidecar of a checkpoint keeps ---------------------------------------------------------------------------
@@ -143,7 +144,7 @@ def test_converting_says_where_it_is_the_same_and_keeps_it(tmp_path, monkeypatch
     assert convert(["t.safetensors", "slim.ckpt", "--layout", "slim"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[3] == (
-        "function  the same in resnet_v1_50_torch, the net here that is taken for it; near, not the same, in slim's own"
+        "function  the same in resnet_v1_50_torch, which is used here; nearly the same in slim's own net"
     )
     assert lines[4].startswith("          torchvision: the stride of a stage")
     sidecar = json.loads((tmp_path / "slim.ckpt.provenance.json").read_text())
@@ -151,13 +152,13 @@ def test_converting_says_where_it_is_the_same_and_keeps_it(tmp_path, monkeypatch
     assert in_slims_names(open_checkpoint("slim.ckpt"))[1].net == "resnet_v1_50_torch"
     for target, layout, said in (
         ("timm.safetensors", "timm", "the same"),
-        ("keras.h5", "keras", "near, not the same"),
+        ("keras.h5", "keras", "nearly the same"),
     ):
         assert convert(["slim.ckpt", target, "--layout", layout, "--dry-run"]) == 0
         assert f"function  {said}\n" in capsys.readouterr().out
     (tmp_path / "slim.ckpt.provenance.json").unlink()
     assert convert(["slim.ckpt", "timm.safetensors", "--layout", "timm", "--dry-run"]) == 0
-    assert "function  near, not the same\n" in capsys.readouterr().out  # it is slim's own again
+    assert "function  nearly the same\n" in capsys.readouterr().out  # it is slim's own again
 
 
 # --- the functions ----------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def draw_features(features: Features, method: str = "pca") -> Picture:
     from ..train.pages.projection import must_draw, points_of, share_shown
 
     if method not in ("pca", "tsne"):
-        raise RecipeError(f"no projection is called {method!r}", advice="There are pca and tsne.")
+        raise RecipeError(f"no projection is called {method!r}", advice="Use pca or tsne.")
     must_draw()
     points, rows = points_of(features, method)
     title = {"pca": "PCA", "tsne": "t-SNE"}[method] + " of the features" + share_shown(rows, features)

@@ -85,7 +85,7 @@ def _files(source: Checkpoint, written: Checkpoint, layout: InLayout, name: str)
 def _recognised(file: Checkpoint, net: Net) -> Foreign:
     found = recognise(file.tensors.specs(), [net])
     if found is None:
-        raise SelectionError(f"is no {net.title} of another library", path=file.path)
+        raise SelectionError(f"is not {net.title} of another library", path=file.path)
     return found
 
 

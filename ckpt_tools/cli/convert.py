@@ -204,7 +204,7 @@ def _show_layout(layout: InLayout, name: str) -> None:
         "folded in": sum(row.after is None and "fold" in row.action for row in rows),
         "left out": sum(row.after is None and "fold" not in row.action for row in rows),
     }
-    print(f"net       {layout.origin}, as {name} writes it")
+    print(f"net       {layout.origin}, in the layout of {name}")
     print(f"tensors   {', '.join(f'{number:,} {what}' for what, number in counts.items() if number)}")
     print(f"function  {_function(layout, name)}")
     for difference in layout.near:
@@ -216,5 +216,5 @@ def _show_layout(layout: InLayout, name: str) -> None:
 def _function(layout: InLayout, name: str) -> str:
     """Whether what is written computes what the source does, and in which net of ours."""
     if name == "slim" and layout.computed != layout.net:
-        return f"the same in {layout.computed}, the net here that is taken for it; near, not the same, in slim's own"
-    return "near, not the same" if layout.near else "the same"
+        return f"the same in {layout.computed}, which is used here; nearly the same in slim's own net"
+    return "nearly the same" if layout.near else "the same"

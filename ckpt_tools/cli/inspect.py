@@ -99,7 +99,7 @@ def inspect(args: argparse.Namespace) -> int:
         from .graph import show_graph  # most often it is a checkpoint
 
         if given := [f"--{name.replace('_', '-')}" for name in TENSORS_ONLY if getattr(args, name)]:
-            raise SelectionError(f"{' and '.join(given)}: of tensors, not of a graph", advice="Leave out --graph.")
+            raise SelectionError(f"{' and '.join(given)}: these show tensors, not a graph", advice="Leave out --graph.")
         show_graph(args.source, args.json)
         return DONE
     checkpoint = open_checkpoint(args.source, names="stored" if args.stored_names else "variable")
@@ -202,7 +202,7 @@ def print_layout(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     if args.json:
         print_json({"source": args.source, "net": found.net, "layout": args.layout, "near": found.near, "rows": table})
         return FOUND if complain(args, values) else DONE
-    print(f"{args.source}: {found.origin}, as {args.layout} writes it")
+    print(f"{args.source}: {found.origin}, in the layout of {args.layout}")
     for difference in found.near:
         print(f"near: {difference}")
     for note in found.notes:
@@ -233,7 +233,7 @@ def write_html(args: argparse.Namespace, checkpoint: Checkpoint, rows: list[Tens
     page, problems, measured = explore(
         checkpoint.tensors, shown, title, facts, count_on_terminal if sys.stderr.isatty() else None
     )
-    say(f"ckpt-inspect: {args.html} is written, {size(write_page(page, args.html))}")
+    say(f"ckpt-inspect: wrote {args.html}, {size(write_page(page, args.html))}")
     if problems:
         say(f"{count(len(problems), 'tensor')} could not be read, the first: {next(iter(problems.values()))}")
     values = {}

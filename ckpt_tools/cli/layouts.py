@@ -98,7 +98,7 @@ def _differences(foreign: Foreign, tensors: Tensors) -> tuple[str, ...]:
     missing = dict.fromkeys("/".join(name.split("/")[:2]) for name in foreign.missing)
     told = kinds(tensors.specs())
     layers = dict.fromkeys(name.rpartition("/")[0] or name for name in foreign.others if told[name].kind == "weight")
-    notes = {"not in the file": missing, "no part of the net, and left out": layers}
+    notes = {"not in the file": missing, "not part of the net, left out": layers}
     return tuple(f"{what}: {', '.join(names)}" for what, names in notes.items() if names)
 
 

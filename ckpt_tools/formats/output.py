@@ -79,7 +79,7 @@ def save_checkpoint(
         tensors = tensors.tensors
     others = () if isinstance(tensors, Tensors) else tensors.items()
     if arrays := [name for name, tensor in others if not isinstance(tensor, Tensor)]:
-        raise TypeError(f"save_checkpoint: {arrays[0]!r} is no Tensor; from_arrays makes Tensors of arrays")
+        raise TypeError(f"save_checkpoint: {arrays[0]!r} is not a Tensor; from_arrays makes Tensors from arrays")
     check_tensors(tensors, format)
     if shards is not None and shards < 1:
         raise UnsupportedError(f"a checkpoint has 1 data file or more, not {shards}", path=path)

@@ -108,7 +108,7 @@ class RangedFile(MappedFile):
                 data = read_range(self.path, start, end, self._found) if end > start else b""
                 if len(data) == end - start:
                     return data
-                error: Exception = EOFError(f"{len(data):,} bytes came where {end - start:,} were asked for")
+                error: Exception = EOFError(f"{len(data):,} bytes came, but {end - start:,} were requested")
             except Exception as caught:
                 error = caught
             if wait is None or not may_pass(error):

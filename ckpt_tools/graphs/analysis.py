@@ -205,9 +205,7 @@ class _Net:
         if not found:
             advice = "Name the tensor that images are put into: --input NAME."
             if words := [name for name in self.made.graph.nodes if is_looked_up(self.made.graph, name)]:
-                advice = (
-                    f"{words[0]} is looked up in a table, as words are, so that this is no net for images. {advice}"
-                )
+                advice = f"{words[0]} is looked up in a table, as words are: this is not a net for images. {advice}"
             self.conflicts.append(Conflict("no images found", tuple(self._like_images()), advice))
             return None
         found[0] = unflattened(self.made, found[0])
@@ -221,7 +219,7 @@ class _Net:
     def _named_images(self, tensor: str) -> Source | None:
         if node_of(tensor) not in self.made.graph.nodes:
             advice = f"The features do not depend on {tensor}: name another tensor with --input."
-            self.conflicts.append(Conflict("no way from the images to the features", (tensor,), advice))
+            self.conflicts.append(Conflict("no path from the images to the features", (tensor,), advice))
             return None
         for each in sources(self.made):
             if each.tensor == tensor:
@@ -250,8 +248,9 @@ class _Net:
         if images.shape and images.shape[0] is not None:
             self.changes = self.changes._replace(any_batch=(node_of(images.tensor), *freed))
         if stuck:
-            advice = f"{', '.join(stuck[:3])}: cut in front of it with --features {self.graph.inputs[stuck[0]][0]}."
-            self.conflicts.append(Conflict("the number of images cannot be freed", tuple(stuck), advice))
+            before = self.graph.inputs[stuck[0]][0]
+            advice = f"{', '.join(stuck[:3])}: cut the net off before it with --features {before}."
+            self.conflicts.append(Conflict("the batch size is fixed", tuple(stuck), advice))
 
     def _turn(self, images: Source) -> Source:
         """The images with their channels last, and so the whole net."""
@@ -276,7 +275,7 @@ class _Net:
             advice = f"Give each a value: --feed {fed_too[0]}=VALUE."
             self.conflicts.append(Conflict("values are needed", tuple(fed_too), advice))
         if drawn := random_operations(graph):
-            advice = "The same image gives other features each time: --features NAME cuts in front of it"
+            advice = "The same image gives different features each time: --features NAME cuts the net off before it"
             advice += f"; --input {noisy} takes images behind it." if (noisy := self._noisy(images, drawn)) else "."
             self.conflicts.append(Conflict("the net draws random numbers", tuple(drawn), advice))
         if left := normalisation.batch_statistics(graph):

@@ -98,7 +98,7 @@ def choose(layers: Layers, choices: Choices, file: GraphFile, beside: Beside) ->
     if not classes:
         advice = "--logits NAME says which tensor they are; --features NAME makes the net a feature extractor."
         if _gives_back(graph, found[0]):
-            advice = f"{found[0].logits} has as many values as what goes in, and gives it back. {advice}"
+            advice = f"{found[0].logits} has as many values as the input, and reconstructs it. {advice}"
         known = {each.layer.name for each in found}
         siblings = [each.name for each in layers.found.values() if each.data == found[0].layer.data]
         ends = (*(each.logits for each in found), *(name for name in siblings if name not in known))[:_LISTED]

@@ -98,7 +98,7 @@ def read_part(path: str | os.PathLike[str], record: Mapping[str, Any]) -> GraphP
         raise DamagedError(f"not the record of a graph ({error})", path=os.fspath(path)) from None
     part = GraphPart(file._replace(nodes=()), found)
     if record.get("digest", part.digest) != part.digest:
-        raise DamagedError("is another graph than that of the run", path=os.fspath(path))
+        raise DamagedError("is not the graph of the run", path=os.fspath(path))
     return part
 
 

@@ -37,12 +37,12 @@ def refusals(graph: Graph, functions: Mapping[str, Function]) -> list[Conflict]:
         name = next(iter(unknown))
         before = graph.inputs.get(name, [""])[:1]
         where = before[0] if before and before[0] else "NAME"
-        advice = f"{_listed(unknown)}: this TensorFlow does not know it; --features {where} cuts in front of it."
-        conflicts.append(Conflict("unknown operations on the way", tuple(unknown), advice))
+        advice = f"{_listed(unknown)}: this TensorFlow does not know it; --features {where} cuts the net off before it."
+        conflicts.append(Conflict("unknown operations in the net", tuple(unknown), advice))
     if refused:
         touched = ", ".join(dict.fromkeys(known[op].touches for op in refused.values()))
-        advice = f"{_listed(refused)}: an imported net may touch its own tensors only, not {touched}."
-        conflicts.append(Conflict("operations that are refused", tuple(refused), advice))
+        advice = f"{_listed(refused)}: an imported net may use its own tensors only, not {touched}."
+        conflicts.append(Conflict("operations that are not allowed", tuple(refused), advice))
     return conflicts
 
 

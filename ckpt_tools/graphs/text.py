@@ -25,17 +25,17 @@ def facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, check
 def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, checkpoint: str) -> list[tuple[str, str]]:
     name = Path(file.path).name
     wrote = f", TensorFlow {file.tensorflow}" if file.tensorflow else ""
-    on_the_way = f", {len(found.net.graph.nodes):,} of them on the way" if found.images and found.net else ""
+    on_the_way = f", {len(found.net.graph.nodes):,} of them in the net" if found.images and found.net else ""
     rows = [("graph", f"{name}: {KINDS[file.kind]}{wrote}, {found.operations:,} operations{on_the_way}")]
     if found.images:
-        freed = "; batch size freed" if found.changes.any_batch else ""
+        freed = "; for any batch size" if found.changes.any_batch else ""
         freed += "; channels moved last" if node_of(found.images.tensor) in found.changes.channels_last else ""
         rows.append(("images", f"{found.images.tensor} {found.images.dtype} {spelled(found.images.shape)}{freed}"))
         width = f", {found.width:,} values" if found.width else ""
         rows.append(("features", f"{found.features}{width}{_done(found)}"))
     if found.logits:
         classes = f", {found.classes:,} class{'es' * (found.classes != 1)}" if found.classes else ""
-        several = f"; of {found.models} models the one that was trained" if found.models > 1 else ""
+        several = f"; the trained one of {found.models} models" if found.models > 1 else ""
         rows.append(("logits", f"{found.logits}{classes}{several}"))
     conditions = found.changes.conditions
     for flag in found.flags:

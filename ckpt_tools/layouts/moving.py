@@ -88,7 +88,7 @@ def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = Fals
     there = {name: specs[name] for name in variables if name in specs}
     missing = [n for n, variable in variables.items() if n not in there and variable.role in ("backbone", "statistic")]
     if missing:
-        raise SelectionError(f"{len(missing)} variables of {net.title} are not there, such as {missing[0]}")
+        raise SelectionError(f"{len(missing)} variables of {net.title} are missing, such as {missing[0]}")
     operations: list[Operation] = []
     notes = []
     axes = {name: axis for name in there if (axis := variables[name].class_axis) is not None}
@@ -99,11 +99,11 @@ def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = Fals
     wanted = links(layout, net.scope, there)
     written = {link.ours for link in wanted}
     if left := [name for name in there if name not in written]:
-        notes.append(f"no place there: {_scopes(left)}")
+        notes.append(f"{world} has no variables for these: {_scopes(left)}")
     if others := [name for name in specs if name not in variables]:
-        notes.append(f"no part of the net, and left out: {_scopes(others)}")
+        notes.append(f"not part of the net, left out: {_scopes(others)}")
     if not any(variables[name].role == "head" for name in written & set(variables)):
-        notes.append("the classifier is not there")
+        notes.append("the source has no classifier")
     parts, keys = tuple(map(_outward, wanted)), _places(wanted) if places else ()
     operations.append(Relayout(parts, f"no place in {world}", keys))
     return WrittenAs(tuple(operations), tuple(notes), layout.near, layout.pixels, layout.exact)

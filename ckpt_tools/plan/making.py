@@ -200,7 +200,7 @@ def _reshape(case: _Case, theirs: tuple[int, ...], parsed: _Parsed, idle_aux: bo
             return case.misfit("separable", f"{sizes}, a separable convolution{not_covered}")
         if parsed.rules.adapt_input:
             old, new = theirs[2], ours[2]
-            how = f"{count(old, 'input channel')} " + ("added up" if new == 1 else f"repeated to {new} and scaled")
+            how = f"{count(old, 'input channel')} " + ("summed" if new == 1 else f"repeated to {new} and scaled")
             return case.decided("adapt", "--adapt-input", how, channels(2, old, new))
         return case.misfit("channels", f"{sizes}, input channels{not_covered}")
     return case.misfit("shape", f"{sizes}{not_covered}")

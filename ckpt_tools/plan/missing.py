@@ -170,9 +170,9 @@ def _foreign(missing: Sequence[str], evidence: Evidence) -> Cause | None:
     keras = [name for name in evidence.unused if _KERAS.search(name)]
     if len(torch) * 2 > len(evidence.unused):
         advice = (
-            f"{torch[0]} is a PyTorch name, and PyTorch keeps convolutions in another order of axes: ckpt-convert SRC "
-            "DST --layout slim brings a net of torchvision or timm into slim's, a recipe of ckpt-edit any other; then "
-            "plan with the result."
+            f"{torch[0]} is a PyTorch name, and PyTorch's weights have another order of axes. ckpt-convert SRC DST "
+            "--layout slim converts a net of torchvision or timm, a recipe of ckpt-edit any other net. Then plan with "
+            "the result."
         )
         return Cause(Conflict("PyTorch names", tuple(missing), advice))
     if len(keras) * 2 <= len(evidence.unused):
@@ -184,8 +184,8 @@ def _foreign(missing: Sequence[str], evidence: Evidence) -> Cause | None:
         used = {old: new for old, new in rules.items() if rename(evidence.unused, parse_renames({old: new}))}
         return Cause(Conflict("Keras names", found, f"The layers are named alike: {_typed(used)} renames them."), used)
     advice = (
-        f"{keras[0]} is a name that Keras gives by the order of layers: ckpt-convert SRC DST --layout slim brings a "
-        "net of Keras Applications into slim's names, a recipe of ckpt-edit any other; then plan with the result."
+        f"{keras[0]} is a name that Keras gives by the order of layers. ckpt-convert SRC DST --layout slim converts a "
+        "net of Keras Applications, a recipe of ckpt-edit any other net. Then plan with the result."
     )
     return Cause(Conflict("Keras names", tuple(missing), advice))
 

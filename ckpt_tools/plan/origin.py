@@ -55,8 +55,8 @@ class Origin(NamedTuple):
         count = len(self.tensors) + len(self.folded)
         found = f"the checkpoint is {self.title}: {count:,} tensors under {self.names}{folded}"
         pixels = f"images are scaled as for the weights that {self.library} publishes: {self.pixels}"
-        exact = f"the net computes what {self.library} does, as {self.net}; slim's own would be near"
-        near = (f"near, not the same function: {self.library}: {each}" for each in self.near)
+        exact = f"the net is {self.net}, which computes exactly what {self.library} does; slim's own is only close"
+        near = (f"nearly the same function: {self.library}: {each}" for each in self.near)
         return (found, *([pixels] if self.pixels else []), *([exact] if self.net else near))
 
     def row(self, row: Row) -> Row:

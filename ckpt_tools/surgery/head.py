@@ -284,7 +284,7 @@ def _said(adaptation: Adaptation, kind: Kind, before: Spec) -> str:
     if kind.kind == "slot":
         return "begins anew"
     if adaptation.kind == "channel sum":
-        return f"{len(adaptation.take)} channels added up"
+        return f"{len(adaptation.take)} channels summed"
     return f"channels repeated, times {adaptation.scale:.3g}"
 
 

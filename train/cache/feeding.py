@@ -125,7 +125,7 @@ def trial(job: Job, length: int, on_event: OnEvent) -> Iterator[tuple[OpenModel,
 
 def choose_precision(job: Job, placement: Placement, lookup: Lookup, recorded: str | None = None) -> Choice:
     """In what the frozen part of the net is computed: as it is `recorded` of a run that goes on, as --precision says,
-    or what is native here; float32 where all values are there in it."""
+    or what is native on this device; float32 where all values are there in it."""
     if recorded:
         return Choice(recorded, "as the run began")
     options, images = job.options, len(job.data.train) + len(job.data.validation)

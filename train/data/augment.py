@@ -56,7 +56,7 @@ def parse_augmentations(texts: Sequence[str]) -> tuple[Augmentation, ...]:
         if found is None or name not in AUGMENTATIONS:
             raise RecipeError(
                 f"no augmentation {text!r}{nearest(name, AUGMENTATIONS)}",
-                advice=f"There are {', '.join(AUGMENTATIONS)}.",
+                advice=f"Use one of {', '.join(AUGMENTATIONS)}.",
             )
         default, most, what = AUGMENTATIONS[name]
         try:

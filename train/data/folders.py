@@ -256,7 +256,7 @@ class _Photos:
     def check(self, taken: int) -> None:
         """Raises DataError where so much is wrong that the folder is not what it was taken for."""
         if len(self._broken) > TOO_MANY * (taken + len(self._broken)):
-            fact = f"too many files are not the images that their names say: {named('file', self._broken)}"
+            fact = f"too many files are not images, although their names say so: {named('file', self._broken)}"
             raise DataError(fact, path=self._root)
         if len(self._loose) > taken:
             fact = f"{len(self._loose):,} images are not in a class folder, more than the {taken:,} that lie in one"

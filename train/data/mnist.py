@@ -54,7 +54,7 @@ def read_idx(
     """
     if len(found) > 1:
         fact = f"holds {named('data set', [name or 'MNIST' for name in sorted(found)])}"
-        raise DataError(fact, path=root, advice="Give one of the files of one of them.")
+        raise DataError(fact, path=root, advice="Give a file of one of them.")
     (name, files), arrays = next(iter(found.items())), {}
     if "train" not in files:
         raise DataError("holds no images to train on", path=root, advice="They are in train-images-idx3-ubyte.gz.")
@@ -62,7 +62,7 @@ def read_idx(
         missing = [what for what in ("images", "labels") if what not in parts]
         if missing:
             there = next(iter(parts.values())).name
-            raise DataError(f"{there} is without the file of its {missing[0]}", path=root)
+            raise DataError(f"the file of the {missing[0]} that belong to {there} is missing", path=root)
         arrays[split] = _array(parts["images"], (3, 4)), _array(parts["labels"], (1,)).astype(np.int64)
         if len(arrays[split][0]) != len(arrays[split][1]):
             fact = f"{len(arrays[split][0]):,} images, {len(arrays[split][1]):,} labels"

@@ -111,7 +111,7 @@ def read_cluster(text: str | None) -> Cluster | None:
         raise RecipeError("TF_CONFIG: not JSON with a cluster and a task", advice=advice) from None
     unknown = sorted(set(tasks) - set(JOBS))
     if unknown:
-        raise RecipeError(f"TF_CONFIG: no use for the job {', '.join(unknown)}: there are chief, worker and ps")
+        raise RecipeError(f"TF_CONFIG: the job {', '.join(unknown)} is not used here: write chief, worker and ps only")
     if sum(map(len, tasks.values())) <= 1:
         return None
     if not 0 <= index < len(tasks.get(job, ())):

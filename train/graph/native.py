@@ -55,7 +55,7 @@ def candidate(precision: str, device: str, images: int) -> Choice:
         return Choice(FLOAT32, f"fewer than {WORTH} images")
     found = native(device)
     if found is None:
-        return Choice(FLOAT32, "nothing below float32 is native here")
+        return Choice(FLOAT32, "no format below float32 is native on this device")
     return Choice(found, "native here", open=True)
 
 
@@ -71,7 +71,7 @@ def compared(choice: Choice, float32: Sequence[np.ndarray], lower: Sequence[np.n
     if not np.isfinite([cosine, difference]).all():
         return Choice(FLOAT32, f"{choice.precision} gives values that are not finite for the images that were tried")
     found = {"cosine": cosine, "largest_difference": difference}
-    figures = f"{difference:.2%} from float32 at most on {len(float32[0])} of the images, cosine {cosine:.6f}"
+    figures = f"within {difference:.2%} of float32 on {len(float32[0])} of the images, cosine {cosine:.6f}"
     if cosine >= COSINE and difference <= DIFFERENCE:
         return Choice(choice.precision, f"{choice.why}, {figures}", found)
     return Choice(FLOAT32, f"{choice.precision} is {figures} (allowed are {DIFFERENCE:.0%} and {COSINE})", found)

@@ -65,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser, kind: type[NetOptions], only:
             groups[facts["group"]] = parser.add_argument_group(facts["group"])
         text = facts["help"].replace("%", "%%")
         if found.default not in (None, (), "", False):
-            text += f" (default: {found.default})"
+            default = ",".join(found.default) if isinstance(found.default, tuple) else found.default
+            text += f" (default: {default})"
         if hints[found.name] is bool:
             how: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         elif hints[found.name] == tuple[str, ...]:

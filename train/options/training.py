@@ -144,7 +144,7 @@ class Options(NetOptions):
     )
     epochs: float | None = option(None, "epochs to train; 10 by default", group="training", above=0.0, same_run=True)
     batch_size: int = option(32, "images per step, over all devices", group="training", least=1)
-    optimizer: str = option("adam", "the optimizer; adam by default", group="training", choices=OPTIMIZERS)
+    optimizer: str = option("adam", "optimization algorithm", group="training", choices=OPTIMIZERS)
     learning_rate: float | None = option(
         None,
         "default: depends on the optimizer; a tenth of that if more than the head trains",

@@ -174,7 +174,7 @@ def errors(evaluation: Evaluation) -> str:
         image = f'<img{" class=small" if small else ""} src="{address}" alt="{escape(error["file"])}">'
         figures.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     drawn = f'<div class="photos">{"".join(figures)}</div>'
-    return drawn if figures else "<p>None: every image was classified rightly.</p>"
+    return drawn if figures else "<p>None: every image was classified correctly.</p>"
 
 
 def error_table(worst: Sequence[Mapping[str, Any]]) -> str:

@@ -56,7 +56,7 @@ def pixels_of(net: Net, style: str | None, image_size: int | None, **others: Any
     if not image_size:
         missing.append("--image-size")
     if missing:
-        raise RecipeError(f"{net.title} does not say how it takes images: give {' and '.join(missing)}")
+        raise RecipeError(f"{net.title} does not say how images are preprocessed: give {' and '.join(missing)}")
     return Preprocessing(style, image_size, channels="grey" if net.input_channels == 1 else "rgb", **others)
 
 

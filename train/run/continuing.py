@@ -55,7 +55,7 @@ def open_run(
         raise _other_labels(directory, record["labels"], labels, options.exclude or (head,))
     changed = differences(before, options) + _differing(recorded, plans)
     if (record.get("graph") or {}).get("digest", graph) != graph:
-        changed.append(f"{record['net']} computes something else than when the run began")
+        changed.append(f"{record['net']} no longer computes what it did when the run began")
     unfit = _unfit(directory.prefix(steps[-1]), plans[0])
     if unfit:
         fact = f"the checkpoint of step {steps[-1]:,} is not of this net: {'; '.join(unfit)}"

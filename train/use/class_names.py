@@ -93,7 +93,7 @@ def thresholds_of(classifier: Classifier, texts: Sequence[str]) -> tuple[float, 
     """
     if not classifier.many:
         if texts:
-            raise RecipeError(f"--threshold {texts[0]}: the net predicts one label an image, the likeliest")
+            raise RecipeError(f"--threshold {texts[0]}: the net predicts one label per image, the most likely one")
         return None
     found = values_by_label("--threshold", texts, classifier.labels, HALF)
     if max(found) > 1:

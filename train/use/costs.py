@@ -52,9 +52,9 @@ class Costs:
             f"{what:<15}{pace.images:,} images, {pace.images_per_second:,.1f} images/s: {duration(pace.seconds)}"
             for what, pace in self.paces.items()
         ]
-        found.append(f"{'in all':<15}{duration(self.seconds)}, besides starting, saving and the report")
+        found.append(f"{'in total':<15}{duration(self.seconds)}, without start-up, saving and the report")
         on_gpu = "" if self.gpu_memory is None else f", {size(self.gpu_memory)} of the GPU"
-        found.append(f"{'memory':<15}{'not told here' if self.memory is None else size(self.memory)}{on_gpu}")
+        found.append(f"{'memory':<15}{'unknown on this system' if self.memory is None else size(self.memory)}{on_gpu}")
         found += [f"{'disk':<15}{size(taken)} for {what}" for what, taken in self.disk.items() if taken]
         return found
 

@@ -47,7 +47,7 @@ class ExportOptions(SourceOptions):
 
     output: str = option("", "folder to create for the exported model", group="output", metavar="DIR")
     format: tuple[str, ...] = option(
-        ("saved_model",), f"{', '.join(FORMATS)}, or several with commas (default: saved_model)", group="output",
+        ("saved_model",), f"{', '.join(FORMATS)}, or several with commas", group="output",
         metavar="FORMAT",
     )  # fmt: skip
     top: int = option(
@@ -104,7 +104,7 @@ def export(options: ExportOptions, on_event: OnEvent = ignore) -> Exported:
     _check_target(target, options.force)
     images = _images(options, classifier)
     on_event(Opened(classifier.net.title, classifier.path, classifier.classes))
-    for note in (*classifier.notes, *([f"images are to be given {TURNED}"] if classifier.upright else [])):
+    for note in (*classifier.notes, *([f"the model needs images {TURNED}"] if classifier.upright else [])):
         on_event(Noted(note))
 
     # --- write, read back, compare ---

@@ -162,7 +162,7 @@ def _not_for_tflite(error: Exception, path: str) -> UnsupportedError:
     lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
     fact = f"it has no {unknown}" if unknown else lines[0] if lines else type(error).__name__
     advice = "Leave tflite out of --format: saved_model and graphdef have every operation."
-    return UnsupportedError(f"TFLite cannot take the net: {fact}", path=path, advice=advice)
+    return UnsupportedError(f"TFLite cannot convert the net: {fact}", path=path, advice=advice)
 
 
 def run_saved_model(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ def predict(
     """
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     if not all(isinstance(each, str | os.PathLike) for each in given):
-        raise DataError("what is given are no paths of images", advice="open_classifier(...) takes arrays.")
+        raise DataError("these are not paths of images", advice="open_classifier(...) takes arrays.")
     paths = [os.fspath(each) for each in given]
     if options.output:
         check_output(options.output)

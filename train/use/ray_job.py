@@ -81,7 +81,7 @@ def write_on_ray(
 def parts_of(options: FeatureOptions) -> list[Task]:
     """One for each of --shards, or for each file of records at a URL. Raises RecipeError, and DataError without any."""
     if options.shard:
-        raise RecipeError("--shard and --ray cannot be combined: Ray shares the parts out")
+        raise RecipeError("--shard and --ray cannot be combined: Ray distributes the parts")
     given = ("checkpoint", "train_dir")
     paths: dict[str, Any] = {name: absolute(getattr(options, name)) for name in given if getattr(options, name)}
     options = replace(options, **paths)
@@ -89,7 +89,7 @@ def parts_of(options: FeatureOptions) -> list[Task]:
         options = replace(options, precision=FLOAT32)  # whatever is native to each machine
     if is_remote(options.data):
         if options.shards > 1:
-            raise RecipeError("--shards is for data on disk: of a URL each file of records is a part")
+            raise RecipeError("--shards is for data on disk: with a URL, each record file is a part")
         return record_parts(options)
     if options.labels_csv:
         options = replace(options, labels_csv=os.path.abspath(csv_path(options.labels_csv, options.data)))  # noqa: PTH100
@@ -107,7 +107,7 @@ def record_parts(options: FeatureOptions) -> list[Task]:
     files = [name for name in names if name.removesuffix(".gz").endswith(SUFFIXES)]
     if not files:
         advice = f"Give a folder that the server lists, with TFRecords that end in {', '.join(SUFFIXES)}."
-        raise DataError("no records are there", path=options.data, advice=advice)
+        raise DataError("there are no record files", path=options.data, advice=advice)
     labels = next((f"{folder}/{name}" for name in LABEL_FILES if name in names), None)
     if labels is None:
         advice = "Its lines are the names of the classes."
@@ -118,7 +118,7 @@ def record_parts(options: FeatureOptions) -> list[Task]:
     every = [Task(options, f"{folder}/{name}", split or "train", labels) for name, split in said.items()]
     parts = [part for part in every if options.split in ("all", part.split)]
     if not parts:
-        raise DataError(f"no file of records is for {options.split}, by its name", path=options.data)
+        raise DataError(f"by their names, no record file belongs to the {options.split} split", path=options.data)
     return parts
 
 
