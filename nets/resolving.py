@@ -116,5 +116,5 @@ def resolve(reference: Reference, specs: Mapping[str, Spec], path: str, origin: 
         return net_from(open_graph(beside, reference.choices, specs, path))
     except PlanError as error:
         if not reference.chosen:  # nobody named this graph
-            error.advice = "Its names match none of the nets here; --net NAME treats it as one of them."
+            error.advice = "The checkpoint's names match none of the nets here; --net NAME treats it as one of them."
         raise

@@ -361,7 +361,7 @@ def test_a_graph_that_is_not_understood_stops_with_what_to_type(
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, str(tmp_path / "two.ckpt"))
     how = options(files, checkpoint=str(tmp_path / "two.ckpt"), train_dir=str(tmp_path / "run"))
-    with pytest.raises(PlanError, match=r"--logits (?s:.*)--net NAME takes it for one"):
+    with pytest.raises(PlanError, match=r"--logits (?s:.*)--net NAME treats it as one of them"):
         finetune(Options(**how))
     argv = [f"--{key.replace('_', '-')}={value}" for key, value in how.items()]
     assert finetune_command.main([*argv, "--logits", "second", "--exclude", "second", "--trainable", "second"]) == 0

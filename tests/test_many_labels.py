@@ -238,7 +238,7 @@ def test_a_checkpoint_of_another_program_needs_the_word(home, tmp_path):
     assert many.summary["mean_average_precision"] == own.summary["mean_average_precision"]
     with pytest.raises(RecipeError, match="--labels-per-image is for --checkpoint: a run knows it"):
         EvaluateOptions(train_dir="run", labels_per_image="many")
-    with pytest.raises(RecipeError, match="--threshold 0.3: the net predicts one label an image"):
+    with pytest.raises(RecipeError, match="--threshold 0.3: the net predicts one label per image"):
         predict(PredictOptions(checkpoint=how["checkpoint"], threshold=("0.3",)), [str(home / "photos")])
 
 
