@@ -161,8 +161,10 @@ def test_outputs_do_not_take_the_place_of_inputs(home, tmp_path):
     with pytest.raises(OutputError, match="package.json: exists, and ckpt-features did not write it"):
         write_features(FeatureOptions(**common, output=str(tmp_path / "package")))
     assert (tmp_path / "package.json").read_text() == "{}"
-    for _ in range(2):
+    for ending in ("tsv", "npz"):  # as if the run had been killed before it wrote them
         write_features(FeatureOptions(**common, output=str(tmp_path / "values")))
+        (tmp_path / f"values.{ending}").unlink()
+    write_features(FeatureOptions(**common, output=str(tmp_path / "values")))
 
 
 @pytest.mark.parametrize(("module", "name"), [(shutil, "disk_usage"), (np, "savez")])

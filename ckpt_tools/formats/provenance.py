@@ -178,5 +178,5 @@ def _versions() -> dict[str, str]:
     from .. import __version__
 
     found = {"ckpt-tools": __version__, "python": "{}.{}.{}".format(*sys.version_info[:3])}
-    used = {name: sys.modules[name] for name in ("numpy", "tensorflow") if name in sys.modules}
-    return found | {name: module.__version__ for name, module in used.items()}
+    used = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("numpy", "tensorflow")}
+    return found | {name: version for name, version in used.items() if version}

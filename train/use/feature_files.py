@@ -36,13 +36,13 @@ class Features:
 
 
 def check_outputs(prefix: str, *inputs: str) -> None:
-    """Raises OutputError where one of the files that PREFIX means is an input, or not of ckpt-features: its .npz tells,
-    and the others are beside theirs."""
+    """Raises OutputError where one of the files that PREFIX means is an input, or was not written by ckpt-features: its
+    .npz or .json tells, and the others belong to them."""
     read = {Path(path).resolve() for path in inputs if path}
     for path in (Path(f"{prefix}{ending}") for ending in ENDINGS):
         if path.resolve() in read:
             raise OutputError("is an input, and would be overwritten", path=path, advice="Choose another --output.")
-    if _is_ours(Path(f"{prefix}.npz")):
+    if _is_ours(prefix):
         return
     for path in (Path(f"{prefix}{ending}") for ending in ENDINGS):
         if path.is_file():
@@ -50,11 +50,18 @@ def check_outputs(prefix: str, *inputs: str) -> None:
             raise OutputError(fact, path=path, advice="Choose another --output.")
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(prefix: str) -> bool:
+    """Whether the .npz is ours or, where a run was killed before it wrote that, the .json."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with np.load(f"{prefix}.npz", allow_pickle=False) as held:
             return {"features", "facts"} <= set(held.files)
+    except FileNotFoundError:
+        pass
     except (OSError, ValueError):
+        return False
+    try:
+        return {"layer", "shape"} <= json.loads(Path(f"{prefix}.json").read_bytes()).keys()
+    except (OSError, ValueError, AttributeError):
         return False
 
 
@@ -103,6 +110,7 @@ def write_companions(features: Features, prefix: str) -> None:
     whole = Path(f"{prefix}.npz")
     writing = whole.with_name(whole.name + ".writing")
     try:
+        write_text(f"{prefix}.json", json.dumps(record, indent=1) + "\n")  # first: it says whose the .npy is
         with writing.open("wb") as file:
             np.savez(
                 file,
@@ -116,7 +124,6 @@ def write_companions(features: Features, prefix: str) -> None:
             )
         writing.replace(whole)
         write_text(f"{prefix}.tsv", "\n".join(lines) + "\n")
-        write_text(f"{prefix}.json", json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise OutputError(f"cannot write ({error.strerror})", path=prefix) from error
     finally:
