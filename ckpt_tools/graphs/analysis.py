@@ -1,7 +1,7 @@
-"""What an unknown graph is: its images, features, classes, switches, variables; and the net cut out, ready to infer.
+"""Finds images, features, classes, switches and variables in an unknown graph, and cuts the net out for inference.
 
-Nothing here imports TensorFlow. What cannot be decided is no error but a conflict, which lists the candidates and says
-what to type; all of them come together, as those of a plan do.
+Nothing here imports TensorFlow. Whatever cannot be decided becomes a conflict instead of an error: it lists the
+candidates and says what to type. All conflicts are reported together, like those of a plan.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _LISTED = 8
 
 
 class Changes(NamedTuple):
-    """What was done to the graph: names of operations, and the number of switches that decided conditions."""
+    """Changes made to the graph, as names of operations; `conditions` counts the predicates that decided conditions."""
 
     conditions: int = 0
     dropout: tuple[str, ...] = ()
@@ -61,12 +61,12 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True)
 class Analysis:
-    """A net found in a graph. Where `conflicts` has some, what they are about is missing or a guess.
+    """A net found in a graph. If there are `conflicts`, the parts they concern are missing or a guess.
 
-    `images` says what the file fed; `net` takes any number of them, under `images.tensor`'s operation. `features` and
-    `logits` are tensors of `net`, `logits` "" where there are no classes. `pooled` says what is done to features that
-    are maps: "mean" over the map, or "flat". `operations` counts those of the file, `models` the nets in it that
-    classify: where there are several, this is the one that was trained.
+    `images` is what the file fed; `net` takes a batch of any size under the operation of `images.tensor`. `features`
+    and `logits` are tensors of `net`; `logits` is "" if there are no classes. `pooled` says how feature maps become
+    vectors: "mean" over the map, or "flat". `operations` counts the operations in the file, `models` the classifiers
+    in it; if there are several, this is the one that was trained.
     """
 
     operations: int
@@ -98,11 +98,12 @@ class Analysis:
 
 
 def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str] = (), source: str = "") -> Analysis:
-    """Finds the net in a graph file, and brings it to inference form.
+    """Finds the net in a graph file and converts it to inference form.
 
-    `saved` are the names in the checkpoint that goes with the graph, where there is one, and `source` is where it
-    lies: of several models in a graph, those that it has not are no candidates, and that is taken which was trained.
-    Raises SelectionError for a choice that names no tensor, DamagedError for a graph that is not whole.
+    `saved` holds the tensor names of the checkpoint that belongs to the graph, if there is one, and `source` is its
+    path. If the graph holds several models, only those whose variables are in the checkpoint are candidates, and the
+    trained one is chosen.
+    Raises SelectionError for a choice that names no tensor, DamagedError for an incomplete graph.
     """
     graph = Graph(plain(inlined(file.nodes, file.functions), file.producer))
     check_inputs(graph)
@@ -120,8 +121,8 @@ def analyse(file: GraphFile, choices: Choices = AS_FOUND, saved: Collection[str]
 
 
 def _end_point_in(file: GraphFile, choices: Choices, saved: Collection[str], source: str) -> str:
-    """The only end point in a scope that a user names for the features. Raises SelectionError where there is none, or
-    where there are several."""
+    """The only end point in the scope that the user named for the features. Raises SelectionError if there is none or
+    more than one."""
     scope = choices.features.strip("/")
     points = list(analyse(file, choices._replace(features=""), saved, source).end_points)
     inside = [point for point in points if point.startswith(f"{scope}/")]
@@ -143,7 +144,7 @@ def check_inputs(graph: Graph) -> None:
 
 
 class _Net:
-    """One net on its way to inference form: each step makes another cut, and notes what is in the way."""
+    """One net on its way to inference form: each step makes a new cut and records the conflicts it met."""
 
     def __init__(
         self,
@@ -175,7 +176,7 @@ class _Net:
         return self._result(images)
 
     def _decide(self) -> None:
-        """Values of what a user feeds, and of the switches; conditions and dropout go."""
+        """Sets fed values and switches, then removes conditions and dropout."""
         for name, value in self.choices.feeds.items():
             if node_of(name) in self.made.graph.nodes:
                 self.made = decided(self.made, name, value)
@@ -196,7 +197,7 @@ class _Net:
             for signature in self.file.signatures.values()
             for tensor, dtype, shape in signature.inputs.values()
         }
-        found.sort(key=lambda each: each.tensor not in told)  # what a SavedModel says that it takes comes first
+        found.sort(key=lambda each: each.tensor not in told)  # inputs of a SavedModel's signatures come first
         if not found or found[0].tensor not in told:  # it may be a tensor behind a decoder
             fed_by_name = [each for each in told.values() if self._may_be_images(each)]
             found = fed_by_name or found
@@ -227,12 +228,12 @@ class _Net:
         return Source(tensor, tensor_type(self.graph, tensor), self.graph.shape(tensor), True)
 
     def _may_be_images(self, told: Source) -> bool:
-        """Whether what a signature names can be put into the net as images."""
+        """Whether an input of a signature can be fed to the net as images."""
         is_there = node_of(told.tensor) in self.made.graph.nodes
         return is_there and told.dtype in IMAGE_TYPES and len(told.shape or ()) > 1
 
     def _like_images(self) -> list[str]:
-        """Tensors of the shape of images on the way to the features, the first first."""
+        """Tensors in front of the features that are shaped like images, in graph order."""
         graph = self.made.graph
         shapes = {name: graph.shape(name) for name in graph.nodes}
         pictures = [name for name, shape in shapes.items() if shape and len(shape) == 4 and shape[3] in (1, 3, 4)]
@@ -253,14 +254,14 @@ class _Net:
             self.conflicts.append(Conflict("the batch size is fixed", tuple(stuck), advice))
 
     def _turn(self, images: Source) -> Source:
-        """The images with their channels last, and so the whole net."""
+        """Turns the whole net to channels last; returns its images."""
         self.made, turned = to_channels_last(self.made, images.tensor, images.shape)
         self.changes = self.changes._replace(channels_last=tuple(name for name in self.graph.nodes if name in turned))
         return images._replace(shape=turned_shape(images.shape)) if node_of(images.tensor) in turned else images
 
     def _look_for_leftovers(self, images: str) -> None:
-        """What an imported net may not have: switches without a value, draws, statistics of the batch, what it may not
-        touch."""
+        """Records what an imported net must not have: unset switches, random numbers, batch statistics, refused
+        operations."""
         graph = self.made.graph
         defaults = {
             name: graph.inputs[name][0]
@@ -286,7 +287,7 @@ class _Net:
         self.conflicts += refusals(graph, self.file.functions)
 
     def _noisy(self, images: str, drawn: list[str]) -> str:
-        """The images to which noise was added, where it was: the first tensor that depends on both."""
+        """The images after noise was added, if any was: the first image tensor that depends on both."""
         graph = self.made.graph
         values = {name for name, node in graph.nodes.items() if node.op not in SHAPES}
         both = graph.downstream([images], values) & graph.downstream(drawn) - in_loops(graph)
@@ -324,13 +325,13 @@ class _Net:
         return shape[-1] if shape else self.target.width
 
     def _shape(self, name: str) -> Shape:
-        """What the file says of a tensor's shape, in the order of axes that it has now."""
+        """A tensor's shape by the file, with the axes in their present order."""
         shape = self.graph.shape(name) if name in self.graph.nodes else None
         return turned_shape(shape) if name in self.changes.channels_last else shape
 
 
 def _behind_decoder(graph: Graph, decoder: Source) -> Source:
-    """The first tensor of four dimensions behind the decoder of one picture: whole batches can be put in there."""
+    """The first 4-D tensor after the decoder of a single picture, where whole batches can be fed."""
     behind = graph.downstream([node_of(decoder.tensor)])
     for name in graph.ordered(graph.nodes.keys() & behind):
         shape = graph.shape(name)

@@ -1,7 +1,6 @@
-"""Any number of images at a time: a net that was built for batches of a fixed size, or for one image, is freed of it.
+"""Frees a net that was built for batches of a fixed size, or for one image, to take any number of images.
 
-The placeholder takes any number, and what is given another shape that begins with the old number begins with -1: "as
-many as there are".
+The placeholder takes batches of any size, and each Reshape to a shape that begins with the old size begins with -1.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ _ROW_BY_ROW = SAME_VALUES | {"Add", "AddV2", "Sub", "Mul", "Div", "RealDiv"}
 
 
 def free(made: Cut, images: str, dtype: str, shape: Shape) -> tuple[Cut, list[str], list[str]]:
-    """The cut with a placeholder for images of any number, what was reshaped anew, and what could not be.
+    """The cut with a placeholder for any number of images, the operations that were freed, and those that could not be.
 
-    `images` is a node, `shape` that of the images, [batch, ...]; None where it is not known.
+    `images` is a node; `shape` is the shape of the images, [batch, ...], or None if it is unknown.
     """
     import numpy as np
 
@@ -51,8 +50,8 @@ def free(made: Cut, images: str, dtype: str, shape: Shape) -> tuple[Cut, list[st
 
 
 def _undivided(made: Cut, images: str) -> tuple[Cut, dict[str, int]]:
-    """The cut in which a tower takes all images, where it took one part of each batch; and what divided the batches,
-    with the number of parts."""
+    """The cut in which a tower that took one part of each batch takes all images; and the operations that split the
+    batches -> the number of parts."""
     graph, values = made.graph, Values(made.graph)
     behind = graph.downstream([images])
     redirected: dict[str, str] = {}
@@ -70,7 +69,7 @@ def _undivided(made: Cut, images: str) -> tuple[Cut, dict[str, int]]:
 
 
 def _reshaped(graph: Graph, images: str, batches: Collection[int]) -> list[tuple[str, list[int]]]:
-    """Reshapes behind the images to a known shape that begins with the size of the batch."""
+    """Reshapes after the images whose target shape is known and begins with the batch size or a multiple of it."""
     values = Values(graph)
     behind = graph.downstream([images])
     found = []
@@ -86,7 +85,7 @@ def _reshaped(graph: Graph, images: str, batches: Collection[int]) -> list[tuple
 
 
 def _without_batch(graph: Graph, name: str, sides: list[int]) -> list[int] | None:
-    """The shape with -1 in front. Another -1 in it becomes the size that it has; None where that is not known."""
+    """The shape with -1 in front. Any other -1 becomes the size it stands for; None if that is unknown."""
     rest = sides[1:]
     if -1 not in rest:
         return [-1, *rest]
@@ -101,7 +100,7 @@ def _without_batch(graph: Graph, name: str, sides: list[int]) -> list[int] | Non
 
 
 def _taken_by_layer(graph: Graph, name: str) -> int | None:
-    """The values that the matrix product takes which a reshaped tensor goes to."""
+    """The number of inputs of the matrix product that takes a reshaped tensor."""
     layers = Layers(graph)
     for use in graph.uses.get(name, ()):
         if use.node in layers.found and layers.found[use.node].data == name:

@@ -1,9 +1,9 @@
-"""A net whose images are [batch, channels, height, width], as GPUs were given them, in the order of all others.
+"""Converts a net from [batch, channels, height, width], the layout that was fast on GPUs, to channels last.
 
-TensorFlow computes convolutions and pooling on a CPU with the channels last only, and what is pooled, fed and exported
-here is [batch, height, width, channels] throughout. So each operation that says NCHW says NHWC; what comes from it goes
-on in that order through whatever takes each value by itself, joins, reduces or pads, and is transposed back in front of
-anything else, such as what flattens it.
+On a CPU, TensorFlow computes convolutions and pooling only with channels last, and this project feeds, pools and
+exports [batch, height, width, channels] throughout. So each NCHW operation becomes NHWC. Its output stays in that order
+through elementwise operations, concatenations, reductions and padding, and is transposed back in front of anything
+else, such as a Reshape that flattens it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .operations import ACTIVATIONS, NORMALISING, SAME_VALUES
 from .sources import has_channels_first, tensor_type
 from .values import Values
 
-_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # as Transpose takes them: what becomes which axis
+_TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # permutations as Transpose takes them
 _PLACE = _TO_LAST.index  # axis with channels first -> the same axis with channels last
 _FORMATS = {"Conv2D", "DepthwiseConv2dNative", "BiasAdd", "MaxPool", "AvgPool"}
 _LISTS = ("strides", "dilations", "ksize")
@@ -38,7 +38,7 @@ _PADDING = {"Pad", "PadV2", "MirrorPad"}
 
 
 def is_channels_first(graph: Graph, images: str, shape: Shape) -> bool:
-    """Whether images have their channels first: by their shape, or because a convolution takes them so."""
+    """Whether images have channels first, by their shape or by the `data_format` of the operation that takes them."""
     if has_channels_first(shape):
         return True
     waiting, seen = [node_of(images)], set()
@@ -56,9 +56,9 @@ def is_channels_first(graph: Graph, images: str, shape: Shape) -> bool:
 
 
 def to_channels_last(made: Cut, images: str, shape: Shape) -> tuple[Cut, frozenset[str]]:
-    """The cut without an operation that has the channels first, and the nodes that give another order than before.
+    """The cut with no channels-first operation left, and the nodes whose output order changed.
 
-    `shape` is that of the images, whose placeholder is one of these nodes where they had their channels first.
+    `shape` is the shape of the images; if they had channels first, their placeholder is one of these nodes.
     """
     first = is_channels_first(made.graph, images, shape)
     if not first and not any(_is_first(node) for node in made.graph.nodes.values()):
@@ -73,7 +73,7 @@ def to_channels_last(made: Cut, images: str, shape: Shape) -> tuple[Cut, frozens
 
 
 def turned_shape(shape: Shape) -> Shape:
-    """A shape of four dimensions with its channels last; another one as it is."""
+    """A 4-D shape with channels last; any other shape unchanged."""
     return tuple(shape[axis] for axis in _TO_LAST) if shape is not None and len(shape) == 4 else shape
 
 
@@ -82,7 +82,7 @@ def _is_first(node: Node) -> bool:
 
 
 class _Work:
-    """One pass over a cut, each node after its inputs. `turned` give [batch, height, width, channels] now."""
+    """One pass over a cut, each node after its inputs. The nodes in `turned` now give [batch, height, width, channels]."""
 
     def __init__(self, made: Cut) -> None:
         self.made, self.graph, self.values = made, made.graph, Values(made.graph)
@@ -92,7 +92,7 @@ class _Work:
         self.transposed: dict[tuple[str, tuple[int, ...]], str] = {}
 
     def put(self, node: Node) -> None:
-        """Takes a node over: in the new order where it can be, else with what it takes in the old one."""
+        """Converts a node to the new order if possible; otherwise restores the old order of its inputs."""
         if _is_first(node):
             self._formatted(node)
             return
@@ -107,7 +107,7 @@ class _Work:
             self._with_inputs(node, [self._first(each) for each in takes])
 
     def turn(self, node: Node) -> None:
-        """Notes that a node gives the new order."""
+        """Records that a node gives the new order."""
         self.turned.add(node.name)
         shapes = node.output_shapes()
         if shapes:
@@ -126,14 +126,14 @@ class _Work:
             ({"Transpose"}, self._transpose),
         )
 
-    # --- operations: False where the new order cannot be kept ---
+    # --- operations; those that return a bool return False if the new order cannot be kept ---
 
     def _formatted(self, node: Node) -> None:
-        """An operation with the channels first gets them last."""
+        """Converts an NCHW operation to NHWC."""
         data, *others = self.graph.inputs[node.name]
         shape = self.graph.shape(data)
         node = node.with_attribute("data_format", text_value("NHWC"))
-        if shape is not None and len(shape) != 4 and not self._is_turned(data):  # of BiasAdd: rows
+        if shape is not None and len(shape) != 4 and not self._is_turned(data):  # BiasAdd on rows
             self.replaced[node.name] = node
             return
         for name in _LISTS:
@@ -149,7 +149,7 @@ class _Work:
         return True
 
     def _pair(self, node: Node) -> bool:
-        """Values side by side: of maps, and of scalars."""
+        """Converts an elementwise operation whose operands are maps or scalars."""
         inputs = []
         for tensor in self.graph.inputs[node.name]:
             shape = self.graph.shape(tensor) if not self._is_turned(tensor) else (None,) * 4
@@ -200,7 +200,7 @@ class _Work:
         return True
 
     def _transpose(self, node: Node) -> bool:
-        """What was transposed is transposed from another order now, most often not at all."""
+        """Adapts a Transpose to the new order of its input; most become an Identity."""
         data, order = self.graph.inputs[node.name][:2]
         wanted = self._order(order)
         if wanted is None:
@@ -216,14 +216,14 @@ class _Work:
     # --- tensors in either order ---
 
     def _is_turned(self, tensor: str) -> bool:
-        return tensor in self.turned  # what gives several tensors gives one map: the first
+        return tensor in self.turned  # of several outputs only the first is a map
 
     def _last(self, tensor: str) -> str:
         """The tensor with its channels last."""
         return tensor if self._is_turned(tensor) else self._transposed(tensor, "channels_last", _TO_LAST)
 
     def _first(self, tensor: str) -> str:
-        """The tensor as it was."""
+        """The tensor in its original order."""
         return self._transposed(tensor, "channels_first", _TO_FIRST) if self._is_turned(tensor) else tensor
 
     def _transposed(self, tensor: str, name: str, order: tuple[int, ...]) -> str:
@@ -236,17 +236,17 @@ class _Work:
         return self.transposed[tensor, order]
 
     def _order(self, tensor: str) -> tuple[int, ...] | None:
-        """The order of four axes that a Transpose is given; None where it is not known."""
+        """The permutation of four axes that a Transpose takes; None if it is unknown."""
         order = self._axes(tensor)
         return tuple(order) if order is not None and sorted(order) == [0, 1, 2, 3] else None
 
     def _axes(self, tensor: str) -> list[int] | None:
-        """Numbers of axes of four, none of them negative; None where they are not known."""
+        """Axis numbers of a 4-D tensor, made non-negative; None if they are unknown."""
         found = self.values(tensor)
         return None if found is None or found.dtype.kind != "i" else [int(axis) % 4 for axis in found.reshape(-1)]
 
     def _identity(self, node: Node) -> Node:
-        """The node, passing on what it takes."""
+        """The node as an Identity of its first input."""
         return Node(node.name, "Identity", node.data_inputs[:1], node.entries("T", "_output_shapes"))
 
     def _with_inputs(self, node: Node, inputs: list[str]) -> None:

@@ -1,6 +1,6 @@
-"""Which tensors of a graph are its features and its classes: what a user says, else the likeliest candidate.
+"""Chooses the tensors of a graph that are its features and logits: what the user says, else the likeliest candidate.
 
-Where several are as likely, it is for the user to say: the conflict lists them.
+If several candidates are equally likely, the user must decide: a conflict lists them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LISTED = 8
 
 
 class Choices(NamedTuple):
-    """What a user decided: names of tensors, ":0" or not, and values of what is fed."""
+    """What the user decided: names of tensors, with or without ":0", and values to feed."""
 
     input: str = ""
     features: str = ""
@@ -42,20 +42,20 @@ AS_FOUND = Choices()
 
 
 class Target(NamedTuple):
-    """What is to be computed: a tensor of features, the logits, and the layer between them where there is one."""
+    """What the net shall compute: the features, the logits, and the layer between them if there is one."""
 
     features: str
     logits: str = ""
     layer: str = ""
-    slot: int = 0  # of the features among the layer's inputs
+    slot: int = 0  # which input of the layer the features are
     width: int | None = None
     classes: int | None = None
     pooled: str = "flat"
-    models: int = 1  # in the graph, of which the checkpoint tells that this one was trained
+    models: int = 1  # models in the graph; if several, the checkpoint shows that this one was trained
 
 
 class Beside(NamedTuple):
-    """The checkpoint that goes with a graph: where it lies, the names in it, and by which of them variables go."""
+    """The checkpoint that belongs to a graph: its path, its tensor names, and variable -> name in it."""
 
     source: str = ""
     names: Collection[str] = ()
@@ -66,7 +66,7 @@ class Beside(NamedTuple):
 
 
 def choose(layers: Layers, choices: Choices, file: GraphFile, beside: Beside) -> tuple[Target | None, list[Conflict]]:
-    """What is to be computed, and what stands in the way of knowing it."""
+    """The target, or None, and the conflicts that keep it from being certain."""
     graph = layers.graph
     found = candidates(layers)
     if choices.logits:
@@ -107,7 +107,7 @@ def choose(layers: Layers, choices: Choices, file: GraphFile, beside: Beside) ->
 
 
 def _with_features(graph: Graph, target: Target, name: str) -> Target:
-    """The target with the features that a user names, and the classes of another one's head, if any."""
+    """The target with the features that the user named; its logits stay."""
     features = tensor_called(graph, name)
     shape = graph.shape(features)
     width = shape[-1] if shape else None
@@ -115,7 +115,7 @@ def _with_features(graph: Graph, target: Target, name: str) -> Target:
 
 
 def _before_probabilities(graph: Graph, tensor: str) -> str:
-    """The logits behind a tensor that may be their softmax or sigmoid."""
+    """The logits that a tensor is made from; the tensor may be their softmax or sigmoid."""
     before = logits_at(graph, tensor)
     return logits_at(graph, graph.inputs[node_of(before)][0]) if graph.op(before) == "Sigmoid" else before
 
@@ -138,8 +138,8 @@ def _of_candidate(layers: Layers, found: Candidate, logits: str) -> Target:
 
 
 def _models(graph: Graph, found: list[Candidate], beside: Beside) -> list[Candidate]:
-    """Candidates as likely as the first, with values of their own: another model in the same graph, and not the same
-    one imported once more."""
+    """Candidates as likely as the first that share no variables with it: other models in the graph, not further copies
+    of the same one."""
     first, rivals = found[0], []
     taken = _keys(graph, first, beside)
     for each in found[1:_COMPARED]:
@@ -152,7 +152,7 @@ def _models(graph: Graph, found: list[Candidate], beside: Beside) -> list[Candid
 
 
 def _heads(graph: Graph, found: list[Candidate], beside: Beside) -> list[Candidate]:
-    """Candidates of the rank of the first whose last layers have weights of their own: other tasks of the same net."""
+    """Candidates of the first one's rank whose last layers have their own weights: other tasks of the same net."""
     first, others = found[0], []
     taken = _weights(graph, first, beside)
     for each in found[1:_COMPARED] if first.evidence > 0 else ():
@@ -164,8 +164,8 @@ def _heads(graph: Graph, found: list[Candidate], beside: Beside) -> list[Candida
 
 
 def _without_untrained(graph: Graph, found: list[Candidate], beside: Beside) -> tuple[list[Candidate], int]:
-    """The candidates without other models than the only one that was trained, and how many models there were; all of
-    them, and 1, where that cannot be told."""
+    """The candidates without the untrained models, and how many models there were; all candidates and 1 unless exactly
+    one model was trained."""
     models = [found[0], *_models(graph, found, beside)]
     trained = _trained(graph, models, beside) if len(models) > 1 else []
     if len(trained) != 1:
@@ -174,8 +174,8 @@ def _without_untrained(graph: Graph, found: list[Candidate], beside: Beside) -> 
 
 
 def _trained(graph: Graph, models: list[Candidate], beside: Beside) -> list[Candidate]:
-    """The models that were trained, by the checkpoint: the optimizer's slots of their last layer are no longer what
-    they began as, the same number everywhere. None where it cannot be told."""
+    """The models that the checkpoint shows to be trained: the optimizer slots of their last layer no longer hold one
+    number everywhere, as they did at the start. Empty if the checkpoint cannot be read."""
     try:
         tensors = open_checkpoint(beside.source).tensors if beside.source else Tensors()
         slots = [(name, kind.of) for name, kind in kinds(tensors.specs()).items() if kind.kind == "slot"]
@@ -191,18 +191,18 @@ def _trained(graph: Graph, models: list[Candidate], beside: Beside) -> list[Cand
 
 
 def _weights(graph: Graph, found: Candidate, beside: Beside) -> set[str]:
-    """What the weights of the last layer are made of: variables by their keys, in a frozen graph constants."""
+    """The variables, by their keys, and the constants that the weights of the last layer are made of."""
     made_of = (*VARIABLES, "Const")
     return {beside.key(name) for name in graph.upstream([found.layer.weights]) if graph.nodes[name].op in made_of}
 
 
 def _keys(graph: Graph, found: Candidate, beside: Beside) -> set[str]:
-    """The variables that the logits are made of, by their names in the checkpoint."""
+    """The variables that the logits depend on, by their names in the checkpoint."""
     return {beside.key(name) for name in graph.upstream([found.logits]) if graph.nodes[name].op in VARIABLES}
 
 
 def _features_by_signature(file: GraphFile, graph: Graph) -> str:
-    """The features that a SavedModel says it gives, as hub modules do: its only output of one row an image."""
+    """The features that a SavedModel's signature gives, as in hub modules: its only output with one row per image."""
     for key in ("image_feature_vector", "default", "serving_default"):
         outputs = file.signatures[key].outputs if key in file.signatures else {}
         named = [(name, shape) for name, (tensor, _, shape) in outputs.items() if node_of(tensor) in graph.nodes]
@@ -214,7 +214,7 @@ def _features_by_signature(file: GraphFile, graph: Graph) -> str:
 
 
 def _gives_classes(layers: Layers, found: list[Candidate]) -> bool:
-    """Whether the first candidate is a classifier: by its evidence, or as the only end of a net, which is linear."""
+    """Whether the first candidate is a classifier: by its evidence, or because it is the net's only end and linear."""
     first, graph = found[0], layers.graph
     shape = graph.shape(first.logits)
     if shape is not None and (len(shape) > 4 or len(shape) == 3 or (len(shape) == 4 and set(shape[1:3]) - {1, None})):
@@ -230,7 +230,7 @@ def _gives_classes(layers: Layers, found: list[Candidate]) -> bool:
 
 
 def _gives_back(graph: Graph, found: Candidate) -> bool:
-    """Whether a candidate is the end of an autoencoder, with as many values as what goes in, and no loss of classes."""
+    """Whether a candidate ends an autoencoder: as many values out as in, and no classification loss."""
     if found.evidence > 1 or not found.layer.outputs:
         return False
     fed = [name for name in graph.upstream([found.logits]) if graph.nodes[name].op in PLACEHOLDERS]
@@ -245,7 +245,7 @@ def _no_layers(file: GraphFile, graph: Graph) -> Conflict:
 
 
 def tensor_called(graph: Graph, name: str) -> str:
-    """The tensor that a user names. Raises SelectionError with the nearest names."""
+    """The tensor that the user named. Raises SelectionError, with the nearest names, if the graph lacks it."""
     node = node_of(name)
     if node not in graph.nodes:
         raise SelectionError(f"the graph has no operation {node}{nearest(node, graph.nodes)}")

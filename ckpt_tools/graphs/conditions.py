@@ -1,9 +1,9 @@
-"""Conditions whose predicate is known are taken out: what the other branch gives is dead, and so is what it goes to.
+"""Removes conditions whose predicate is known: the other branch is dead, and so is everything that depends on it.
 
     Switch(data, predicate) -> false, true      Merge(inputs) -> the only live one, number of it
 
-In TensorFlow 1 a constant inside a branch hangs on the branch's pivot, an Identity of a Switch, by a control input.
-Conditions of loops are not known, and stay.
+In TensorFlow 1 a constant inside a branch has a control input from the branch's pivot, an Identity of a Switch.
+Conditions of loops are unknown and stay.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .inlining import BRANCHES, CONDITIONS, body_of, inlined
 from .values import Values
 from .variables import plain
 
-_COPYING = ("Identity", "Reshape", *SWITCHES)  # a predicate
+_COPYING = ("Identity", "Reshape", *SWITCHES)  # these pass a predicate on
 _ROUNDS = 50  # conditions inside each other
-_NEW = 1 << 30  # version of the graphs that have functions: any later than those without shapes of placeholders
+_NEW = 1 << 30  # graph version for function bodies: later than those that did not store shapes of placeholders
 
 
 def resolve(made: Cut, functions: Mapping[str, Function]) -> tuple[Cut, int]:
     """The cut without the conditions that can be decided, and how many predicates decided them.
 
-    `functions` are those of the graph's library, in which TensorFlow 2 keeps the branches.
+    `functions` is the graph's function library, where TensorFlow 2 keeps the branches.
     """
     predicates: set[str] = set()
     for _ in range(_ROUNDS):
@@ -40,7 +40,7 @@ def resolve(made: Cut, functions: Mapping[str, Function]) -> tuple[Cut, int]:
 
 
 def _branches(graph: Graph, functions: Mapping[str, Function]) -> tuple[dict[str, str], list[Node], set[str]]:
-    """What calls of a branch give, the nodes of the branches that are taken, and the predicates."""
+    """Output of a condition -> tensor of the branch taken, the nodes of those branches, and the predicates."""
     values = Values(graph)
     redirected: dict[str, str] = {}
     added: list[Node] = []
@@ -82,7 +82,8 @@ def _redirections(graph: Graph) -> tuple[dict[str, str], set[str]]:
 
 
 def _selections(graph: Graph, values: Values) -> tuple[dict[str, str], set[str]]:
-    """What choices by a known switch give, and the switches: batch norms of TensorFlow 1.4's tf.layers have them."""
+    """Select -> the tensor it selects, where its predicate is known, and the predicates. Batch norms of TensorFlow
+    1.4's tf.layers use such Selects."""
     redirected, decided = {}, set()
     for name, node in graph.nodes.items():
         if node.op in ("Select", "SelectV2") and len(graph.inputs[name]) > 2:
@@ -95,7 +96,7 @@ def _selections(graph: Graph, values: Values) -> tuple[dict[str, str], set[str]]
 
 
 class _Dead:
-    """Which tensors are never computed, given the branch that each of `chosen` takes."""
+    """Tells whether a tensor is never computed, given the output that each Switch in `chosen` takes."""
 
     def __init__(self, graph: Graph, chosen: dict[str, int]) -> None:
         self.graph = graph

@@ -1,8 +1,8 @@
-"""A part of a graph that is cut out of it: the nodes that some tensors need, rewired step by step into another form.
+"""A part cut out of a graph: the nodes that some tensors need, rewired step by step into another form.
 
-Nothing in it is assigned, so that nothing has to run before anything else: control inputs are left out. Those stay by
-which a constant says that it lies inside a branch or a loop: on a pivot, the Identity of a Switch, or on the Merge of a
-loop.
+Nothing in it is assigned, so no order of execution has to be enforced and control inputs are dropped. The exceptions
+are those that place a constant inside a branch or a loop: control inputs from a pivot (the Identity of a Switch) or
+from the Merge of a loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..formats.nodes import Node
 from .graph import Graph, node_of, output, output_of
 from .operations import ASSIGNS
 
-_LONGEST = 10_000  # redirections behind each other
+_LONGEST = 10_000  # redirections in a chain
 SWITCHES, MERGES = ("Switch", "RefSwitch"), ("Merge", "RefMerge")
 
 
@@ -28,11 +28,11 @@ class Cut(NamedTuple):
     def rewired(
         self, redirected: Mapping[str, str], replaced: Mapping[str, Node] | None = None, added: Iterable[Node] = ()
     ) -> Cut:
-        """The cut in which users of a tensor take another one, and some nodes are others.
+        """The cut with some tensors replaced by others wherever they are used, and some nodes replaced.
 
-        redirected: tensor -> the tensor to take in its place, which may be redirected itself. replaced: name -> the
-        node to be there, whose inputs are redirected as well. added: nodes with new names.
-        Raises DamagedError where an input is no node of the graph.
+        redirected: tensor -> the tensor to take its place, which may be redirected itself. replaced: name -> the new
+        node of that name, whose inputs are redirected as well. added: nodes with new names.
+        Raises DamagedError if an input is not a node of the graph.
         """
         nodes = {**self.graph.nodes, **(replaced or {}), **{node.name: node for node in added}}
         goals = tuple(_target(goal, redirected) for goal in self.goals)
@@ -51,7 +51,7 @@ class Cut(NamedTuple):
         return Cut(Graph(kept[name] for name in nodes if name in kept), goals)
 
     def unique(self, name: str) -> str:
-        """`name`, or with a number behind it where the cut has a node of that name."""
+        """`name`, with a number appended if the cut already has a node of that name."""
         number, made = 1, name
         while made in self.graph.nodes:
             made, number = f"{name}_{number}", number + 1
@@ -59,19 +59,19 @@ class Cut(NamedTuple):
 
 
 def cut(graph: Graph, goals: Iterable[str]) -> Cut:
-    """What the tensors need of a graph."""
+    """The part of a graph that the tensors `goals` need."""
     return Cut(graph, tuple(output(node_of(goal), output_of(goal)) for goal in goals)).rewired({})
 
 
 def unassigned(made: Cut) -> Cut:
-    """The cut in which what is assigned on the way is read instead: training moves it, as the ranges of values that
-    nets for whole numbers count."""
+    """The cut in which variables that are assigned on the way are only read: training updates them, such as the value
+    ranges of quantisation-aware nets."""
     graph = made.graph
     return made.rewired({name: graph.inputs[name][0] for name, node in graph.nodes.items() if node.op in ASSIGNS})
 
 
 def _inputs(node: Node, nodes: Mapping[str, Node], redirected: Mapping[str, str]) -> Iterable[str]:
-    """What a node takes, redirected, and what it must hang on."""
+    """The redirected data inputs of a node, and the control inputs that it must keep."""
     for each in node.inputs:
         if each[:1] != "^":
             yield _target(each.removesuffix(":0"), redirected)

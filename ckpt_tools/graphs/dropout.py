@@ -1,13 +1,14 @@
-"""Dropout is taken out of a graph: a product with a mask that is drawn at random, or a choice by such a mask.
+"""Removes dropout from a graph: a product with a randomly drawn mask, or a Select by such a mask.
 
     TensorFlow 0.x    x * inv(keep) * floor(keep + random)
     until 1.12        x / keep * floor(keep + random)
     from 1.13         x * (1 / keep) * cast(random >= rate)
     today             where(random >= rate, x * (1 / keep), 0)
 
-What is drawn knows the images by their shape alone. The value without dropout is x, and what scales it goes, too. That
-is so only where the mask has zeros and ones and the scale makes up for the zeros: then x is what comes out on average.
-Other products with random numbers (mixtures, noise, paths dropped without a scale) are left, and refused later.
+The random numbers depend on the images only by their shape. Without dropout the value is x; its scale is removed, too.
+This holds only if the mask consists of zeros and ones and the scale makes up for the zeros, so that x is the mean of
+what dropout gives. Other products with random numbers (mixtures, noise, paths dropped without a scale) stay and are
+refused later.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from .graph import Graph, node_of
 from .operations import SHAPES, VARIABLES, is_random, is_source
 from .values import Values
 
-_MASK = 60  # operations that a mask is made of, at most
+_MASK = 60  # most operations that make a mask
 _DIVISIONS, _PRODUCTS = ("Div", "RealDiv"), ("Mul",)
-_NEAR = 1e-4  # relative: shares are rounded to float32, some to float16
-_NEAR_BY = 200  # nodes behind a placeholder
+_NEAR = 1e-4  # relative tolerance: rates are rounded to float32, some to float16
+_NEAR_BY = 200  # nodes to look at after a placeholder
 
 
 def remove(made: Cut) -> tuple[Cut, list[str]]:
-    """The cut without dropout, and the names of the operations that dropped something."""
+    """The cut without dropout, and the names of the operations that applied the masks."""
     graph, values = made.graph, Values(made.graph)
     if not random_operations(graph):
         return made, []
@@ -61,7 +62,7 @@ def random_operations(graph: Graph) -> list[str]:
 
 
 def is_mask(graph: Graph, tensor: str) -> bool:
-    """Whether a tensor is made of random numbers and of nothing else but shapes and scalars."""
+    """Whether a tensor depends on random numbers and otherwise only on shapes and scalars."""
     waiting, seen, drawn = [node_of(tensor)], set(), False
     while waiting:
         name = waiting.pop()
@@ -82,12 +83,12 @@ def is_mask(graph: Graph, tensor: str) -> bool:
 
 
 def _may_be_scalar(graph: Graph, name: str) -> bool:
-    """Whether what is fed may be a scalar: older files do not say the shape of such a placeholder."""
+    """Whether a placeholder may be a scalar: older files do not store its shape."""
     return graph.nodes[name].op.startswith("Placeholder") and not graph.shape(name)
 
 
 def _dropped(graph: Graph, name: str, op: str, data: set[str]) -> tuple[str, str] | None:
-    """The tensor that a node drops values of, and the mask; None for any other node."""
+    """The tensor whose values a node drops, and the mask; None for any other node."""
     inputs = graph.inputs[name]
     if op in _PRODUCTS and len(inputs) == 2:
         for kept, mask in (inputs, inputs[::-1]):
@@ -101,7 +102,7 @@ def _dropped(graph: Graph, name: str, op: str, data: set[str]) -> tuple[str, str
 
 
 def _data(graph: Graph) -> set[str]:
-    """The nodes that depend on what is fed or read, but for scalars, and by more than its shape."""
+    """The nodes that depend on the values, not just the shape, of a fed or read tensor other than a scalar."""
     waiting = [
         name
         for name, node in graph.nodes.items()
@@ -119,8 +120,8 @@ def _data(graph: Graph) -> set[str]:
 
 
 def _is_large(graph: Graph, name: str) -> bool:
-    """Whether a placeholder of unknown shape is more than a scalar: it comes to a convolution or a matrix product
-    before it is put together with something else that is no constant."""
+    """Whether a placeholder of unknown shape is more than a scalar: it reaches a convolution or a matrix product, on
+    the way combined only with constants and variables."""
     waiting, seen = [name], set[str]()
     while waiting and len(seen) < _NEAR_BY:
         before = waiting.pop()
@@ -135,7 +136,7 @@ def _is_large(graph: Graph, name: str) -> bool:
 
 
 def _is_plain(graph: Graph, tensor: str) -> bool:
-    """Whether a tensor is a constant or a variable, as it is or read."""
+    """Whether a tensor is a constant or a variable, possibly behind Identity or Cast."""
     name = node_of(tensor)
     for _ in range(4):
         node = graph.nodes[name]
@@ -148,28 +149,28 @@ def _is_plain(graph: Graph, tensor: str) -> bool:
 
 
 class _Factor(NamedTuple):
-    """A scalar: its value where the graph tells it, and the nodes that it is made of."""
+    """A scalar: its value, if the graph tells it, and the nodes that it depends on."""
 
     value: float | None
     made_of: frozenset[str]
 
 
 class _Scaled(NamedTuple):
-    """A product of the tensor `of` and a factor; of one behind the dropout, `of` is the product."""
+    """The tensor `of` scaled by a factor. If the scaling follows the dropout, `of` is the scaled tensor."""
 
     of: str
     factor: _Factor
 
 
 class _Drop(NamedTuple):
-    """A mask of zeros and ones, ones by the share `keep`, and the factors that it is multiplied with itself."""
+    """A mask of zeros and ones, where `keep` is the share of ones, and the factors that the mask is multiplied by."""
 
     keep: _Factor
     factors: tuple[_Factor, ...]
 
     def makes_up(self, *others: _Factor) -> bool:
-        """Whether the factors, with others, are one by the share that is kept; where that is fed, whether what is fed
-        is in them."""
+        """Whether the product of the factors, with others, is 1 / keep; if `keep` is fed, whether a factor depends on
+        it."""
         factors = (*self.factors, *others)
         values = [each.value for each in factors]
         if self.keep.value is None or None in values:
@@ -178,7 +179,7 @@ class _Drop(NamedTuple):
 
 
 def _drop(graph: Graph, values: Values, mask: str) -> _Drop | None:
-    """What a mask drops; None where it is not made of a comparison of evenly drawn numbers with a share."""
+    """The dropout of a mask; None if the mask does not compare uniform random numbers with a rate."""
     factors: list[_Factor] = []
     for _ in range(_MASK):
         name = node_of(mask)
@@ -206,7 +207,7 @@ def _drop(graph: Graph, values: Values, mask: str) -> _Drop | None:
 def _with_share(
     graph: Graph, values: Values, drawn: str, share: str, is_kept: bool, factors: list[_Factor]
 ) -> _Drop | None:
-    """The mask of numbers that were drawn and a share, which is that of the ones or, not `is_kept`, of the zeros."""
+    """The dropout of random numbers and a share: the share of ones, or of zeros if not `is_kept`."""
     drawing = [graph.nodes[name].op for name in graph.upstream([drawn]) if is_random(graph.nodes[name].op)]
     if not drawing or _is_drawn(graph, share) or not all("Uniform" in op for op in drawing):
         return None
@@ -229,7 +230,7 @@ def _factor(graph: Graph, values: Values, tensor: str, *, inverse: bool = False)
 
 
 def _scale(graph: Graph, values: Values, tensor: str, data: set[str]) -> _Scaled | None:
-    """The tensor before it was scaled, and by what."""
+    """The tensor before it was scaled, and the factor."""
     name = node_of(tensor)
     node = graph.nodes[name]
     if node.op not in (*_DIVISIONS, *_PRODUCTS) or len(graph.inputs[name]) != 2:
@@ -242,7 +243,7 @@ def _scale(graph: Graph, values: Values, tensor: str, data: set[str]) -> _Scaled
 
 
 def _scale_behind(graph: Graph, values: Values, name: str, data: set[str]) -> _Scaled | None:
-    """The only user of what was dropped, where it scales: `x * mask / keep`."""
+    """The only operation that takes the dropped tensor, if it scales it: `x * mask / keep`."""
     uses = graph.uses.get(name, [])
     if len(uses) != 1 or uses[0].slot or graph.nodes[uses[0].node].op not in (*_DIVISIONS, *_PRODUCTS):
         return None

@@ -1,4 +1,4 @@
-"""End points: the tensors that everything on the way from the images to the features passes through."""
+"""Finds end points: tensors that every path from the images to the features passes through."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _KINDS = ACTIVATIONS | POOLING | JOINING
 
 
 def end_points(graph: Graph, images: str, features: str) -> dict[str, Shape]:
-    """Tensor -> shape, from the images to the features: activations, pooling, and where branches meet.
+    """Tensor -> shape, from the images to the features: activations, pooling, and joins of branches.
 
-    Of a tensor and the activation right behind it, the activation is named. A scan in order with the furthest use so
-    far: where a node stands that nothing before it reaches beyond, everything passes through it.
+    If an activation follows right after a tensor, only the activation counts. The nodes are scanned in order, keeping
+    the furthest use so far: if no earlier node is used beyond a node, every path passes through it.
     """
     behind = graph.downstream([node_of(images)]) & graph.upstream([features])
     order = [name for name in graph.ordered(behind) if name in behind]

@@ -1,5 +1,6 @@
-"""Where a graph lies: in a file of its own, the folder of a SavedModel, or beside a checkpoint; and which checkpoint
-goes with it. Sources may be URLs.
+"""Finds the graph of a source, and the checkpoint of a graph.
+
+The graph may be a file of its own, the folder of a SavedModel, or beside a checkpoint. Sources may be URLs.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from ..formats.storage import is_file
 
 
 def graph_of(source: str) -> str:
-    """The graph of a source: itself, where it is a graph file or the folder of a SavedModel, or the `.meta` beside a
-    checkpoint, or the SavedModel whose variables it is; "" where there is none."""
+    """The graph of a source: the source itself if it is a graph file or a SavedModel folder, else the `.meta` beside
+    the checkpoint or the SavedModel that the variables belong to; "" if there is none."""
     if _kind(source) in (*KINDS, TEXT, CUT_GRAPH) or is_file(f"{source}/saved_model.pb"):
         return source
     prefix = source.removesuffix(".index")
@@ -26,8 +27,8 @@ def graph_of(source: str) -> str:
 
 
 def checkpoint_of(graph: str) -> str:
-    """The checkpoint that goes with a graph: the one beside a `.meta`, that of a folder, a frozen graph itself; ""
-    where there is none."""
+    """The checkpoint of a graph: the one beside a `.meta`, the one in the graph's folder, or a frozen graph itself; ""
+    if there is none."""
     kind, source = _kind(graph), graph.removesuffix(".meta")
     if kind == "graphdef":
         return graph
@@ -46,5 +47,5 @@ def is_text(path: str) -> bool:
 
 
 def _kind(path: str) -> str:
-    """What a file is; "" for what is none."""
+    """The format of a file; "" if it is not a file."""
     return identify(path).name if is_file(path) else ""

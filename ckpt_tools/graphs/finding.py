@@ -1,8 +1,7 @@
-"""Which layer gives the classes: the tensors that losses, softmax and predictions take, walked back to a layer.
+"""Finds the layer that gives the classes: from the inputs of losses, softmax and predictions back to a layer.
 
-Candidates by evidence: 3 what a cross entropy takes, of a softmax or of sigmoids, 2 what a softmax takes, 1 what is
-looked through for the largest and what a sigmoid at the end takes, 0 what nothing takes, -1 the layer that has most in
-front of it.
+Evidence of a candidate: 3 if a softmax or sigmoid cross entropy takes it, 2 if a softmax takes it, 1 if an ArgMax or
+TopK or a final sigmoid takes it, 0 if nothing takes it, -1 for the layer with most layers in front of it.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _ARITHMETIC = ("Add", "AddV2", "Sub", "Mul", "Div", "RealDiv", "Pow", "BiasAdd",
 _WALKED = (
     SAME_VALUES | ACTIVATIONS | POOLING | {"Reshape", "Squeeze", "ExpandDims", "PlaceholderWithDefault", *_SOFTMAX}
 )
-_SHAPING = {"Reshape", "Identity", "Cast", "StopGradient", *_SOFTMAX}  # a loss's and a prediction's own
+_SHAPING = {"Reshape", "Identity", "Cast", "StopGradient", *_SOFTMAX}  # belong to a loss or a prediction
 _NO_END = ("Assert", "NoOp", "Assign", "Save", "Summary", "Print", "Enqueue")
 _LONGEST = 200
 
 
 class Candidate(NamedTuple):
-    """A layer that may give the classes. `evidence` as above; `depth` is the number of layers in front of it."""
+    """A layer that may give the classes. `evidence` is as above; `depth` counts the layers up to and including it."""
 
     layer: Layer
     logits: str
@@ -42,7 +41,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(layers: Layers) -> list[Candidate]:
-    """The layers that may give the classes, the most likely first. Tensors that lead to the same layer are one."""
+    """The layers that may give the classes, the most likely first. Each layer appears once."""
     best: dict[str, tuple[int, str]] = {}
     for tensor, evidence in _evidence(layers):
         layer = walk_to_layer(layers, tensor)
@@ -64,7 +63,7 @@ def candidates(layers: Layers) -> list[Candidate]:
 
 
 def walk_to_layer(layers: Layers, tensor: str) -> str | None:
-    """The layer that makes a tensor, through what leaves it one value a class; None where there is none."""
+    """The layer that makes a tensor, through operations that keep one value per class; None if there is none."""
     for _ in range(_LONGEST):
         name = node_of(tensor)
         if name in layers.found:
@@ -77,12 +76,12 @@ def walk_to_layer(layers: Layers, tensor: str) -> str | None:
 
 
 def logits_at(graph: Graph, tensor: str) -> str:
-    """The logits on the way to a tensor that a loss or a prediction takes, without its own reshaping and softmax."""
+    """The logits that become the input of a loss or a prediction, before its reshaping and softmax."""
     return graph.before(tensor, _SHAPING)
 
 
 def _before(layers: Layers, name: str) -> str | None:
-    """The tensor that a node passes on, if it is one that is walked through."""
+    """The tensor that a node passes on; None if the walk ends at this node."""
     graph = layers.graph
     node, inputs = graph.nodes.get(name), graph.inputs.get(name, [])
     if node is None or not inputs or name not in layers.varying:
@@ -100,7 +99,7 @@ def _before(layers: Layers, name: str) -> str | None:
 
 
 def _may_be_rows(graph: Graph, tensor: str) -> bool:
-    """Whether a tensor may have a row an image: not what a batch norm makes of the statistics of the batch."""
+    """Whether a tensor may have one row per image, unlike what a batch norm computes from the batch's statistics."""
     shape = graph.shape(tensor)
     return shape is None or (len(shape) > 1 and shape[0] != 1)
 
@@ -129,9 +128,9 @@ def _evidence(layers: Layers) -> Iterator[tuple[str, int]]:
 
 
 def _of_sigmoid_loss(graph: Graph, name: str) -> str:
-    """The logits x of which a sigmoid cross entropy takes log(1 + exp(-|x|)); "" where it is no such logarithm.
+    """The logits x if the node is log(1 + exp(-|x|)) of a sigmoid cross entropy; else "".
 
-    TensorFlow spells |x| as a choice between x and -x; before 1.0 the 1 is added.
+    TensorFlow computes -|x| as a Select between -x and x; before 1.0 it used Log(1 + y), not Log1p(y).
     """
     tensor = graph.inputs[name][0] if graph.inputs[name] else ""
     if graph.op(name) == "Log" and graph.op(tensor) in ("Add", "AddV2"):

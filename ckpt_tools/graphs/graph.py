@@ -1,6 +1,6 @@
-"""A graph to walk in: nodes by name, who takes what of whom, and an order in which everything comes after its inputs.
+"""A graph to traverse: nodes by name, uses of their outputs, upstream and downstream sets, topological order.
 
-A tensor is spelled as GraphDefs spell it: "conv1/Conv2D" is the first output, "split:1" the second.
+Tensors are spelled as in GraphDefs: "conv1/Conv2D" is the first output of a node, "split:1" the second.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Use(NamedTuple):
 
 
 class Graph:
-    """Nodes that do not change. Walks are over data, not over control inputs, unless they say so."""
+    """An immutable graph. Traversals follow data inputs, not control inputs, unless they say otherwise."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self.nodes: dict[str, Node] = {node.name: node for node in nodes}
@@ -40,16 +40,16 @@ class Graph:
         return found
 
     def controls(self, name: str) -> list[str]:
-        """The nodes that must have run before a node."""
+        """The nodes that a node has control inputs from."""
         return [each[1:] for each in self.nodes[name].inputs if each[:1] == "^"]
 
     def op(self, tensor: str) -> str:
-        """The operation that makes a tensor; "" where the graph does not have it."""
+        """The operation that makes a tensor; "" if the graph does not have it."""
         node = self.nodes.get(node_of(tensor))
         return node.op if node else ""
 
     def shape(self, tensor: str) -> Shape:
-        """What the file says of a tensor's shape; None for an unknown rank, also where it says nothing."""
+        """A tensor's shape by the file; None if the rank is unknown or the file does not say."""
         name, number = node_of(tensor), output_of(tensor)
         if name not in self._shapes:
             node = self.nodes[name]
@@ -61,9 +61,9 @@ class Graph:
         return shapes[number] if number < len(shapes) else None
 
     def upstream(self, goals: Iterable[str], stop: Callable[[str], bool] | None = None) -> set[str]:
-        """The nodes that the tensors depend on, their own included. `stop` says of a node that its inputs do not count.
+        """The nodes that the tensors depend on, including their own. At nodes for which `stop` is true the walk ends.
 
-        Raises DamagedError where an input is no node of the graph.
+        Raises DamagedError if an input is not a node of the graph.
         """
         found: set[str] = set()
         waiting = [node_of(goal) for goal in goals]
@@ -79,7 +79,7 @@ class Graph:
         return found
 
     def downstream(self, begins: Iterable[str], within: Collection[str] | None = None) -> set[str]:
-        """The nodes that depend on these, themselves included; with `within`, those of it."""
+        """These nodes and all that depend on them; with `within`, only paths inside that set are followed."""
         found: set[str] = set()
         waiting = list(begins)
         while waiting:
@@ -90,8 +90,8 @@ class Graph:
         return found
 
     def before(self, tensor: str, ops: Collection[str]) -> str:
-        """The tensor that operations of these kinds, one behind the other, made this one of: their first inputs."""
-        for _ in self.nodes:  # at most: a damaged graph may go round
+        """The tensor reached by going back along first inputs as long as the operation is one of `ops`."""
+        for _ in self.nodes:  # an upper bound, since a damaged graph may be circular
             inputs = self.inputs.get(node_of(tensor))
             if not inputs or self.op(tensor) not in ops:
                 break
@@ -99,9 +99,9 @@ class Graph:
         return tensor
 
     def ordered(self, names: set[str]) -> list[str]:
-        """These nodes, each after its inputs; in a loop, a Merge comes before what goes round to it.
+        """These nodes in topological order; in a loop, a Merge comes before the NextIteration that feeds it.
 
-        Raises DamagedError where nodes depend on each other in a circle that is no loop.
+        Raises DamagedError if nodes depend on each other in a circle that is not a loop.
         """
         waits = {}
         after: dict[str, list[str]] = {}
@@ -129,7 +129,7 @@ class Graph:
 
 
 def _data(inputs: Sequence[str]) -> list[str]:
-    """The tensors among inputs. Control inputs come behind them, hundreds where updates were made to run first."""
+    """The data inputs. Control inputs follow them, hundreds of them where updates have to run first."""
     if inputs and inputs[-1][:1] != "^":
         return [each.removesuffix(":0") for each in inputs if each[:1] != "^"]
     return [each.removesuffix(":0") for each in itertools.takewhile(_is_data, inputs)]
@@ -140,7 +140,7 @@ def _is_data(spelled: str) -> bool:
 
 
 def in_loops(graph: Graph) -> set[str]:
-    """The nodes between the entries of loops and their exits."""
+    """The nodes between the Enter and Exit operations of loops."""
     entries = [name for name, node in graph.nodes.items() if node.op in ("Enter", "RefEnter")]
     exits = {name for name, node in graph.nodes.items() if node.op in ("Exit", "RefExit")}
     return graph.downstream(entries, graph.nodes.keys() - exits) if entries else set()

@@ -1,4 +1,4 @@
-"""What the variables of a graph begin with, read off the assignments that start them."""
+"""Reads the initial values of a graph's variables from the assignments that initialize them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ADDS = ("Add", "AddV2")
 
 
 class Initializer(NamedTuple):
-    """The distribution of a variable's first values: "constant" with its value, "truncated_normal" and "normal" with
-    mean and standard deviation, "uniform" with both ends."""
+    """The distribution of a variable's initial values: "constant" with the value, "truncated_normal" and "normal" with
+    mean and standard deviation, "uniform" with lower and upper bound."""
 
     kind: str
     first: float
@@ -26,12 +26,12 @@ class Initializer(NamedTuple):
 
 
 def initializers(graph: Graph, variables: Collection[str]) -> dict[str, Initializer]:
-    """Variable -> what it begins with, for those of which the graph says it in a way that is known here."""
+    """Variable -> its initializer, for variables whose initializer has a form known here."""
     found: dict[str, Initializer | None] = {}
     for name, node in graph.nodes.items():
         inputs = graph.inputs[name]
         if node.op in _ASSIGNS and len(inputs) > 1 and (of := whole_of(graph, inputs[0])) in variables:
-            found.setdefault(of, _of(graph, inputs[1]))  # those of a saver come later
+            found.setdefault(of, _of(graph, inputs[1]))  # assignments by a saver come later
     return {name: each for name, each in found.items() if each is not None}
 
 
@@ -52,7 +52,7 @@ def _of(graph: Graph, tensor: str) -> Initializer | None:
 
 
 def _number(graph: Graph, tensor: str) -> float | None:
-    """The number that a constant has everywhere, or the difference of two; None for what is none."""
+    """The number that a constant holds everywhere, or the difference of two such constants; else None."""
     node, inputs = graph.nodes.get(node_of(tensor)), graph.inputs.get(node_of(tensor), [])
     if node is not None and node.op == "Sub" and len(inputs) == 2:
         low, high = (_number(graph, each) if graph.op(each) == "Const" else None for each in (inputs[1], inputs[0]))

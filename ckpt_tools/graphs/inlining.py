@@ -1,8 +1,7 @@
-"""Calls of functions are replaced by what the functions compute, so that everything else sees one flat graph.
+"""Inlines function calls, so that everything else sees one flat graph.
 
-TensorFlow 2 keeps nets and branches of conditions in a library of functions. A call is inlined where its function is
-known, a condition where its predicate is. Loops stay calls. What comes out is bounded: functions that call each other a
-million times over are refused.
+TensorFlow 2 keeps nets and the branches of conditions in a function library. A call is inlined if its function is
+known, a condition if its predicate is known. Loops stay calls. The number of nodes and the depth of calls are limited.
 """
 
 from __future__ import annotations
@@ -17,14 +16,17 @@ from .graph import output, output_of
 from .operations import known_operations
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
-BRANCHES = ("else_branch", "then_branch")  # of a condition, by its predicate
+BRANCHES = ("else_branch", "then_branch")  # indexed by the predicate
 CONDITIONS = ("If", "StatelessIf")
-_DEEPEST = 50  # functions that call each other
-MOST = 100_000  # nodes that come of it
+_DEEPEST = 50  # nested calls
+MOST = 100_000  # nodes after inlining
 
 
 def inlined(nodes: Iterable[Node], functions: Mapping[str, Function]) -> list[Node]:
-    """The nodes with every call in its place. Names inside begin with the name of the call."""
+    """The nodes with every call replaced by its function's nodes, whose names are prefixed with the call's name.
+
+    Raises DamagedError if there are more than MOST nodes then, or calls are nested more than 50 deep.
+    """
     found = list(nodes)
     if not functions:
         return found
@@ -44,7 +46,7 @@ def inlined(nodes: Iterable[Node], functions: Mapping[str, Function]) -> list[No
 
 
 def _replaced(nodes: Iterable[Node], bodies: Mapping[str, tuple[list[Node], dict[str, str]]]) -> list[Node]:
-    """The nodes with some of them replaced by others: name -> (nodes, output -> the tensor that is it now)."""
+    """The nodes with some replaced; `bodies` maps a name to (its new nodes, old output -> new tensor)."""
     found: list[Node] = []
     given = {tensor: new for _, outputs in bodies.values() for tensor, new in outputs.items()}
     for node in nodes:
@@ -53,8 +55,8 @@ def _replaced(nodes: Iterable[Node], bodies: Mapping[str, tuple[list[Node], dict
 
 
 def body_of(call: Node, function: Function, inputs: Iterable[str]) -> tuple[list[Node], dict[str, str]] | None:
-    """The nodes of a function as they stand in for a call of it, and what its outputs are; None where it is a template,
-    whose types the call decides."""
+    """The nodes of a function that replace a call of it, and output of the call -> tensor; None if the number of inputs
+    differs, or the function is a template whose types the call decides."""
     inputs = [each.removesuffix(":0") for each in inputs]
     if len(inputs) != len(function.takes) or any(_is_template(node) for node in function.nodes):
         return None
@@ -89,7 +91,7 @@ def _body(node: Node, functions: Mapping[str, Function]) -> tuple[list[Node], di
 
 
 def _number(op: str, rest: str) -> int:
-    """The number of an output that a function names: NAME:NUMBER within what has this name."""
+    """The output number of a tensor in a function, where `rest` is NAME:NUMBER, the number within that named output."""
     name, _, number = rest.partition(":")
     known = known_operations().get(op)
     if known and name in known.outputs:
@@ -98,7 +100,7 @@ def _number(op: str, rest: str) -> int:
 
 
 def _is_template(node: Node) -> bool:
-    """Whether an attribute is filled in by who calls: AttrValue { 9 placeholder }."""
+    """Whether the caller fills in an attribute: AttrValue { 9 placeholder }."""
     return any(field == 9 for entry in node.attributes for field, _, _ in fields(attribute_of(entry)[1]))
 
 

@@ -1,4 +1,4 @@
-"""The layers of a net in its graph: matrix products and convolutions with weights, and which lie in front of which."""
+"""Finds the layers of a graph, matrix products and convolutions with weights, and which layers precede which."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .graph import Graph, node_of
 from .operations import READS, VARIABLES, is_forward, is_source
 
 _ROWS = re.compile(r"([A-Za-z]{2}),([A-Za-z]{2})->([A-Za-z]{2})")
-MAX_LAYERS = 5000  # `Layers.above` has a bit for each, of each node
+MAX_LAYERS = 5000  # `Layers.above` holds one bit per layer for each node
 _WEIGHTED = ("MatMul", "Conv2D", "Einsum")
 _SAME_SHAPE = ("Cast", "Enter", "StopGradient", "Dequantize")  # between weights and what they are read from
 
 
 class Layer(NamedTuple):
-    """A product with weights. `data` is the tensor that it transforms, `weights` the other; `shape` is that of the
-    weights, with the outputs last, and None where the file does not say it."""
+    """A product with weights. `data` is the tensor that it transforms, `weights` the other one; `shape` is the shape of
+    the weights with the outputs last, None if the file does not say."""
 
     name: str
     data: str
@@ -33,13 +33,13 @@ class Layer(NamedTuple):
 
     @property
     def inputs(self) -> int | None:
-        """Values that one output is made of at one place."""
+        """Input channels."""
         return self.shape[-2] if self.shape and len(self.shape) > 1 else None
 
 
 def outputs_first(node: Node, slot: int) -> bool | None:
-    """Whether the outputs of a matrix product are the first axis of the weights, which are its input `slot`, and not
-    the last; None for what is no product of rows with a matrix."""
+    """Whether the outputs are the first axis of a matrix product's weights (its input `slot`) rather than the last;
+    None if the node is not a product of rows with a matrix."""
     if node.op == "MatMul":
         return node.truth("transpose_b" if slot else "transpose_a") != (slot == 0)
     found = _ROWS.fullmatch(node.words("equation").replace(" ", ""))
@@ -53,7 +53,7 @@ def outputs_first(node: Node, slot: int) -> bool | None:
 
 
 class Layers:
-    """The layers of a graph, without those of the gradients."""
+    """The layers of a graph, apart from those that compute gradients."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -61,13 +61,13 @@ class Layers:
 
     @cached_property
     def varying(self) -> set[str]:
-        """The forward nodes that depend on what is fed, read or drawn, and not on variables and constants alone."""
+        """The forward nodes that depend on fed, read or random data, not just on variables and constants."""
         sources = [name for name, node in self.graph.nodes.items() if is_source(node)]
         return self.graph.downstream(sources, self.forward)
 
     @cached_property
     def found(self) -> dict[str, Layer]:
-        """Node -> layer, in the order of the file."""
+        """Node -> layer, in the order of the file. Raises UnsupportedError for more than MAX_LAYERS."""
         made = {}
         for name in self.graph.nodes:
             if name in self.varying and self.graph.nodes[name].op in _WEIGHTED and (layer := self._layer(name)):
@@ -80,7 +80,7 @@ class Layers:
 
     @cached_property
     def above(self) -> dict[str, int]:
-        """Varying node -> the layers that it depends on, its own included, as bits in the order of `found`."""
+        """Varying node -> the layers that it depends on, including itself, as bits in the order of `found`."""
         bits = {name: 1 << number for number, name in enumerate(self.found)}
         made: dict[str, int] = {}
         for name in self.graph.ordered(self.varying):
@@ -111,7 +111,7 @@ class Layers:
         return Layer(name, data, weights, shape[::-1] if shape and turned else shape)
 
     def weights_shape(self, tensor: str) -> Shape:
-        """The shape of weights, or of the variable or constant that they are read from."""
+        """The shape of a layer's weights, if need be that of the variable or constant they are read from."""
         graph = self.graph
         for _ in range(8):
             name = node_of(tensor)
@@ -132,7 +132,7 @@ class Layers:
 
 
 def first_channels(graph: Graph) -> int | None:
-    """The channels of the images of a net that convolves them, by its first filter, where no shape says them."""
+    """The image channels of a net, read off its first convolution's filter; None if there is not one such number."""
     layers = Layers(graph)
     first = [layer for name, layer in layers.found.items() if layers.above[name].bit_count() == 1 and layer.shape]
     depths = {layer.shape[2] for layer in first if layer.shape and len(layer.shape) == 4}

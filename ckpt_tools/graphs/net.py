@@ -1,8 +1,8 @@
-"""A net that was found in a graph, as a run keeps it: the nodes in inference form, and what they are.
+"""A net found in a graph, in the form that a run stores: its nodes in inference form, and a record about them.
 
-part = part_of(file, found)            of a file and its analysis
-part.data, part.record()               the nodes without the values of any variable, as bytes; the rest, for JSON
-read_part("run/net.pb", record)        the same again, of a file with these bytes
+part = part_of(file, found)            from a graph file and its analysis
+part.data, part.record()               the nodes without any variable's values, as bytes; the rest, for JSON
+read_part("run/net.pb", record)        the same part, read back from a file with these bytes
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from .variables import GraphVariable
 
 @dataclass(frozen=True)
 class GraphPart:
-    """What is imported of a graph file: `found.net`, whose variables have no values of their own."""
+    """The part of a graph file that is imported: `found.net`, whose variables hold no values."""
 
     file: GraphFile
     found: Analysis
 
     @cached_property
     def data(self) -> bytes:
-        """The nodes and the functions that they call, as a GraphDef; of the same net always the same bytes."""
+        """The nodes and the functions they call as a GraphDef; the same net always gives the same bytes."""
         nodes = self.found.cut.graph.nodes.values()
         return graph_bytes(nodes, functions_called(nodes, self.file.functions), self.file.versions)
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that change with all that the net computes, but not with the values of its variables."""
+        """16 hex digits that identify what the net computes, independent of the values of its variables."""
         return hashlib.sha256(self.data + json.dumps(self.record()).encode()).hexdigest()[:16]
 
     def record(self) -> dict[str, object]:
-        """What is not in the nodes, for JSON."""
+        """Everything that is not in the nodes, for JSON."""
         found, images = self.found, self.found.fed
         return {
             "images": {"tensor": images.tensor, "dtype": images.dtype, "shape": images.shape and list(images.shape)},
@@ -62,7 +62,7 @@ class GraphPart:
 
 
 def part_of(file: GraphFile, found: Analysis) -> GraphPart:
-    """The net of an analysis without conflicts. Constants of a frozen graph that were variables are variables again."""
+    """The net of an analysis without conflicts. Constants that freezing made of variables become variables again."""
     thawed = {each.name: _variable(each) for each in found.variables if each.frozen}
     net = found.cut.rewired({}, thawed)
     kept = replace(found, net=net, variables=tuple(each._replace(frozen=False) for each in found.variables))
@@ -70,8 +70,8 @@ def part_of(file: GraphFile, found: Analysis) -> GraphPart:
 
 
 def read_part(path: str | os.PathLike[str], record: Mapping[str, Any]) -> GraphPart:
-    """The net that was written to `path`, of which `record()` said the rest. Raises DamagedError where it is no longer
-    what it was, and what `read_graph` raises."""
+    """The net whose `data` was written to `path` and whose `record()` is `record`. Raises DamagedError if the two do
+    not belong together, and whatever `read_graph` raises."""
     file = read_graph(path)
     try:
         images, features, logits = record["images"], record["features"], record["logits"] or {}

@@ -1,8 +1,8 @@
-"""Batch norm that was built for training is made to run on its moving averages.
+"""Switches batch norms that were built for training to their moving averages.
 
-A fused one says so itself; its averages are found by walking from the statistics of the batch, its second and third
-output, to what assigns them. One that is spelled out is a mean over axis 0 of something that varies: the variable that
-it ends in, found in the same way, takes its place in the net.
+A fused batch norm has the attribute `is_training`; its averages are found by following the batch statistics, its second
+and third output, to the operations that assign them. A batch norm written out in basic operations contains a mean over
+axis 0 of a varying tensor: the variable it is assigned to, found in the same way, takes its place in the net.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _CARRIED = {
 _FARTHEST = 8  # operations from a statistic to its assignment
 _ROUNDS = 4
 _MOST_USES = 200  # of a statistic
-_BIASED = re.compile(r"(.*)/biased(_\d+)?", re.DOTALL)  # moving_averages.py: the scope again, and the variable's name
+_BIASED = re.compile(r"(.*)/biased(_\d+)?", re.DOTALL)  # moving_averages.py repeats the variable's scope
 
 
 def freeze(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
-    """The cut with its batch norms on their averages, and the names of those that were changed.
+    """The cut with its batch norms using their averages, and the names of those that were changed.
 
-    `whole` is the graph that the cut was made of, in which the averages are assigned. What has no average stays, and
-    `batch_statistics` finds it again.
+    `whole` is the graph that the cut was made from, in which the averages are assigned. A batch norm without averages
+    stays as it is; `batch_statistics` still finds it.
     """
     made, changed = _freeze_fused(made, whole)
     for _ in range(_ROUNDS):
@@ -45,9 +45,9 @@ def freeze(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
 
 
 def batch_statistics(graph: Graph) -> list[str]:
-    """Means and sums over axis 0 of what varies, and fused batch norms in training mode.
+    """Means and sums over axis 0 of varying tensors, and fused batch norms in training mode.
 
-    Inside a loop axis 0 is that of one image.
+    Loops are left out, since axis 0 there is an axis of one image.
     """
     values, varying = Values(graph), Layers(graph).varying - in_loops(graph)
     found = [name for name, node in graph.nodes.items() if NORMALISING.search(node.op) and _trains(node)]
@@ -84,7 +84,7 @@ def _freeze_fused(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
 
 
 def _beside(whole: Graph, name: str) -> list[str] | None:
-    """The moving mean and variance that lie beside the gamma or the beta of a batch norm."""
+    """The moving mean and variance in the same scope as the gamma or beta of a batch norm."""
     for tensor in whole.inputs[name][1:3]:
         variable = _variable(whole, tensor)
         names = [f"{(variable or '').rpartition('/')[0]}/moving_{what}" for what in ("mean", "variance")]
@@ -94,7 +94,7 @@ def _beside(whole: Graph, name: str) -> list[str] | None:
 
 
 def _freeze_spelled(made: Cut, whole: Graph) -> tuple[Cut, list[str]]:
-    """One round: of each statistic the last form that the net uses takes its average's value."""
+    """One round: for each statistic, the average replaces the last tensor on its path that the net uses."""
     graph = made.graph
     redirected: dict[str, str] = {}
     added: dict[str, Node] = {}
@@ -120,7 +120,7 @@ def _uses(graph: Graph, tensor: str) -> list[Use]:
 
 
 def _shaped_as(made: Cut, whole: Graph, average: str, statistic: str) -> tuple[str, Mapping[str, Node]]:
-    """The average as a tensor of the statistic's shape: kept dimensions are dimensions of size 1."""
+    """The average reshaped to the statistic's shape, which may have kept dimensions of size 1."""
     import numpy as np
 
     shape = whole.shape(statistic)
@@ -133,7 +133,7 @@ def _shaped_as(made: Cut, whole: Graph, average: str, statistic: str) -> tuple[s
 
 
 def assigned(whole: Graph, tensor: str) -> tuple[str | None, list[str]]:
-    """The variable that a statistic of the batch ends in, and the tensors on the way there, the statistic first."""
+    """The variable that a batch statistic is assigned to, and the tensors on the way there, the statistic first."""
     came: dict[str, str] = {tensor: ""}
     level = [tensor]
     for _ in range(_FARTHEST if len(_uses(whole, tensor)) < _MOST_USES else 0):
@@ -154,8 +154,8 @@ def assigned(whole: Graph, tensor: str) -> tuple[str | None, list[str]]:
 
 
 def _average_of_copy(whole: Graph, variable: str, assigned: str) -> str:
-    """The moving average of a variable that itself is a copy of the last batch's statistic, not of what it was before;
-    else the variable."""
+    """The moving average of a variable that merely holds the last batch's statistic; else the variable itself, which is
+    updated from its old value."""
     average = f"{variable}{AVERAGE}"
     is_copy = average in whole.nodes and variable not in whole.upstream([assigned])
     return average if is_copy and whole.nodes[average].op in VARIABLES else variable
@@ -169,7 +169,7 @@ def _path(came: Mapping[str, str], tensor: str) -> list[str]:
 
 
 def _variable(whole: Graph, tensor: str) -> str | None:
-    """The variable that is assigned; of the biased average that corrects a young one, the average itself."""
+    """The variable that a tensor refers to; for a `biased` helper variable of zero debiasing, the average itself."""
     name = node_of(tensor)
     for _ in range(_FARTHEST):
         node = whole.nodes.get(name)

@@ -1,7 +1,7 @@
-"""What operations are, for finding a net in a graph: by the names that TensorFlow gives them.
+"""Classifies TensorFlow's operations by name, for finding a net in a graph.
 
-`operations.txt` lists every operation of a current TensorFlow, what it touches besides its tensors, and its outputs;
-`python -m ckpt_tools.nets.list_operations` writes it.
+`operations.txt` lists every operation of a current TensorFlow with its least number of inputs, what it touches besides
+its tensors, and its outputs; `python -m ckpt_tools.nets.list_operations` writes it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _GRADIENT = re.compile(r"(^|/)gradients?(_\d+|_tape)?/")
 
 
 def is_forward(node: Node) -> bool:
-    """Whether a node is no part of what computes gradients."""
+    """Whether a node is not part of the gradient computation."""
     return not node.op.endswith("Grad") and _GRADIENT.search(node.name) is None
 
 
 def is_source(node: Node) -> bool:
-    """Whether a node brings data in: what is fed, read, decoded or drawn."""
+    """Whether a node brings data in: fed, read, decoded or random."""
     return (
         node.op in PLACEHOLDERS
         or PIPELINE.search(node.op) is not None
@@ -61,11 +61,11 @@ def is_random(op: str) -> bool:
 
 
 class KnownOperation(NamedTuple):
-    """What a current TensorFlow says of an operation.
+    """An operation as a current TensorFlow defines it.
 
-    `inputs` is their least number. `touches` is "" for a function of its inputs, "random", "state" where its state is
-    its own within a run, or what it would touch outside: "files", "network", "python", "devices", "data", "variables",
-    "the session", "the process". `outputs` names the outputs where there are several, each a single tensor.
+    `inputs` is the least number of inputs. `touches` is "" for a pure function of the inputs, "random", "state" if its
+    state is private to a run, or what it touches outside: "files", "network", "python", "devices", "data", "variables",
+    "the session", "the process". `outputs` names the outputs if there are several, each a single tensor.
     """
 
     inputs: int

@@ -1,9 +1,8 @@
-"""Variables in parts, as `tf.get_variable(partitioner=...)` makes them: several in the graph, one in a checkpoint.
+"""Joins partitioned variables of `tf.get_variable(partitioner=...)`: several in the graph, one tensor in a checkpoint.
 
-They are put together: one variable of the whole shape, called as the checkpoint calls it, of which each part is a
-slice; and where the net joins all parts, it takes the whole. What is trained of it is written in one piece, from which
-the savers of the old graph restore their parts.
-"""
+One variable of the whole shape, with its name in the checkpoint, takes their place: each part becomes a slice of it,
+and where the net concatenates all parts, it takes the whole. A trained variable is saved in one piece, from which the
+savers of the old graph can restore their parts."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ _JOINS = {"ConcatV2": -1, "Concat": 0}  # operation -> which of its inputs is th
 
 
 class _Whole(NamedTuple):
-    """A variable that is put together: its name, shape and type, and the operations of its parts in order."""
+    """A joined variable: its name, shape and type, and the operations of its parts in order."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,8 +39,8 @@ class _Whole(NamedTuple):
 
 
 def joined(graph: Graph, file: GraphFile) -> Graph:
-    """The graph with every variable that the savers or collections of the file say is in parts put together. Parts that
-    do not make up a whole stay as they are."""
+    """The graph with every variable joined that is partitioned according to the file's savers or collections. Parts
+    that do not make up a whole stay as they are."""
     wholes = [_whole(graph, key, parts) for key, parts in _parts(graph, file).items()]
     nodes = dict(graph.nodes)
     for whole in wholes:
@@ -51,13 +50,13 @@ def joined(graph: Graph, file: GraphFile) -> Graph:
 
 
 def whole_of(graph: Graph, name: str) -> str:
-    """The variable that an operation is a part of; the operation itself where it is none."""
+    """The joined variable that an operation is a part of; the operation itself if it is not a part."""
     name = node_of(name)
     return node_of(graph.inputs[name][0]) if graph.op(name) == "Slice" and graph.inputs[name] else name
 
 
 def _parts(graph: Graph, file: GraphFile) -> dict[str, dict[str, Part]]:
-    """Name in a checkpoint -> its parts, by their operations. Each operation is a part of one variable only."""
+    """Name in a checkpoint -> operation -> its part. Each operation is a part of one variable only."""
     found: dict[str, dict[str, Part]] = {}
     taken: set[str] = set()
     by_savers = ((each.key, each.read_from, each.part) for each in saved(graph) if each.part)
@@ -69,8 +68,8 @@ def _parts(graph: Graph, file: GraphFile) -> dict[str, dict[str, Part]]:
 
 
 def _in_collections(file: GraphFile) -> Iterator[tuple[str, str, Part]]:
-    """Name of the whole, operation, and which part it is, of every VariableDef { 1 variable_name, 4 save_slice_info_def
-    { 1 full_name, 2 full_shape*, 3 var_offset*, 4 var_shape* } } that says it."""
+    """Name of the whole, operation, and part, for every VariableDef { 1 variable_name, 4 save_slice_info_def
+    { 1 full_name, 2 full_shape*, 3 var_offset*, 4 var_shape* } } that has slice information."""
     for data in (each for name in _COLLECTIONS for each in file.collections.get(name, ())):
         name = ""
         info: Bytes = b""
@@ -92,7 +91,7 @@ def _in_collections(file: GraphFile) -> Iterator[tuple[str, str, Part]]:
 
 
 def _whole(graph: Graph, key: str, parts: Mapping[str, Part]) -> _Whole | None:
-    """The variable that the parts make up; None where they do not."""
+    """The variable that the parts make up; None if they do not fit together."""
     shapes, types = {part.whole for part in parts.values()}, {graph.nodes[name].dtype() for name in parts}
     (shape, *others), (dtype, *other_types) = shapes, types
     if others or other_types or dtype is None:
@@ -113,7 +112,7 @@ def _whole(graph: Graph, key: str, parts: Mapping[str, Part]) -> _Whole | None:
 
 
 def _put_together(graph: Graph, whole: _Whole) -> dict[str, Node]:
-    """The nodes that are new or others: the whole, its parts, and what joined them."""
+    """The new and changed nodes: the whole, its parts, and the operations that concatenated them."""
     import numpy as np
 
     dtype = type_value(whole.dtype)
@@ -140,7 +139,7 @@ def _put_together(graph: Graph, whole: _Whole) -> dict[str, Node]:
 
 
 def _near(graph: Graph, whole: _Whole) -> set[str]:
-    """The operations that read the parts, and those that take what is read."""
+    """The parts, and the Identity and Concat operations that they lead to."""
     found, level = set(whole.parts), set(whole.parts)
     for _ in range(_FARTHEST):
         level = {use.node for name in level for use in graph.uses.get(name, ())} - found
@@ -150,8 +149,8 @@ def _near(graph: Graph, whole: _Whole) -> set[str]:
 
 
 def _is_all(graph: Graph, name: str, whole: _Whole) -> bool:
-    """Whether an operation gives the whole: its only part, or all of them in order, joined along the axis in which they
-    differ."""
+    """Whether an operation gives the whole: the only part, or all parts in order, concatenated along the axis that they
+    split."""
     name = _passed(graph, name)
     if name in whole.parts:
         return len(whole.parts) == 1

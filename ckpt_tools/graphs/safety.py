@@ -1,7 +1,7 @@
-"""What an imported net may not do: touch files, the network, Python, or anything else but its own tensors.
+"""Refuses nets that touch files, the network, Python, or anything else but their own tensors.
 
-A graph is a program of whoever wrote it. Every operation on the way from the images to the features, and of every
-function that is called there, must be known, and known to be a function of its inputs or to keep its state to itself.
+A graph is a program, and its author may be anyone. Every operation between the images and the features, and in every
+function that is called there, must be known, and must be a function of its inputs or keep its state to itself.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ..report import listed
 from .graph import Graph
 from .operations import known_operations
 
-_ALLOWED = ("", "state", "random")  # what draws random numbers is said elsewhere
+_ALLOWED = ("", "state", "random")  # random numbers are reported elsewhere
 _NAMED = 5
 
 
 def refusals(graph: Graph, functions: Mapping[str, Function]) -> list[Conflict]:
-    """A conflict for operations that are not known, and one for those that are refused."""
+    """One conflict for unknown operations, and one for those that are refused."""
     known = known_operations()
     unknown: dict[str, str] = {}
     refused: dict[str, str] = {}
@@ -47,7 +47,7 @@ def refusals(graph: Graph, functions: Mapping[str, Function]) -> list[Conflict]:
 
 
 def functions_called(nodes: Iterable[Node], functions: Mapping[str, Function]) -> list[Function]:
-    """All functions that these nodes call, and that those call."""
+    """All functions that these nodes call, directly or indirectly."""
     found: dict[str, Function] = {}
     waiting = list(nodes)
     while waiting:  # each function once, whoever calls it

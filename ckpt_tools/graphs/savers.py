@@ -1,4 +1,4 @@
-"""What the savers of a graph write: which variable, under which name, and which part of a tensor where it is one."""
+"""Reads what a graph's savers write: variables, their names in the checkpoint, and parts of partitioned variables."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..tensors import Extent
 from .graph import Graph, node_of
 from .operations import VARIABLES
 
-OBJECT_KEY = "/.ATTRIBUTES/VARIABLE_VALUE"  # how TensorFlow 2's keys end
-_SAVES = {"SaveV2": (1, 3), "Save": (1, 2), "SaveSlices": (1, 3)}  # inputs: the names, and the first tensor
-_SLICES = 2  # the input that says which parts the tensors are; Save has none
-_THROUGH = ("Identity", "Slice")  # a part of a variable that was put together is a slice of it
+OBJECT_KEY = "/.ATTRIBUTES/VARIABLE_VALUE"  # suffix of TensorFlow 2's keys
+_SAVES = {"SaveV2": (1, 3), "Save": (1, 2), "SaveSlices": (1, 3)}  # input with the names, first tensor
+_SLICES = 2  # the input with the slice specs; Save has none
+_THROUGH = ("Identity", "Slice")  # a part of a joined variable is a slice of it
 
 
 class Part(NamedTuple):
-    """A part of a larger tensor: the shape of the whole, and where in it the part lies."""
+    """A part of a larger tensor: the shape of the whole, and the position of the part in it."""
 
     whole: tuple[int, ...]
     extents: Extents
 
 
 class Saved(NamedTuple):
-    """A tensor that a saver writes: the node that it is read from, its name in a checkpoint, and which part it is of
-    the tensor of that name, where it is not all of it."""
+    """A tensor that a saver writes: the node that it is read from, its name in the checkpoint, and, unless it is the
+    whole tensor of that name, which part it is."""
 
     read_from: str
     key: str
@@ -51,7 +51,7 @@ def saved(graph: Graph) -> Iterator[Saved]:
 
 
 def parse_part(spelled: str) -> Part | None:
-    """A part as `SaveSliceInfo.spec` of TensorFlow spells it; None for "", all of a tensor, and for what is no part.
+    """Parses a part spelled like TensorFlow's `SaveSliceInfo.spec`; None for "" (the whole tensor) and invalid text.
 
     >>> parse_part("10 4 0,5:-")
     Part(whole=(10, 4), extents=(Extent(start=0, length=5), Extent(start=0, length=None)))
@@ -67,11 +67,11 @@ def parse_part(spelled: str) -> Part | None:
 
 
 def checkpoint_keys(graph: Graph, held: Collection[str] = ()) -> dict[str, str]:
-    """Variable -> its name in a checkpoint, by what the savers write; `held` are the names in the one that is there.
+    """Variable -> its name in a checkpoint, according to the savers; `held` are the names in the checkpoint at hand.
 
-    Of several names the variable's own comes first, then the savers' in their order: a saver for evaluation restores
-    averages. One that the checkpoint has goes before one that it lacks; but the keys of object-based checkpoints stand
-    for no names, of which several variables may have the same.
+    A variable may be saved under several names, since a saver for evaluation restores averages. Names that the
+    checkpoint has are preferred; among them the variable's own name comes first, then the savers' in their order. A
+    variable saved under an object-based key is not looked up by its own name, which several variables may share.
     """
     found: dict[str, list[str]] = {}
     for each in saved(graph):
@@ -87,7 +87,7 @@ def checkpoint_keys(graph: Graph, held: Collection[str] = ()) -> dict[str, str]:
 
 
 def _read_from(graph: Graph, tensor: str) -> str:
-    """The node that a saved tensor is read from: of a slice, the variable."""
+    """The node that a saved tensor is read from; for a slice, the variable."""
     return node_of(graph.before(tensor, _THROUGH))
 
 

@@ -1,7 +1,7 @@
-"""What is fed to a net: its images, the switches that say whether it trains, and other scalars.
+"""Finds what is fed to a net: images, switches between training and inference, and other scalars.
 
-Images are a placeholder, or what comes out of a queue, an iterator or a decoder: a pipeline is cut behind it, since
-what it gives is preprocessed already.
+Images are a placeholder, or the output of a queue, an iterator or a decoder. An input pipeline is cut off there, since
+its output is already preprocessed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .operations import PIPELINE, PLACEHOLDERS, SHAPES, VARIABLES, is_random, is
 from .values import Values
 
 IMAGE_TYPES = ("float32", "uint8", "float16", "bfloat16", "float64", "int32", "int8")
-_TYPES = {  # attribute with the element types of what comes out
+_TYPES = {  # attribute with the element types of the outputs -> parts of operation names
     "component_types": ("QueueDequeue", "Unstage"),
     "output_types": ("IteratorGetNext",),
     "Tout": ("PyFunc",),
@@ -33,28 +33,28 @@ _TYPES = {  # attribute with the element types of what comes out
 }
 _WEIGHTED = ("Conv2D", "DepthwiseConv2dNative", "MatMul")
 _LOOKING_UP = ("Gather", "GatherV2", "ResourceGather")
-LEAST_SIDE = 8  # of pictures, in pixels: fewer values are sensors'
+LEAST_SIDE = 8  # pixels; anything smaller is sensor data, not a picture
 _MOST_SOURCES = 100
-_MOST_FLAGS = 4  # of which every combination is tried
+_MOST_FLAGS = 4  # every combination is tried
 
 
 class Source(NamedTuple):
-    """A tensor that is fed or read, with what the file says of it."""
+    """A tensor that is fed or read, with its type and shape by the file."""
 
     tensor: str
     dtype: str | None
     shape: Shape
-    convolved: bool  # it leads to a convolution, without a layer of another kind between
+    convolved: bool  # it leads to a convolution with no matrix product in between
 
     @property
     def is_image(self) -> bool:
-        """Rank 4 with a number of channels that pictures have, last or first."""
+        """Whether the rank is 4 and the number of channels, last or first, is one that pictures have."""
         last = self.shape is not None and len(self.shape) == 4 and self.shape[3] in (1, 3, 4, None)
         return last or has_channels_first(self.shape)
 
     @property
     def rank(self) -> tuple[bool, ...]:
-        """Larger for what is more likely to be images."""
+        """Sort key: the larger, the more likely these are images."""
         dimensions = len(self.shape or ())
         return (
             self.is_image,
@@ -66,21 +66,21 @@ class Source(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """A switch and the value that makes the net infer: `tensor` is fed or, in tflearn's nets, a variable."""
+    """A switch and its value for inference. `tensor` is a placeholder or, in tflearn's nets, a variable."""
 
     tensor: str
     value: bool | int
 
 
 def has_channels_first(shape: Shape) -> bool:
-    """Whether a shape is that of square pictures with their channels first, as GPUs were given them."""
+    """Whether this is a shape of square pictures with channels first."""
     if shape is None or len(shape) != 4 or shape[1] not in (1, 3):
         return False
     return shape[2] == shape[3] and shape[3] not in (1, 3, 4, None)
 
 
 def sides_of(shape: Shape) -> tuple[int, int] | None:
-    """Height and width of images that are not square; None for others, and where a shape does not say them."""
+    """Height and width of images that are not square; None for square ones and for unknown sizes."""
     if shape is None or len(shape) not in (3, 4) or not is_known(shape[1:3]) or shape[1] == shape[2]:
         return None
     height, width = shape[1:3]
@@ -90,8 +90,8 @@ def sides_of(shape: Shape) -> tuple[int, int] | None:
 
 
 def unflattened(made: Cut, found: Source) -> Source:
-    """The pictures that a source is made into at once, where it is rows that can be no square ones, or anything else
-    that is no picture; else the source."""
+    """The pictures that a source is reshaped to right away, if it is not a picture itself and not a row that could be a
+    flattened square picture; else the source."""
     graph = made.graph
     uses = [use for use in graph.uses.get(node_of(found.tensor), ()) if graph.op(use.node) not in SHAPES]
     made_of = [use.node for use in uses if use.slot == 0 and graph.op(use.node) == "Reshape"]
@@ -110,7 +110,7 @@ def _is_square(values: int | None) -> bool:
 def sources(made: Cut) -> list[Source]:
     """The tensors that bring data to the goals, the likeliest images first.
 
-    What leads to a decoder is not listed, nor what lies in a loop, where images come one by one.
+    Inputs of a decoder are not listed, nor tensors in a loop, where images come one by one.
     """
     graph = made.graph
     near = graph.upstream(made.goals, stop=lambda name: _ends_at(graph, name)) - in_loops(graph)
@@ -133,8 +133,7 @@ def sources(made: Cut) -> list[Source]:
 
 
 def joined_pipelines(made: Cut, found: list[Source]) -> list[Source]:
-    """The sources, of which several that are put together to one batch, as of a queue for each class, are one: what
-    they are joined in."""
+    """The sources; if they are all concatenated to one batch, as with one queue per class, only that batch."""
     graph, values = made.graph, Values(made.graph)
     parts = {each.tensor for each in found}
     if len(parts) < 2 or not all(PIPELINE.search(graph.op(tensor)) for tensor in parts):
@@ -151,22 +150,22 @@ def joined_pipelines(made: Cut, found: list[Source]) -> list[Source]:
 
 
 def _ends_at(graph: Graph, name: str) -> bool:
-    """Whether what lies in front of a node is no part of the net: a pipeline, or the default of what may be fed."""
+    """Whether the net begins at this node: an input pipeline, or a placeholder whose default is not part of the net."""
     op = graph.nodes[name].op
     has_default = op == "PlaceholderWithDefault" and bool(graph.shape(name))
     return PIPELINE.search(op) is not None or (has_default and not holds_features(graph, name))
 
 
 def holds_features(graph: Graph, name: str) -> bool:
-    """Whether a placeholder may be fed with features that were computed before, as retrain.py did: its default is what
-    layers give."""
+    """Whether a placeholder can be fed with features computed earlier, as in retrain.py: its default is the output of
+    layers."""
     if graph.nodes[name].op != "PlaceholderWithDefault":
         return False
     return any(graph.nodes[each].op in _WEIGHTED for each in graph.upstream(graph.inputs[name]))
 
 
 def is_looked_up(graph: Graph, name: str) -> bool:
-    """Whether what is fed are places in a table, as words are, and not the values of a picture."""
+    """Whether the values are indices into a table, like words, rather than pixels."""
     waiting, seen = [name], set[str]()
     while waiting and "int" in (graph.nodes[name].dtype() or ""):
         before = waiting.pop()
@@ -181,7 +180,7 @@ def is_looked_up(graph: Graph, name: str) -> bool:
 
 
 def tensor_type(graph: Graph, tensor: str) -> str:
-    """The element type of any tensor, by what its operation says; float32 where it says nothing."""
+    """The element type of any tensor by the attributes of its operation; float32 if they do not say."""
     node = graph.nodes[node_of(tensor)]
     found = source_type(node, output_of(tensor)) if is_source(node) else None
     return found or node.dtype("DstT") or node.dtype("T") or node.dtype() or "float32"
@@ -192,7 +191,7 @@ def source_type(node: Node, number: int) -> str | None:
     for name, starts in _TYPES.items():
         if any(start in node.op for start in starts):
             types = _list_of_types(node, name)
-            if name == "Tdense":  # behind the indices, values and shapes of what is sparse
+            if name == "Tdense":  # dense outputs follow indices, values and shapes of the sparse ones
                 number -= 3 * len(_list_of_types(node, "sparse_types"))
             return types[number] if 0 <= number < len(types) else None
     if node.op.startswith("Decode"):
@@ -201,14 +200,14 @@ def source_type(node: Node, number: int) -> str | None:
 
 
 def fed(made: Cut, tensor: str, dtype: str, shape: Shape) -> Cut:
-    """The cut in which a tensor is a placeholder, of the name of the operation that made it."""
+    """The cut in which a tensor is replaced by a placeholder with the name of the operation that made it."""
     attributes = (attribute("dtype", type_value(dtype)), attribute("shape", shape_value(shape)))
     name = node_of(tensor)
     return made.rewired({} if tensor == name else {tensor: name}, {name: Node(name, "Placeholder", (), attributes)})
 
 
 def decided(made: Cut, tensor: str, value: object) -> Cut:
-    """The cut in which a tensor that is fed, or a variable, has always this value."""
+    """The cut in which a placeholder or variable is replaced by a constant of this value."""
     import numpy as np
 
     name = node_of(tensor)
@@ -218,7 +217,7 @@ def decided(made: Cut, tensor: str, value: object) -> Cut:
 
 
 def flags(graph: Graph) -> list[str]:
-    """Switches: bools that are fed or kept in variables, and whole numbers that are fed and compared or cast."""
+    """Switches: fed or variable booleans, and fed integers that are only compared or cast."""
     found = []
     for name, node in graph.nodes.items():
         if node.op not in (*PLACEHOLDERS, *VARIABLES) or node.shape() not in ((), None):
@@ -233,7 +232,7 @@ def flags(graph: Graph) -> list[str]:
 
 
 def inferring(made: Cut, functions: Mapping[str, Function]) -> list[Flag]:
-    """The values of the switches with which the fewest things are left that only training has."""
+    """The switches with the values that leave the fewest random numbers and batch statistics in the net."""
     names = flags(made.graph)[:_MOST_FLAGS]
     if not names:
         return []
@@ -246,7 +245,7 @@ def inferring(made: Cut, functions: Mapping[str, Function]) -> list[Flag]:
 
 
 def _with_flags(made: Cut, chosen: list[Flag], functions: Mapping[str, Function]) -> Cut:
-    """The cut with switches set, the conditions that hang on them resolved, and without dropout."""
+    """The cut with the switches set, the conditions that depend on them resolved, and dropout removed."""
     for flag in chosen:
         if flag.tensor in made.graph.nodes:
             node = made.graph.nodes[flag.tensor]
@@ -259,7 +258,7 @@ def _training(made: Cut) -> int:
 
 
 def _is_convolved(graph: Graph, tensor: str) -> bool:
-    """Whether a tensor comes to a convolution without a matrix product in front of it."""
+    """Whether a tensor reaches a convolution without passing through a matrix product."""
     waiting, seen = [use.node for use in graph.uses.get(node_of(tensor), ()) if use.tensor == tensor], set()
     while waiting:
         name = waiting.pop()

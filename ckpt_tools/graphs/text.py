@@ -1,4 +1,4 @@
-"""A graph for people and for machines: what was found in it, its end points, its variables beside a checkpoint."""
+"""Describes an analysed graph for people and machines: findings, end points, variables compared with a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED = 5
 
 
 def facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, checkpoint: str = "") -> str:
-    """One fact a line: the file, images, features, classes, switches; what the checkpoint has; unknown operations."""
+    """One fact per line: file, images, features, classes, switches, variables in the checkpoint, unknown operations."""
     return "\n".join(f"{word:<12} {fact}" for word, fact in _facts(file, found, saved, checkpoint))
 
 
@@ -58,12 +58,12 @@ def _facts(file: GraphFile, found: Analysis, saved: Collection[str] | None, chec
 
 
 def end_point_rows(found: Analysis) -> list[dict[str, object]]:
-    """The end points in their order."""
+    """The end points in order, as table rows."""
     return [{"end point": name, "shape": spelled(shape)} for name, shape in found.end_points.items()]
 
 
 def variable_rows(found: Analysis, saved: Collection[str] | None) -> list[dict[str, object]]:
-    """The variables of the net; with a checkpoint, which it has."""
+    """The variables of the net as table rows; with a checkpoint, whether it has them."""
     rows = []
     for each in found.variables:
         row: dict[str, object] = {
@@ -79,7 +79,7 @@ def variable_rows(found: Analysis, saved: Collection[str] | None) -> list[dict[s
 
 
 def conflict_text(conflicts: Sequence[Conflict]) -> str:
-    """Every conflict: its cause, what it is about, and what to type."""
+    """Every conflict: its cause, the names concerned, and what to type."""
     lines = [count(len(conflicts), "conflict")]
     for conflict in conflicts:
         lines.append(conflict.cause)
@@ -91,7 +91,7 @@ def conflict_text(conflicts: Sequence[Conflict]) -> str:
 
 
 def unknown_operations(file: GraphFile) -> dict[str, int]:
-    """Operation that a current TensorFlow does not know -> how often it is in the file."""
+    """Operation unknown to a current TensorFlow -> number of occurrences in the file."""
     known = known_operations()
     nodes = [*file.nodes, *(node for function in file.functions.values() for node in function.nodes)]
     counts = Counter(node.op for node in nodes if node.op not in known and node.op not in file.functions)
@@ -99,7 +99,7 @@ def unknown_operations(file: GraphFile) -> dict[str, int]:
 
 
 def as_json(file: GraphFile, found: Analysis, saved: Collection[str] | None) -> dict[str, object]:
-    """All of it for machines."""
+    """The whole analysis for JSON."""
     images = found.images
     return {
         "source": file.path,

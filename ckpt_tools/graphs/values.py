@@ -1,6 +1,6 @@
-"""Small values that a graph computes from constants and from shapes that it knows: axes, sizes, predicates, rates.
+"""Evaluates small values that a graph computes from constants and known shapes: axes, sizes, predicates, rates.
 
-Only what is asked for is computed, and only where every array is small: a stranger's graph cannot keep it busy.
+Only the values asked for are computed, and only if every array is small, so that a hostile graph cannot keep it busy.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST = 4096  # elements of an array
-_DEEPEST = 64  # operations behind each other
-_INPUTS = 256  # of one operation; with more, nothing is known
+_DEEPEST = 64  # operations in a chain
+_INPUTS = 256  # of one operation; with more, its value is unknown
 
 
 class Values:
-    """The values of a graph's tensors; None where a value is not known."""
+    """The values of a graph's tensors; None for unknown values."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -36,7 +36,7 @@ class Values:
 
     def _value(self, tensor: str, depth: int) -> np.ndarray | None:
         if tensor not in self.found:
-            self.found[tensor] = None  # what it depends on itself is not known
+            self.found[tensor] = None  # unknown if it depends on itself
             node = self.graph.nodes.get(node_of(tensor))
             if node is not None and depth:
                 try:
@@ -105,7 +105,7 @@ def _concat(node: Node, *values: np.ndarray) -> np.ndarray:
 
 
 def _strided_slice(node: Node, value: np.ndarray, begin: np.ndarray, end: np.ndarray, strides: np.ndarray) -> object:
-    """Slices as `x[1:3, 0]` makes them; masks of new axes and of ellipses are not."""
+    """Computes slices such as `x[1:3, 0]`; raises ValueError for new axes and ellipses."""
     if node.number("ellipsis_mask") or node.number("new_axis_mask"):
         raise ValueError
     masks = [node.number(f"{name}_mask") for name in ("begin", "end", "shrink_axis")]

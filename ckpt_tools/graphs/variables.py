@@ -1,8 +1,8 @@
-"""Variables of a graph: plain, by name, with their place in a checkpoint and whether an optimizer trains them.
+"""The variables of a graph, with their names in a checkpoint and whether an optimizer trains them.
 
-A resource variable (a handle that is read) becomes one that gives its value, so that nothing after this has to tell the
-two apart. In a frozen graph the constants that were variables are found by what reads them.
-"""
+A resource variable (a handle that is read) becomes a reference variable, which gives its value, so that later steps
+need not tell the two apart. In a frozen graph, constants that were variables are recognised by the operations that read
+them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .initializers import Initializer, initializers
 from .operations import NORMALISING, VARIABLES, is_source
 from .partitions import whole_of
 
-_QUANTISED = ("qint8", "quint8", "qint16", "quint16", "qint32")  # no variable can be of these
-_SHAPES_OF_PLACEHOLDERS = 24  # the graph version from which on a placeholder without sides is a scalar
+_QUANTISED = ("qint8", "quint8", "qint16", "quint16", "qint32")  # types that no variable can have
+_SHAPES_OF_PLACEHOLDERS = 24  # since this graph version an empty shape of a placeholder means a scalar
 
 
 class GraphVariable(NamedTuple):
-    """A variable that the net needs. `key` is its name in a checkpoint; `frozen` says that its values are constants of
-    the graph itself. `initializer` is what it begins with, where the graph says so."""
+    """A variable that the net needs. `key` is its name in a checkpoint; `frozen` means that its values are constants in
+    the graph itself. `initializer` describes its initial values, if the graph does."""
 
     name: str
     spec: Spec
@@ -37,18 +37,18 @@ class GraphVariable(NamedTuple):
 
     @property
     def own_key(self) -> str:
-        """The key without what says that an average of the weight is restored: what tells what the variable is."""
+        """The key without the suffix of a moving average: the name that tells what the variable is."""
         return _own_key(self.name, self.key)
 
 
 def plain(nodes: Iterable[Node], producer: int) -> list[Node]:
-    """The nodes, with every variable one that gives its value. `producer` is the version of the graph."""
+    """The nodes with resource variables turned into reference variables. `producer` is the version of the graph."""
     return [_plain(node, producer) for node in nodes]
 
 
 def _plain(node: Node, producer: int) -> Node:
     if node.op == "Placeholder" and producer < _SHAPES_OF_PLACEHOLDERS and node.shape() == ():
-        return node.with_attribute("shape", None)  # it says nothing: not that it is a scalar
+        return node.with_attribute("shape", None)  # means an unknown shape, not a scalar
     if node.op == "VarHandleOp":
         attributes = (
             attribute("dtype", type_value(node.dtype() or "float32")),
@@ -64,9 +64,9 @@ def _plain(node: Node, producer: int) -> Node:
 def variables_of(
     file: GraphFile, whole: Graph, graph: Graph, keys: Mapping[str, str], frozen: Mapping[str, str]
 ) -> list[GraphVariable]:
-    """The variables of a graph that was cut out of the `whole` of a file, in the order of the file.
+    """The variables of a graph that was cut out of the `whole` graph of a file, in the order of the file.
 
-    `keys` are their names in a checkpoint; `frozen` maps constants that were variables to their names.
+    `keys` maps variables to their names in a checkpoint; `frozen` maps constants that were variables to their names.
     """
     trained = {whole_of(whole, name) for name in trainable_names(file)}
     statistics = _statistics(graph)
@@ -97,7 +97,7 @@ def _own_key(name: str, key: str) -> str:
 
 
 def without_shape(graph: Graph) -> list[str]:
-    """Variables whose shape the file does not say."""
+    """Variables whose shape the file does not fully give."""
     shapes = {name: node.shape() for name, node in graph.nodes.items() if node.op in VARIABLES}
     return [name for name, shape in shapes.items() if shape is None or None in shape]
 
@@ -109,7 +109,7 @@ def _trains(name: str, spec: Spec, kind: str, trained: set[str], statistics: set
 
 
 def trainable_names(file: GraphFile) -> set[str]:
-    """The operations of the variables that the file's optimizer could train; empty where it does not say."""
+    """The operations of the variables in the collection `trainable_variables`; empty if the file has none."""
     names = set()
     for data in file.collections.get("trainable_variables", ()):
         for field, wire, content in fields(data):
@@ -119,7 +119,7 @@ def trainable_names(file: GraphFile) -> set[str]:
 
 
 def _statistics(graph: Graph) -> set[str]:
-    """What batch norms in inference mode take as mean and variance."""
+    """The nodes that batch norms in inference mode take as mean and variance."""
     found = set()
     for name, node in graph.nodes.items():
         if NORMALISING.search(node.op) and not node.truth("is_training", True):
@@ -130,8 +130,8 @@ def _statistics(graph: Graph) -> set[str]:
 
 
 def _statistics_in_pieces(graph: Graph) -> set[str]:
-    """The same of batch norms that were written out: the variance is what a Rsqrt takes, the mean what is subtracted
-    before its result is multiplied, or multiplied with it and then subtracted."""
+    """The same for batch norms written out in basic operations: the variance is the input of a Rsqrt; the mean is
+    subtracted before the product with its result, or multiplied by it and then subtracted."""
     found: set[str] = set()
     for name, node in graph.nodes.items():
         variances = _plain_upstream(graph, graph.inputs[name][:1]) if node.op == "Rsqrt" else set()
@@ -139,7 +139,7 @@ def _statistics_in_pieces(graph: Graph) -> set[str]:
             continue
         found |= variances
         scales, products = {name}, []
-        for _ in range(2):  # of the result itself, and times gamma
+        for _ in range(2):  # the result itself, then the result times gamma
             products = [use for scale in scales for use in graph.uses.get(scale, ()) if graph.op(use.node) == "Mul"]
             scales |= {use.node for use in products if _plain_upstream(graph, [_other(graph, use)])}
         for use in products:
@@ -157,6 +157,6 @@ def _other(graph: Graph, use: Use) -> str:
 
 
 def _plain_upstream(graph: Graph, tensors: Iterable[str]) -> set[str]:
-    """What a tensor is made of, where that is variables and constants alone; else nothing."""
+    """The nodes that tensors depend on if these are computed from variables and constants alone; else empty."""
     found = graph.upstream(tensors)
     return set() if any(is_source(graph.nodes[each]) for each in found) else found

@@ -1,7 +1,7 @@
-"""How the nets are written in other libraries, as data: one file a world, invertible, compiled to the surgery.
+"""How other libraries ("worlds") store the nets. Each has one data file, which is compiled to edits in both directions.
 
-`reading.py` reads the files, `links.py` says for each variable what it is called there and how its axes lie,
-`matching.py` finds out which net of which world a file holds, `moving.py` makes operations of it, either way.
+`reading.py` reads the data files, `links.py` gives each variable's name and axes in the other library, `matching.py`
+recognises the net and the library of a file, and `moving.py` makes operations that convert either way.
 """
 
 from .matching import Foreign, recognise

@@ -1,4 +1,4 @@
-"""From layers to tensors: for each variable of a net its names in another world, its axes and its shape there."""
+"""From layers to tensors: each variable's names, axes and shape in another library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..tensors import Spec
 from .reading import GRAPH_2015, Layout, LayoutLayer
 
 _STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
-# Our last component -> theirs, the one that is written first. Keras' files may number the weights of a layer.
+# Our last name component -> theirs; the first one is used for writing. Keras' files may number the weights of a layer.
 _KERAS = {
     "weights": ("kernel", "0"),
     "depthwise_weights": ("kernel", "depthwise_kernel", "0"),
@@ -37,7 +37,7 @@ _TORCH = {
     "moving_mean": ("running_mean",),
     "moving_variance": ("running_var",),
 }
-# The head of the 2015 graph is softmax, or what retrain.py put in its place.
+# The head of the 2015 graph is softmax, or the one that retrain.py put in its place.
 _2015_HEADS = {
     "weights": ("softmax/weights", "final_training_ops/weights/final_weights", "final_weights"),
     "biases": ("softmax/biases", "final_training_ops/biases/final_biases", "final_biases"),
@@ -48,10 +48,10 @@ _TORCH_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # [out, in, height, width] becomes o
 class Link(NamedTuple):
     """One tensor in both worlds.
 
-    `kind` is that of its layer. `ours` is its name here. `theirs` are the names that it goes by there, the first of
-    which is written. `axes` say which axis of theirs each of ours is (None: they are the same), where theirs has the
-    shape `unfolded`; in files it has `shape`, the same values in the same order. `fill` is what is written for a tensor
-    that they have and our net has not; when it is read, it is folded into its layer where `folds`, else dropped.
+    `kind` is the kind of its layer, `ours` its name here. `theirs` are its names there; the first is used for writing.
+    `axes` gives for each of our axes the axis of theirs (None: the same order), where theirs has the shape `unfolded`.
+    In files it has `shape`, with the same values in the same order. `fill` is the value to write for a tensor that our
+    net lacks; when read, such a tensor is folded into its layer if `folds`, else dropped.
     """
 
     kind: str
@@ -66,7 +66,8 @@ class Link(NamedTuple):
 
 
 def links(layout: Layout, scope: str, variables: Mapping[str, Spec]) -> tuple[Link, ...]:
-    """The links of all tensors of a net under `scope` whose variables are these, in the order of the other's files."""
+    """The links of all tensors of a net under `scope` with these variables, in the order of the other library's
+    files."""
     made = {"keras": _keras, GRAPH_2015: _graph_2015}.get(layout.world, _torch)
     place = f"{scope}/" if scope else ""
     return tuple(link for layer in layout.layers for link in made(layer, f"{place}{layer.ours}", variables))
@@ -136,7 +137,7 @@ def _graph_2015(layer: LayoutLayer, scope: str, variables: Mapping[str, Spec]) -
 
 
 def _norm(scope: str, variables: Mapping[str, Spec]) -> str:
-    """Where a batch norm's variables lie: in a layer's scope of that name, or directly in its own."""
+    """The scope of a batch norm's variables: `scope`/BatchNorm if that exists, else `scope` itself."""
     return f"{scope}/BatchNorm" if f"{scope}/BatchNorm/beta" in variables else scope
 
 
@@ -152,8 +153,8 @@ def _biases(
 
 
 def _same(kind: str, ours: str, theirs: tuple[str, ...], variables: Mapping[str, Spec], like: str = "") -> Link:
-    """The link of a tensor that has the same axes there, as every vector does. One that our net lacks has the shape of
-    `like` and is a scale of 1, or no shift."""
+    """The link of a tensor with the same axes there, such as any vector. A tensor that our net lacks gets the shape of
+    `like` and is filled with 1 if it is a gamma, else with 0."""
     if ours in variables:
         spec = variables[ours]
         return Link(kind, ours, theirs, spec, None, spec.shape, spec.shape)

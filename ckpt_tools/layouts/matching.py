@@ -1,4 +1,4 @@
-"""Which net of which world a file holds, told by names and shapes; nothing is read of its values."""
+"""Recognises the net and the library of a file by names and shapes, without reading any values."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CLASSES = {
     "norm": "batch_normalization",
 }
 _TITLES = {"keras": "Keras", "torchvision": "torchvision", "timm": "timm", GRAPH_2015: "the 2015 graph"}
-_SOME_CLASSES = 1000  # until the head is seen
-_MOST = 50_000  # tensors; no net of these families has a tenth of it, optimizer slots included
+_SOME_CLASSES = 1000  # assumed until the head is seen
+_MOST = 50_000  # tensors; no net of these families has a tenth as many, optimizer slots included
 
 
 class Net(Protocol):
-    """What is needed of a net; `ckpt_tools.nets.net.Net` is one."""
+    """What the layouts need to know about a net; `ckpt_tools.nets.net.Net` is one."""
 
     @property
     def name(self) -> str: ...
@@ -45,9 +45,9 @@ class Net(Protocol):
 class Foreign(NamedTuple):
     """A net as another library writes it.
 
-    `found` maps a tensor of the file to its link; `missing` are our names of those that are not there, `others` the
-    file's names that the net does not know. `classes` is None where the head is missing or of another kind. `near`,
-    `pixels` and `exact` are those of its layout.
+    `found` maps a tensor of the file to its link; `missing` holds our names of tensors the file lacks, `others` the
+    file's tensors that the net does not have. `classes` is None if the head is missing or of another kind. `near`,
+    `pixels` and `exact` come from its layout.
     """
 
     world: str
@@ -62,7 +62,7 @@ class Foreign(NamedTuple):
 
     @property
     def library(self) -> str:
-        """What the world is called."""
+        """The library's name for display."""
         return _TITLES[self.world]
 
     def __str__(self) -> str:
@@ -72,8 +72,8 @@ class Foreign(NamedTuple):
 
 
 def recognise(specs: Mapping[str, Spec], nets: Iterable[Net]) -> Foreign | None:
-    """The net of another world that a file holds, or None. The one with most tensors that fit wins, and of those that
-    fit alike the first."""
+    """The net of another library that a file holds, or None. The net with the most matching tensors wins; of equals,
+    the first."""
     if len(specs) > _MOST:
         return None
     nets, best = list(nets), None
@@ -88,7 +88,7 @@ def recognise(specs: Mapping[str, Spec], nets: Iterable[Net]) -> Foreign | None:
 
 
 def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, world: str) -> Foreign | None:
-    """`names` are those of the file, by what the layout calls them."""
+    """`names` maps names in the layout's terms to names in the file."""
     prefix = _prefix(names, first_layer(world, net.name), world)
     layout = None if prefix is None else layout_of(world, net.name)
     if prefix is None or layout is None:
@@ -115,7 +115,7 @@ def _match(specs: Mapping[str, Spec], names: Mapping[str, str], net: Net, world:
 
 
 def _classes(specs: Mapping[str, Spec], names: Mapping[str, str], prefix: str, net: Net, layout: Layout) -> int | None:
-    """The number of classes by the biases of the head; None where there is none."""
+    """The number of classes, read off the head's biases; None if there are none."""
     variables = net.variables(_SOME_CLASSES)
     heads = {variable.name: variable.spec for variable in variables if variable.role == "head"}
     for link in links(layout, net.scope, heads):
@@ -127,7 +127,7 @@ def _classes(specs: Mapping[str, Spec], names: Mapping[str, str], prefix: str, n
 
 
 def _prefix(names: Mapping[str, str], layer: str | None, world: str) -> str | None:
-    """What stands in front of every name, such as "module."; None where the net's first layer is not there."""
+    """The prefix of every name, such as "module."; None if the net's first layer is not in the file."""
     if layer is None:
         return None
     first = layer + ("/" if world in ("keras", GRAPH_2015) else ".")
@@ -137,8 +137,8 @@ def _prefix(names: Mapping[str, str], layer: str | None, world: str) -> str | No
 
 
 def _by_layer_alone(names: Mapping[str, str]) -> dict[str, str]:
-    """Layer and word of names with scopes in front -> name in the file, where that is one only. Keras opens scopes in
-    front of the layers of a NASNet: reduction_A_block_stem_1/reduction_conv_1_stem_1/kernel."""
+    """LAYER/WORD of names in nested scopes -> name in the file, if it is the only one. Keras puts a NASNet's layers in
+    scopes: reduction_A_block_stem_1/reduction_conv_1_stem_1/kernel."""
     found: dict[str, list[str]] = {}
     for name, source in names.items():
         if name.count("/") > 1:
@@ -147,8 +147,8 @@ def _by_layer_alone(names: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Keras:
-    """The names of a file in the terms of Keras' layouts: its own numbers counted from the net's first layer, weights
-    without a name of their own by their number in the layer."""
+    """Translates the names of a file into the terms of Keras' layouts: automatic layer numbers are counted from the
+    net's first layer, and unnamed weights are numbered within their layer."""
 
     def __init__(self, specs: Mapping[str, Spec]) -> None:
         self.layers: dict[str, list[str]] = {}
@@ -161,8 +161,8 @@ class _Keras:
     def names(self, net: Net) -> dict[str, str]:
         """Name in the terms of the net's layout -> name in the file.
 
-        A file of Keras 3 may know a layer by its class and place alone (layers/conv2d_7/vars/0): it is the layer at
-        that place of those of its class in the net.
+        A file of Keras 3 may identify a layer only by class and position (layers/conv2d_7/vars/0): this is the layer at
+        that position among the net's layers of its class.
         """
         layout = layout_of("keras", net.name) if self.placed else None
         if layout is None:
@@ -181,7 +181,7 @@ class _Keras:
 
 
 def _by_number(grouped: Iterable[str]) -> dict[str, str]:
-    """conv2d_94, conv2d_95 and so on become conv2d, conv2d_1, in each scope by itself."""
+    """Renumbers the layers of each scope from its first: conv2d_94, conv2d_95 become conv2d, conv2d_1."""
     numbers: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for layer in grouped:
         if (found := _NUMBERED.fullmatch(layer)) and not layer.startswith("layers/"):
@@ -194,7 +194,7 @@ def _by_number(grouped: Iterable[str]) -> dict[str, str]:
 
 
 def _by_place(grouped: Iterable[str], net: Iterable[Link]) -> dict[str, str]:
-    """layers/conv2d_7 is the net's layer at place 7 among the convolutions."""
+    """Maps names by class and position to the net's: layers/conv2d_7 is convolution number 7, counted from 0."""
     places: dict[str, dict[str, None]] = {}
     for link in net:
         places.setdefault(CLASSES[link.kind], {})[link.theirs[0].rpartition("/")[0]] = None

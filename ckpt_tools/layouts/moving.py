@@ -1,4 +1,4 @@
-"""Layouts as operations: a file of another world into slim's names and axes, and a net of slim's into another world."""
+"""Layouts as edit operations: another library's file to slim's names and axes, and a slim net to another library's."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .links import Link, links
 from .matching import CLASSES, Foreign, Net
 from .reading import WORLDS, layout_of
 
-_FOLDS = re.compile(r"(times|less) ([^,;]+)")  # in what `Folding` says of a tensor
+_FOLDS = re.compile(r"(times|less) ([^,;]+)")  # in the detail that `Folding` reports for a tensor
 _FEW = 5  # scopes that a note lists
-BACKGROUND = 1001  # classes of slim's ImageNet files, 0 being the background; the other worlds have 1000
+BACKGROUND = 1001  # classes in slim's ImageNet files, where class 0 is the background; other libraries have 1000
 
 
 class WrittenAs(NamedTuple):
-    """How a net gets into another world: operations on its tensors, what has to be said of it, and its layout's `near`,
+    """How to write a net for another library: operations on its tensors, notes for the user, and its layout's `near`,
     `pixels` and `exact`."""
 
     operations: tuple[Operation, ...]
@@ -34,10 +34,10 @@ class WrittenAs(NamedTuple):
 
 
 def to_slim(foreign: Foreign) -> tuple[Operation, ...]:
-    """The operations that make slim's tensors of a file that was recognised.
+    """The operations that make slim's tensors from a recognised file.
 
-    What the file has beyond the net is left out, except scales and biases that a batch norm's layer can take: they are
-    folded into it, exactly.
+    Tensors that our net lacks are dropped, except scales and biases next to a batch norm: they are folded exactly into
+    neighbouring tensors.
     """
     parts, folds = [], []
     for source, link in foreign.found.items():
@@ -52,8 +52,8 @@ def to_slim(foreign: Foreign) -> tuple[Operation, ...]:
 
 
 def as_source(foreign: Foreign, tensors: Tensors) -> tuple[Tensors, Origin]:
-    """The tensors of a file that was recognised, under slim's names, to be planned and restored from; and what each is
-    in the file, whose names are taken beside slim's (`Tensors.stored_names`)."""
+    """The tensors of a recognised file under slim's names, for planning and restoring, and where each comes from. The
+    file's own names are accepted as well (`Tensors.stored_names`)."""
     surgery = operate(tensors, to_slim(foreign))
     folded = {link.ours: source for source, link in foreign.found.items() if link.folds}
     found, into, left = {}, [], []
@@ -73,11 +73,11 @@ def as_source(foreign: Foreign, tensors: Tensors) -> tuple[Tensors, Origin]:
 
 
 def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = False, places: bool = False) -> WrittenAs:
-    """The operations that write the net's variables among `tensors`, under slim's names, as `world` does.
+    """The operations that turn the net's variables among `tensors`, under slim's names, into the layout of `world`.
 
-    A background class goes, since no other world has one, unless `background` keeps it. With `places` the result says
-    as well where in a file of Keras 3 each tensor lies (`Tensors.stored_names`). Raises SelectionError where
-    the world does not have the net, or a variable of its backbone is missing.
+    The background class is dropped, since no other library has one, unless `background` is true. With `places` the
+    result also tells where in a Keras 3 file each tensor lies (`Tensors.stored_names`). Raises SelectionError if the
+    library's layout of the net is unknown, or a variable of its backbone is missing.
     """
     layout = layout_of(world, net.name)
     if layout is None:
@@ -110,13 +110,13 @@ def from_slim(world: str, net: Net, tensors: Tensors, *, background: bool = Fals
 
 
 def _scopes(names: Sequence[str]) -> str:
-    """The first two components of names, each once, and not too many."""
+    """The first two components of each name, without repeats, as a short list."""
     return listed(list(dict.fromkeys("/".join(name.split("/")[:2]) for name in names)), _FEW)
 
 
 def _places(wanted: Sequence[Link]) -> tuple[tuple[str, str], ...]:
-    """For each name of theirs its place in a file of Keras 3: layers of a class are counted, and so are a layer's
-    variables."""
+    """Pairs of their name and its place in a Keras 3 file, where the layers of each class and the variables of each
+    layer are numbered."""
     places: dict[str, str] = {}
     layers, weights = Counter[str](), Counter[str]()
     keys = []

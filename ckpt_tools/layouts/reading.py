@@ -1,20 +1,20 @@
-"""Reads the files in which the layouts are written down.
+"""Reads the data files that describe the layouts.
 
-    net vgg_16 vgg_19                               begins what is said of these nets
-    near  WHAT IS DIFFERENT                         the other library computes something else there,
-    exact keras                                     and this variant of the net, vgg_16_keras, computes the same
-    pixels STYLE                                    preprocessing of the published weights, if not our net's
-    each b=1..5                                     until `end`, for each value; several `each` are nested,
-    each u=1..36 n=12,18..                          several variables of one go side by side; 12,18.. counts on by 6
-    conv conv{b}/conv{b}_{u}  block{b}_conv{u}      KIND, scope of our layer below the net's, the layer there; {u-1}
-    end                                             counts as well. A layer that our net has not has no row in it.
-    define cell                                     rows until `end` that are written once,
-    rows cell                                       and stand here, in an `each`
-    as torchvision                                  the rows of another file, where the nets are the same,
+    net vgg_16 vgg_19                               starts the section of these nets
+    near  WHAT IS DIFFERENT                         how the function differs in the other library;
+    exact keras                                     the variant vgg_16_keras computes the same function
+    pixels STYLE                                    preprocessing of the published weights, if not that of our net
+    each b=1..5                                     repeats the rows up to `end` for each value. Several `each` nest;
+    each u=1..36 n=12,18..                          variables of one advance together; 12,18.. goes on in steps of 6
+    conv conv{b}/conv{b}_{u}  block{b}_conv{u}      KIND, scope of our layer below the net's, their layer; {u-1} works,
+    end                                             too. A layer that our net lacks has no row.
+    define cell                                     defines a group of rows, up to `end`,
+    rows cell                                       which is inserted here, inside an `each`
+    as torchvision                                  takes the rows of another file, if the nets are the same,
     without fc6 fc7                                 except those of these scopes
 
-KIND is conv, depthwise, separable, dense or norm; `block` is a convolution NAME.conv and its norm NAME.bn; `+bias` says
-that the layer there has a bias where ours has a batch norm alone. Rows stand in the order of the other library's files.
+KIND is conv, depthwise, separable, dense or norm; `block` is a convolution NAME.conv and its norm NAME.bn; `+bias`
+means that their layer has a bias where ours has only a batch norm. Rows are in the order of the other library's files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 WORLDS = ("keras", "torchvision", "timm")
-GRAPH_2015 = "graph2015"  # TensorFlow's first frozen Inception, which is read and not written
+GRAPH_2015 = "graph2015"  # TensorFlow's first frozen Inception, which is only read
 
 
 class LayoutLayer(NamedTuple):
@@ -36,13 +36,13 @@ class LayoutLayer(NamedTuple):
     kind: str  # "conv", "depthwise", "separable", "dense", "norm"
     ours: str
     theirs: str
-    biased: bool  # there it has a bias that ours may have not
+    biased: bool  # their layer has a bias, which ours may lack
 
 
 class Layout(NamedTuple):
-    """What a world's file says of a net. `near` are sentences on what is not the same function there; `pixels` is how
-    images were scaled for the weights that are published there, "" where it is as for slim's. `exact` is the name of
-    the net here that is the same function, a variant where the net itself is near."""
+    """A library's layout of a net. `near` holds sentences on how the function differs there; `pixels` is the image
+    preprocessing of the library's published weights, "" if it is the same as slim's. `exact` names our net that
+    computes the same function: the net itself, or a variant of it if the net is only near."""
 
     world: str
     layers: tuple[LayoutLayer, ...]
@@ -53,7 +53,7 @@ class Layout(NamedTuple):
 
 @functools.cache
 def layout_of(world: str, net: str) -> Layout | None:
-    """How `world` writes the net of this name; None where its file says nothing of it."""
+    """The layout of this net in `world`; None if its file does not describe the net."""
     lines = _sections(world).get(net)
     return None if lines is None else _section(world, net, lines)
 
@@ -80,8 +80,8 @@ def _section(world: str, net: str, lines: Sequence[list[str]]) -> Layout:
 
 @functools.cache
 def first_layer(world: str, net: str) -> str | None:
-    """What `world` calls the first layer of the net of this name, without the work for all others; None where its file
-    says nothing of the net."""
+    """The name in `world` of the net's first layer, found without reading the other layers; None if the file does not
+    describe the net."""
     for words in _expanded(iter(_sections(world).get(net, ()))):
         if words[0] == "as":
             return first_layer(words[1], net)
@@ -92,7 +92,7 @@ def first_layer(world: str, net: str) -> str | None:
 
 @functools.cache
 def _sections(world: str) -> dict[str, list[list[str]]]:
-    """Net -> the lines on it, in words."""
+    """Net -> the lines of its section, split into words."""
     text = Path(__file__).with_name(f"{world}.txt").read_text(encoding="utf-8")
     lines = [words for line in text.splitlines() if (words := line.partition("#")[0].split())]
     starts = [number for number, words in enumerate(lines) if words[0] == "net"]
@@ -101,7 +101,7 @@ def _sections(world: str) -> dict[str, list[list[str]]]:
 
 
 def _layers(words: list[str]) -> list[LayoutLayer]:
-    """The layers of a row, in words."""
+    """The layers of a row that was split into words."""
     kind, _, bias = words[0].partition("+")
     if kind == "block":
         return [
@@ -135,7 +135,7 @@ def _expanded(lines: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _values(definitions: Sequence[str]) -> list[dict[str, int | str]]:
-    """The values that the variables of one `each` take side by side."""
+    """The values that the variables of one `each` take together."""
     columns = {name: _sequence(text) for name, text in (each.split("=") for each in definitions)}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=False)]
 
