@@ -1,4 +1,4 @@
-"""How a variable is made from values of another shape: a head's classes, the input channels of a first layer."""
+"""Adapts values to a variable of another shape: the classes of a head, or the input channels of a first layer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CLASS_MAP_HELP = 'indices of old classes in the order of the new ones ("3,7,_,10
 
 
 class Adaptation(NamedTuple):
-    """Index `i` of `axis` takes index `take[i]` of the source, and is initialised afresh where that is None.
+    """Index `i` of `axis` takes index `take[i]` of the source, or is freshly initialised if that is None.
 
-    `scale` multiplies what is taken. `kind` says why: "classes", or "channels" (input channels of a convolution).
-    One new channel is the sum of the old ones: there `take` is (0, 1, 2, ...) and `kind` is "channel sum".
+    `scale` multiplies the taken values. `kind` is the reason: "classes", or "channels" (input channels of a
+    convolution). A single new channel is the sum of the old ones: then `take` is (0, 1, 2, ...), `kind` "channel sum".
     """
 
     kind: str
@@ -58,9 +58,9 @@ def classes(axis: int, class_map: Sequence[int | None]) -> Adaptation:
 
 
 def channels(axis: int, old: int, new: int) -> Adaptation:
-    """Input channels, so that the response to a picture with equal channels stays what it was.
+    """Adapts input channels so that the response to a picture with equal channels stays the same.
 
-    One new channel is the sum of the old ones; more are the old ones repeated and scaled by old / new, as timm does.
+    One new channel is the sum of the old ones; several are the old ones repeated and scaled by old / new, as in timm.
     """
     if new == 1:
         return Adaptation("channel sum", axis, tuple(range(old)))
@@ -68,7 +68,7 @@ def channels(axis: int, old: int, new: int) -> Adaptation:
 
 
 def parse_class_map(text: str) -> tuple[int | None, ...]:
-    """Indices of old classes in the order of the new ones; `_` is a class that is initialised afresh.
+    """Parses indices of old classes in the order of the new ones; `_` is a freshly initialised class.
 
     Raises RecipeError for anything else.
 
@@ -94,19 +94,19 @@ def parse_class_map(text: str) -> tuple[int | None, ...]:
 
 
 def read_class_map(text: str) -> tuple[int | None, ...]:
-    """A class map from its text, or from the file of that name."""
+    """A class map from a text, or from the file whose path the text is."""
     file = Path(text)
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise RecipeError(f"class map: {file} is not a text file", advice=f"Give {CLASS_MAP_HELP}.") from None
-    except OSError:  # no file, or a list too long for a file's name
+    except OSError:  # not a file, or a list too long for a file name
         pass
     return parse_class_map(text)
 
 
 def class_map_text(class_map: Sequence[int | None]) -> str:
-    """What `parse_class_map` reads back.
+    """The text from which `parse_class_map` reads the class map back.
 
     >>> class_map_text((3, None, 7))
     '3,_,7'
@@ -117,8 +117,8 @@ def class_map_text(class_map: Sequence[int | None]) -> str:
 def class_map_of_labels(new: Sequence[str], old: Sequence[str]) -> tuple[int | None, ...]:
     """The class map that follows the labels: each new label takes the old class of the same name.
 
-    A label that several classes have goes in pairs. Raises RecipeError where old and new have it a different number
-    of times, and when no label is the same, which is a wrong file rather than a new set of classes.
+    A label shared by several classes is matched in order. Raises RecipeError if old and new have it a different number
+    of times, and if no label matches, since then it is probably the wrong file.
 
     >>> class_map_of_labels(["dog", "zebra"], ["background", "dog"])
     (1, None)

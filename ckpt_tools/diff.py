@@ -1,8 +1,7 @@
-"""What differs between two checkpoints: names, shapes, types, values.
+"""Compares two checkpoints: names, shapes, types, values.
 
-Tensors whose checksums and types are equal in two V2 checkpoints are taken to be equal without being read; of all
-others one pair is in memory at a time.
-"""
+Tensors of two V2 checkpoints with equal checksums and types count as equal without being read; of all others, one pair
+is in memory at a time."""
 
 from __future__ import annotations
 
@@ -20,12 +19,12 @@ _CHUNK = 1 << 20  # elements compared at a time
 
 
 class Change(NamedTuple):
-    """One difference. `name` is the tensor's in A, or for "added" in B; `new_name` is that in B of a "renamed" one.
+    """One difference. `name` is the tensor's name in A, or in B if it was "added"; `new_name` is the name in B of a
+    "renamed" tensor.
 
-    `a` and `b` are the specs. Of values, `differing` elements differ by more than the tolerance; `max_abs` is the
-    largest |a - b|, and `max_rel` the largest |a - b| / max(|a|, |b|) (inf where one is NaN or infinite).
-    They are None where values were not compared: other shapes, texts.
-    """
+    `a` and `b` are the specs. `differing` is the number of elements that differ by more than the tolerance, `max_abs`
+    the largest |a - b|, and `max_rel` the largest |a - b| / max(|a|, |b|) (inf if one is NaN or infinite). They are
+    None where values cannot be compared: other shapes, texts."""
 
     change: str
     name: str
@@ -48,11 +47,11 @@ class Distance(NamedTuple):
 def diff_tensors(
     a: Mapping[str, Tensor] | Checkpoint, b: Mapping[str, Tensor] | Checkpoint, tolerance: float = 0.0
 ) -> list[Change]:
-    """Every difference between A and B: first by the order of A, then what B alone has. Empty when they are equal.
+    """Every difference between A and B: first in the order of A, then tensors only in B. Empty if A and B are equal.
 
-    Values are equal when |a - b| <= tolerance, or when both are NaN. A tensor that A has under one name and B, with
-    the same bytes, under another is "renamed". With other types, numbers are compared as well.
-    Raises DamagedError when a tensor cannot be read.
+    Values are equal if |a - b| <= tolerance, or if both are NaN. A tensor with the same bytes but another name in B is
+    "renamed". Numbers of different types are compared as well.
+    Raises DamagedError if a tensor cannot be read.
 
     >>> import numpy
     >>> from ckpt_tools.tensors import from_arrays
@@ -77,7 +76,7 @@ def diff_tensors(
 
 
 def summary(changes: list[Change], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many tensors each has, how many are the same, and the number of each kind of change."""
+    """The number of tensors in A and B, of equal ones, and of each kind of change."""
     counts = {kind: sum(change.change == kind for change in changes) for kind in CHANGES}
     same = len(a) - sum(counts[kind] for kind in CHANGES if kind != "added")
     return {"a": len(a), "b": len(b), "same": same, **counts}
@@ -96,7 +95,7 @@ def _compare(name: str, a: Tensor, b: Tensor, tolerance: float) -> Change | None
 
 
 def distance(a: Tensor, b: Tensor, tolerance: float = 0.0) -> Distance | None:
-    """The distance between two tensors of the same shape; None between texts and numbers."""
+    """The distance between two tensors of the same shape; None if only one of them is text."""
     import numpy as np
 
     texts = [tensor.spec.nbytes is None for tensor in (a, b)]
@@ -135,7 +134,8 @@ def _distance(a: np.ndarray, b: np.ndarray, tolerance: float) -> Distance:
 
 
 def _whole_distance(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """|a - b| of whole numbers, exactly: as the difference of unsigned ones, which cannot overflow."""
+    """|a - b| of integers and the larger magnitude, computed exactly: differences of unsigned numbers cannot
+    overflow."""
     import numpy as np
 
     common = np.result_type(a, b)
@@ -148,7 +148,7 @@ def _whole_distance(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    """float64, or complex128: what differences are computed in."""
+    """The array as float64 or complex128, in which differences are computed."""
     return array.astype("complex128" if array.dtype.kind == "c" else "float64")
 
 
@@ -157,8 +157,8 @@ def find_renames(
 ) -> dict[str, str]:
     """Name in A -> name in B of the tensors with the same type, shape and bytes.
 
-    Where several tensors have the same bytes, as fresh biases do, those are paired whose names end alike; a tensor
-    of one element is only a renamed one if at least the last component of its name is the same.
+    If several tensors have the same bytes, such as fresh biases, those with the longest common ending of their names
+    are paired. A tensor of one element counts as renamed only if at least the last component of its name is the same.
     """
     by_spec: dict[Spec, list[str]] = {}
     for name in added:
@@ -196,12 +196,12 @@ def _paired(olds: list[str], news: list[str], least: int) -> dict[str, str]:
 
 
 def _ending(name: str, depth: int) -> tuple[str, ...]:
-    """The last `depth` components of a name; all of one that has fewer."""
+    """The last `depth` components of a name, or all if there are fewer."""
     return tuple(name.split("/")[-depth:]) if depth else ()
 
 
 def fingerprint(tensor: Tensor) -> int:
-    """The checksum of the tensor's bytes as a V2 checkpoint has them; read from its index where it is there."""
+    """The checksum of the tensor's bytes in V2 encoding, taken from the index if the tensor is stored that way."""
     if tensor.stored:
         return tensor.stored.crc32c
     from .formats.elements import encode

@@ -1,8 +1,7 @@
 """TensorFlow's element types: name, number in files, bytes on disk, numpy's name.
 
-The numbers are the DataType enum of TensorFlow's types.proto; the widths are those of a V2 data file, where a
-4-bit or 2-bit integer takes a whole byte. `numpy` names a numpy type, or one of ml_dtypes where numpy has none.
-"""
+The numbers are the DataType enum of TensorFlow's types.proto; widths are those in a V2 data file, where a 4-bit or
+2-bit integer takes a whole byte. `numpy` names a type of numpy, or of ml_dtypes if numpy has none."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 class DType(NamedTuple):
     name: str
     number: int
-    width: int  # bytes an element takes in a V2 data file; 0 where elements differ in length
+    width: int  # bytes per element in a V2 data file; 0 if elements differ in length
     numpy: str
 
 
@@ -61,7 +60,7 @@ _FROM_NUMPY = {row.numpy: row.name for row in reversed(_ROWS) if not row.name.st
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """numpy's type for a TensorFlow type name; bfloat16, float8, int4 and their like come from ml_dtypes."""
+    """numpy's type for a TensorFlow type name; bfloat16, float8, int4 and the like come from ml_dtypes."""
     import numpy as np
 
     word = BY_NAME[name].numpy

@@ -1,4 +1,4 @@
-"""What can go wrong, said in one sentence.
+"""The errors of this package, each with a message of one sentence.
 
 CheckpointError
 ├── NotACheckpointError   the path holds something else, or nothing, or only a part of a checkpoint
@@ -22,8 +22,8 @@ from contextlib import contextmanager
 class CheckpointError(Exception):
     """Base of every error that this package raises on purpose.
 
-    Inner code states the fact; whoever knows the file or the tensor adds it with `at`, so that the text
-    always answers: which file, which tensor, what was found, what to do next.
+    Inner code states the fact; a caller that knows the file or the tensor adds it with `at`, so that the text always
+    says which file, which tensor, what was found, and what to do next.
 
     >>> str(CheckpointError("checksum differs", advice="Copy the file again.").at(path="m.ckpt", tensor="a/weights"))
     'm.ckpt: tensor a/weights: checksum differs. Copy the file again.'
@@ -37,7 +37,8 @@ class CheckpointError(Exception):
         self.advice = advice
 
     def at(self, *, path: object = None, tensor: str | None = None) -> CheckpointError:
-        """Adds what is not known yet (an inner, more exact place wins) and returns the error itself."""
+        """Adds path and tensor unless they are already set (the inner place is more exact); returns the error
+        itself."""
         if self.path is None and path is not None:
             self.path = str(path)
         if self.tensor is None:
@@ -99,7 +100,7 @@ class OutputError(CheckpointError):
 
 @contextmanager
 def needs(what: str = "", extra: str = "train") -> Iterator[None]:
-    """Around what takes an `extra` of this package. Raises UnsupportedError where a module of it is not installed.
+    """Wraps code that needs an `extra` of this package. Raises UnsupportedError if a module of it is not installed.
 
     >>> with needs("--check"):
     ...     raise ModuleNotFoundError(name="tf_slim")
@@ -116,12 +117,12 @@ def needs(what: str = "", extra: str = "train") -> Iterator[None]:
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """`"; did you mean A or B?"` with up to three known words, or an empty string when nothing is close.
+    """`"; did you mean A or B?"` with up to three known words, or an empty string if nothing is close.
 
     >>> nearest("Logitz", ["Logits", "Conv2d_1a_3x3"])
     '; did you mean Logits?'
     """
-    import difflib  # only when something is wrong: a listing need not wait for it
+    import difflib  # imported only on errors, since it takes time
 
     by_lower: dict[str, str] = {}
     for word in known:

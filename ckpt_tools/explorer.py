@@ -1,7 +1,7 @@
 """One self-contained page to explore a checkpoint in the browser: tree, treemap, statistics, histograms, filters.
 
-All that the page shows is computed when it is written, in a bounded size: a histogram has 40 bins, a picture shows 64
-filters, and of a checkpoint with more than 20,000 tensors only the values of the largest are read.
+Everything on the page is computed when it is written, and its size is bounded: a histogram has 40 bins, a picture shows
+64 filters, and if a checkpoint has more than 20,000 tensors, only the values of the largest are read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BINS = 40
 FILTERS = 64  # pictures of one tensor
-SPELT_OUT = 64  # a tensor with so many values or fewer is printed instead
+SPELT_OUT = 64  # a tensor with at most this many values is printed instead
 READ = 20_000  # tensors whose values are read
 _TEMPLATES = Path(__file__).with_name("templates")
 _SCRIPTS = ("tree.js", "treemap.js", "tensor.js", "explorer.js")
@@ -34,8 +34,7 @@ _MARK = b"<!doctype html>"
 
 
 class Page(NamedTuple):
-    """The page; what could not be read for it, the problem by the tensor's name; and the statistics of all others whose
-    values were read."""
+    """The page, the problems of tensors that could not be read, and the statistics of those that were read, by name."""
 
     html: str
     problems: dict[str, str]
@@ -49,10 +48,10 @@ def explore(
     facts: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> Page:
-    """The page as HTML. `title` heads it, `facts` is the line below. Reads the values, one tensor at a time.
+    """The page as HTML. `title` is its heading, `facts` the line below. Reads the values, one tensor at a time.
 
-    `progress` is called with the number of tensors that are done and their total. Tensors that cannot be read,
-    damaged ones for example, are shown without values.
+    `progress` is called with the number of finished tensors and their total. Tensors that cannot be read, such as
+    damaged ones, are shown without values.
     """
     rows = in_reading_order(rows)
     largest = sorted(rows, key=lambda row: -(row.bytes or 0))[:READ]
@@ -80,16 +79,16 @@ def explore(
 
 
 def in_reading_order(rows: Sequence[TensorRow]) -> Sequence[TensorRow]:
-    """The rows with block_2 before block_10 where they came in the alphabet's order; else as they are."""
+    """The rows with block_2 before block_10 if they came in alphabetical order; else unchanged."""
     if any(a.name > b.name for a, b in zip(rows, rows[1:], strict=False)):
         return rows
     return sorted(rows, key=lambda row: reading_order(row.name))
 
 
 def write_page(page: str, path: str) -> int:
-    """Writes the page, moving it into place when it is whole. Returns its size in bytes.
+    """Writes the page, moving it into place when it is complete. Returns its size in bytes.
 
-    Raises OutputError when `path` exists and holds anything but a page.
+    Raises OutputError if `path` exists and is not a page.
     """
     target = Path(path)
     if target.exists():
@@ -112,7 +111,7 @@ def histogram(values: np.ndarray, low: float, high: float) -> list[int]:
     scale = 1.0 if math.isfinite(high - low) else 0.25
     for piece in pieces(values.reshape(-1)):
         kept = finite(plain(piece)).astype("float64", copy=False)
-        if low == high:  # NumPy adds half a unit on both sides, which large numbers do not have
+        if low == high:  # NumPy adds half a unit on both sides, which is lost in large numbers
             counts[BINS // 2] += kept.size
         else:
             counts += np.histogram(kept if scale == 1 else kept * scale, BINS, (low * scale, high * scale))[0]
@@ -120,11 +119,11 @@ def histogram(values: np.ndarray, low: float, high: float) -> list[int]:
 
 
 def picture(row: TensorRow, values: np.ndarray) -> dict[str, Any] | None:
-    """The filters of a convolution as bytes of grey or RGB pixels; None for what is not one.
+    """The filters of a convolution as bytes of grey or RGB pixels; None for any other tensor.
 
-    A kernel `[height, width, in, out]` that sees up to 4 channels is a first convolution, and is shown in colour where
-    there are 3. Of the others, the first input channel is shown. Grey 128 is the weight 0, and one scale holds for
-    the whole picture, so that weak filters look weak.
+    A kernel `[height, width, in, out]` with up to 4 input channels is a first convolution, and is shown in colour if it
+    has 3. For other kernels, the first input channel is shown. Grey 128 stands for the weight 0, and the whole picture
+    has one scale, so that weak filters look weak.
     """
     import numpy as np
 
@@ -152,14 +151,14 @@ def picture(row: TensorRow, values: np.ndarray) -> dict[str, Any] | None:
 
 
 def _values(row: TensorRow, values: np.ndarray, found: Statistics) -> dict[str, object]:
-    """What the page tells of one tensor's values; `found` are their statistics."""
+    """The page's data on one tensor's values; `found` are their statistics."""
     import numpy as np
 
     about: dict[str, object] = {"statistics": {key: _short(value) for key, value in found._asdict().items()}}
     if row.parameters <= SPELT_OUT:
         about["values"] = np.array2string(values, max_line_width=100, separator=", ", threshold=SPELT_OUT)
     elif found.min is not None and found.max is not None and found.min < found.max:
-        with suppress(ValueError), np.errstate(all="ignore"):  # numbers so near, or so far, have no 40 bins
+        with suppress(ValueError), np.errstate(all="ignore"):  # some extreme numbers cannot be binned
             about["counts"] = histogram(values, found.min, found.max)
     drawn = picture(row, values)
     return about | ({"picture": drawn} if drawn else {})
@@ -170,7 +169,7 @@ def _short(value: float | int | None) -> float | int | None:
 
 
 def _filled(title: str, document: dict[str, Any]) -> str:
-    """The template with its parts. In JSON inside HTML "<" is written so that no name can end the script."""
+    """Fills in the template. "<" is escaped in the JSON, so that no name can end the script."""
     parts = {
         "title": html.escape(title),
         "style": _template("explorer.css"),

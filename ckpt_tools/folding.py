@@ -1,10 +1,9 @@
-"""Folding: what multiplies or shifts the outputs of a layer goes into variables that every batch norm behind it has.
+"""Folds a batch norm's gamma, and the biases in front of it, into the layer's weights and the moving mean.
 
     gamma * (w * x + biases - mean) / sqrt(variance + epsilon) + beta
 
-is the same function of x with `gamma * w` in the place of w and `gamma * (mean - biases)` in the place of mean, without
-gamma and biases: whatever epsilon is, and whatever sign gamma has, since nothing is divided.
-"""
+is the same function of x without gamma and biases, if w is replaced by `gamma * w` and mean by `gamma * (mean -
+biases)`. This holds for any epsilon and any sign of gamma, since nothing is divided."""
 
 from __future__ import annotations
 
@@ -21,15 +20,15 @@ if TYPE_CHECKING:
 FOLDED = ("gamma", "biases")
 _MEAN = "moving_mean"
 _BIASES = ("biases", "bias")
-# The last weights of a layer, those of a separable one's second half before its first.
+# Names of a layer's last weights; for a separable layer, those of its second half come before those of its first.
 _WEIGHTS = (("weights", "kernel"), ("pointwise_weights", "pointwise_kernel"), ("depthwise_weights", "depthwise_kernel"))
-_NORMALISES_ITS_LAYER = re.compile(r"batch_?norm|^bn", re.IGNORECASE)  # not resnet_v2's preact, which has no layer
+_NORMALISES_ITS_LAYER = re.compile(r"batch_?norm|^bn", re.IGNORECASE)  # not resnet_v2's preact, which follows no layer
 
 
 class Foldable(NamedTuple):
-    """A batch norm with `gamma`, or with `biases` in front of it, or both; what it has not is None.
+    """A batch norm with `gamma`, or with `biases` in front of it, or both; None stands for the one it lacks.
 
-    `weights` makes what it normalises. `spread` is the shape in which gamma multiplies them.
+    `weights` are those of the layer that it normalises, `spread` is the shape in which gamma multiplies them.
     """
 
     weights: str
@@ -39,15 +38,15 @@ class Foldable(NamedTuple):
     spread: tuple[int, ...]
 
     def foldings(self, gamma: str | None, biases: str | None) -> dict[str, Folding]:
-        """What becomes of the mean and the weights when these tensors of the source are folded into them."""
+        """Name -> folding of the mean and the weights when these tensors of the source are folded into them."""
         made = {self.mean: Folding(gamma, biases, (-1,))} if gamma or biases else {}
         return made | ({self.weights: Folding(gamma, None, self.spread)} if gamma else {})
 
 
 class Folding(NamedTuple):
-    """A variable made of a source tensor less `biases`, times `gamma`: names of the source, None for what is not.
+    """A variable made from a source tensor minus `biases`, times `gamma`, both given by name or None.
 
-    `then` is what happens to the result, where the variable has another shape as well.
+    `then` adapts the result if the variable also has another shape.
     """
 
     gamma: str | None
@@ -69,7 +68,7 @@ class Folding(NamedTuple):
 def fold(
     values: np.ndarray, gamma: np.ndarray | None, biases: np.ndarray | None, spread: tuple[int, ...]
 ) -> np.ndarray:
-    """`gamma * (values - biases)` in the type of the values, computed in float32 at least.
+    """`gamma * (values - biases)` in the type of the values, computed in at least float32.
 
     >>> import numpy
     >>> fold(numpy.ones((1, 2)), numpy.array([3.0, -1.0]), None, (1, 2))
@@ -87,7 +86,7 @@ def fold(
 
 
 def foldable(specs: Mapping[str, Spec]) -> Iterator[Foldable]:
-    """Every batch norm of a file that something can be folded of, as slim lays its layers out.
+    """Every batch norm of a file that has something to fold, for layers named as in slim.
 
     >>> shapes = {"a/weights": (3, 3, 2, 8), "a/BatchNorm/gamma": (8,), "a/BatchNorm/moving_mean": (8,)}
     >>> next(foldable({name: Spec("float32", shape) for name, shape in shapes.items()})).spread
@@ -109,7 +108,7 @@ def foldable(specs: Mapping[str, Spec]) -> Iterator[Foldable]:
 
 
 def _weights_in_front(scope: str, specs: Mapping[str, Spec]) -> str | None:
-    """The weights that make what the batch norm in `scope` normalises: those of the layer that it lies in."""
+    """The weights of the layer that the batch norm in `scope` normalises; None if they are not certain."""
     above, _, own = scope.rpartition("/")
     layers = [scope, above] if _NORMALISES_ITS_LAYER.search(own) else [scope]
     for layer in layers:
@@ -124,7 +123,7 @@ def _weights_in_front(scope: str, specs: Mapping[str, Spec]) -> str | None:
 
 
 def _spread(name: str, shape: tuple[int, ...], outputs: int) -> tuple[int, ...] | None:
-    """The shape in which a value for each output multiplies weights of this shape; None where the outputs differ."""
+    """The shape in which one value per output multiplies weights of this shape; None if the outputs do not match."""
     layer, _, last = name.rpartition("/")
     ones = (1,) * (len(shape) - 2)
     if len(shape) < 2:

@@ -11,13 +11,13 @@ SHOWN = 60  # rows of a table; a notebook scrolls badly
 
 
 def title(text: str, more: str = "") -> str:
-    """A heading, with `more` in fainter letters behind it."""
+    """A heading, followed by `more` in fainter letters."""
     soft = f' <span style="opacity:.65">{escape(more)}</span>' if more else ""
     return f"<div><b>{escape(text)}</b>{soft}</div>"
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
-    """Names and values, a line each.
+    """Names and values, one pair per line.
 
     >>> facts([("plan", "caa60cc4")])
     '<table><tr><td style="text-align:left"><b>plan</b></td><td style="text-align:left">caa60cc4</td></tr></table>'
@@ -30,7 +30,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], most: int = SHOWN) -> str:
-    """The rows, up to `most` of them, numbers to the right as `report.render` has them."""
+    """A table of up to `most` rows, with numbers aligned to the right as in `report.render`."""
     head = "".join(f'<th style="text-align:left">{escape(column)}</th>' for column in columns)
     lines = []
     for row in rows[:most]:
@@ -45,12 +45,12 @@ def table(rows: Sequence[Mapping[str, object]], columns: Sequence[str], most: in
 
 
 def preformatted(text: str) -> str:
-    """Text as it is, with its line ends."""
+    """Preformatted text."""
     return f"<pre>{escape(text)}</pre>"
 
 
 def folded(summary: str, inside: str) -> str:
-    """Something that opens at a click."""
+    """Content that opens at a click."""
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
 
 

@@ -1,10 +1,10 @@
-"""What each tensor of a checkpoint is for: weight, batch-norm statistic, optimizer slot, moving average, step.
+"""Classifies the tensors of a checkpoint: weight, batch-norm statistic, optimizer slot, moving average, step.
 
-A name alone does not tell: `net/weights/Adam` is a slot because `net/weights` is a variable of the same shape, and
-`moments/mean/ExponentialMovingAverage` is no average of a weight but the statistic that batch norm needs. So every
-rule looks at the other names of the file too. Where the rules come from: slot_creator.py, moving_averages.py and the
-optimizers of TensorFlow 1, `.OPTIMIZER_SLOT` of object-based checkpoints, the optimizers of Keras 2 and 3, and the
-names that BERT, tensor2tensor, Mesh TensorFlow, tensorpack and Sonnet give; PyTorch's state dicts.
+A name alone is not enough: `net/weights/Adam` is a slot because `net/weights` is a variable of the same shape, and
+`moments/mean/ExponentialMovingAverage` is not an average of a weight but a batch norm's statistic. So every rule also
+looks at the other names in the file. Sources of the rules: slot_creator.py, moving_averages.py and the optimizers of
+TensorFlow 1, `.OPTIMIZER_SLOT` in object-based checkpoints, the optimizers of Keras 2 and 3, the names used by BERT,
+tensor2tensor, Mesh TensorFlow, tensorpack and Sonnet, and PyTorch's state dicts.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from .tensors import Spec
 
-AVERAGE = "/ExponentialMovingAverage"  # behind the name of a variable: TensorFlow 1's average of it
+AVERAGE = "/ExponentialMovingAverage"  # suffix of TensorFlow 1's average of a variable
 KINDS = ("weight", "statistic", "slot", "average", "step", "other")
 
 
 class Kind(NamedTuple):
-    """`kind` is one of KINDS. `of` is the variable that a slot or an average belongs to, where it is known."""
+    """`kind` is one of KINDS. `of` is the variable that a slot or an average belongs to, if known."""
 
     kind: str
     of: str | None = None
@@ -33,8 +33,8 @@ def _words(text: str) -> frozenset[str]:
 _Rule = Callable[[str, str, str, Spec], Kind | None]
 _WEIGHT, _STATISTIC, _STEP, _OTHER = Kind("weight"), Kind("statistic"), Kind("step"), Kind("other")
 
-# The words below are last components of names, without the "_1" that TensorFlow adds to the second of a kind.
-# TF 1 names a slot after the optimizer's class; Keras, BERT and Mesh TensorFlow after what it holds.
+# The words below are last components of names, without the "_1" that TensorFlow adds to a repeated name. TensorFlow 1
+# names a slot after the optimizer's class; Keras, BERT and Mesh TensorFlow name it after its content.
 _TF1_SLOTS = _words(
     "Adam AdamW AdaMax Adamax Nadam AMSGrad Adagrad AdagradDA Adadelta Adafactor AdaBound RMSProp RMSprop Momentum"
     " MomentumW Ftrl LAMB LARS LazyAdam NovoGrad PowerSign AddSign ProximalAdagrad YellowFin RAdam RectifiedAdam SM3"
@@ -63,7 +63,7 @@ _OPTIMIZERS = _words("adam adamw adamax nadam adagrad adadelta adafactor rmsprop
 _SLOT_SCOPES = ("m", "v", "vhat", "momentum", "velocity", "accumulator", "rms")
 _AVERAGE_SCOPES = (
     *("ExponentialMovingAverage", "MovingAverage", "EMA", "ema", "moving_average", "shadow"),
-    *("state_dict_ema", "model_ema", "ema_state_dict"),  # of PyTorch's training scripts
+    *("state_dict_ema", "model_ema", "ema_state_dict"),  # PyTorch's training scripts
 )
 _KERAS_LISTS = ("_variables", "variables", "vars")
 _TELLING = (*(f"/{word}/" for word in _SLOT_SCOPES), *(f"{word}/" for word in _AVERAGE_SCOPES), "ptimizer", "ptimiser")
@@ -77,8 +77,8 @@ _DEEPEST = 12  # components of an optimizer's own scope that are tried before a 
 def kinds(specs: Mapping[str, Spec], stored_names: Mapping[str, str] | None = None) -> dict[str, Kind]:
     """The kind of every tensor of one file, in the order of `specs`.
 
-    `stored_names` gives the keys of object-based checkpoints, as `Tensors.stored_names`: a counter whose variable
-    has no name of its own, "Variable", is kept under the key "step/.ATTRIBUTES/VARIABLE_VALUE".
+    `stored_names` gives the keys of object-based checkpoints, as in `Tensors.stored_names`: a counter whose variable
+    has the default name "Variable" may be stored under the key "step/.ATTRIBUTES/VARIABLE_VALUE".
 
     >>> f, s = "float32", (3, 3)
     >>> found = kinds({"net/w": Spec(f, s), "net/w/Adam_1": Spec(f, s), "global_step": Spec("int64", ())})
@@ -98,18 +98,18 @@ def kinds(specs: Mapping[str, Spec], stored_names: Mapping[str, str] | None = No
 
 
 class _Kinds:
-    """One file's names, looked at together."""
+    """Classifies all names of one file together."""
 
     def __init__(self, specs: Mapping[str, Spec]) -> None:
         self.specs = specs
-        self.rules: dict[str, _Rule | None] = {}  # of each last component: few differ, names may be a million
+        self.rules: dict[str, _Rule | None] = {}  # by last component: few are distinct, while names may be a million
         text = "\n".join([*specs, ""])
         self.scopes_tell = any(word in text for word in _TELLING)
         self.has_metrics = "metrics/" in text
         self.decorated = f"{_OBJECT_VALUE}\n" in text or ":0\n" in text
         self.names = {_path(name) if self.decorated else name: name for name in specs}  # path -> name as shown
         self.optimizer_scopes: set[str] = set()
-        self.undecided: list[str] = []  # paths that are decided when all slots are known
+        self.undecided: list[str] = []  # paths that can be decided only when all slots are known
         self.flat: dict[str, str] | None = None
 
     def all(self) -> dict[str, Kind]:
@@ -147,7 +147,7 @@ class _Kinds:
         return found
 
     def _rule(self, leaf: str) -> _Rule | None:
-        """Which rule looks at the names with this last component."""
+        """The rule for names with this last component; None if there is none."""
         stem = _stem(leaf)
         plain = stem.lstrip("_").lower()
         if leaf.rpartition(".")[2] in _STATISTICS:  # PyTorch: layer1.0.bn1.running_mean
@@ -173,7 +173,7 @@ class _Kinds:
         return self._own_class if is_class_name else None
 
     def _by_scope(self, path: str, spec: Spec) -> Kind | None:
-        """Slots and averages that have a scope of their own, and the numbered variables of Keras 3's optimizers."""
+        """Slots and averages in a scope of their own, and the numbered variables of Keras 3's optimizers."""
         components = path.split("/")
         for position, component in enumerate(components[:-1]):
             after = components[position + 1 :]
@@ -205,7 +205,7 @@ class _Kinds:
         return None
 
     def _own_class(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
-        """`net/weights/MyOptimizer`: an optimizer that is not listed."""
+        """`net/weights/MyOptimizer`: a slot of an unlisted optimizer."""
         owner = self._owner(scope, spec.shape) if spec.shape else None
         return Kind("slot", owner, leaf) if owner else None
 
@@ -229,11 +229,11 @@ class _Kinds:
             return Kind("average", owner)
         if self._holds_moments(scope):
             return _STATISTIC
-        # The average of a tensor that is no variable, such as the loss in TensorFlow's CIFAR-10 tutorial.
+        # The average of a tensor that is not a variable, such as the loss in TensorFlow's CIFAR-10 tutorial.
         return Kind("average") if leaf.startswith("Exponential") or not spec.shape else None
 
     def _companion(self, path: str, scope: str, leaf: str, spec: Spec) -> Kind | None:
-        """`X/biased` and `X/local_step` are what `X` is; see assign_moving_average(zero_debias=True)."""
+        """`X/biased` and `X/local_step` have the kind of `X`; see assign_moving_average(zero_debias=True)."""
         for tail in _tails(scope):
             if tail in self.names:
                 owner = self.names[tail]
@@ -262,7 +262,7 @@ class _Kinds:
         return _STATISTIC if scope.endswith("_quant") else None  # fake quantisation's moving minimum and maximum
 
     def _owner(self, path: str, shape: tuple[int, ...] | None) -> str | None:
-        """The variable that `path` names, with or without the scope of an optimizer in front of it."""
+        """The variable that `path` names, with or without an optimizer's scope in front."""
         for tail in _tails(path):
             owner = self.names.get(tail)
             if owner is not None and (shape is None or self.specs[owner].shape == shape):
@@ -270,7 +270,7 @@ class _Kinds:
         return None
 
     def _holds_moments(self, scope: str) -> bool:
-        """Whether an average is one of moments: what batch norm written by hand, or tensorpack's, keeps."""
+        """Whether an average is one of moments, as in hand-written batch norms or tensorpack's."""
         above, _, leaf = scope.rpartition("/")
         return "moments" in scope.split("/") or (_stem(leaf) in _MOMENTS and self._normalises(above))
 
@@ -287,14 +287,14 @@ class _Kinds:
 
 
 def _path(name: str) -> str:
-    """The name without what object-based checkpoints and Keras add at its end."""
+    """The name without the suffixes of object-based checkpoints and Keras."""
     if name.endswith(_OBJECT_VALUE):
         return name[: -len(_OBJECT_VALUE)]
     return name[:-2] if name.endswith(":0") else name
 
 
 def _stem(leaf: str) -> str:
-    """`Adam_1` -> `Adam`; `beta_1` stays, for that 1 is not TensorFlow's."""
+    """`Adam_1` -> `Adam`; `beta_1` stays, since TensorFlow did not add that 1."""
     stem = leaf.rstrip("0123456789")
     return stem[:-1] if stem != leaf and stem.endswith("_") and len(stem) > 1 and leaf not in _SETTINGS else leaf
 

@@ -1,4 +1,4 @@
-"""Files of class labels: a name in each line, counted from 0; lines such as `3:cat`; TensorFlow's label maps."""
+"""Reads files of class labels: one name per line, counted from 0; lines such as `3:cat`; TensorFlow's label maps."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from unicodedata import category
 from .errors import DataError
 
 BACKGROUND = "background"  # slim's name for the class 0 of its ImageNet nets, which has no images
-_MOST = 1_000_000  # classes; an id beyond is a wrong file
+_MOST = 1_000_000  # classes; a larger id means that the file is wrong
 
 
 def read_labels(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Id -> name, no two alike: see `told_apart`. Raises DataError for a file that is none, or holds nothing."""
+    """Id -> name, made unique by `told_apart`. Raises DataError for a file that is not a labels file, or is empty."""
     return told_apart(_read(path))
 
 
 def label_list(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """The names in the order of their ids, "" where the file leaves one out; repeated ones as they are.
+    """The names in the order of their ids, "" for ids that the file leaves out. Repeated names stay as they are.
 
-    Raises DataError as `read_labels` does.
+    Raises DataError like `read_labels`.
     """
     names = _read(path)
     return tuple(names.get(i, "") for i in range(max(names) + 1))
 
 
 def told_apart(names: Mapping[int, str]) -> dict[int, str]:
-    """The same names, each repeated one with its id: ImageNet has two cranes and two maillots.
+    """The same names, with the id appended to repeated ones: ImageNet has two cranes and two maillots.
 
     >>> told_apart({134: "crane", 281: "tabby", 517: "crane"})
     {134: 'crane (134)', 281: 'tabby', 517: 'crane (517)'}
@@ -41,7 +41,7 @@ def told_apart(names: Mapping[int, str]) -> dict[int, str]:
 
 
 class Plain(NamedTuple):
-    """A name as it was before `told_apart`: the `number`-th of `of` classes that are called so."""
+    """A name as it was before `told_apart`: number `number`, from 0, of `of` classes with that name."""
 
     name: str
     number: int = 0
@@ -49,7 +49,7 @@ class Plain(NamedTuple):
 
 
 def plain(labels: Sequence[str]) -> list[Plain]:
-    """The names before `told_apart`, whatever ids they were told apart by.
+    """The names before `told_apart`, whatever ids were appended.
 
     >>> plain(["crane (134)", "crane (517)", "B (2)"])
     [Plain(name='crane', number=0, of=2), Plain(name='crane', number=1, of=2), Plain(name='B (2)', number=0, of=1)]
@@ -66,7 +66,7 @@ def plain(labels: Sequence[str]) -> list[Plain]:
 
 
 def writable(name: str | os.PathLike[str]) -> str:
-    r"""A name as text that can be written anywhere: bytes that are not UTF-8 and control characters are spelt out.
+    r"""A name as text that can be written anywhere: bytes that are not UTF-8 and control characters are escaped.
 
     >>> print(writable("caf\udce9"), writable("two\nlines"), writable("猫"))
     caf\xe9 two\nlines 猫
@@ -102,7 +102,7 @@ def _read(path: str | os.PathLike[str]) -> dict[int, str]:
 
 
 def _pairs(lines: Sequence[str]) -> list[tuple[int, str]] | None:
-    """Ids and names of lines such as `3:cat`, `3,cat`, or `3 cat` where the ids count up; None for names alone."""
+    """Ids and names from lines such as `3:cat`, `3,cat`, or `3 cat` if the ids count up; None for plain names."""
     for sign in (r":", r"\s*[,\t]", r"\s+"):
         matches = [re.fullmatch(rf"(\d{{1,9}}){sign}(.*)", line) for line in lines]
         headed = (
@@ -121,7 +121,7 @@ def _pairs(lines: Sequence[str]) -> list[tuple[int, str]] | None:
 def _label_map(text: str, path: str | os.PathLike[str]) -> dict[int, str]:
     """Id -> name of TensorFlow's label maps: `item { id: 1 name: '/m/01g317' display_name: "Person" }`.
 
-    What people are shown is taken (object_detection/protos/string_int_label_map.proto of tensorflow/models).
+    The display name is preferred (object_detection/protos/string_int_label_map.proto of tensorflow/models).
     """
     names: dict[int, str] = {}
     fields: dict[str, str] = {}
@@ -147,7 +147,7 @@ def _label_map(text: str, path: str | os.PathLike[str]) -> dict[int, str]:
 
 
 def _unquoted(token: str) -> str:
-    r"""A text of a label map without its quotes; other characters than ASCII's may be there as octal bytes.
+    r"""A text of a label map without its quotes; characters outside ASCII may be written as octal bytes.
 
     >>> _unquoted(r"'caf\303\251 \"x\"'"), _unquoted("7")
     ('café "x"', '7')

@@ -1,4 +1,4 @@
-"""Scope patterns: the one way in which every option selects variables by name.
+"""Scope patterns, by which every option selects variables.
 
 1. `Logits`, `InceptionV3/Mixed_7c`: whole path components, anywhere in the name, ignoring case.
 2. A leading `/` anchors at the root: `/InceptionV3/Logits`.
@@ -20,13 +20,13 @@ from typing import NamedTuple
 from .errors import SelectionError
 from .report import count
 
-# The best suggestion is always shown, others only when they are nearly as close to what was typed.
+# The best suggestion is always shown, others only if they are nearly as close to what was typed.
 _CLOSE, _NEARLY, _SUGGESTIONS = 0.6, 0.1, 3
-_CANDIDATES = 20_000  # difflib takes about 10 microseconds a word; a did-you-mean must not take minutes
+_CANDIDATES = 20_000  # difflib takes about 10 microseconds per word; a suggestion must not take minutes
 
 
 class Pattern(NamedTuple):
-    """One pattern. `text` is what was typed, `takes_away` is True for `!PATTERN`."""
+    """One pattern. `text` is the pattern as typed, `takes_away` is True for `!PATTERN`."""
 
     text: str
     takes_away: bool
@@ -38,7 +38,7 @@ class Pattern(NamedTuple):
 
 
 class Patterns:
-    """A parsed list of patterns, such as all that was given to `--trainable`.
+    """A parsed list of patterns, such as all values of `--trainable`.
 
     >>> patterns = parse_patterns(["Logits,!biases"])
     >>> patterns.match("InceptionV3/Logits/Conv2d_1c_1x1/weights")
@@ -57,9 +57,9 @@ class Patterns:
         self._otherwise = self.patterns[0].text if starts_from_all else None
 
     def match(self, name: str) -> str | None:
-        """The text of the pattern that selects `name`; None when it is not selected.
+        """The text of the pattern that selects `name`; None if it is not selected.
 
-        In a list that begins from all names, a name that no pattern matches is selected by the first `!PATTERN`.
+        If the list starts from all names, the first `!PATTERN` selects any name that no pattern matches.
         """
         path = f"/{name.lower()}/"
         for search, raw, text in self._last_first:
@@ -78,7 +78,7 @@ class Patterns:
 
 
 def parse_patterns(texts: str | Sequence[str]) -> Patterns:
-    """Parses what one option was given: one text, or one text for each time the option was repeated.
+    """Parses the value of an option: one text, or one text for each time the option was given.
 
     Raises SelectionError for a regular expression or a pattern that is malformed.
     """
@@ -149,7 +149,7 @@ def tree(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def reading_order(name: str) -> list[str | int]:
-    """A key to sort names with, by which block_2 comes before block_10."""
+    """A sort key for names that puts block_2 before block_10."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
@@ -163,9 +163,9 @@ def unrepeated(operation: str) -> str:
 
 
 def did_you_mean(text: str, names: Sequence[str]) -> str:
-    """`"; did you mean InceptionV3/Logits (2 variables)?"`, or an empty string when nothing is close.
+    """`"; did you mean InceptionV3/Logits (2 variables)?"`, or an empty string if nothing is close.
 
-    `text` is a pattern or a name; what is proposed are real scopes and names.
+    `text` is a pattern or a name; only existing scopes and names are suggested.
     """
     found = _nearest_scopes(text, names)
     if not found:
@@ -207,7 +207,7 @@ def split_patterns(text: str) -> list[str]:
 def _item_at(text: str, start: int) -> str:
     if not text[start:].lstrip(" !").startswith("re:"):
         found = re.compile(r"(?:\[[^\]]*\]|[^,])*").match(text, start)
-        assert found is not None  # the pattern fits an empty text, too
+        assert found is not None  # the pattern matches even an empty text
         return found[0]
     depth, in_class, position = 0, False, start
     while position < len(text):
@@ -242,7 +242,7 @@ def _parse(text: str) -> Pattern:
     head = "^/" if body.startswith("/") else "/"
     try:
         return Pattern(text, takes_away, re.compile(head + _expression(components), re.DOTALL), raw=False)
-    except re.error as error:  # [z-a], or [Z-a], in which case is ignored
+    except re.error as error:  # [z-a], or [Z-a], which becomes invalid when case is ignored
         raise SelectionError(f"pattern {text} is malformed: {error.msg}") from None
 
 
@@ -253,7 +253,7 @@ def _expression(components: Sequence[str]) -> str:
         if component != "**":
             parts.append(_component(component.lower()) + "/")
         elif position == len(components) - 1:
-            parts.append("(?:[^/]+/)+")  # scope/** is what lies inside the scope
+            parts.append("(?:[^/]+/)+")  # scope/** is everything inside the scope
         else:
             parts.append("(?:[^/]+/)*")
     return "".join(parts)
@@ -287,7 +287,7 @@ def _nearest_scopes(text: str, names: Sequence[str]) -> list[tuple[str, int]]:
     if not wanted:
         return []
     depth = wanted.count("/") + 1
-    if depth > 1:  # the scopes are right, but others lie between them
+    if depth > 1:  # the scopes are right, but others are missing between them
         loose = _parse(wanted.replace("/", "/**/"))
         if number := sum(map(loose.matches, names)):
             return [(loose.text, number)]
@@ -298,7 +298,7 @@ def _nearest_scopes(text: str, names: Sequence[str]) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for ending in _close_words(wanted.lower(), list(by_ending)[:_CANDIDATES]):
         places = by_ending[ending]
-        if len(places) > _SUGGESTIONS:  # "weight" is near to "weights", which is everywhere
+        if len(places) > _SUGGESTIONS:  # "weight" is close to "weights", which is everywhere
             word = "/".join(places[0].rsplit("/", depth)[-depth:])
             found.append((word, sum(counts[place] for place in places)))
         else:

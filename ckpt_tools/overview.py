@@ -1,4 +1,4 @@
-"""What a checkpoint holds, as rows: tensors, totals by kind, a tree of scopes, statistics of values.
+"""The content of a checkpoint as rows: tensors, totals by kind, a tree of scopes, statistics of values.
 
 Only `statistics` reads values, one tensor at a time.
 """
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 SORTS = ("name", "size", "shape", "kind", "file")
-_CHUNK = 1 << 18  # values that are widened to float64 at a time: 2 MB, which stays in the processor's cache
+_CHUNK = 1 << 18  # values converted to float64 at a time: 2 MB, which fit the processor's cache
 
 
 class TensorRow(NamedTuple):
-    """One tensor. `bytes` is None for strings whose size the file does not tell; `of` and `slot` as in `Kind`."""
+    """One tensor. `bytes` is None for strings of unknown size; `of` and `slot` are as in `Kind`."""
 
     name: str
     dtype: str
@@ -35,7 +35,7 @@ class TensorRow(NamedTuple):
 
 
 class Total(NamedTuple):
-    """How much of one kind there is. `bytes` leaves out tensors whose size is not known."""
+    """Totals for one kind. `bytes` does not include tensors of unknown size."""
 
     kind: str
     tensors: int
@@ -44,7 +44,7 @@ class Total(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """A scope or a variable of the tree. `path` is "" for the root, `depth` 0 there."""
+    """A scope or a variable in the tree. For the root, `path` is "" and `depth` 0."""
 
     path: str
     depth: int
@@ -55,9 +55,9 @@ class Branch(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Of one tensor's values. `min`, `max`, `mean`, `std` are those of the finite values, of their magnitudes for
-    complex types, and None where there are none or they are not numbers; `std` is that of the population. `mean` and
-    `std` are also None where squares or sums are too large for a float64.
+    """Statistics of one tensor's values. `min`, `max`, `mean` and `std` (of the population) describe the finite values,
+    or their magnitudes for complex types; they are None if there are none or they are not numbers. `mean` and `std` are
+    also None if squares or sums are too large for a float64.
     """
 
     min: float | int | None = None
@@ -89,7 +89,8 @@ def overview(tensors: Mapping[str, Tensor]) -> list[TensorRow]:
 
 
 def sort_rows(rows: Sequence[TensorRow], by: str, tensors: Mapping[str, Tensor]) -> list[TensorRow]:
-    """Rows by "name", "size" (largest first), "shape", "kind", or "file" (where their bytes lie in the files)."""
+    """Rows sorted by "name", "size" (largest first), "shape", "kind", or "file" (position of the bytes in the
+    files)."""
     if by not in SORTS:
         raise SelectionError(f"cannot sort by {by!r}{nearest(by, SORTS)}", advice=f"Choose of {', '.join(SORTS)}.")
     if by == "file":
@@ -104,7 +105,7 @@ def sort_rows(rows: Sequence[TensorRow], by: str, tensors: Mapping[str, Tensor])
 
 
 def totals(rows: Iterable[TensorRow]) -> list[Total]:
-    """One row for each kind there is, in the order of KINDS, and one named "total"."""
+    """One row for each kind that occurs, in the order of KINDS, and one named "total"."""
     sums = {kind: [0, 0, 0] for kind in (*KINDS, "total")}
     for row in rows:
         for kind in (row.kind, "total"):
@@ -116,7 +117,7 @@ def totals(rows: Iterable[TensorRow]) -> list[Total]:
 
 
 def branches(rows: Iterable[TensorRow], depth: int = 0) -> list[Branch]:
-    """The tree of scopes with what each holds, parents first; `depth` limits it, 0 shows everything.
+    """The tree of scopes with their totals, parents first. `depth` limits it; 0 shows everything.
 
     The root comes first, so that each branch can be compared with the whole.
     """
@@ -145,7 +146,7 @@ def branches(rows: Iterable[TensorRow], depth: int = 0) -> list[Branch]:
 
 
 def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """The tensor with this exact name. Raises SelectionError that names the nearest."""
+    """The tensor with exactly this name. Raises SelectionError with the nearest names."""
     try:
         return tensors[name]
     except KeyError:
@@ -153,12 +154,12 @@ def find(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def statistics(tensor: Tensor) -> Statistics:
-    """Reads one tensor; raises DamagedError as `load()` does. Of strings only `zeros` is counted: the empty ones."""
+    """Reads one tensor; raises DamagedError like `load()`. For strings only `zeros` is counted: the empty ones."""
     return statistics_of(tensor.load())
 
 
 def statistics_of(values: np.ndarray) -> Statistics:
-    """Accumulates in float64, a piece at a time, so that a large tensor is not copied whole."""
+    """Statistics accumulated in float64, piece by piece, so that a large tensor is not copied as a whole."""
     import numpy as np
 
     flat = np.asarray(values).reshape(-1)
@@ -169,7 +170,7 @@ def statistics_of(values: np.ndarray) -> Statistics:
 
 
 def pieces(flat: np.ndarray) -> Iterator[np.ndarray]:
-    """Views of a flat array that fit the processor's cache when they are widened."""
+    """Views of a flat array that fit the processor's cache after conversion to float64."""
     return (flat[start : start + _CHUNK] for start in range(0, flat.size, _CHUNK))
 
 
@@ -200,7 +201,7 @@ def _of_numbers(parts: Sequence[np.ndarray]) -> Statistics:
 
 
 def plain(piece: np.ndarray) -> np.ndarray:
-    """Values of a type that numpy computes with: magnitudes of complex ones, floats widened, integers exact."""
+    """Values in a type that numpy can compute with: magnitudes of complex numbers, float64, or exact integers."""
     if piece.dtype.kind == "c":
         return abs(piece.astype("complex128"))
     if piece.dtype.kind in "iub":

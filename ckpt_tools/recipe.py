@@ -1,12 +1,11 @@
-"""Recipes: surgery as YAML, a list of operations by name, checked whole before a checkpoint is opened.
+"""Recipes: checkpoint edits as a YAML list of operations, validated completely before a checkpoint is opened.
 
     # Only what inference needs, in half precision.
     - strip: [optimizer, ema, step]
     - cast: {dtype: float16, keep_statistics: true}
 
-An operation's settings are the fields of its class in ckpt_tools.surgery; a bare value is its main one. `${NAME}`
-is replaced by what `--set NAME=VALUE` gives, `${NAME:-VALUE}` has a default, `$${` is a plain `${`.
-"""
+An operation's settings are the fields of its class in ckpt_tools.surgery; a bare value is its main setting. `${NAME}`
+is replaced by the value of `--set NAME=VALUE`, `${NAME:-VALUE}` has a default, `$${` is a literal `${`."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ _PARAMETER = re.compile(r"(?P<plain>\$\$\{)|\$\{(?P<name>\w+)(?::-(?P<default>[^
 def load_recipe(source: str, parameters: Mapping[str, str] | None = None) -> tuple[Operation, ...]:
     """The operations of a recipe file, or of the shipped recipe of that name.
 
-    Raises RecipeError that names the file and the line of everything that is wrong.
+    Raises RecipeError with file and line of every problem.
     """
     path = Path(source)
     if not path.exists() and source in shipped_recipes():
@@ -54,10 +53,10 @@ def load_recipe(source: str, parameters: Mapping[str, str] | None = None) -> tup
 def parse_recipe(
     text: str, *, path: str = "recipe", parameters: Mapping[str, str] | None = None
 ) -> tuple[Operation, ...]:
-    """The operations that a recipe's text lists. `path` is for the messages, which are FILE:LINE: what is wrong.
+    """The operations that a recipe's text lists. `path` is used in messages of the form FILE:LINE: PROBLEM.
 
-    Raises RecipeError with one line for each thing that is wrong: unknown operations and settings with the nearest
-    known one, values of the wrong type, parameters that are missing or not used.
+    Raises RecipeError with one line per problem: unknown operations and settings with the nearest known one, values of
+    the wrong type, missing or unused parameters.
 
     >>> parse_recipe("- strip: [ema]\\n- keep: Logits")
     (Strip(what=('ema',)), Keep(select=('Logits',)))
@@ -76,9 +75,9 @@ def parse_recipe(
 
 
 def as_data(operations: Sequence[Operation]) -> list[object]:
-    """The recipe as lists, dicts and plain values, for JSON, which is YAML too and so a recipe again.
+    """The recipe as lists, dicts and plain values, for JSON. Since JSON is YAML, the result is again a recipe.
 
-    Raises RecipeError for an operation that holds an opened checkpoint, which has no path to write down.
+    Raises RecipeError for an operation that holds an opened checkpoint, which cannot be written down as a path.
 
     >>> from ckpt_tools.surgery import Cast, Strip
     >>> as_data([Strip(("ema",)), Cast("float16", keep_statistics=True)])
@@ -93,19 +92,19 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def about(path: Path) -> str:
-    """What a recipe says of itself: the comment at its beginning."""
+    """A recipe's description: the comment at its beginning."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = [line[1:].strip() for line in lines[: next((i for i, line in enumerate(lines) if line[:1] != "#"), None)]]
     return " ".join(comment)
 
 
 class _Reading:
-    """One recipe on its way from YAML nodes, which know their lines, to operations."""
+    """Converts a recipe's YAML nodes, which know their lines, to operations."""
 
     def __init__(self, loader: SafeLoader, path: str, parameters: Mapping[str, str]) -> None:
         self.loader, self.path, self.parameters = loader, path, parameters
         self.known_parameters: set[str] = set()
-        self.filled: dict[Node, bool] = {}  # False while what is below it is being filled in
+        self.filled: dict[Node, bool] = {}  # False while its children are being filled in
         self.problems: list[tuple[int, str]] = []
 
     def operations(self, root: Node | None) -> tuple[Operation, ...]:
@@ -126,7 +125,7 @@ class _Reading:
         self.problems.append((line, f"{self.path}:{line}: {text}" if line else f"{self.path}: {text}"))
 
     def _fill_in(self, node: Node) -> None:
-        """Puts parameters into the scalars below `node`, once where an alias repeats it."""
+        """Fills parameters into the scalars below `node`, only once if an alias repeats it."""
         if node in self.filled:
             if not self.filled[node]:
                 self._say(node, "this anchor contains an alias of itself")
@@ -140,7 +139,7 @@ class _Reading:
 
         if isinstance(node, yaml.ScalarNode):
             if "${" in node.value:
-                # YAML wants "${classes}" in quotes inside {...}: a parameter alone is a number if it looks like one.
+                # Inside {...} YAML requires quotes around "${classes}", so a lone parameter becomes a number if it can.
                 alone = _PARAMETER.fullmatch(node.value) or node.style is None
                 node.value = _PARAMETER.sub(lambda match: self._parameter(match, node), node.value)
                 if alone:  # the stub of `resolve` has no types
@@ -161,7 +160,7 @@ class _Reading:
         return value
 
     def _operation(self, node: Node) -> Operation | None:
-        """One operation; None, and the problems noted, where something is wrong."""
+        """One operation; None if there are problems, which are recorded."""
         before = len(self.problems)
         self._fill_in(node)
         if len(self.problems) > before:

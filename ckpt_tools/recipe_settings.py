@@ -1,4 +1,4 @@
-"""The settings of a recipe's operations: a YAML node becomes a value of the type that the setting has."""
+"""Reads the settings of a recipe's operations: converts a YAML node to a value of the setting's type."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WrongSetting(Exception):
 def read_setting(node: Node, name: str, type_name: str) -> object:
     """The value of the setting `name`, a field of type `type_name` of an operation.
 
-    Raises WrongSetting for a value of another type, RecipeError where the value itself is wrong.
+    Raises WrongSetting for a value of another type, and RecipeError if the value itself is invalid.
     """
     return (_BY_NAME.get(name) or _BY_TYPE[type_name])(node, name)
 
@@ -55,7 +55,7 @@ def _whole_or_none(node: Node, name: str) -> int | None:
 
 def _number(node: Node, name: str) -> float:
     try:
-        return float(_string(node, name))  # YAML 1.1 takes 1e-3 for a text
+        return float(_string(node, name))  # YAML 1.1 reads 1e-3 as text
     except (ValueError, WrongSetting):
         raise WrongSetting(node, f"{name} must be a number, not {_shown(node)}") from None
 

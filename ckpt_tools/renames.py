@@ -1,4 +1,4 @@
-"""`--rename OLD=NEW`: what a tensor of the source is called in the net."""
+"""`--rename OLD=NEW`: maps names in the source to names in the net."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .errors import RecipeError
 
 
 class RenameRule(NamedTuple):
-    """One rule. `old` is a scope or a whole name, from the root; an empty one stands for the root itself.
+    """One rule. `old` is a scope or a whole name, from the root; an empty one is the root itself.
 
-    `re:EXPR` is a regular expression, searched in the name; `new` may then have back-references such as \\1.
+    `re:EXPR` is a regular expression that is searched in the name; `new` may then contain back-references such as \\1.
     """
 
     old: str
@@ -22,7 +22,7 @@ class RenameRule(NamedTuple):
         return f"{self.old}={self.new}"
 
     def __call__(self, name: str) -> str | None:
-        """The new name, empty where nothing is left of it; None where the rule does not match.
+        """The new name, empty if nothing is left of it; None if the rule does not match.
 
         >>> RenameRule("model", "")("model/conv1/weights"), RenameRule("", "net")("conv1/weights")
         ('conv1/weights', 'net/conv1/weights')
@@ -71,7 +71,7 @@ def parse_renames(texts: Iterable[str] | Mapping[str, str]) -> tuple[RenameRule,
 
 
 def rename(names: Iterable[str], rules: Sequence[RenameRule]) -> dict[str, tuple[str, RenameRule]]:
-    """Old name -> new name and its rule, for the names that a rule changes: the first that fits, as in ckpt-edit.
+    """Old name -> (new name, rule) for the names that change. The first rule that matches applies, as in ckpt-edit.
 
     >>> rename(["model/w", "step"], parse_renames(["model=net"]))
     {'model/w': ('net/w', RenameRule(old='model', new='net'))}
@@ -88,7 +88,7 @@ def rename(names: Iterable[str], rules: Sequence[RenameRule]) -> dict[str, tuple
 
 
 def rename_rules(text: str) -> tuple[tuple[str, str], ...]:
-    """The pairs of `OLD=NEW`, or of several with commas between them; a regular expression keeps its commas.
+    """The pairs in `OLD=NEW`, or in several separated by commas; a regular expression keeps its commas.
 
     Raises RecipeError for any other text.
 
@@ -96,7 +96,7 @@ def rename_rules(text: str) -> tuple[tuple[str, str], ...]:
     ((('InceptionV3', 'net'), ('a/b', '')), (('re:(?=conv),?', 'x/'),))
     """
     if text.startswith("re:"):
-        pieces = [text.rpartition("=")]  # it may hold "=" itself, as in (?=...): the last one divides
+        pieces = [text.rpartition("=")]  # split at the last "=", since the expression may contain one, as in (?=...)
     else:
         several = all("=" in piece for piece in text.split(","))
         pieces = [piece.partition("=") for piece in (text.split(",") if several else [text])]

@@ -1,4 +1,4 @@
-"""Rows in, a table for people out, and how numbers are written in it."""
+"""Formats rows as a table, and numbers, sizes and lists as text."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 def render(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    """A table of the rows with the columns that are asked for. A missing or None cell is empty.
+    """A text table of the rows with these columns. A missing or None cell is empty.
 
-    Integers have thousands separators, shapes look as in `Spec`. Laid out here: importing tabulate takes longer than a
-    whole `ckpt-inspect`.
+    Integers have thousands separators, shapes look as in `Spec`. The layout is done here, since importing tabulate
+    takes longer than a whole `ckpt-inspect`.
 
     >>> print(render([{"name": "a/weights", "shape": (3, 64), "bytes": 70000}], ["name", "shape", "bytes"]))
     name       shape    bytes
@@ -34,7 +34,7 @@ def render(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
 
 
 def cell(value: object) -> str:
-    """One value as people read it: `1,234`, `[3,64]`, `0.00123`, `yes`.
+    """One value in readable form: `1,234`, `[3,64]`, `0.00123`, `yes`.
 
     >>> [cell(value) for value in (1234, (3, 64), (), 0.001234567, True, None, "text")]
     ['1,234', '[3,64]', '[]', '0.00123457', 'yes', '', 'text']
@@ -55,7 +55,7 @@ def cell(value: object) -> str:
 
 
 def count(number: int, noun: str = "") -> str:
-    """A whole number with separators, and a noun in the singular or plural.
+    """An integer with thousands separators, and a noun in the singular or plural.
 
     >>> count(27182194), count(1, "tensor"), count(388, "tensor")
     ('27,182,194', '1 tensor', '388 tensors')
@@ -76,7 +76,7 @@ def listed(items: Sequence[object], most: int) -> str:
 
 
 def size(nbytes: int | None) -> str:
-    """Bytes in decimal units with four digits or fewer; an empty string where the size is not known.
+    """Bytes in decimal units with at most four digits; an empty string if the size is unknown.
 
     >>> size(108816292), size(999), size(1), size(None)
     ('108.8 MB', '999 bytes', '1 byte', '')
@@ -108,7 +108,7 @@ def _width(text: str) -> int:
 
 
 def _is_numeric(rows: Iterable[Mapping[str, object]], column: str) -> bool:
-    """Whether the column is aligned to the right: its first cell that is not empty holds a number."""
+    """Whether to align the column to the right: its first non-empty cell holds a number."""
     if column in _TO_THE_RIGHT:
         return True
     for row in rows:

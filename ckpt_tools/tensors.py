@@ -1,4 +1,4 @@
-"""The one type that everything here passes around: a flat, ordered, lazy mapping from name to tensor.
+"""The central type of this package: a flat, ordered, lazy mapping from name to tensor.
 
 Every source produces one, every operation maps one to another, every writer consumes one. A `Spec` comes from
 the file's header; the bytes are read by `Tensor.load()`, so that inspecting, planning and dry runs read no values.
@@ -16,12 +16,12 @@ from .errors import UnsupportedError
 if TYPE_CHECKING:
     import numpy as np
 
-BLOCK = 8 << 20  # bytes, about, of the pieces that `Tensor.blocks` gives
-_COPIED = 1 << 20  # of those that are not views
+BLOCK = 8 << 20  # approximate bytes of the pieces that `Tensor.blocks` yields
+_COPIED = 1 << 20  # the same for pieces that are copies
 
 
 class Spec(NamedTuple):
-    """What a header says of a tensor. `dtype` is TensorFlow's name of the element type, such as "float32"."""
+    """Type and shape of a tensor. `dtype` is TensorFlow's name of the element type, such as "float32"."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class Spec(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """Where a tensor's bytes lie, laid out as a V2 data file has them, so that a writer can copy them unread."""
+    """The position of a tensor's bytes, encoded as in a V2 data file, so that a writer can copy them unread."""
 
     path: str
     offset: int
@@ -52,14 +52,14 @@ class Stored(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """One dimension of a slice. `length` is None for the whole dimension, as slices spell it."""
+    """One dimension of a slice. `length` is None for the whole dimension."""
 
     start: int
     length: int | None
 
 
 class Slice(NamedTuple):
-    """One part of a partitioned variable: where it lies in the whole, and its own tensor."""
+    """One part of a partitioned variable: its position in the whole, and its own tensor."""
 
     extents: tuple[Extent, ...]
     tensor: Tensor
@@ -69,10 +69,10 @@ class Tensor(NamedTuple):  # not a dataclass: a file may hold a million, and imp
     """A spec and a way to get the values.
 
     `load()` returns a numpy array of `spec.shape` (an ml_dtypes type for bfloat16 and float8, an object array of
-    bytes for strings); it raises DamagedError when the bytes are not what their checksum says. The array may be a
-    read-only view of the mapped file.
-    `stored` is set where the bytes can be copied as they are; `slices` where a variable is kept in parts; `stream`
-    where the flat pieces of `blocks` can be made without the whole array.
+    bytes for strings); it raises DamagedError if the bytes do not match their checksum. The array may be a read-only
+    view of the mapped file.
+    `stored` is set if the bytes can be copied as they are, `slices` if a variable is stored in parts, and `stream` if
+    the flat pieces of `blocks` can be made without the whole array.
     """
 
     spec: Spec
@@ -82,11 +82,10 @@ class Tensor(NamedTuple):  # not a dataclass: a file may hold a million, and imp
     stream: Callable[[], Iterator[np.ndarray]] | None = None
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The numbers in flat pieces, in C order: a tensor may be larger than memory is.
+        """The numbers in flat pieces, in C order, since a tensor may be larger than memory.
 
-        Raises what `load` raises, a wrong checksum perhaps after the last piece; UnsupportedError when an operation
-        made another shape or number of values than its spec promised.
-        """
+        Raises like `load`, for a wrong checksum possibly only after the last piece, and UnsupportedError if an
+        operation made another shape or number of values than its spec promised."""
         if self.stream is None:
             array = self.load()
             check_array(array, self.spec)
@@ -103,8 +102,8 @@ class Tensor(NamedTuple):  # not a dataclass: a file may hold a million, and imp
 class Tensors(Mapping[str, Tensor]):
     """An immutable, ordered mapping from tensor name to `Tensor`.
 
-    `stored_names` maps a shown name to the key in the file where the two differ (object-based checkpoints);
-    such a key is also accepted by `[]` and `in`.
+    `stored_names` maps a shown name to the key in the file if the two differ (object-based checkpoints); such a key is
+    also accepted by `[]` and `in`.
     """
 
     def __init__(
@@ -142,14 +141,14 @@ class Tensors(Mapping[str, Tensor]):
 
 
 def check_array(array: np.ndarray, spec: Spec) -> None:
-    """Raises UnsupportedError when an operation made values of another shape than its spec promised."""
+    """Raises UnsupportedError if an operation made values of another shape than its spec promised."""
     if tuple(array.shape) != spec.shape:
         raise UnsupportedError(f"has values of shape {list(array.shape)}, but its spec says {list(spec.shape)}")
 
 
 def pieces(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
-    """Flat pieces of an array in C order, of about `size` bytes. A piece is a view, or the only copy at a time, which
-    is smaller: it is made in the processor's cache and stays there until it is written.
+    """Flat pieces of an array in C order, of about `size` bytes. A piece is a view or, if the array is not contiguous,
+    a smaller copy, which stays in the processor's cache until it is written.
 
     >>> import numpy
     >>> [piece.tolist() for piece in pieces(numpy.arange(6, dtype="int8").reshape(2, 3).T, size=2)]
@@ -169,8 +168,8 @@ def pieces(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
 
 
 def from_array(array: np.ndarray, dtype: str | None = None) -> Tensor:
-    """A tensor whose values are in memory; texts become bytes, in UTF-8. `dtype` names a type that numpy cannot tell
-    apart, such as "qint8". Raises UnsupportedError for masked values, which no checkpoint has."""
+    """A tensor whose values are in memory; texts become UTF-8 bytes. `dtype` names a type that numpy cannot
+    distinguish, such as "qint8". Raises UnsupportedError for masked values, which no checkpoint can hold."""
     import numpy as np
 
     if np.ma.is_masked(array):

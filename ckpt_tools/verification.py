@@ -1,7 +1,7 @@
-"""Whether a checkpoint is whole: its structure, every checksum, the sizes of its files; and saving what still is.
+"""Verifies a checkpoint: its structure, every checksum, the sizes of its files; and salvages the good tensors.
 
-Values are read once, in the order in which they lie, by several threads: computing a checksum releases Python's lock.
-Memory stays flat: numbers are looked at through a window on their file, other tensors one by one.
+Values are read once, in file order, by several threads, since computing a checksum releases Python's lock. Memory stays
+flat: numbers are read through a window on their file, other tensors one by one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .formats.opening import split_scope, under_scope
 from .formats.storage import is_remote
 from .tensors import Stored, Tensor, from_array
 
-_WINDOW = 16 << 20  # bytes of a file that a thread looks at at a time
-_TASK = 32 << 20  # bytes that a thread takes at a time
+_WINDOW = 16 << 20  # bytes of a file that a thread maps at a time
+_TASK = 32 << 20  # bytes in a thread's unit of work
 _TASK_TENSORS = 1000
-_MIXED_SHARE = 0.5  # of a data file's tensors: so many wrong checksums are no accident of a disk or a network
+_MIXED_SHARE = 0.5  # share of a data file's tensors; so many wrong checksums are no accident of a disk or a network
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong: in which file, with which tensor (None: with the file as a whole), and what."""
+    """One problem: the file, the tensor (None: the file as a whole), and a description."""
 
     file: str
     tensor: str | None
@@ -36,9 +36,9 @@ class Finding(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """What `verify` found. `good` and `lost` are names of tensors; `notes` are sentences on what does no harm.
+    """The result of `verify`. `good` and `lost` are names of tensors; `notes` are sentences on harmless oddities.
 
-    `checkpoint` holds what could be opened, with the names in the file.
+    `checkpoint` holds everything that could be opened, under the names in the file.
     """
 
     path: str
@@ -54,7 +54,7 @@ class Verification(NamedTuple):
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Format, number of tensors, of those that are good and lost, bytes of the good ones, findings."""
+        """Format, numbers of all, good and lost tensors, bytes of the good ones, findings."""
         specs = self.checkpoint.tensors.specs()
         return {
             "path": self.path,
@@ -69,10 +69,10 @@ class Verification(NamedTuple):
     def salvage(
         self, path: str | os.PathLike[str], *, format: str = "v2", force: bool = False, command: str = "salvage"
     ) -> tuple[str, ...]:
-        """Writes every tensor that is good to a new checkpoint, and returns its files. Its record says `command` and
-        what is lost.
+        """Writes all good tensors to a new checkpoint, and returns its files. Its provenance records `command` and the
+        lost tensors.
 
-        Raises OutputError as `save_checkpoint` does, and UnsupportedError when no tensor is good.
+        Raises OutputError like `save_checkpoint`, and UnsupportedError if no tensor is good.
         """
         if not self.good:
             raise UnsupportedError("no tensor is good, so there is nothing to save", path=self.path)
@@ -89,10 +89,10 @@ class Verification(NamedTuple):
 def verify(source: str | os.PathLike[str], *, threads: int | None = None) -> Verification:
     """Checks the structure and every checksum of a source.
 
-    Opens also what `open_checkpoint` refuses as a whole: a V1 file or a V2 index without its end, a checkpoint of
-    which a shard is missing. Of `SRC:scope` only the scope's tensors are checked. `threads` is the number of
-    processors, 8 at most, by default.
-    Raises NotACheckpointError where nothing of a checkpoint is there, and RemoteError for a URL that cannot be read.
+    This also opens sources that `open_checkpoint` refuses as a whole: a truncated V1 file or V2 index, or a checkpoint
+    with a missing shard. For `SRC:scope` only the scope's tensors are checked. `threads` defaults to the number of
+    processors, at most 8.
+    Raises NotACheckpointError if there is no trace of a checkpoint, and RemoteError for a URL that cannot be read.
     """
     damage: list[CheckpointError] = []
     whole, scope = split_scope(os.fspath(source))
@@ -117,7 +117,7 @@ def verify(source: str | os.PathLike[str], *, threads: int | None = None) -> Ver
 
 
 def check_tensors(tensors: Mapping[str, Tensor], threads: int = 1) -> dict[str, CheckpointError]:
-    """Name -> what is wrong with the tensor's bytes, for those with which something is."""
+    """Name -> error, for the tensors whose bytes are damaged."""
     tasks, lock = _tasks(tensors), Lock()
     problems: dict[str, CheckpointError] = {}
     failures: list[BaseException] = []
@@ -145,7 +145,7 @@ def check_tensors(tensors: Mapping[str, Tensor], threads: int = 1) -> dict[str, 
 
 
 def _tasks(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """The names in groups for one thread each, in the order in which the bytes lie."""
+    """The names in groups for one thread each, in the order of their bytes in the files."""
     places = []
     for number, name in enumerate(tensors):
         tensor = tensors[name]
@@ -179,8 +179,8 @@ def _check(names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Che
                     if stored and stored.path not in opened:
                         opened[stored.path] = open(stored.path, "rb", buffering=0)  # noqa: SIM115, PTH123
                     if not stored or part.spec.nbytes is None or not _is_good(stored, opened[stored.path]):
-                        part.load()  # raises what is wrong, with its file and tensor
-            except RemoteError:  # nothing is known of the values
+                        part.load()  # raises the error, with file and tensor
+            except RemoteError:  # nothing is known about the values
                 raise
             except CheckpointError as error:
                 problems[name] = error.at(tensor=name)
@@ -191,7 +191,7 @@ def _check(names: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Che
 
 
 def _read(tensor: Tensor) -> None:
-    """Reads the values, those of numbers a piece in memory at a time. Raises what is wrong with them."""
+    """Reads the values, numbers piece by piece. Raises an error if they are damaged."""
     if tensor.spec.nbytes is None:
         tensor.load()
         return
@@ -200,7 +200,7 @@ def _read(tensor: Tensor) -> None:
 
 
 def _is_good(stored: Stored, file: BinaryIO) -> bool:
-    """Whether the checksum of the bytes in the file is the one that the index gives."""
+    """Whether the checksum of the bytes in the file matches the one in the index."""
     crc, offset, end = 0, stored.offset, stored.offset + stored.size
     while offset < end:
         start = offset - offset % mmap.ALLOCATIONGRANULARITY
@@ -216,7 +216,7 @@ def _is_good(stored: Stored, file: BinaryIO) -> bool:
 
 
 def _graph_of(kept: Mapping[str, Tensor]) -> Tensor:
-    """The object graph without what is lost: `tf.train.Checkpoint.restore` fails for a key that is not there."""
+    """The object graph without the lost tensors, since `tf.train.Checkpoint.restore` fails for a missing key."""
     import numpy as np
 
     graph = kept[GRAPH_KEY].load().item()
@@ -230,7 +230,7 @@ def _finding(error: CheckpointError, checkpoint: Checkpoint, tensor: str | None 
 
 
 def _data_files(checkpoint: Checkpoint, problems: Mapping[str, CheckpointError]) -> tuple[list[Finding], list[str]]:
-    """What is wrong with the data files of a V2 checkpoint as a whole, and what is odd but does no harm."""
+    """Problems of the data files of a V2 checkpoint as a whole, and notes on harmless oddities."""
     findings, notes = [], []
     for path, size, needed in damaged.data_files(checkpoint.path):
         advices = [error.advice for error in problems.values() if error.path == path and error.advice]
@@ -249,7 +249,7 @@ def _data_files(checkpoint: Checkpoint, problems: Mapping[str, CheckpointError])
 
 
 def _is_of_another_save(path: str, checkpoint: Checkpoint, problems: Mapping[str, CheckpointError]) -> bool:
-    """Whether most tensors of a data file are wrong, as when the index is of another step."""
+    """Whether most tensors of a data file are wrong, as when the index belongs to another step."""
     bad = sum(error.path == path for error in problems.values())
     if bad < 2:
         return False
@@ -259,5 +259,5 @@ def _is_of_another_save(path: str, checkpoint: Checkpoint, problems: Mapping[str
 
 
 def _parts(tensor: Tensor) -> list[Tensor]:
-    """The tensors that have bytes: the slices of a partitioned variable, or the tensor itself."""
+    """The tensors with bytes: the slices of a partitioned variable, or the tensor itself."""
     return [each.tensor for each in tensor.slices] or [tensor]

@@ -1,7 +1,7 @@
 """Checkpoint files: `open_checkpoint` reads any source, `save_checkpoint` writes one.
 
-Each format is a module with `read(path) -> Checkpoint` and, where it can be written, a writer. A module is
-imported when a file of its format turns up, so that listing a TensorFlow checkpoint needs neither numpy nor h5py.
+Each format is a module with `read(path) -> Checkpoint` and, if the format can be written, a writer. A module is
+imported only when a file of its format turns up, so that listing a TensorFlow checkpoint needs neither numpy nor h5py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "open_checkpoint", "save_checkpoint"]
 
-# What `detect.identify` calls a file -> the module that reads it.
+# Name of a format, as given by `detect.identify` -> the module that reads it.
 READERS = {
     "v1": "v1",
     "v2": "v2",
@@ -38,7 +38,8 @@ def open_checkpoint(source: str | os.PathLike[str], *, names: str = "variable") 
     a `checkpoint` state file; a SavedModel; a GraphDef, Keras, PyTorch, safetensors or npz file; a tar archive holding
     one of these; and any of them followed by `:scope`, which keeps the tensors under that scope without the scope.
 
-    `names="variable"` shows object-based checkpoints under their original variable names; "stored" as in the file.
+    `names="variable"` shows object-based checkpoints under their original variable names, "stored" under the file's
+    keys.
 
     Raises NotACheckpointError, saying what the path holds instead, and DamagedError.
     """
@@ -48,7 +49,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, names: str = "variable") 
 
 
 def reader(format: str) -> ModuleType:
-    """The module that reads `format`, imported now."""
+    """Imports and returns the module that reads `format`."""
     return import_module(f".{READERS[format]}", __name__)
 
 

@@ -1,4 +1,4 @@
-"""Tar archives: unpacked into a temporary folder, after every member has been looked at."""
+"""Unpacks tar archives into a temporary folder; every member is checked first."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import zlib
 from ..errors import DamagedError, NotACheckpointError
 from .storage import open_file
 
-SPARE = 64 << 20  # bytes of disk that are left free
+SPARE = 64 << 20  # bytes of disk to leave free
 
 
 def unpack(path: str) -> tempfile.TemporaryDirectory[str]:
-    """Unpacks the archive; the folder lives as long as the object that is returned.
+    """Unpacks the archive; the folder lives as long as the returned object.
 
-    Raises NotACheckpointError for a member that would be written elsewhere or is no plain file (links, devices): no
-    checkpoint has one, so nothing of the archive is trusted. DamagedError where the archive is cut off.
+    Raises NotACheckpointError for a member that would be written outside the folder or is not a plain file (links,
+    devices): no checkpoint has one, so the archive is not trusted. Raises DamagedError if the archive is cut off.
     """
     folder = tempfile.TemporaryDirectory(prefix="ckpt-tools-")
     try:

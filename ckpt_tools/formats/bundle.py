@@ -34,7 +34,7 @@ def _raise(error: CheckpointError) -> None:
 
 
 class Bundle:
-    """An opened V2 checkpoint: its entries as they lie in the index, and its data files, mapped when needed."""
+    """An opened V2 checkpoint: its entries in the order of the index, and its data files, mapped when needed."""
 
     def __init__(self, prefix: str, report: Report | None = None, index: str = "") -> None:
         self.prefix = prefix
@@ -71,7 +71,7 @@ class Bundle:
             self._report(error.at(path=self.index))
             from .walk import WalkedTable
 
-            return WalkedTable(self.index)  # the end of the index is gone, but not what comes before it
+            return WalkedTable(self.index)  # only the end of the index is missing
 
     def _blocks(self, table: Table) -> Iterator[tuple[list[bytes], list[bytes]]]:
         last = None
@@ -91,7 +91,7 @@ class Bundle:
             yield keys, values
 
     def _add(self, names: list[str], values: list[bytes], known: dict[bytes, Spec]) -> None:
-        """Takes a block in. Few specs differ in a large checkpoint, so they are found by the bytes that spell them."""
+        """Adds the entries of a block. A large checkpoint has few distinct specs, so they are cached by their bytes."""
         try:
             specs = [known[value[: value[3] + 4]] for value in values]
         except (KeyError, IndexError):
@@ -116,7 +116,7 @@ class Bundle:
             return None
 
     def _hide_slices(self) -> None:
-        """Takes the entries of slices out of the listing. Their keys start with a zero byte, so they come first."""
+        """Removes the entries of slices from the listing. Their keys start with a zero byte, so they come first."""
         if not next(iter(self.specs), "").startswith("\0"):
             return
         for name in list(self.specs):
@@ -124,12 +124,12 @@ class Bundle:
                 try:
                     parts = self.entry(name).slices
                 except DamagedError:
-                    continue  # said when the tensor is loaded
+                    continue  # reported when the tensor is loaded
                 for extents in parts:
                     self.specs.pop(text(slices.slice_key(raw(name), extents)), None)
 
     def variable_names(self) -> dict[str, str]:
-        """Shown name -> key by the object graph; by the keys alone where the graph cannot be read."""
+        """Shown name -> key by the object graph, or by the keys alone if the graph cannot be read."""
         keys = self.specs.keys() - {GRAPH_KEY}
         ordered = [key for key in self.specs if key in keys]
         try:
@@ -143,7 +143,7 @@ class Bundle:
         return parse_entry(self._values[key], self.specs[key] if key in self.specs else parse_spec(self._values[key]))
 
     def tensor(self, key: str) -> Tensor:
-        """The tensor under a key of the file. What is wrong with its entry is said by its `load`."""
+        """The tensor under a key of the file. If its entry is damaged, its `load` raises the error."""
         try:
             entry = self.entry(key)
             return self._tensor(key, entry, tuple(self._slices(key, entry)) if entry.slices else ())
@@ -180,7 +180,7 @@ class Bundle:
         return part
 
     def load(self, key: str) -> np.ndarray:
-        """The values under a key. Raises DamagedError for every way in which they can be wrong."""
+        """The values under a key. Raises DamagedError if they are damaged in any way."""
         try:
             return self._load(key, self.entry(key))
         except CheckpointError as error:
@@ -193,7 +193,7 @@ class Bundle:
             return elements.decode(self._data(entry), entry.spec, entry.crc32c, self.header.big_endian)
 
     def _stream(self, key: str, entry: Entry) -> Iterator[np.ndarray]:
-        """What `_load` gives, in flat pieces."""
+        """The values of `_load` in flat pieces."""
         with self._explained(key, entry):
             if entry.slices:
                 yield from slices.bands(self._parts(key, entry), entry.spec.shape, numpy_dtype(entry.spec.dtype))
@@ -209,7 +209,7 @@ class Bundle:
 
     @contextmanager
     def _explained(self, key: str, entry: Entry) -> Iterator[None]:
-        """Gives an error its place, and says what may have happened to the data file."""
+        """Adds to an error its file and tensor, and advice on what may have happened to the data file."""
         try:
             yield
         except CheckpointError as error:
@@ -231,7 +231,7 @@ class Bundle:
         return self._files[shard]
 
     def needed(self) -> dict[int, int]:
-        """Shard -> bytes that its file must have at least. Reads every entry, once."""
+        """Shard -> least size of its file in bytes. Reads every entry, once."""
         if self._needed is not None:
             return self._needed
         sizes: dict[int, int] = {}
@@ -247,14 +247,14 @@ class Bundle:
 
     @cached_property
     def shards(self) -> dict[str, int]:
-        """The data files that are there, by the names that the header gives them, and their sizes."""
+        """Path -> size in bytes of the data files that exist, with the names implied by the header."""
         count = self.header.num_shards
         numbers = range(count) if count <= 1000 else sorted(self.needed())  # a damaged header may claim billions
         paths = [shard_path(self.prefix, shard, count) for shard in numbers]
         return {path: size for path, size in zip(paths, sizes(paths), strict=True) if size is not None}
 
     def missing(self) -> str:
-        """A sentence that names the data files which are needed and not there, or are something else."""
+        """A sentence that names the needed data files that are missing or are something else; else ""."""
         there = self.shards
         for path, size in there.items():
             if size < 1024 and (said := advice_for(path)):
@@ -270,7 +270,7 @@ class Bundle:
         return f"{which} {listed(gone, 4)} {verb} missing: names and shapes are known, the values not"
 
     def _diagnosis(self, shard: int) -> str:
-        """What may have happened to a data file whose bytes are wrong."""
+        """A sentence on what may have happened to a data file with wrong bytes."""
         path = shard_path(self.prefix, shard, self.header.num_shards)
         advice = advice_for(path)
         if advice:

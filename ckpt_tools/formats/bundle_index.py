@@ -1,4 +1,4 @@
-"""The records of a V2 index: one header, and one entry a tensor (tensor_bundle.proto)."""
+"""The records of a V2 index: one header, and one entry per tensor (tensor_bundle.proto)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..tensors import Spec
 from .proto import FIXED32, VARINT, Bytes, fields, message, number, put_bytes, put_number, put_varint, signed
 from .slices import Extents, encode_shape, encode_slice, is_whole, parse_shape, parse_slice
 
-READER_VERSION = 1  # the version of both formats that this reader knows; none is newer
-# Shard, offset, size and checksum behind the type and the shape, as every writer puts them: nearly every entry.
+READER_VERSION = 1  # the newest version of both formats
+# Shard, offset, size and checksum, which follow type and shape in nearly every entry.
 _PLAIN = re.compile(
     rb"(?:\x18(%b))?(?:\x20(%b))?(?:\x28(%b))?\x35(.{4})" % (3 * (rb"[\x80-\xff]{0,7}[\0-\x7f]",)), re.S
 )
@@ -30,14 +30,14 @@ def shard_path(prefix: str, shard: int, num_shards: int) -> str:
 
 
 class Header(NamedTuple):
-    """BundleHeaderProto. Only the data files are big-endian where it says so, never the index."""
+    """BundleHeaderProto. `big_endian` concerns only the data files, never the index."""
 
     num_shards: int
     big_endian: bool = False
 
 
 class Entry(NamedTuple):
-    """BundleEntryProto. With `slices`, the other fields but the spec mean nothing."""
+    """BundleEntryProto. If there are `slices`, only the spec is meaningful besides."""
 
     spec: Spec
     shard: int = 0
@@ -68,7 +68,7 @@ def encode_header(header: Header) -> bytes:
 
 
 def check_version(data: Bytes) -> None:
-    """VersionDef, of V1 and V2 alike: refuses a file that says it needs another reader."""
+    """Raises DamagedError if a VersionDef, of V1 or V2, demands another reader."""
     for field, wire, value in fields(data):
         if field == 2 and signed(number(value, wire, "the oldest reader")) > READER_VERSION:
             raise DamagedError(f"the file asks for a reader of version {value}; the newest is {READER_VERSION}")
@@ -79,14 +79,14 @@ def check_version(data: Bytes) -> None:
 
 
 def dtype_of(code: int) -> str:
-    """TensorFlow's name of an element type from its number in a file."""
+    """TensorFlow's name of an element type, by its number in a file."""
     if code not in BY_NUMBER:
         raise DamagedError(f"{code} is not the number of an element type that can be stored")
     return BY_NUMBER[code].name
 
 
 def spec_prefix(value: bytes) -> bytes | None:
-    """The bytes of an entry that spell its type and shape, if they come first, as every writer puts them."""
+    """The bytes of an entry that encode type and shape, if they come first, as with every known writer; else None."""
     if len(value) > 3 and value[0] == 0x08 and value[1] < 0x80 and value[2] == 0x12 and value[3] <= len(value) - 4:
         return value[: value[3] + 4] if value[3] < 0x80 else None
     return None
@@ -105,7 +105,7 @@ def parse_spec(value: bytes) -> Spec:
 
 
 def parse_entry(value: bytes, spec: Spec) -> Entry:
-    """The rest of an entry whose type and shape are known."""
+    """Parses the rest of an entry whose type and shape are known."""
     plain = _PLAIN.fullmatch(value, len(spec_prefix(value) or value))
     if plain:
         shard, offset, size, crc = plain.groups()
@@ -125,7 +125,7 @@ def parse_entry(value: bytes, spec: Spec) -> Entry:
     if seen > 3:
         raise DamagedError("its entry gives the type or the shape twice")
     if len(parts) == 1 and is_whole(parts[0]):
-        parts = []  # TensorFlow reads the bytes of the entry itself then
+        parts = []  # TensorFlow then reads the entry's own bytes
     return Entry(spec, values[3], values[4], values[5], values[6], tuple(parts))
 
 

@@ -1,4 +1,4 @@
-"""An opened source: its tensors, and what kind of file they came from."""
+"""An opened source: its tensors, and the kind of file they came from."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Checkpoint(NamedTuple):
 
     tensors: Tensors
     format: str
-    path: str  # the prefix or file that was resolved from what the caller gave
-    files: tuple[str, ...] = ()  # every file that holds a part of it, the index of a V2 checkpoint first
-    note: str = ""  # one sentence when another member was given, such as an .index file, or a part is missing
-    holds: tuple[object, ...] = ()  # kept alive as long as the checkpoint: the folder of an unpacked archive
-    metadata: Mapping[str, str] = MappingProxyType({})  # free text that a safetensors file carries
-    archive: str = ""  # the archive that it was unpacked from; `path` and `files` are gone with it
+    path: str  # the prefix or file that the caller's source resolved to
+    files: tuple[str, ...] = ()  # all files of the checkpoint, the index of a V2 checkpoint first
+    note: str = ""  # one sentence if the source was another member, such as an .index file, or a part is missing
+    holds: tuple[object, ...] = ()  # kept alive as long as the checkpoint, such as the folder of an unpacked archive
+    metadata: Mapping[str, str] = MappingProxyType({})  # free text in a safetensors file
+    archive: str = ""  # the archive that it was unpacked from; `path` and `files` disappear with the unpacked folder
 
     @property
     def known_as(self) -> str:
-        """The path to name it by: that of its archive, or its own."""
+        """The path that users know: that of the archive, if it came from one."""
         return self.archive or self.path
 
     def _repr_html_(self) -> str:
-        """For notebooks: where it is from, totals by kind, and the tensors."""
+        """For notebooks: the source, totals by kind, and the tensors."""
         from .. import html
         from ..kinds import KINDS, kinds
 

@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli) as checkpoints keep it: masked, so that a checksum of data holding checksums stays good."""
+"""Masked CRC-32C (Castagnoli). The mask keeps checksums of data that itself holds checksums reliable."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _DELTA = 0xA282EAD8
 
 
 def _load_crc32c() -> Callable[..., int]:
-    """The function of the crc32c package, without the package around it.
+    """The function of the crc32c package, loaded without importing the package.
 
-    `import crc32c` asks importlib.metadata for its own version, which takes 60 ms: longer than everything else
-    that listing a checkpoint does. So its extension module is loaded by itself where it lies as expected.
+    `import crc32c` looks up its own version by importlib.metadata, which takes 60 ms, longer than everything else in
+    listing a checkpoint. So its extension module is loaded directly if it is found at the expected place.
     """
     package = PathFinder.find_spec("crc32c")
     for folder in package.submodule_search_locations or () if package else ():

@@ -1,4 +1,4 @@
-"""Constants of a graph: a Const's TensorProto as a lazy tensor, as an array, and made anew."""
+"""Constants of a graph: reads a Const's TensorProto as a lazy tensor or an array, and makes Const nodes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def constant_tensor(node: Node, path: str) -> Tensor:
-    """A Const as a lazy tensor. `path` is for the messages."""
+    """A Const as a lazy tensor. `path` is used in error messages."""
     return Tensor(constant_spec(node), partial(_load, node, path))
 
 
@@ -28,7 +28,7 @@ def constant_spec(node: Node) -> Spec:
 
 
 def constant_value(node: Node) -> np.ndarray:
-    """The values of a Const. Raises DamagedError, and UnsupportedError for types that are kept as text."""
+    """The values of a Const. Raises DamagedError, and UnsupportedError for element types that cannot be read here."""
     import numpy as np
 
     spec, content, proto = _spec(node)
@@ -62,7 +62,7 @@ def _load(node: Node, path: str) -> np.ndarray:
 
 
 def _spec(node: Node) -> tuple[Spec, Bytes | None, Bytes]:
-    """Type and shape of a Const, its raw bytes where it has them, and its whole TensorProto."""
+    """Type and shape of a Const, its raw bytes if it has any, and its whole TensorProto."""
     dtype, content = 0, None
     shape: tuple[int, ...] = ()
     proto: Bytes = b""
@@ -92,7 +92,7 @@ def _stored_count(proto: Bytes, field: typed_values.Field) -> int:
 
 
 def _spread(values: np.ndarray, spec: Spec) -> np.ndarray:
-    """TensorFlow leaves out the end of a constant that repeats its last value, and all of one that is zero."""
+    """Fills up shortened values: TensorFlow omits repetitions of the last value, and all values of a zero constant."""
     import numpy as np
 
     if len(values) > spec.parameters:
@@ -101,5 +101,5 @@ def _spread(values: np.ndarray, spec: Spec) -> np.ndarray:
         return values.reshape(spec.shape)
     last = values[-1] if len(values) else np.zeros((), numpy_dtype(spec.dtype))[()]
     if len(values) <= 1:
-        return np.broadcast_to(last, spec.shape)  # no memory, whatever size a damaged file claims
+        return np.broadcast_to(last, spec.shape)  # takes no memory, whatever size a damaged file claims
     return np.concatenate([values, np.broadcast_to(last, spec.parameters - len(values))]).reshape(spec.shape)

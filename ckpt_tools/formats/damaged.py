@@ -1,4 +1,4 @@
-"""Opening what is left of a damaged checkpoint, for `verify`: whatever can be reached is, the rest is reported."""
+"""Opens what is left of a damaged checkpoint, for `verify`, and reports the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .walk import WalkedFile
 
 
 class Shard(NamedTuple):
-    """A data file of a V2 checkpoint: its size (None where it is missing), and the size that the index asks for."""
+    """A data file of a V2 checkpoint: its size in bytes (None if it is missing), and the least size by the index."""
 
     path: str
     size: int | None
@@ -28,17 +28,17 @@ class Shard(NamedTuple):
 
 
 def open_damaged(source: str, report: Report) -> Checkpoint:
-    """As `open_checkpoint`, with stored names, but a damaged part is handed to `report` and left out.
+    """Like `open_checkpoint` with stored names, but damaged parts are left out and passed to `report` as errors.
 
-    Where nothing can be reached, the checkpoint has no tensors.
-    Raises NotACheckpointError where nothing of a checkpoint is there.
+    If nothing can be reached, the checkpoint has no tensors.
+    Raises NotACheckpointError if there is no trace of a checkpoint.
     """
     try:
         found = resolve(source)
     except CheckpointError as error:
         found = _what_is_left(source, error)
         if found.files:
-            report(error)  # of a single file, opening it says more
+            report(error)  # for a single file, opening it gives a better error
     try:
         return _open(found, report)._replace(holds=found.holds, archive=source if found.holds else "")
     except DamagedError as error:
@@ -55,7 +55,7 @@ def _open(found: Resolved, report: Report) -> Checkpoint:
 
 
 def _what_is_left(source: str, error: CheckpointError) -> Resolved:
-    """The part of a checkpoint that `resolve` refuses as a whole; the error itself where there is none."""
+    """The rest of a checkpoint that `resolve` refused as a whole; raises that error if there is none."""
     if is_file(source) and identify(source).name == "cut_index":
         return Resolved("v2", source.removesuffix(".index"))
     if is_file(source) and identify(source).name == "cut_v1":
@@ -78,7 +78,7 @@ def _table_file(path: str, report: Report) -> v1.TableFile:
 
 
 def unlisted_blocks(path: str) -> Iterator[CheckpointError]:
-    """What is wrong with the blocks of a V1 file that hold no tensor of its list: no `load` comes across them."""
+    """Errors in those blocks of a V1 file that hold no listed tensor, which no `load` would find."""
     try:
         file = v1.TableFile(path)
         listed = {file.table.position(b"")}
@@ -95,7 +95,7 @@ def unlisted_blocks(path: str) -> Iterator[CheckpointError]:
 
 
 def data_files(prefix: str) -> list[Shard]:
-    """The data files that a V2 index names, in order."""
+    """The data files that a V2 index needs, in order."""
     found: list[Shard] = []
     try:
         bundle = Bundle(prefix, lambda error: None)
@@ -108,7 +108,7 @@ def data_files(prefix: str) -> list[Shard]:
 
 
 def stale_files(prefix: str) -> list[str]:
-    """Data files of another number of shards beside a V2 checkpoint: left by an earlier save under the same name."""
+    """Data files beside a V2 checkpoint with another shard count, left by an earlier save under the same name."""
     try:
         count = Bundle(prefix, lambda error: None).header.num_shards
     except CheckpointError:

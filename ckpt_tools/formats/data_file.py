@@ -1,8 +1,8 @@
-"""The file that tensors are written to, one after the other: copied ranges of other files, and blocks of values.
+"""Writes tensors to a file one after the other: ranges copied from other files, and blocks of values.
 
-A checkpoint must be on disk before it is moved into place. So the disk gets its work early: space is allocated before
-the first byte (allocating page by page is what slows the writing down), and each block is handed to the disk as soon
-as it is in the page cache, while the next is copied: less time than `cp` and then `sync` (benchmarks/bench_surgery.py).
+A checkpoint must be on disk before it is moved into place, so the disk is given work early. Space is allocated before
+the first byte, since page by page allocation slows writing down, and each block goes to the disk as soon as it is in
+the page cache, while the next is copied. This takes less time than `cp` and `sync` (benchmarks/bench_surgery.py).
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from types import TracebackType
 from ..errors import DamagedError
 from .proto import Bytes
 
-BLOCK = 32 << 20  # bytes asked of the kernel at once; also how often the disk and `progress` hear of it
+BLOCK = 32 << 20  # bytes copied or written at once; after each, `progress` is called and the disk gets its work
 _CANNOT = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM, errno.ETXTBSY}
 _SHARED = 4096  # bytes, the block size of the file systems that can share blocks
 _FICLONERANGE = 0x4020940D  # linux/fs.h
-_PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
+_PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)  # otherwise Windows would change line endings
 
 
 class DataFile:
-    """Writes `path`; `expected` is about how many bytes it will have.
+    """Writes `path`; `expected` is its approximate size in bytes.
 
         with DataFile(path, expected) as out:
             out.copy(stored.path, stored.offset, stored.size)
             out.write(array_bytes)
 
-    A range that begins where the last one ended is merged with it, so that renaming every tensor of a bundle costs a
-    handful of system calls. `progress` is called with numbers of bytes. Raises DamagedError when a source ends before
-    its range does, OSError as the system reports it.
-    """
+    A range that begins where the last one ended is merged with it, so that renaming all tensors of a bundle takes only
+    a handful of system calls. `progress` is called with the number of bytes just written. Raises DamagedError if a
+    source ends before its range does, and OSError as the system reports it."""
 
     def __init__(self, path: str, expected: int = 0, progress: Callable[[int], object] | None = None) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _PLAIN, 0o666)
@@ -42,10 +41,10 @@ class DataFile:
         self._sources: dict[str, int] = {}
         self._path, self._start, self._end = "", 0, 0  # the range that is still to be copied
         self._size = 0
-        self._given = 0  # bytes that the disk knows of
+        self._given = 0  # bytes already handed to the disk
 
     def copy(self, path: str, offset: int, size: int) -> None:
-        """Appends bytes `offset` to `offset + size` of the file `path`, now or together with the ranges that follow."""
+        """Appends bytes `offset` to `offset + size` of the file `path`, either now or merged with following ranges."""
         if path != self._path or offset != self._end:
             self._flush()
             self._path, self._start = path, offset
@@ -59,7 +58,7 @@ class DataFile:
             self._written(count)
 
     def _flush(self) -> None:
-        """Copies the range that has been merged so far."""
+        """Copies the range merged so far."""
         path, offset, end = self._path, self._start, self._end
         self._path, self._start, self._end = "", 0, 0
         if offset == end:
@@ -81,7 +80,7 @@ class DataFile:
         return self._sources[path]
 
     def _allocate(self) -> None:
-        """Allocates the expected space before the first byte: a full disk is found out here."""
+        """Allocates the expected space before the first byte, so that a full disk is noticed here."""
         wanted, self._expected = self._expected, 0
         if self._size < wanted and hasattr(os, "posix_fallocate"):
             try:
@@ -114,8 +113,8 @@ class DataFile:
 
 
 def written(descriptor: int, block: Bytes) -> Iterator[int]:
-    """Writes a block where a file stands; gives the number of bytes of each part, of which the last one on a disk that
-    fills may be a short one. Raises OSError as the system reports it."""
+    """Writes a block at the file's position, yielding the number of bytes of each part; if the disk fills up, the last
+    part may be short. Raises OSError as the system reports it."""
     rest = memoryview(block).cast("B")
     while rest:
         count = os.write(descriptor, rest[:BLOCK])
@@ -124,15 +123,15 @@ def written(descriptor: int, block: Bytes) -> Iterator[int]:
 
 
 def hand_over(descriptor: int, start: int, end: int) -> None:
-    """Lets the disk begin with bytes `start` to `end` of a file, where the system can, without waiting: what is no
-    longer needed in the cache is written."""
+    """Starts writing bytes `start` to `end` of a file to disk without waiting, if the system can: declaring cached
+    pages unneeded makes it write them."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_DONTNEED)
 
 
 def _can_share(source: int, out: int, offset: int, size: int) -> bool:
-    """Whether the file system lets both files share the bytes (btrfs, XFS): then nothing need be copied at all, and
-    space that was allocated would be in the way."""
+    """Whether the file system can share the bytes between both files (btrfs, XFS). Then nothing needs to be copied, and
+    preallocated space would be in the way."""
     if offset % _SHARED or size < _SHARED:
         return False
     at = os.lseek(out, 0, os.SEEK_CUR)

@@ -1,4 +1,4 @@
-"""What a file really is. Everything here looks at a few bytes and never trusts a name alone."""
+"""Finds out what a file really is by looking at a few bytes; a name alone is never trusted."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .sstable import FOOTER, MAGIC, Table, first_record
 from .storage import is_file, is_remote, mapped, open_file, openable
 
 HEAD = 4096
-CUT_GRAPH = "cut_graph"  # kind of a graph whose end is missing
+CUT_GRAPH = "cut_graph"  # kind of a truncated graph
 _GRAPH = {1: LEN, 2: LEN, 3: VARINT, 4: LEN, 5: LEN}  # fields of a GraphDef, and of a NodeDef
 _NODE = {1: LEN, 2: LEN, 3: LEN, 4: LEN, 5: LEN, 6: LEN, 7: LEN}
-_NODE_NAME = re.compile(rb"[\w.][\w.\-/>]*")  # names and operations, of functions as well
+_NODE_NAME = re.compile(rb"[\w.][\w.\-/>]*")  # names of nodes, operations and functions
 _LOOKED_AT = 100  # nodes
 _LARGEST_GRAPH = 1 << 31  # bytes that Protocol Buffers allow
 
 
 class FileKind(NamedTuple):
-    """What a file is: the name of a format that can be opened, or of something else; and a sentence about it."""
+    """The kind of a file: the name of a readable format or of something else, a description, and advice."""
 
     name: str
     text: str
@@ -54,7 +54,7 @@ _DOWNLOAD = "The download gave a web page in place of the file (a login, an erro
 
 
 def identify(path: str) -> FileKind:
-    """The kind of a regular file, by its first and last bytes."""
+    """The kind of a regular file, judged by its first and last bytes."""
     with open_file(path) as file:
         head = file.read(HEAD)
         size = file.seek(0, os.SEEK_END)
@@ -81,14 +81,14 @@ def identify(path: str) -> FileKind:
 
 
 def refusal(path: str, kind: FileKind) -> CheckpointError:
-    """The error for a file that holds no tensors which can be read, or not all of itself."""
+    """The error for a file that holds no readable tensors, or is truncated."""
     if kind.name.startswith("cut"):
         return DamagedError(kind.text, path=path, advice=kind.advice)
     return NotACheckpointError(f"is {kind.text}, not a checkpoint", path=path, advice=kind.advice)
 
 
 def advice_for(path: str) -> str:
-    """A sentence for a data file that turns out to be something else; empty where its bytes look like data."""
+    """Advice for a data file that turns out to be something else; empty if its bytes look like data."""
     try:
         if not is_file(path):
             return ""
@@ -101,7 +101,7 @@ def advice_for(path: str) -> str:
 
 
 def _table(path: str, head: bytes) -> FileKind:
-    """A V1 file, or the index of a V2 one: the value under '' starts with another field."""
+    """Tells a V1 file from the index of a V2 checkpoint by the first field of the value under ''."""
     try:
         key, value, _ = first_record(head)
     except DamagedError:  # a compressed block does not begin with a key
@@ -115,7 +115,7 @@ def _table(path: str, head: bytes) -> FileKind:
 
 
 def _packed(path: str, kind: FileKind) -> FileKind:
-    """A compressed file is one that can be opened where it holds a tar archive."""
+    """The kind of a compressed file, which can be opened only if it holds a tar archive."""
     if kind.name not in ("gzip", "bzip2", "xz"):
         return kind
     import bz2
@@ -181,14 +181,14 @@ def _safetensors(head: bytes, size: int) -> FileKind | None:
     length = int.from_bytes(head[:8], "little")
     if size >= 10 and head[8:9] == b"{" and 2 <= length <= size - 8:
         return FileKind("safetensors", "a safetensors file")
-    if head[8:10] == b'{"' and size - 8 < length <= 100_000_000:  # no library reads a longer one
+    if head[8:10] == b'{"' and size - 8 < length <= 100_000_000:  # no library reads a longer header
         fact = f"is a safetensors file that was cut off: it has {size:,} bytes, its list alone {length + 8:,}"
         return FileKind("cut_safetensors", fact, "Copy it again.")
     return None
 
 
 def _cut_table(path: str, head: bytes, size: int) -> FileKind | None:
-    """A V1 file or an index whose end, with the footer, is gone."""
+    """The kind of a V1 file or an index that lost its end, with the footer; else None."""
     if head[:2] != b"\0\0" or size < 4:
         return None
     from .v1 import least_size
@@ -204,7 +204,7 @@ def _cut_table(path: str, head: bytes, size: int) -> FileKind | None:
 
 
 def _proto(path: str, head: bytes, size: int) -> FileKind:
-    """GraphDef, MetaGraphDef, SavedModel and event files have no magic number: their fields tell."""
+    """The kind of a GraphDef, MetaGraphDef, SavedModel or event file, told by its fields for lack of a magic number."""
     if b"brain.Event:" in head[:64]:
         return FileKind("events", "a TensorBoard event file", "It holds summaries; values are in checkpoint files.")
     view = mapped(path).view() if not is_remote(path) or _may_be_graph(head, size) else memoryview(b"")
@@ -234,12 +234,12 @@ def _proto(path: str, head: bytes, size: int) -> FileKind:
 
 
 def _ends_inside(view: memoryview) -> bool:
-    """Whether a message is whole but for its last field, one that graphs have, of which the end is missing."""
+    """Whether a message has only fields of a graph and breaks off inside the last one."""
     pos, end = 0, len(view)
     try:
         while pos < end:
             tag, pos = varint(view, pos, end)
-            size, pos = varint(view, pos, end)  # of a number, the number itself
+            size, pos = varint(view, pos, end)  # for a varint field, its value
             if not 1 <= tag >> 3 <= 7 or tag & 7 not in (LEN, VARINT):
                 return False
             pos += size if tag & 7 == LEN else 0
@@ -249,13 +249,13 @@ def _ends_inside(view: memoryview) -> bool:
 
 
 def _may_be_graph(head: bytes, size: int) -> bool:
-    """Whether a file behind a URL, to be sure about which all of it is needed, is worth that: it begins as a message
-    that holds a graph, and is not too large for one."""
+    """Whether a remote file is worth downloading as a whole to make sure that it is a graph: it begins like one, and is
+    not too large for one."""
     return size < _LARGEST_GRAPH and head[:1] in (b"\x08", b"\x0a", b"\x12", b"\x22")
 
 
 def _outline(view: memoryview) -> dict[int, int]:
-    """Number -> wire type of all fields of a message; {} for what is none, or none that anybody would write."""
+    """Field number -> wire type of a message; {} if the bytes are not a plausible message."""
     found: dict[int, int] = {}
     try:
         for field, wire, _value in fields(view):
@@ -267,7 +267,7 @@ def _outline(view: memoryview) -> dict[int, int]:
 
 
 def _each(view: memoryview, number: int) -> Iterator[memoryview]:
-    """The values of every field of this number, in a message whose outline is known."""
+    """The values of all length-delimited fields with this number."""
     return (value for field, wire, value in fields(view) if field == number and wire == LEN)
 
 
@@ -280,9 +280,10 @@ def _is_meta_graph(view: memoryview) -> bool:
 
 
 def _is_graph(view: memoryview) -> bool:
-    """GraphDef { 1 node*, 2 library, 3 version, 4 versions, 5 debug_info }: versions, or nodes with attributes.
+    """GraphDef { 1 node*, 2 library, 3 version, 4 versions, 5 debug_info }: must have versions, or nodes with
+    attributes.
 
-    Two texts, as a node begins with, are what many messages begin with.
+    The two strings that a node begins with are not enough, since many messages begin that way.
     """
     outline = _outline(view)
     if any(outline.get(field, wire) != wire for field, wire in _GRAPH.items()) or not outline.keys() <= _GRAPH.keys():

@@ -1,10 +1,10 @@
 """The bytes of a V2 data file <-> numpy arrays.
 
-Numbers lie in C order, little-endian (big-endian where the header says so), one byte each for 4-bit and 2-bit ones.
-Strings:  a varint length each | masked CRC of the lengths | all bytes.
+Numbers are in C order, little-endian (big-endian if the header says so); 4-bit and 2-bit numbers take one byte each.
+Strings:  varint lengths | masked CRC of the lengths | all bytes.
 Variants: (varint length | bytes | masked running CRC) each; the bytes are a serialized VariantTensorDataProto.
-The checksum in the index is that of the bytes as they lie in the file, but for strings and variants it counts
-lengths as fixed words (tensorflow/core/util/tensor_bundle/tensor_bundle.cc).
+The checksum in the index covers the bytes in the file, except that lengths of strings and variants enter as fixed-size
+words (tensorflow/core/util/tensor_bundle/tensor_bundle.cc).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .proto import Bytes, put_varint, varint
 if TYPE_CHECKING:
     import numpy as np
 
-LOW_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4_e2m1fn": 4}  # of the byte that holds an element
+LOW_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4_e2m1fn": 4}  # used bits of an element's byte
 
 
 def shaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`array` in `shape`, which has as many elements. Raises UnsupportedError for what numpy cannot hold."""
+    """`array` reshaped to `shape`. Raises UnsupportedError for a shape that numpy cannot hold."""
     import numpy as np
 
     try:
@@ -37,13 +37,14 @@ def shaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_crc(stored: int, crc: int) -> None:
-    """Raises DamagedError when the masked checksum of the index is not that of the bytes."""
+    """Raises DamagedError unless the masked checksum `stored` in the index matches the (unmasked) `crc` of the
+    bytes."""
     if stored != mask(crc):
         raise DamagedError(f"the checksum of its bytes differs (stored {stored:#010x}, is {mask(crc):#010x})")
 
 
 def check_size(spec: Spec, size: int) -> None:
-    """Raises DamagedError when `size` bytes cannot be the elements of `spec`; before anything is allocated."""
+    """Raises DamagedError if `size` bytes cannot hold the elements of `spec`, before anything is allocated."""
     nbytes = spec.nbytes
     if nbytes is None:
         if spec.parameters > size:
@@ -53,7 +54,7 @@ def check_size(spec: Spec, size: int) -> None:
 
 
 def decode(data: memoryview, spec: Spec, crc: int, big_endian: bool = False) -> np.ndarray:
-    """Array of `spec` from its bytes; a read-only view of them where the type allows. `crc` is the index's, masked."""
+    """Array of `spec` from its bytes, as a read-only view if the type allows. `crc` is the index's masked checksum."""
     import numpy as np
 
     check_size(spec, len(data))
@@ -71,8 +72,8 @@ def decode(data: memoryview, spec: Spec, crc: int, big_endian: bool = False) -> 
 
 
 def decode_blocks(blocks: Iterable[memoryview], spec: Spec, crc: int, big_endian: bool = False) -> Iterator[np.ndarray]:
-    """What `decode` gives of numbers, in flat pieces: those of BLOCK bytes, a multiple of every width, in which the
-    bytes come. The checksum is compared behind the last one."""
+    """Like `decode` for numbers, in flat pieces, one per block of bytes. Blocks have BLOCK bytes, a multiple of every
+    element width. The checksum is compared after the last one."""
     running = 0
     for part in blocks:
         running = crc32c(part, running)
@@ -91,14 +92,14 @@ def numbers(data: memoryview, dtype: str, big_endian: bool = False) -> np.ndarra
         raw = np.frombuffer(data, np.uint8)
         return raw.view(wanted) if not raw.size or raw.max() <= 1 else raw != 0
     if big_endian and wanted.itemsize > 1:
-        half = wanted.itemsize // 2 if wanted.kind == "c" else wanted.itemsize  # a complex is swapped part by part
+        half = wanted.itemsize // 2 if wanted.kind == "c" else wanted.itemsize  # complex parts are swapped separately
         raw = np.frombuffer(data, f">u{half}")
         return raw.astype(f"<u{half}").view(wanted)
     return np.frombuffer(data, wanted)
 
 
 def _narrow(raw: np.ndarray, dtype: str, wanted: np.dtype) -> np.ndarray:
-    """4-bit and 2-bit numbers, of which the file may hold any high bits."""
+    """4-bit and 2-bit numbers; the high bits of their bytes are ignored."""
     import numpy as np
 
     bits = LOW_BITS[dtype]
@@ -110,7 +111,7 @@ def _narrow(raw: np.ndarray, dtype: str, wanted: np.dtype) -> np.ndarray:
 
 
 def strings(data: memoryview, count: int, crc: int, big_endian: bool = False) -> list[bytes]:
-    """The elements of a string tensor. Needs no numpy: the object graph of a TensorFlow 2 file is one."""
+    """The elements of a string tensor. Works without numpy, since it also reads the object graph of TensorFlow 2."""
     order = ">" if big_endian else "<"
     if not count and not data:  # some writers leave out even the checksum of no lengths
         check_crc(crc, 0)
@@ -137,7 +138,7 @@ def strings(data: memoryview, count: int, crc: int, big_endian: bool = False) ->
 
 
 def variants(data: memoryview, count: int, crc: int, big_endian: bool = False) -> list[bytes]:
-    """The elements of a variant tensor, serialized as they lie in the file."""
+    """The elements of a variant tensor, serialized as in the file."""
     if big_endian:
         raise UnsupportedError("variants of a big-endian checkpoint cannot be read; TensorFlow refuses them too")
     out, pos, running = [], 0, 0
@@ -158,7 +159,7 @@ def variants(data: memoryview, count: int, crc: int, big_endian: bool = False) -
 
 
 def encode(array: np.ndarray, dtype: str) -> tuple[Sequence[Bytes], int]:
-    """The bytes of an array as a little-endian V2 data file has them, in parts, and their masked checksum."""
+    """The bytes of an array for a little-endian V2 data file, in parts, and their masked checksum."""
     if dtype == "string":
         return _encode_strings([as_bytes(element) for element in array.ravel()])
     if dtype == "variant":
@@ -168,12 +169,12 @@ def encode(array: np.ndarray, dtype: str) -> tuple[Sequence[Bytes], int]:
 
 
 def byte_blocks(tensor: Tensor) -> Iterator[memoryview]:
-    """The bytes of a tensor of numbers as a little-endian V2 data file has them, piece by piece."""
+    """The bytes of a numeric tensor for a little-endian V2 data file, piece by piece."""
     return (number_bytes(block, tensor.spec.dtype) for block in tensor.blocks())
 
 
 def number_bytes(array: np.ndarray, dtype: str) -> memoryview:
-    """C-order little-endian bytes of numbers, without a copy where the array has them so."""
+    """C-order little-endian bytes of numbers, without a copy if the array already has that layout."""
     import numpy as np
 
     wanted = numpy_dtype(dtype)

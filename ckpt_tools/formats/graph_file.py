@@ -1,4 +1,4 @@
-"""Graph files: MetaGraphs (`.meta`), GraphDefs (`.pb`), the graphs of SavedModels: nodes, and what is said of them.
+"""Reads graph files: MetaGraphs (`.meta`), GraphDefs (`.pb`) and the graphs of SavedModels.
 
     MetaGraphDef { 1 meta_info_def { 4 tags*, 5 tensorflow_version }, 2 graph_def, 3 saver_def, 4 collection_def map,
                    5 signature_def map }
@@ -8,7 +8,7 @@
     SaverDef     { 1 filename_tensor_name, 2 save_tensor_name, 3 restore_op_name }
     SignatureDef { 1 inputs map<string, TensorInfo { 1 name, 2 dtype, 3 tensor_shape }>, 2 outputs map, 3 method_name }
 
-A file is a stranger's: sizes and numbers are bounded, every length is checked before it is used, nothing recurses.
+Files are untrusted: sizes and numbers are limited, every length is checked before it is used, and nothing recurses.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from .proto import LEN, Bytes, fields, message, number, put_bytes, text
 from .storage import is_file, is_folder, mapped
 
 MAX_BYTES = 1 << 31  # of a protobuf message
-MAX_NODES = 300_000  # about ten times what the largest published training graphs have
+MAX_NODES = 300_000  # about ten times the number in the largest published training graphs
 KINDS = {"metagraph": "MetaGraph", "graphdef": "GraphDef", "saved_model_pb": "SavedModel"}
 TEXT = "pbtxt"  # the kind of a graph in text form
-TRAIN = "train"  # tag of the graph in a SavedModel that trains
+TRAIN = "train"  # tag of a SavedModel's training graph
 
 
 class Function(NamedTuple):
-    """A function of a graph's library: names of what it takes, its nodes, and which of their outputs it gives, spelled
-    NODE:OUTPUT:NUMBER or as what it takes. `data` are its bytes, as they are written again."""
+    """A function of a graph's library: the names of its arguments (`takes`), its nodes, and its results (`gives`), each
+    spelled NODE:OUTPUT:NUMBER or as an argument. `data` are its bytes, for writing it again."""
 
     name: str
     takes: tuple[str, ...]
@@ -44,7 +44,7 @@ class Function(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What a SavedModel says that a graph takes and gives: name -> (tensor, element type, shape)."""
+    """A SavedModel's signature. `inputs` and `outputs` map a name to (tensor, element type, shape)."""
 
     method: str
     inputs: Mapping[str, tuple[str, str | None, Shape]]
@@ -52,11 +52,11 @@ class Signature(NamedTuple):
 
 
 class GraphFile(NamedTuple):
-    """A graph as it lies in a file.
+    """A graph read from a file.
 
-    `kind` is a key of KINDS. `versions` is the VersionDef that decides how operations are read; `producer` its number.
-    `collections` has those of names and of bytes. `saver` are the tensors that a Saver feeds and fetches: file name,
-    saved, restored.
+    `kind` is a key of KINDS. `versions` is the serialized VersionDef, which affects the meaning of operations, and
+    `producer` its number. `collections` holds the collections of names and of bytes. `saver` names the tensors that a
+    Saver feeds and fetches: file name, save, restore.
     """
 
     path: str
@@ -73,9 +73,9 @@ class GraphFile(NamedTuple):
 
 
 def read_graph(path: str | os.PathLike[str]) -> GraphFile:
-    """Reads a graph file, or the `saved_model.pb` of a folder: of its graphs the one that does not train.
+    """Reads a graph file, or the `saved_model.pb` of a folder, and of its graphs the first not tagged for training.
 
-    Raises NotACheckpointError, saying what the file is instead, and DamagedError.
+    Raises NotACheckpointError, which says what the file is instead, and DamagedError.
     """
     path = os.fspath(path)
     if is_folder(path):
@@ -103,7 +103,7 @@ def read_graph(path: str | os.PathLike[str]) -> GraphFile:
 
 
 def parse_graph(data: Bytes, path: str, kind: str = "metagraph") -> GraphFile:
-    """The graph of a MetaGraphDef, or a GraphDef, in memory; `path` is what errors name. Raises DamagedError."""
+    """The graph of a MetaGraphDef or GraphDef in memory; errors name `path`. Raises DamagedError."""
     read = _meta_graph if kind == "metagraph" else _graph
     try:
         return read(GraphFile(path, kind, (), {}, b"", 0), memoryview(data))
@@ -112,7 +112,7 @@ def parse_graph(data: Bytes, path: str, kind: str = "metagraph") -> GraphFile:
 
 
 def graph_bytes(nodes: Iterable[Node], functions: Iterable[Function] = (), versions: bytes = b"") -> bytes:
-    """A GraphDef. The same nodes give the same bytes."""
+    """A serialized GraphDef. The same nodes give the same bytes."""
     made = b"".join(put_bytes(1, encode_node(node)) for node in nodes)
     library = b"".join(put_bytes(1, _function_bytes(function)) for function in functions)
     made += put_bytes(2, library) if library else b""
@@ -120,7 +120,7 @@ def graph_bytes(nodes: Iterable[Node], functions: Iterable[Function] = (), versi
 
 
 def _function_bytes(function: Function) -> bytes:
-    """A FunctionDef, whose fields are all messages, with its nodes as they were read: without devices."""
+    """A serialized FunctionDef with its nodes as they were read, without devices."""
     nodes = iter(function.nodes)
     return b"".join(
         put_bytes(field, encode_node(next(nodes)) if field == 3 else bytes(message(content, wire, "a function")))
@@ -129,7 +129,7 @@ def _function_bytes(function: Function) -> bytes:
 
 
 def _for_inference(view: Bytes) -> Bytes:
-    """Of the graphs of a SavedModel the first that is not tagged for training; the first where all are."""
+    """The first graph of a SavedModel that is not tagged for training; the first graph if all are."""
     graphs = [message(graph, wire, "a meta graph") for field, wire, graph in fields(view) if field == 2]
     for graph in graphs:
         if TRAIN not in _meta_info(graph)[1]:
@@ -156,7 +156,7 @@ def _meta_graph(made: GraphFile, view: Bytes) -> GraphFile:
 
 
 def _meta_info(view: Bytes) -> tuple[str, tuple[str, ...]]:
-    """The release of TensorFlow that wrote a MetaGraph, and its tags."""
+    """The TensorFlow release that wrote a MetaGraph, and the MetaGraph's tags."""
     version, tags = "", []
     for field, wire, content in fields(view):
         if field == 1:
@@ -224,7 +224,7 @@ def _function(data: Bytes) -> Function:
 
 
 def _collection(data: Bytes) -> list[Bytes]:
-    """CollectionDef { 1 node_list { 1 value* }, 2 bytes_list { 1 value* } }; those of numbers are empty."""
+    """CollectionDef { 1 node_list { 1 value* }, 2 bytes_list { 1 value* } }; collections of numbers give []."""
     found: list[Bytes] = []
     for field, wire, content in fields(data):
         if field in (1, 2):
@@ -267,6 +267,6 @@ def _tensor_info(data: Bytes) -> tuple[str, str | None, Shape]:
 
 
 def _entry(data: Bytes) -> tuple[str, Bytes]:
-    """Key and value of a map's entry."""
+    """Key and value of a map entry."""
     parts = {field: content for field, wire, content in fields(data) if wire == LEN}
     return text(parts.get(1, b"")), parts.get(2, b"")

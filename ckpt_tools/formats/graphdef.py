@@ -1,12 +1,11 @@
-"""Frozen graphs: constants of a GraphDef back to the variables that they were.
+"""Frozen graphs: recovers the variables that a GraphDef's constants were.
 
     GraphDef { 1 node NodeDef*, 2 library { 1 function { 3 node_def NodeDef* } } }
     SavedModel { 2 meta_graphs { 2 graph_def GraphDef } }
 
-Freezing turns a variable into a Const of its name, read by an Identity `NAME/read`; TensorFlow 2's, and tools that
-remove the Identity, leave only the use: a Const that is the filter of a convolution is a kernel. Other constants
-(shapes, axes, paddings) are left out.
-"""
+Freezing turns a variable into a Const of the same name, read by an Identity `NAME/read`. In TensorFlow 2, and with
+tools that remove the Identity, only its use tells: a Const that is the filter of a convolution is a kernel. Other
+constants (shapes, axes, paddings) are left out."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ from .proto import Bytes, fields, message
 from .storage import mapped
 
 _BATCH_NORM = {1: "gamma", 2: "beta", 3: "moving_mean", 4: "moving_variance"}
-# Operation -> which of its inputs are variables, and what a Keras layer calls them.
+# Operation -> which of its inputs are variables, and their names in a Keras layer.
 _PARAMETERS = {
     "Conv1D": {1: "kernel"},
     "Conv2D": {1: "kernel"},
@@ -46,7 +45,7 @@ _PARAMETERS = {
     "Gather": {0: "embeddings"},
     "ResourceGather": {0: "embeddings"},
 }
-# Keras 3 spells batch norm out (tf.nn.batch_normalization): which step of it takes which variable.
+# Steps of Keras 3's batch norm, written out in basic operations (tf.nn.batch_normalization) -> variable of each step.
 _STEPS = {
     "batchnorm/add": "moving_variance",
     "batchnorm/mul": "gamma",
@@ -65,7 +64,7 @@ _UNFROZEN = {"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"}
 
 
 class ConstantUse(NamedTuple):
-    """Where a constant arrives, Identities and casts passed through."""
+    """An input that a constant feeds, possibly through Identities and casts."""
 
     node: Node
     input: int
@@ -74,7 +73,7 @@ class ConstantUse(NamedTuple):
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Opens a frozen GraphDef, or the `saved_model.pb` of a SavedModel whose variables are frozen into it.
 
-    The note says when batch norm was folded away. Raises NotACheckpointError for a graph that holds no values.
+    The note says if batch norms were folded into their layers. Raises NotACheckpointError for a graph without values.
     """
     path = os.fspath(path)
     try:
@@ -96,12 +95,12 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def frozen_names(nodes: Sequence[Node]) -> dict[str, str]:
-    """Constant -> the name of the variable that it was, for every constant of a graph that was one."""
+    """Constant -> name of the variable that it was, for every constant of a graph that was a variable."""
     return _variable_names([node for node in nodes if node.op == "Const"], _consumers(nodes))
 
 
 def _is_saved_model(view: Bytes) -> bool:
-    """A SavedModel begins with its schema version, a number; a GraphDef with a node."""
+    """Whether the file is a SavedModel, which begins with its schema version; a GraphDef begins with a node."""
     return view[:1] == b"\x08"
 
 
@@ -149,7 +148,7 @@ def _uses(name: str, consumers: Mapping[str, Sequence[ConstantUse]]) -> Iterator
 
 
 def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[ConstantUse]]) -> dict[str, str]:
-    """Constant -> the name of the variable that it was, for every constant that was one."""
+    """Constant -> name of the variable that it was, for every constant that was a variable."""
     found: dict[str, str] = {}
     for node in constants:
         if _unused_scale(node.name, consumers):
@@ -167,7 +166,7 @@ def _variable_names(constants: Sequence[Node], consumers: Mapping[str, Sequence[
 
 
 def _unused_scale(name: str, consumers: Mapping[str, Sequence[ConstantUse]]) -> bool:
-    """Whether a constant is the gamma of old batch norms that must be given one and do not multiply by it."""
+    """Whether a constant is the gamma of old batch norm operations, which require the input but do not use it."""
     uses = list(_uses(name, consumers))
     return bool(uses) and all(
         use.node.op == "BatchNormWithGlobalNormalization"
@@ -187,12 +186,12 @@ def _name_by_use(node: Node, uses: Sequence[ConstantUse]) -> str | None:
             continue
         if not node.name.endswith(("/resource", "/ReadVariableOp")):
             return node.name
-        return f"{scope}/{role}" if scope else role  # TensorFlow 2 names such constants after what read them
+        return f"{scope}/{role}" if scope else role  # TensorFlow 2 names such constants after their reader
     return None
 
 
 def _role(use: ConstantUse) -> tuple[str, str | None]:
-    """The scope of the layer that uses a constant, and what the constant is to it."""
+    """The scope of the layer that uses a constant, and the constant's role in it, if known."""
     name = use.node.name
     for step, role in _STEPS.items():
         if name.endswith("/" + step):
@@ -201,7 +200,7 @@ def _role(use: ConstantUse) -> tuple[str, str | None]:
 
 
 def _folding(nodes: Sequence[Node], names: Mapping[str, str], consumers: Mapping[str, Sequence[ConstantUse]]) -> str:
-    """A sentence when batch norm was folded: its layers are there by name, its operations and statistics are not."""
+    """A sentence if batch norm was folded: names of its layers remain, its operations and statistics do not."""
     normalises = any("BatchNorm" in node.op or (node.op == "Rsqrt" and "batchnorm" in node.name) for node in nodes)
     statistics = any(_STATISTIC.search(name) and _IN_BATCH_NORM.search(name) for name in names.values())
     folded = {

@@ -1,8 +1,7 @@
-"""HDF5 files, out: h5py lays the whole file out, then the values are written where it left room for them.
+"""Writes HDF5 files: h5py lays out the whole file, then the values are written into the space it reserved.
 
-So a piece of a tensor is in memory at a time, and the file is made from front to back once its layout is there. HDF5
-itself takes as long for a small tensor as for one of a megabyte; h5py's own objects around it, which nobody looks at
-here, would double that.
+So only a piece of a tensor is in memory at a time, and once the layout is complete, the file is written from front to
+back. HDF5's low-level functions are used, since h5py's own objects would double the time that a small tensor takes.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ Place = Callable[[str, str, Tensor], None]
 
 
 def h5py_library() -> ModuleType:
-    """h5py; UnsupportedError where it is not installed."""
+    """Imports h5py. Raises UnsupportedError if it is not installed."""
     try:
         import h5py
     except ImportError:
@@ -38,10 +37,10 @@ def h5py_library() -> ModuleType:
 
 @contextmanager
 def new_file(path: str, progress: Callable[[int], object] | None = None) -> Iterator[tuple[h5py.File, Place]]:
-    """A new file, open, and a function `place(where, name, tensor)` that makes room in it for a tensor, and groups on
-    the way there. The values are written at the end of the block, in the order in which they lie in the file.
+    """Opens a new file and yields it with a function `place(where, name, tensor)`, which reserves space for a tensor
+    and creates the groups above it. The values are written at the end of the block, in the order of their offsets.
 
-    Raises OSError as the system reports it, and what the tensors raise, with their names.
+    Raises OSError as the system reports it, and the tensors' errors, with their names.
     """
     h5py = h5py_library()
     from h5py import h5d, h5p, h5s, h5t
@@ -49,7 +48,7 @@ def new_file(path: str, progress: Callable[[int], object] | None = None) -> Iter
     links, plain = h5p.create(h5p.LINK_CREATE), h5p.create(h5p.DATASET_CREATE)
     links.set_create_intermediate_group(True)
     links.set_char_encoding(h5t.CSET_UTF8)
-    plain.set_obj_track_times(False)  # the same bytes whenever it is written
+    plain.set_obj_track_times(False)  # the bytes must not depend on the time
     plain.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     plain.set_fill_time(h5d.FILL_TIME_NEVER)
     placed: list[tuple[int, str, Tensor]] = []
@@ -87,7 +86,7 @@ def _fill(path: str, placed: list[tuple[int, str, Tensor]], progress: Callable[[
 
 @contextmanager
 def _system_errors() -> Iterator[None]:
-    """HDF5 hides the system's error number in its text; a full disk must still be known as one."""
+    """Recovers the system's error number from HDF5's message, so that a full disk is recognised as such."""
     try:
         yield
     except (OSError, RuntimeError) as error:

@@ -1,16 +1,15 @@
-"""Keras files: the HDF5 files of Keras 1 and 2 both ways, `.weights.h5` and `.keras` of Keras 3 in.
+"""Reads and writes the HDF5 files of Keras 1 and 2; reads `.weights.h5` and `.keras` files of Keras 3.
 
     model.h5 (weights only, or below `model_weights` of a whole model; `optimizer_weights` beside it)
-        attribute layer_names      one group a layer
+        attribute layer_names      one group per layer
         LAYER, attribute weight_names: "block1_conv1/kernel:0", each a dataset below the layer's group
     model.weights.h5, also inside model.keras
         layers/dense/vars/0, 1, ...: numbered in the order in which the layer made its variables
 
-A tensor's name is the weight's without `:0`, as TensorFlow 1 would save it; a weight whose name does not say its
-layer gets it in front. Keras 3 keeps the name of a layer, and of its variables only the order: where the class of
-the layer, and its settings in the config.json of an archive, tell what they are, they are named as Keras names them.
-Layout: keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py.
-"""
+A tensor's name is the weight's without `:0`, as TensorFlow 1 would save it, prefixed with the layer's name if it lacks
+it. Keras 3 stores the names of layers, but only the order of their variables: if the class of the layer and its
+settings in the archive's config.json tell what they are, they get the names that Keras uses. Layout:
+keras/src/legacy/saving/legacy_h5_format.py and keras/src/saving/saving_lib.py."""
 
 from __future__ import annotations
 
@@ -39,14 +38,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ATTRIBUTE_LIMIT = 64512  # bytes of one attribute; Keras cuts longer lists into layer_names0, layer_names1, ...
-_COMPRESSION_LIMIT = 1100  # no filter that is read here packs denser: gzip reaches 1032 to 1
+_COMPRESSION_LIMIT = 1100  # bytes per stored byte; no filter that is read here compresses better: gzip reaches 1032
 _INNER, _CONFIG = "model.weights.h5", "config.json"
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Opens a Keras file; a dataset is read when its tensor is loaded. Links out of the file are refused.
 
-    Raises NotACheckpointError where the file holds no weights, DamagedError, and UnsupportedError without h5py.
+    Raises NotACheckpointError if the file holds no weights, DamagedError, and UnsupportedError if h5py is missing.
     """
     path = os.fspath(path)
     with _damage_at(path):
@@ -64,7 +63,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _described(archive: zipfile.ZipFile) -> dict[str, list[KerasLayer]]:
-    """The layers in the archive's config, by name; {} where it has none of a reasonable size."""
+    """The layers in the archive's config, by name; {} if there is no config or it is too large."""
     if _CONFIG not in archive.namelist() or archive.getinfo(_CONFIG).file_size > MAX_CONFIG:
         return {}
     with archive.open(_CONFIG) as file:
@@ -76,7 +75,7 @@ def _read_h5(
 ) -> Checkpoint:
     file = h5py_library().File(openable(file_path), "r")
     if is_remote(file_path):
-        atexit.register(file.close)  # HDF5 crashes at exit where a file of Python's is still open
+        atexit.register(file.close)  # HDF5 crashes at exit if a Python file is still open
     else:
         keeps_open(file_path, file, lambda opened: opened.close())
     weights = file
@@ -119,7 +118,7 @@ def _listed(group: h5py.Group, layer: str) -> Iterator[tuple[str, h5py.Dataset]]
 
 
 def _all_datasets(group: h5py.Group, path: str, seen: dict[int, str]) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Every dataset below `group`, in the order of names with numbers as numbers; each object once."""
+    """Every dataset below `group`, sorted by name, with numeric names in numeric order; each object once."""
     import h5py
 
     address = h5py.h5o.get_info(group.id).addr
@@ -135,7 +134,7 @@ def _all_datasets(group: h5py.Group, path: str, seen: dict[int, str]) -> Iterato
 
 
 def _layer_names(file: h5py.File, places: Iterable[str]) -> dict[str, str]:
-    """Path of each group around the datasets that belongs to a layer -> the layer's name, where the file keeps it."""
+    """Path of each layer's group above the datasets -> the layer's name, if the file stores it."""
     names: dict[str, str] = {}
     for owner in {place[:i] for place in places for i, letter in enumerate(place) if letter == "/"}:
         if f"{owner}/vars" in file and "name" in (attributes := _child(file, f"{owner}/vars").attrs):
@@ -151,7 +150,7 @@ def _child(group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
     """Follows `name` one component at a time, so that no soft or external link is ever resolved."""
     import h5py
 
-    place = group.id  # h5py's objects for the groups on the way would take longer than all else
+    place = group.id  # h5py's objects for the groups in between would take most of the time
     for part in name.split("/"):
         if not isinstance(place, h5py.h5g.GroupID):
             raise DamagedError(f"{name!r} is not in the group {group.name}")
@@ -171,7 +170,7 @@ def _child(group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group:
 
 
 def _attribute_list(group: h5py.Group, name: str) -> list[str] | None:
-    """A list of texts, put together from its chunks; None where there is none."""
+    """A list of texts, joined from its chunks; None if there is none."""
     if name in group.attrs:
         values = list(group.attrs[name])
     elif f"{name}0" in group.attrs:
@@ -210,7 +209,7 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
-    """HDF5 reports damage by many kinds of exception; here it is one, with its place."""
+    """Turns the many exceptions by which HDF5 reports damage into one, with file and tensor."""
     try:
         yield
     except CheckpointError as error:
@@ -222,15 +221,15 @@ def _damage_at(path: str, tensor: str | None = None) -> Iterator[None]:
 
 
 def check(tensors: Mapping[str, Tensor]) -> None:
-    """Raises UnsupportedError, naming them all, when types or names have no place in the format."""
+    """Raises UnsupportedError that names all tensors whose type or name the format cannot hold."""
     check_types(tensors, NUMPY_TYPES, "a Keras .h5 file")
     check_names(tensors, _name_problem, "a Keras .h5 file")
 
 
 def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
-    """Writes weights as Keras 2's `save_weights` does: `layers_of` tells the layer of a name.
+    """Writes weights like `save_weights` of Keras 2; `layers_of` derives the layer from a name.
 
-    Raises UnsupportedError, naming them all, when types or names have no place in such a file.
+    Raises UnsupportedError that names all tensors whose type or name such a file cannot hold.
     """
     check(tensors)
     layers = layers_of(list(tensors))
@@ -245,7 +244,7 @@ def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], ob
 
 
 def _write_list(group: h5py.Group, name: str, values: list[str]) -> None:
-    """Text of fixed width, cut into chunks as Keras does where an attribute would grow too long."""
+    """Writes texts of fixed width, split into several attributes, as Keras does, if one would be too long."""
     import numpy as np
 
     encoded = np.array([value.encode() for value in values], "S")

@@ -1,7 +1,7 @@
-"""Keras 3's `.weights.h5`, out: each weight at its place, `layers/conv2d_7/vars/0`. Reading is keras.py's.
+"""Writes Keras 3's `.weights.h5`, each weight at its place, `layers/conv2d_7/vars/0`. keras.py reads them.
 
-Keras knows weights by these places alone: the class of a layer and which of its class it is in the model, then the
-number of the variable in the layer. Which place a tensor has, only a layout can say (`Tensors.stored_names`).
+Keras identifies weights only by place: the class of the layer, its number among the model's layers of that class, and
+the number of the variable in the layer. Only a layout can tell a tensor's place (`Tensors.stored_names`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLACE = re.compile(r".+/vars/\d+", re.DOTALL)
 
 
 def check(tensors: Mapping[str, Tensor]) -> None:
-    """Raises UnsupportedError for types that HDF5 has not, and for tensors without a place."""
+    """Raises UnsupportedError for types that HDF5 does not have, and for tensors without a place."""
     check_types(tensors, NUMPY_TYPES, "a Keras .weights.h5 file")
     placeless = [name for name, place in _places(tensors).items() if not _PLACE.fullmatch(place)]
     if placeless:
@@ -29,7 +29,7 @@ def check(tensors: Mapping[str, Tensor]) -> None:
 
 
 def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
-    """Writes the weights as Keras' `save_weights` does, a layer's name beside its weights."""
+    """Writes the weights like Keras' `save_weights`, with a layer's name beside its weights."""
     check(tensors)
     names: dict[str, str] = {}  # group of a layer's weights -> name of the layer
     with new_file(path, progress) as (file, place):

@@ -1,4 +1,4 @@
-"""From the numbered weights of Keras 3 to variable names, and from variable names to the layers of a Keras 2 file."""
+"""Names the numbered weights of Keras 3, and derives the layers of a Keras 2 file from variable names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 _KERNEL = "kernel bias?use_bias"
 _RECURRENT = "kernel recurrent_kernel bias?use_bias"
 _GAMMA_BETA = "gamma?scale beta?center"
-# Layer class, as Keras 3 spells it in its files -> its variables, in the order in which the layer makes them. NAME?FLAG
-# is there where the layer's settings say so: layers/*/*.py of Keras 3.
+# Layer class, as spelled in files of Keras 3 -> its variables in order of creation. NAME?FLAG exists only if the layer
+# has that setting: layers/*/*.py of Keras 3.
 _VARIABLES = {
     "dense": _KERNEL,
     "einsum_dense": "kernel bias?bias_axes",
@@ -40,7 +40,7 @@ _VARIABLES = {
     "lstm_cell": _RECURRENT,
     "gru_cell": _RECURRENT,
     "simple_rnn_cell": _RECURRENT,
-    # Attributes by which layers keep others, whose class is not in the path.
+    # Attributes that hold inner layers, whose class is not in the path.
     "cell": _RECURRENT,
     "query_dense": _KERNEL,
     "key_dense": _KERNEL,
@@ -48,11 +48,11 @@ _VARIABLES = {
     "output_dense": _KERNEL,
     "seed_generator": "seed_generator_state",
 }
-MAX_CONFIG = 64 << 20  # bytes; those of the largest published models have about one
+MAX_CONFIG = 64 << 20  # bytes; the largest published models have about one MB
 
 
 class KerasLayer:
-    """A layer as the config of a model describes it: its class as paths spell it, and its settings."""
+    """A layer from a model's config: its class, spelled as in paths, and its settings."""
 
     def __init__(self, class_name: str, settings: Mapping[str, object]) -> None:
         self.class_name = _snake(class_name)
@@ -60,7 +60,7 @@ class KerasLayer:
 
 
 def layers_in(config: bytes) -> dict[str, list[KerasLayer]]:
-    """Name -> the layers of that name in a `config.json`, of inner models too; {} where the bytes are no such thing."""
+    """Name -> layers of that name in a `config.json`, including inner models; {} if the bytes are not a config."""
     try:
         waiting = [json.loads(config)]
     except (ValueError, RecursionError):
@@ -81,10 +81,11 @@ def layers_in(config: bytes) -> dict[str, list[KerasLayer]]:
 def variable_names(
     places: Sequence[str], layer_names: Mapping[str, str], described: Mapping[str, Sequence[KerasLayer]]
 ) -> dict[str, str]:
-    """`layers/conv2d/vars/0` of the layer "block1_conv1" is `block1_conv1/kernel`; two of one name keep their places.
+    """Shown name -> place: `layers/conv2d/vars/0` of the layer "block1_conv1" becomes `block1_conv1/kernel`.
 
-    `layer_names` are those of the groups of the file, `described` the layers of the config by name. The variables of an
-    optimizer keep their places, too: which variable a slot is of, the file does not say.
+    `layer_names` maps the file's groups to layer names, `described` names to the layers of the config. Variables that
+    would get the same name keep their places, and so do an optimizer's: the file does not say which variable a slot
+    belongs to.
     """
     named = {place: place for place in places}
     owners = [place.rpartition("/vars/")[0] for place in places]
@@ -98,17 +99,16 @@ def variable_names(
         names = [layer_names[group] for group in above if group in layer_names]
         known = variables_of(parts[-1], counts[owner], described.get(names[-1], ()) if names else ())
         variable = known[int(number)] if int(number) < len(known) else None
-        if names or variable:  # files of Keras 2 keep no names of layers
+        if names or variable:  # files of Keras 2 do not store names of layers
             named[place] = "/".join([*(names or [owner]), variable or number])
     times = Counter(named.values())
     return {place: name if times[name] == 1 else place for place, name in named.items()}
 
 
 def variables_of(place: str, count: int, described: Sequence[KerasLayer] = ()) -> tuple[str | None, ...]:
-    """The names of a layer's `count` variables, in their order; None where neither class nor number tells.
+    """The names of a layer's `count` variables, in order; None for those that class and count do not determine.
 
-    `place` is the last component of the layer's path in the file; `described` are the layers of its name in the model's
-    config.
+    `place` is the last component of the layer's path in the file; `described` are the config's layers of that name.
 
     >>> variables_of("batch_normalization_1", 4)
     ('gamma', 'beta', 'moving_mean', 'moving_variance')
@@ -125,7 +125,7 @@ def variables_of(place: str, count: int, described: Sequence[KerasLayer] = ()) -
     flags = sorted({flag for _, flag in rows if flag})
     possible = list(_names(rows, flags))
     if layer and any(flag in layer.settings for flag in flags):
-        on = {flag for flag in flags if layer.settings.get(flag)}  # one that this version of Keras did not have is off
+        on = {flag for flag in flags if layer.settings.get(flag)}  # a flag unknown to this Keras version is off
         possible = [[name for name, flag in rows if not flag or flag in on]]
     fitting = [names for names in possible if len(names) == count]
     agreed = [{names[i] for names in fitting} for i in range(count)]
@@ -133,7 +133,7 @@ def variables_of(place: str, count: int, described: Sequence[KerasLayer] = ()) -
 
 
 def _names(rows: Sequence[tuple[str, str]], flags: Sequence[str]) -> Iterator[list[str]]:
-    """The variables with each choice of flags."""
+    """The variable names for every combination of flags."""
     for values in itertools.product((True, False), repeat=len(flags)):
         on = {flag for flag, value in zip(flags, values, strict=True) if value}
         yield [name for name, flag in rows if not flag or flag in on]
@@ -156,7 +156,7 @@ _OPTIMIZERS = frozenset(
 
 
 def layers_of(names: Sequence[str]) -> dict[str, list[str]]:
-    """Layer -> the names of its weights. The layer is the first component, or the second below the name of a model.
+    """Layer -> names of its weights. The layer is the first component of a name, or the second if a model comes first.
 
     >>> layers_of(["sequential/conv/kernel", "sequential/out/kernel", "adam/iteration"])
     {'conv': ['sequential/conv/kernel'], 'out': ['sequential/out/kernel'], 'adam': ['adam/iteration']}
@@ -172,7 +172,7 @@ def layers_of(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _model_name(names: Collection[str]) -> str | None:
-    """The scope that all weights but an optimizer's lie in, two levels deep, where there is more than one layer."""
+    """The scope above all layers' weights (except an optimizer's), if there is one and it has several layers."""
     parts = [name.split("/") for name in names]
     weights = [p for p in parts if len(p) > 1 and p[0] not in _OPTIMIZERS]
     scopes = {p[0] for p in weights}

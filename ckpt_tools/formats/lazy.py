@@ -1,4 +1,4 @@
-"""Tensors of a file with a million of them: specs are known, a `Tensor` is made when one is asked for."""
+"""Tensors that are made on demand, for files with a million of them; only the specs are known at once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..tensors import Spec, Tensor, Tensors
 
 
 class LazyTensors(Tensors):
-    """Shown name -> tensor. `build` makes the tensor of a key of the file.
+    """Shown name -> tensor. `build` makes the tensor for a key of the file.
 
-    `hidden` are keys that can be asked for but are not listed, such as the object graph.
+    `hidden` holds keys that can be looked up but are not listed, such as the object graph.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LazyTensors(Tensors):
 
 
 def kept(tensors: Tensors) -> Tensors:
-    """The same, but values stay in memory once they were read: for a source far away that is read several times."""
+    """The same tensors, but values stay in memory once read, for a remote source that is read several times."""
 
     @cache
     def build(key: str) -> Tensor:

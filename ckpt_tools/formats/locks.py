@@ -1,7 +1,7 @@
 """Locks that end with the process that holds them, however it ends: `flock`, or a locked byte on Windows.
 
-There a locked byte can be read by nobody else, so it is that of a file of its own, `PATH.lock`. A process that waits
-has that file open, which keeps it from being removed.
+On Windows nobody else can read a locked byte, so it lies in a separate file, `PATH.lock`. A waiting process keeps that
+file open, so that it is not removed.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 ENDING = ".lock"
-_AGAIN = 0.05  # seconds between two tries
+_AGAIN = 0.05  # seconds between attempts
 
 
 class Lock(NamedTuple):
-    """A lock that is held; `made` is the file that was made for it."""
+    """A lock that is held; `made` is the file created for it, if any."""
 
     descriptor: int
     made: str = ""
 
     def release(self) -> None:
-        """Unlocks, and removes what was made."""
+        """Unlocks, and removes the file created for the lock."""
         os.close(self.descriptor)
         if self.made:
             try:
@@ -33,14 +33,14 @@ class Lock(NamedTuple):
 
 
 def acquire(path: str | os.PathLike[str], *, wait: bool = False, busy: Exception | None = None) -> Lock | None:
-    """Locks a file or a folder that is there. Where another holds it and nobody waits, raises `busy` if that is given.
-    None otherwise, and where the file system or Python knows no locks."""
+    """Locks an existing file or folder. If another process holds the lock and `wait` is false, raises `busy`, or
+    returns None if that is not given. Also returns None if the file system or Python does not support locks."""
     try:
         import fcntl
     except ImportError:
         return _acquire_byte(f"{os.fspath(path)}{ENDING}", wait, busy)
     try:
-        # Network file systems lock only what is open for writing; a folder cannot be.
+        # Network file systems lock only files that are open for writing; folders cannot be opened that way.
         descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     except OSError:
         return None
@@ -75,7 +75,7 @@ def _acquire_byte(path: str, wait: bool, busy: Exception | None) -> Lock | None:
 
 @contextmanager
 def turn(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Waits until no other process has `path` locked, and locks it for the `with`."""
+    """Waits until no other process has `path` locked, and locks it for the duration of the `with`."""
     lock = acquire(path, wait=True)
     try:
         yield

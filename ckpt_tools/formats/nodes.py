@@ -1,12 +1,11 @@
-"""Nodes of a GraphDef: name, operation, inputs, and attributes, which are read when they are asked for.
+"""Nodes of a GraphDef: name, operation, inputs, and attributes, which are parsed on demand.
 
     NodeDef   { 1 name, 2 op, 3 input*, 4 device, 5 attr map<name, AttrValue> }
     AttrValue { 1 list, 2 s, 3 i, 4 f, 5 b, 6 type, 7 shape, 8 tensor, 10 func { 1 name } }
     ListValue { 2 s*, 3 i*, 4 f*, 5 b*, 6 type*, 7 shape*, 8 tensor*, 9 func* }
 
-A graph has ten thousand nodes, and what it is asked is about a few hundred of them: attributes stay bytes. Devices are
-left out: they name the machine of whoever wrote the file.
-"""
+A graph has ten thousand nodes, and only a few hundred of them are asked for attributes, so these stay bytes. Devices
+are dropped: they refer to the machine that wrote the file."""
 
 from __future__ import annotations
 
@@ -18,21 +17,21 @@ from ..errors import DamagedError
 from .proto import LEN, VARINT, Bytes, fields, message, put_bytes, put_varint, raw, signed, text, varint
 from .slices import shape_sides
 
-Shape = tuple[int | None, ...] | None  # None for an unknown rank; a side is None where it is unknown
+Shape = tuple[int | None, ...] | None  # None for an unknown rank; a side is None if it is unknown
 
 
 def is_known(shape: Shape) -> TypeGuard[tuple[int, ...]]:
-    """Whether all of a shape is known."""
+    """Whether a shape is fully known."""
     return shape is not None and None not in shape
 
 
 _SMALL = 1 << 16
-_REFERENCE = 100  # added to a type's number where a variable itself is meant, not its value
+_REFERENCE = 100  # offset of the type numbers of references to variables
 
 
 class Node(NamedTuple):
-    """`inputs` are spelled as in the file: "x", "x:1", and "^x" for what must only have run. `attributes` are the
-    entries of the map."""
+    """A node. `inputs` are spelled as in the file: "x", "x:1", and "^x" for control inputs. `attributes` are the
+    serialized entries of the map."""
 
     name: str
     op: str
@@ -45,8 +44,8 @@ class Node(NamedTuple):
         return tuple(each for each in self.inputs if not each.startswith("^"))
 
     def attribute(self, name: str) -> Bytes | None:
-        """The AttrValue under a name; None where there is none."""
-        start = b"\n" + put_varint(len(name)) + name.encode()  # how every writer spells an entry's key
+        """The AttrValue under a name; None if there is none."""
+        start = b"\n" + put_varint(len(name)) + name.encode()  # an entry's key as every writer encodes it
         for entry in self.attributes:
             if entry[: len(start)] == start or entry[:1] != b"\n":
                 key, value = attribute_of(entry)
@@ -55,24 +54,24 @@ class Node(NamedTuple):
         return None
 
     def entries(self, *names: str) -> tuple[Bytes, ...]:
-        """The entries of the map under these names, as they are written."""
+        """The serialized entries of the map under these names."""
         return tuple(entry for entry in self.attributes if attribute_of(entry)[0] in names)
 
     def number(self, name: str, default: int = 0) -> int:
-        """A whole number; `default` where the attribute is not there."""
+        """An integer attribute; `default` if it is absent."""
         found = self._value(name, 3, VARINT)
         return default if found is None else signed(found)
 
     def truth(self, name: str, default: bool = False) -> bool:
-        """A bool; `default` where the attribute is not there: newer writers leave out what is a default."""
+        """A bool attribute; `default` if it is absent, since newer writers omit defaults."""
         return default if self.attribute(name) is None else bool(self._value(name, 5, VARINT))
 
     def words(self, name: str) -> str:
-        """A text; "" where the attribute is not there."""
+        """A text attribute; "" if it is absent."""
         return text(self._value(name, 2, LEN) or b"")
 
     def numbers(self, name: str) -> tuple[int, ...]:
-        """A list of whole numbers; () where the attribute is not there."""
+        """An attribute that is a list of integers; () if it is absent."""
         values: list[int] = []
         for field, wire, content in fields(self._value(name, 1, LEN) or b""):
             if field == 3:
@@ -80,27 +79,27 @@ class Node(NamedTuple):
         return tuple(map(signed, values))
 
     def dtype(self, name: str = "dtype") -> str | None:
-        """TensorFlow's name of an element type; None where there is none."""
+        """TensorFlow's name of the element type in an attribute; None if it is absent or unknown."""
         code = self._value(name, 6, VARINT)
         found = BY_NUMBER.get(code - _REFERENCE if code and code > _REFERENCE else code)
         return found.name if found else None
 
     def shape(self, name: str = "shape") -> Shape:
-        """A shape; None, an unknown rank, also where the attribute is not there."""
+        """A shape attribute; None, an unknown rank, also if it is absent."""
         found = self._value(name, 7, LEN)
         return None if found is None else partial_shape(found)
 
     def output_shapes(self) -> list[Shape]:
-        """What `_output_shapes` says of each output; [] where the writer did not add them."""
+        """The shape of each output by `_output_shapes`; [] if the writer did not add it."""
         listed = fields(self._value("_output_shapes", 1, LEN) or b"")
         return [partial_shape(message(content, wire, "a shape")) for field, wire, content in listed if field == 7]
 
     def function(self, name: str) -> str:
-        """The name of the function that is an attribute; "" where there is none."""
+        """The name of the function in an attribute; "" if there is none."""
         return _name_in(self._value(name, 10, LEN) or b"")
 
     def functions(self) -> Iterator[str]:
-        """The names of the functions that the operation calls."""
+        """The names of all functions in the attributes."""
         for entry in self.attributes:
             for field, wire, content in fields(attribute_of(entry)[1]):
                 if field == 10:
@@ -111,12 +110,12 @@ class Node(NamedTuple):
                             yield _name_in(message(each, inner_wire, "a function"))
 
     def with_attribute(self, name: str, value: bytes | None) -> Node:
-        """The node with another AttrValue under a name, or without it."""
+        """The node with this AttrValue under a name, or without the attribute if `value` is None."""
         kept = tuple(entry for entry in self.attributes if attribute_of(entry)[0] != name)
         return self._replace(attributes=kept if value is None else (*kept, attribute(name, value)))
 
     def _value(self, name: str, wanted: int, kind: int) -> Any:
-        """The value of one kind in an attribute: the last, as protobuf has it."""
+        """The value of field `wanted` in an attribute: the last one, by protobuf's rule."""
         value = None
         for field, wire, content in fields(self.attribute(name) or b""):
             if field == wanted:
@@ -127,12 +126,12 @@ class Node(NamedTuple):
 
 
 def parse_node(data: Bytes) -> Node:
-    """A NodeDef. Attributes are not looked at. This loop is what reading a graph takes."""
+    """Parses a NodeDef, but not its attributes. This loop dominates the time of reading a graph."""
     name = op = ""
     inputs: list[str] = []
     attributes: list[Bytes] = []
     pos, end = 0, len(data)
-    data = bytes(data) if end < _SMALL else data  # which is faster to look into; a large one holds a weight
+    data = bytes(data) if end < _SMALL else data  # bytes are faster to index; large nodes hold weights
     while pos < end:
         tag = data[pos]
         if tag & 7 != LEN or tag >= 0x80:
@@ -175,22 +174,22 @@ def attribute_of(entry: Bytes) -> tuple[str, Bytes]:
 
 
 def attribute(name: str, value: bytes) -> bytes:
-    """An entry of the map, from a name and an AttrValue."""
+    """A serialized entry of the map from a name and an AttrValue."""
     return put_bytes(1, name.encode()) + put_bytes(2, value)
 
 
 def type_value(dtype: str) -> bytes:
-    """An AttrValue that is an element type."""
+    """An AttrValue with an element type."""
     return put_varint(6 << 3) + put_varint(BY_NAME[dtype].number)
 
 
 def truth_value(value: bool) -> bytes:
-    """An AttrValue that is a bool, written also where it is false."""
+    """An AttrValue with a bool, written even if it is false."""
     return put_varint(5 << 3) + put_varint(value)
 
 
 def shape_value(shape: Shape) -> bytes:
-    """An AttrValue that is a shape."""
+    """An AttrValue with a shape."""
     if shape is None:
         return put_bytes(7, put_varint(3 << 3) + b"\1")
     sides = (put_varint(1 << 3) + put_varint(-1 if side is None else side) for side in shape)
@@ -198,17 +197,17 @@ def shape_value(shape: Shape) -> bytes:
 
 
 def text_value(words: str) -> bytes:
-    """An AttrValue that is a text."""
+    """An AttrValue with a text."""
     return put_bytes(2, raw(words))
 
 
 def numbers_value(numbers: Iterable[int]) -> bytes:
-    """An AttrValue that is a list of whole numbers."""
+    """An AttrValue with a list of integers."""
     return put_bytes(1, b"".join(put_varint(3 << 3) + put_varint(number) for number in numbers))
 
 
 def shapes_value(shapes: Iterable[Shape]) -> bytes:
-    """An AttrValue that is a list of shapes."""
+    """An AttrValue with a list of shapes."""
     return put_bytes(1, b"".join(map(shape_value, shapes)))
 
 

@@ -1,4 +1,4 @@
-"""numpy's .npz: a zip archive with one .npy file a tensor. Reads a member at a time, writes the same bytes each time.
+"""numpy's .npz: a zip archive with one .npy file per tensor. Members are read one at a time; output is reproducible.
 
 The .npy header is numpy's own (numpy.lib.format); nothing is ever unpickled.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 TYPES = NUMPY_TYPES | {"string"}
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: the bytes must not depend on the day
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # earliest date of the zip format, so that the bytes do not depend on the day
 _LONGEST_HEADER = 1 << 20
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, SyntaxError, MemoryError),
@@ -38,8 +38,8 @@ _DAMAGE = (
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Opens an .npz; a member is read, and its CRC-32 checked, when its tensor is loaded.
 
-    Raises DamagedError, and UnsupportedError that names every member holding Python objects or a type without a
-    TensorFlow name.
+    Raises DamagedError, and UnsupportedError that names every member with Python objects or a type that TensorFlow does
+    not have.
     """
     path = os.fspath(path)
     tensors: dict[str, Tensor] = {}
@@ -70,12 +70,12 @@ def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, name: st
 
     with archive.open(info) as member:
         assert isinstance(member, zipfile.ZipExtFile)
-        member.MIN_READ_SIZE = 1  # do not read ahead into the values: a damaged one must not keep the rest from opening
+        member.MIN_READ_SIZE = 1  # do not read ahead into the values: damage there must not prevent opening
         version = np.lib.format.read_magic(member)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
             raise UnsupportedError(f".npy version {version[0]}.{version[1]}")
-        # NumPy 2.2, the newest for Python 3.10, has the argument but no hint of it.
+        # NumPy 2.2, the newest for Python 3.10, has the argument but no type hint for it.
         header = readers[version](member, max_header_size=_LONGEST_HEADER)  # type: ignore[call-arg, no-untyped-call, unused-ignore]
         start = member.tell()
     shape, _, dtype = header
@@ -88,7 +88,7 @@ def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, name: st
     def load() -> np.ndarray:
         with damage_at(path, ".npz", _DAMAGE, name), archive.open(info) as member:
             array = np.lib.format.read_array(member, allow_pickle=False)
-            if member.read(1):  # also makes zipfile compare the checksum
+            if member.read(1):  # makes zipfile compare the checksum as well
                 raise DamagedError("bytes follow the array")
         return _native(array)
 
@@ -96,7 +96,7 @@ def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str, name: st
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """Bytes of this machine's order, C order; fixed-width text becomes an object array of bytes."""
+    """The array in native byte order and C order; fixed-width text becomes an object array of bytes."""
     import numpy as np
 
     if array.dtype.kind in "SU":
@@ -106,15 +106,16 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 
 def check(tensors: Mapping[str, Tensor]) -> None:
-    """Raises UnsupportedError, naming them all, when types or names have no place in the format."""
+    """Raises UnsupportedError that names all tensors whose type or name the format cannot hold."""
     check_types(tensors, TYPES, ".npz")
     check_names(tensors, _name_problem, ".npz")
 
 
 def write(tensors: Mapping[str, Tensor], path: str, progress: Callable[[int], object] | None = None) -> None:
-    """Writes an uncompressed .npz, members in the order of `tensors`, a piece of a tensor in memory at a time.
+    """Writes an uncompressed .npz with members in the order of `tensors`, and one piece of a tensor in memory at a
+    time.
 
-    Raises UnsupportedError, naming them all, when types or names have no place in an .npz.
+    Raises UnsupportedError that names all tensors whose type or name an .npz cannot hold.
     """
     import numpy as np
 

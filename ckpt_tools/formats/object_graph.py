@@ -1,7 +1,7 @@
-"""TensorFlow 2's object graph: from the keys of an object-based checkpoint to the names its variables had.
+"""TensorFlow 2's object graph: maps the keys of an object-based checkpoint to the original names of its variables.
 
-Such a file holds a serialized TrackableObjectGraph. Its nodes are the objects that were saved; an attribute of a node
-gives a variable's full name and its key in the file (trackable_object_graph.proto).
+Such a file holds a serialized TrackableObjectGraph. Its nodes are the saved objects; an attribute of a node gives a
+variable's full name and its key in the file (trackable_object_graph.proto).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def attributes(graph: Bytes) -> Iterator[tuple[str, str]]:
 
 
 def rekeyed(graph: Bytes, keys: Mapping[str, str | None]) -> bytes:
-    """The graph with other checkpoint keys: old key -> new key, or None to take the attribute out."""
+    """The graph with changed checkpoint keys: old key -> new key, or None to remove the attribute."""
     out = []
     for field, wire, node in fields(graph):
         node = message(node, wire, "a field of the object graph")
@@ -59,8 +59,8 @@ def _rekeyed_node(node: Bytes, keys: Mapping[str, str | None]) -> bytes:
 def variable_names(graph: Bytes, keys: Collection[str]) -> dict[str, str]:
     """Shown name -> key, for every key that is shown under another name.
 
-    A key is shown as the variable's full name where only one variable has it, otherwise without the suffix that all
-    keys of variables end with. Two keys are never shown under one name: both keep their keys then.
+    A key is shown as the variable's full name if only one variable has that name, else as the key without the usual
+    suffix. If two keys would be shown under the same name, both are shown as they are.
 
     >>> variable_names(b"", ["step/.ATTRIBUTES/VARIABLE_VALUE"])
     {'step': 'step/.ATTRIBUTES/VARIABLE_VALUE'}

@@ -1,4 +1,4 @@
-"""Opens any source: finds out what it is, lets its format's module read it, keeps the scope that was asked for."""
+"""Opens any source: finds out its format, reads it with the format's module, and selects a scope if one is given."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def open_source(source: str, names: str = "variable") -> Checkpoint:
 
 
 def _held(holds: object, read: Callable[[], _Read]) -> _Read:
-    """What `read` gives; whoever has this call keeps `holds` alive."""
+    """Calls `read`; a `partial` of this function keeps `holds` alive."""
     return read()
 
 
 def _tied(tensor: Tensor, holds: object) -> Tensor:
-    """The tensor, which now keeps `holds` alive: the folder of an unpacked archive goes with the last that needs it."""
+    """The tensor, which now keeps `holds` alive, such as the folder of an unpacked archive."""
     return tensor._replace(
         load=partial(_held, holds, tensor.load),
         stream=tensor.stream and partial(_held, holds, tensor.stream),
@@ -75,7 +75,7 @@ def _is_v1(path: str) -> bool:
 
 
 def split_scope(source: str) -> tuple[str, str]:
-    """`SRC:scope/prefix` -> SRC and scope. A file whose own name has the colon wins."""
+    """Splits `SRC:scope/prefix` into SRC and scope; but an existing file with a colon in its name is taken whole."""
     first = source.find("/", source.find("://") + 3) if is_remote(source) else 0  # a URL may have a port
     if ":" not in source[first:] or first < 0 or _exists(source):
         return source, ""
@@ -87,7 +87,7 @@ def split_scope(source: str) -> tuple[str, str]:
 
 
 def under_scope(tensors: Tensors, scope: str, path: str) -> Tensors:
-    """The tensors under a scope, without the scope. A scope that holds none is a SelectionError."""
+    """The tensors under a scope, with the scope removed from their names. Raises SelectionError if there are none."""
     start = scope + "/"
     kept = {name[len(start) :]: name for name in tensors if name.startswith(start)}
     if not kept:

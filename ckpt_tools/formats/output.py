@@ -1,4 +1,4 @@
-"""`save_checkpoint`: writes beside the target, checks first, and moves everything into place at the end."""
+"""`save_checkpoint`: checks first, writes beside the target, and moves everything into place at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint
 from .mapped import forget_pages
 from .storage import check_local
 
-# What --format and `format=` accept -> the module whose `write(tensors, path, ...)` makes a complete file.
+# Value of --format and `format=` -> the module whose `write(tensors, path, ...)` makes a complete file.
 WRITERS = {
     "v1": "v1",
     "v2": "v2",
@@ -28,11 +28,11 @@ WRITERS = {
     "keras_h5": "keras",
     "keras_weights": "keras3",
 }
-_FRONT_TO_BACK = {"v1", "safetensors", "keras_h5", "keras_weights"}  # written bytes do not change any more
+_FRONT_TO_BACK = {"v1", "safetensors", "keras_h5", "keras_weights"}  # bytes once written do not change
 _ENDINGS = {
     ".npz": "npz",
     ".safetensors": "safetensors",
-    ".weights.h5": "keras_weights",  # before .h5: the first that fits is taken
+    ".weights.h5": "keras_weights",  # before .h5, since the first match is taken
     ".h5": "keras_h5",
     ".hdf5": "keras_h5",
     ".index": "v2",
@@ -57,18 +57,18 @@ def save_checkpoint(
 ) -> tuple[str, ...]:
     """Writes a checkpoint and returns its files, the index of a V2 checkpoint first, `.provenance.json` last.
 
-    `format` is "v1", "v2", "npz", "safetensors", "keras_h5" or "keras_weights"; None: what the ending of `path` means,
-    V2 where it means none. `shards` is the number of data files of a V2 checkpoint (None: as the source has them, or
-    one). `link=True` makes hard links of V2 data files whose tensors stay as stored, instead of copies. `provenance`
-    says more for the sidecar: see `provenance.sidecar`. `progress` is called with the number of bytes that have just
-    been written. `announce` is called with the path at which the new checkpoint lies complete, before anything of it is
-    moved to the target.
+    `format` is "v1", "v2", "npz", "safetensors", "keras_h5" or "keras_weights"; None derives it from the ending of
+    `path`, with V2 as the default. `shards` is the number of data files of a V2 checkpoint (None: as in the source, or
+    one). `link=True` makes hard links instead of copies of V2 data files whose tensors stay as stored. `provenance`
+    adds to the sidecar: see `provenance.sidecar`. `progress` is called with the number of bytes just written.
+    `announce` is called with the path of the complete new checkpoint before any of it is moved to the target.
 
-    The target is the old checkpoint or the new one at every moment, and writing over the source is safe: files are
-    made in a hidden folder `.NAME.partial-PID` beside the target, brought to disk, and renamed as `placing` says.
+    At every moment the target is either the old checkpoint or the new one, and overwriting the source is safe: files
+    are made in a hidden folder `.NAME.partial-PID` beside the target, flushed to disk, and renamed as described in
+    `placing`.
 
-    Raises OutputError when the target exists and `force` is not given, when the folder cannot be written or has too
-    little space; UnsupportedError, naming all of them, for tensors that `format` cannot hold. Nothing is left behind.
+    Raises OutputError if the target exists and `force` is not given, or if the folder cannot be written or has too
+    little space; raises UnsupportedError that names all tensors which `format` cannot hold. Nothing is left behind.
     """
     format = format or format_of(path)
     said = dict(provenance or {})
@@ -102,15 +102,15 @@ def save_checkpoint(
         files = {entry.name: entry.path for entry in os.scandir(folder)}
         known = {os.path.basename(made): digest.result} if digest is not None else {}
         fingerprints = origin.aside(origin.fingerprints, files, known)
-        for path in files.values():  # the digests are taken meanwhile
-            if os.stat(path).st_nlink == 1:  # a linked data file is the source's
+        for path in files.values():  # digests are computed at the same time
+            if os.stat(path).st_nlink == 1:  # a linked data file belongs to the source
                 placing.sync_file(path)
         content = origin.sidecar(tensors, format, fingerprints(), {**said, "source": source()})
         return _finish(content, files, made, target, announce)
 
 
 def _heard(progress: Callable[[int], object] | None, digest: origin.Digest | None) -> Callable[[int], None]:
-    """Hands progress on, and gives the source's pages back now and then: 4 GB that were read once would stay mapped."""
+    """Passes progress on, and regularly drops the source's pages: all that was read once would stay mapped."""
     since = 0
 
     def hear(size: int) -> None:
@@ -128,12 +128,12 @@ def _heard(progress: Callable[[int], object] | None, digest: origin.Digest | Non
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The format that the ending of a target means; V2 where it means none.
+    """The format for the ending of a target; V2 by default.
 
     >>> format_of("model.safetensors"), format_of("model.ckpt-20")
     ('safetensors', 'v2')
 
-    Raises UnsupportedError for an ending that promises what is not written here.
+    Raises UnsupportedError for the ending of a format that can only be read.
     """
     name = os.path.basename(os.fspath(path)).lower()
     if name.endswith(_READ_ONLY):
@@ -147,13 +147,13 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def check_tensors(tensors: Mapping[str, Tensor], format: str) -> None:
-    """Raises UnsupportedError, naming every tensor that a file of `format` cannot hold, and for no tensors at all."""
+    """Raises UnsupportedError that names every tensor which `format` cannot hold, or if there are no tensors at all."""
     if format not in WRITERS:
         known = f"; known are {', '.join(WRITERS)}"
         raise UnsupportedError(f"cannot write the format {format!r}{nearest(format, WRITERS) or known}")
     if not tensors:
         raise UnsupportedError("there is no tensor to write")
-    check = getattr(_writer(format), "check", None)  # a V2 checkpoint holds whatever there is
+    check = getattr(_writer(format), "check", None)  # a V2 checkpoint can hold anything
     if check is not None:
         check(tensors)
 
@@ -163,13 +163,13 @@ def _writer(format: str) -> ModuleType:
 
 
 def needed_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """About how many bytes a file of these tensors takes; texts count only where their size is known."""
+    """The approximate size in bytes of a file with these tensors; texts count only if their size is known."""
     values = sum(t.spec.nbytes or (t.stored.size if t.stored else 0) for t in tensors.values())
     return values + 64 * len(tensors) + sum(map(len, tensors))
 
 
 def target_of(path: str | os.PathLike[str], format: str) -> str:
-    """The file that is written, or the prefix of a V2 checkpoint, which may be given by its index.
+    """The file to write, or the prefix of a V2 checkpoint, which may be given by its index.
 
     Raises OutputError for a URL.
     """
@@ -178,7 +178,7 @@ def target_of(path: str | os.PathLike[str], format: str) -> str:
 
 
 def existing_files(target: str) -> list[str]:
-    """The files that are at `target` now, and would be replaced: in any format, since a V2 index hides all others."""
+    """The existing files at `target` that would be replaced, in any format, since a V2 index hides all others."""
     found = [path for path in (target, target + ".index") if os.path.lexists(path)]
     return found + sorted(placing.shards_beside(target))
 
@@ -197,15 +197,15 @@ def _check_target(target: str, force: bool) -> None:
 
 
 def check_space(target: str, needed: int, what: str = "", freed: int = 0) -> None:
-    """Raises OutputError where the disk of `target` has no room for so many bytes, `freed` of which will be deleted
-    first; `what` says of what they are."""
+    """Raises OutputError if the disk of `target` lacks space for `needed` bytes, after `freed` bytes have been deleted;
+    `what` describes them in the message."""
     free = _free_bytes(os.path.dirname(target) or ".")
     if free is not None and free + freed < needed:
         raise OutputError(f"{needed:,} bytes are needed{what}, and {free + freed:,} are free", path=target)
 
 
 def _free_bytes(folder: str) -> int | None:
-    """None where the file system does not say: running out of space is noticed later then."""
+    """Free bytes; None if the file system does not say, so that a full disk is noticed only later."""
     import shutil
 
     try:
@@ -221,7 +221,7 @@ def _finish(
     target: str,
     announce: Callable[[str], object] | None,
 ) -> tuple[str, ...]:
-    """Adds the sidecar to the files of the partial folder, which are on disk, and moves all into place."""
+    """Adds the sidecar to the partial folder, whose files are on disk already, and moves everything into place."""
     sidecar = os.path.join(os.path.dirname(made), "sidecar")
     origin.dump(content, sidecar)
     placing.sync_file(sidecar)
@@ -239,7 +239,8 @@ def _finish(
 
 @contextmanager
 def _partial_folder(target: str) -> Iterator[str]:
-    """A hidden folder beside the target, removed at the end whatever happens. What killed runs left is removed too."""
+    """A hidden folder beside the target, which is always removed at the end. Leftovers of killed runs are removed,
+    too."""
     remove_abandoned(target)
     parent, name = os.path.split(target)
     folder = os.path.join(parent, f".{name}.partial-{os.getpid()}")
@@ -269,7 +270,7 @@ def _remove_abandoned(folder: str) -> None:
 
 
 def _remove_folder(folder: str) -> None:
-    """Removes a partial folder, in which there are no others, as far as it goes."""
+    """Removes a partial folder, which has no subfolders, as far as possible."""
     try:
         for entry in os.listdir(folder):
             os.unlink(os.path.join(folder, entry))
@@ -280,7 +281,7 @@ def _remove_folder(folder: str) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Holds Ctrl-C back for the few milliseconds in which files are moved."""
+    """Delays Ctrl-C for the few milliseconds in which files are moved."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     if hasattr(signal, "pthread_sigmask"):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
@@ -289,7 +290,7 @@ def _undisturbed() -> Iterator[None]:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     elif threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
+        yield  # signals go to the main thread
     else:
         heard: list[int] = []
         handlers = {number: signal.signal(number, lambda number, _: heard.append(number)) for number in numbers}
@@ -304,7 +305,7 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _output_errors(target: str) -> Iterator[None]:
-    """What the system says of a target that cannot be written, in one sentence."""
+    """Turns an OSError about a target that cannot be written into an OutputError of one sentence."""
     try:
         yield
     except OSError as error:
@@ -320,5 +321,5 @@ def _output_errors(target: str) -> Iterator[None]:
 
 
 def _is_of_output(error: OSError, target: str) -> bool:
-    """False when the system names another file: then it is a source that cannot be read."""
+    """Whether an error concerns the target. If the system names another file, a source could not be read."""
     return error.filename is None or os.path.basename(target) in str(error.filename)

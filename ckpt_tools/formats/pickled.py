@@ -1,8 +1,8 @@
-"""Reads a pickle as data. Nothing that it names is looked up, imported or called.
+"""Reads a pickle as data: nothing that it names is looked up, imported or called.
 
-Python's own unpickler does what a pickle says, so that a file can run any code. The machine here knows the opcodes and
-no more: a class or function stays a `Name`, and what the pickle would have Python make with it stays a `PickledObject`.
-The opcodes are taken apart by `pickletools`, which runs nothing either.
+Python's own unpickler executes what a pickle says, so that a file can run any code. The machine here only knows the
+opcodes: a class or function stays a `Name`, and an object that Python would make with it stays a `PickledObject`. The
+opcodes are parsed by `pickletools`, which runs no code either.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ class Name(NamedTuple):
 
 
 class Persistent(NamedTuple):
-    """Something that lies outside the pickle, by what the pickle calls it."""
+    """Something outside the pickle; `what` is the pickle's identifier for it."""
 
     what: object
 
 
 class PickledObject:
-    """What Python would have made by calling `of` with `args`, given a `state`, and filled like a dict with `items`."""
+    """The object that Python would make by calling `of` with `args`, setting `state`, and adding `items` like a
+    dict's."""
 
     __slots__ = ("args", "items", "of", "state")
 
@@ -44,10 +45,10 @@ class PickledObject:
 
 
 def read_pickle(file: BinaryIO) -> Any:
-    """The value of the pickle that begins at the file's position; the position is behind it afterwards.
+    """The value of the pickle at the file's position, which is moved to its end.
 
-    Numbers, texts, None, tuples, lists and dicts are themselves; a set is a list. Raises DamagedError for bytes that
-    are no pickle, UnsupportedError for what only a program's own registry could tell.
+    Numbers, texts, None, tuples, lists and dicts are returned as such; a set becomes a list. Raises DamagedError for
+    bytes that are not a pickle, and UnsupportedError for extension codes, which only the writing program knows.
     """
     machine = _Machine()
     try:
@@ -59,7 +60,7 @@ def read_pickle(file: BinaryIO) -> Any:
 
 
 class _Machine:
-    """The stack, the stacks below each mark, and what was put aside to be used again."""
+    """The stack, the stacks below each mark, and the memo of values to be used again."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -95,11 +96,11 @@ class _Machine:
         owner = self.stack[-1]
         items = owner.items if isinstance(owner, PickledObject) else owner
         for key, value in zip(flat[::2], flat[1::2], strict=True):
-            # Hashing a key that is nested deep enough would take the process down.
+            # Hashing a deeply nested key would crash the process.
             items[key if isinstance(key, (*_PLAIN, Name)) else PickledObject(key, ())] = value
 
     def add(self, values: list[Any]) -> None:
-        if isinstance(self.stack[-1], list):  # else a class of its own that behaves like a list or set
+        if isinstance(self.stack[-1], list):  # else a custom class that behaves like a list or set
             self.stack[-1].extend(values)
 
     def build(self) -> None:
@@ -130,7 +131,7 @@ def _old_object(machine: _Machine) -> None:
 
 
 def _object(machine: _Machine, count: int) -> None:
-    """NEWOBJ has a class and its arguments on the stack, NEWOBJ_EX named arguments as well, which do not matter."""
+    """NEWOBJ takes a class and its arguments from the stack, NEWOBJ_EX also keyword arguments, which are ignored."""
     taken = [machine.stack.pop() for _ in range(count)]
     machine.make(taken[-1], taken[-2])
 

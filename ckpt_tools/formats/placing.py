@@ -1,18 +1,18 @@
-"""Moves finished files to their names, so that a reader finds the old file, or the old checkpoint, or the new one.
+"""Moves finished files to their final names, so that a reader always finds either the old checkpoint or the new one.
 
-A single file is one rename. A V2 checkpoint is several files, found through its index, so the index goes last of all:
+A single file takes one rename. A V2 checkpoint has several files, found through its index, so the index moves last:
 
     no old index, or one with another number of shards
-        rename the data files; rename the index; remove what the old index used
-    an old index over data files of the very same names
-        1. rename the new data to the names of an unused shard count M: `m.data-00000-of-00003`
-        2. rename an index that says M shards to `m.index`: from here on the checkpoint is the new one
-        3. give the data its own names too, by hard links over the old data, which no index needs any more
+        rename the data files; rename the index; remove the data files of the old index
+    an old index whose data files have the same names
+        1. rename the new data files to those of an unused shard count M: `m.data-00000-of-00003`
+        2. rename an index that claims M shards to `m.index`: from here on the checkpoint is the new one
+        3. hard-link the data files to their final names, over the old ones, which no index needs any more
         4. rename the real index to `m.index`, then remove the names of step 1
 
-Stopped anywhere, by a kill or a power cut (each step is on disk before the next begins), the index and all that it
-points to belong together. Where a file system has no hard links, the second way ends after step 2: a checkpoint
-whose data files are called `-of-0000M` is as valid as any, since a shard that no tensor is in may be absent.
+Each step is on disk before the next begins. If a kill or a power cut stops this anywhere, the index and the files that
+it points to still belong together. On a file system without hard links, the second way ends after step 2: a checkpoint
+whose data files are called `-of-0000M` is valid, since a shard without tensors may be absent.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from .proto import put_varint, varint
 from .sstable import Table, TableWriter, entries
 from .storage import check_local, list_folder
 
-WRITING = ".writing"  # ends the name of a text file until it is whole
+WRITING = ".writing"  # suffix of a text file's name until it is complete
 _SHARD = re.compile(r"\.data-(\d{5,})-of-(\d{5,})\Z")
 
 
 def shards_beside(prefix: str) -> dict[str, tuple[int, int]]:
-    """Data files that lie at `prefix`, of whatever checkpoint: path -> (shard, number of shards)."""
+    """All data files at `prefix`, whatever checkpoint they belong to: path -> (shard, number of shards)."""
     folder, name = os.path.split(prefix)
     found = {}
     for entry in list_folder(folder):
@@ -45,17 +45,17 @@ def shards_beside(prefix: str) -> dict[str, tuple[int, int]]:
 
 
 def place_file(made: str, target: str, sidecar: str) -> None:
-    """Puts a checkpoint of one file in its place. A V2 checkpoint of the same name, which would hide it, is removed."""
+    """Moves a single-file checkpoint into place. A V2 checkpoint of the same name, which would hide it, is removed."""
     replace(sidecar, target + ".provenance.json")
     replace(made, target)
     sync_folder(target)
     if os.path.isfile(target + ".index"):
-        unlink(target + ".index")  # readers look for this first: with it goes the old checkpoint
+        unlink(target + ".index")  # readers look for this first, so this removes the old checkpoint
         _remove(shards_beside(target))
 
 
 def place_bundle(made: str, prefix: str, sidecar: str) -> None:
-    """Puts a V2 checkpoint, complete at the prefix `made`, at `prefix`."""
+    """Moves a complete V2 checkpoint from the prefix `made` to `prefix`."""
     old = shards_beside(prefix)
     new = shards_beside(made)
     names = {now: shard_path(prefix, *place) for now, place in new.items()}
@@ -65,7 +65,7 @@ def place_bundle(made: str, prefix: str, sidecar: str) -> None:
     else:
         kept = _place_beside(made, prefix, names, sidecar)
     _remove([path for path in old if path not in kept])
-    if os.path.isfile(prefix):  # a V1 file of this name: hidden by the index now, and stale
+    if os.path.isfile(prefix):  # a V1 file of this name is stale, and now hidden by the index
         unlink(prefix)
     sync_folder(prefix)
 
@@ -118,7 +118,7 @@ def _place_over(made: str, prefix: str, names: Mapping[str, str], sidecar: str) 
 
 
 def _write_index_of(index: str, count: int, path: str) -> None:
-    """Writes to `path` what `index` says, but claiming `count` data files."""
+    """Writes a copy of `index` that claims `count` data files to `path`."""
     table = Table(index)
     with open(path, "wb") as out:
         writer = TableWriter(out)
@@ -129,7 +129,7 @@ def _write_index_of(index: str, count: int, path: str) -> None:
 
 
 def digest_of_index(index: str) -> str:
-    """SHA-256 of all that an index says but for the number of data files, which is another one in step 2 above."""
+    """SHA-256 of an index apart from its number of data files, which differs in step 2 above."""
     digest, table = hashlib.sha256(), Table(index)
     for block in table.blocks:
         for key, value in zip(*entries(table.read(block.handle)), strict=True):
@@ -139,7 +139,7 @@ def digest_of_index(index: str) -> str:
 
 
 def _header_of(value: bytes, count: int) -> bytes:
-    """The header record with another number of shards, which is its first field."""
+    """The header record with its first field, the number of shards, set to `count`."""
     _, end = varint(value, 1, len(value))
     return value[:1] + put_varint(count) + value[end:]
 
@@ -154,25 +154,25 @@ def _links_work(made: str) -> bool:
 
 
 def link(path: str, new: str) -> None:
-    """Gives a file one more name. Raises OSError where the system has no hard links."""
+    """Makes a hard link. Raises OSError if the system has none."""
     if not hasattr(os, "link"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), path)
     os.link(path, new)
 
 
 def replace(now: str, then: str) -> None:
-    """Renames a file, over another one or not. Raises OutputError where that one cannot go, as Windows has it with
-    open files."""
+    """Renames a file, replacing an existing one. Raises OutputError if that cannot be replaced, such as an open file on
+    Windows."""
     _with_closed(os.replace, now, then)
 
 
 def unlink(path: str) -> None:
-    """Removes a file. Raises OutputError where it cannot go."""
+    """Removes a file. Raises OutputError if it cannot be removed."""
     _with_closed(os.unlink, path)
 
 
 def _with_closed(change: Callable[..., None], *paths: str) -> None:
-    """Makes a change to files, once more without our own maps of them where it is not allowed with them."""
+    """Makes a change to files; if permission is denied, closes our own maps of them and tries again."""
     try:
         return change(*paths)
     except PermissionError:
@@ -193,13 +193,13 @@ def _remove(paths: Iterable[str]) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text file as `write_bytes` does."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a file's name may be no UTF-8
+    """Writes a text file like `write_bytes`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # names of files may not be UTF-8
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file that is either the old one or the new one, whatever happens meanwhile. A link stays a link;
-    what is no file, such as /dev/stdout, is written to. Raises OSError."""
+    """Writes a file so that it is always either the old one or the new one. A symbolic link stays a link; anything that
+    is not a regular file, such as /dev/stdout, is written to directly. Raises OSError."""
     check_local(path)
     target = os.path.realpath(path)
     into_place = os.path.isfile(target) or not os.path.exists(target)
@@ -217,7 +217,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 def sync_file(path: str) -> None:
     """Waits until the file's bytes are on disk."""
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows wants the right to write
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows requires write access
     try:
         os.fsync(descriptor)
     finally:
@@ -225,7 +225,7 @@ def sync_file(path: str) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Waits until the names in the folder that holds `path` are on disk, where the system has a way to ask for it."""
+    """Waits until the names in the folder of `path` are on disk, if the system can tell."""
     folder = os.path.dirname(path) or "."
     try:
         descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))

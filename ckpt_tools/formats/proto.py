@@ -1,7 +1,7 @@
-"""The little of Protocol Buffers that checkpoint files need: varints, fields, and nothing recursive.
+"""The small part of Protocol Buffers that checkpoint files need: varints and fields, without recursion.
 
-Every reader here is bounded by `end`, and every length is checked before it is used. A field's bytes come back as
-a slice of `data`, so that a memoryview is never copied.
+No reader goes beyond `end`, and every length is checked before it is used. A field's bytes are a slice of `data`, so
+that a memoryview is never copied.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import DamagedError
 
 VARINT, FIXED64, LEN, FIXED32 = 0, 1, 2, 5
-Bytes = bytes | memoryview  # of a file that is mapped, or in memory
+Bytes = bytes | memoryview  # in memory, or of a mapped file
 
 
 def varint(data: Bytes, pos: int, end: int) -> tuple[int, int]:
@@ -31,7 +31,7 @@ def varint(data: Bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def fields(data: Bytes) -> Iterator[tuple[int, int, Any]]:
-    """Field number, wire type and value of every field of a message, in the order of the file.
+    """Yields field number, wire type and value of every field of a message, in order.
 
     >>> list(fields(bytes([0x08, 0x96, 0x01, 0x12, 0x01, 0x61])))
     [(1, 0, 150), (2, 2, b'a')]
@@ -76,17 +76,17 @@ def number(value: Any, wire: int, what: str) -> int:
 
 
 def signed(value: int) -> int:
-    """An int64 (or int32: it is written sign-extended) from its varint."""
+    """An int64 (or int32, which is written sign-extended) from its varint."""
     return value - (1 << 64) if value >> 63 else value
 
 
 def text(value: Bytes) -> str:
-    """A name. Names are UTF-8; other bytes survive as surrogates and can be written back unchanged."""
+    """Decodes a name from UTF-8; other bytes become surrogates, so that they can be written back unchanged."""
     return bytes(value).decode("utf-8", "surrogateescape")
 
 
 def raw(name: str) -> bytes:
-    """The bytes of a name, as `text` read them."""
+    """The bytes of a name that `text` decoded."""
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -107,17 +107,17 @@ def put_varint(value: int) -> bytes:
 
 
 def put_number(field: int, value: int) -> bytes:
-    """A varint field; nothing for 0, as proto3 writes."""
+    """A varint field; nothing for 0, as in proto3."""
     return put_varint(field << 3) + put_varint(value) if value else b""
 
 
 def put_bytes(field: int, value: Bytes) -> bytes:
-    """A length-delimited field, also when it is empty."""
+    """A length-delimited field, written even if it is empty."""
     return put_varint(field << 3 | LEN) + put_varint(len(value)) + value
 
 
 class LongValue:
-    """Bytes that are made while they are written, part by part; how many is known before."""
+    """Bytes that are made part by part while they are written; their number is known in advance."""
 
     def __init__(self, size: int, parts: Callable[[], Iterator[Bytes]]) -> None:
         self.size = size
@@ -131,7 +131,7 @@ class LongValue:
 
 
 def flattened(values: Iterable[Bytes | LongValue]) -> Iterator[Bytes]:
-    """The values, those that are long in their parts."""
+    """The values, with each LongValue in its parts."""
     for value in values:
         if isinstance(value, LongValue):
             yield from value

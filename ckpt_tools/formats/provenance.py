@@ -1,4 +1,4 @@
-"""`NAME.provenance.json`, written beside every checkpoint: what it was made from, how, and by which versions."""
+"""`NAME.provenance.json`, written beside every checkpoint: its sources, the changes made, and program versions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _BLOCK = 1 << 20
 
 
 def aside(work: Callable[..., object], *given: object) -> Callable[[], Any]:
-    """Begins the work in a thread, which digests leave others alone in; what is returned waits for it, and gives what
-    it gives or raises what it raises."""
+    """Starts the work in a thread; hashing releases the GIL. The returned function waits for it, and returns its result
+    or raises its exception."""
     found: list[object] = []
     failed: list[BaseException] = []
 
@@ -50,10 +50,9 @@ def sidecar(
 ) -> dict[str, object]:
     """The content of the sidecar.
 
-    `files` are the `fingerprints` of the new checkpoint. `said` is what the caller knows: "source", as `described` or
-    anything else that JSON takes, "command", "recipe", and "actions", tensor name -> what was done to it; a tensor
-    without one was copied as stored, or else written anew.
-    """
+    `files` are the `fingerprints` of the new checkpoint. `said` comes from the caller: "source", from `described` or
+    anything that JSON can hold, "command", "recipe", and "actions", tensor name -> what was done to it. A tensor
+    without an action counts as "copied" if its bytes are still stored, else as "written"."""
     actions = dict(said.get("actions") or {})
     done = {
         name: actions.get(name) or ("copied" if is_stored(tensor) else "written") for name, tensor in tensors.items()
@@ -77,7 +76,7 @@ def dump(content: Mapping[str, object], path: str) -> None:
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a sidecar on this machine says, or the plan.json of a run; {} where there is none that can be read."""
+    """The content of a local sidecar, or of a run's plan.json; {} if there is none that can be read."""
     try:
         with open(path, encoding="utf-8") as file:
             record = json.load(file)
@@ -87,7 +86,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def sources_of(record: Mapping[str, Any]) -> list[str]:
-    """The paths of the sources that a record names, in their order; "" for one that has no path."""
+    """The paths of the sources in a record, in order; "" for a source without a path."""
     found = record.get("source")
     sources = found if isinstance(found, list) else [found]
     paths = (source.get("path") if isinstance(source, dict) else source for source in sources)
@@ -95,21 +94,21 @@ def sources_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def is_stored(tensor: Tensor) -> bool:
-    """Whether the writer of V2 can copy this tensor's bytes, or those of all its slices."""
+    """Whether the V2 writer can copy this tensor's bytes, or those of all its slices, as they are."""
     if tensor.slices:
         return all(part.tensor.stored is not None for part in tensor.slices)
     return tensor.stored is not None
 
 
 class Digest:
-    """SHA-256 of a file that is written from front to back, taken meanwhile by a thread that reads what is there."""
+    """SHA-256 of a file that is written from front to back, computed meanwhile by a thread that reads it."""
 
     def __init__(self, path: str) -> None:
         self._written: SimpleQueue[int | None] = SimpleQueue()
         self.result = aside(self._follow, path)  # waits for the end of `with`
 
     def written(self, size: int) -> None:
-        """Notes that so many more bytes are in the file, behind those that were."""
+        """Tells the thread that so many more bytes were appended to the file."""
         self._written.put(size)
 
     def __enter__(self) -> Digest:
@@ -117,12 +116,12 @@ class Digest:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._written.put(None)
-        if kind is not None:  # the file is removed next, and must not be open
+        if kind is not None:  # the file is about to be removed, and must not be open
             with suppress(OSError):
                 self.result()
 
     def _follow(self, path: str) -> str:
-        digest, ahead, size = hashlib.sha256(), 0, self._written.get()  # then the file is there
+        digest, ahead, size = hashlib.sha256(), 0, self._written.get()  # the file exists after the first report
         with open(path, "rb") as file:
             while size is not None:
                 ahead += size
@@ -135,14 +134,14 @@ class Digest:
 
 
 def fingerprints(files: Mapping[str, str], digests: Mapping[str, Callable[[], str]]) -> dict[str, object]:
-    """Size and digest of each file of a new checkpoint. `files` maps its final name to where it lies now, `digests` to
-    what gives its SHA-256, where that has been taken."""
+    """Size and digest of each file of a new checkpoint. `files` maps final names to present paths, `digests` final
+    names to functions that return a SHA-256 already computed."""
     return {name: _fingerprint(path, name, digests.get(name)) for name, path in sorted(files.items())}
 
 
 def described(source: object) -> object:
-    """A Checkpoint, or each of several, by its path, format and the digests of its files, which of an unpacked one is
-    its archive; anything else as it is."""
+    """Path, format and digests of the files of a Checkpoint, or of each of several; anything else unchanged. For an
+    unpacked archive, these are the path and the digest of the archive."""
     if isinstance(source, Checkpoint):
         members = (source.archive,) if source.archive else source.files
         there = [file for file, size in zip(members, sizes(members), strict=True) if size is not None]
@@ -154,8 +153,8 @@ def described(source: object) -> object:
 
 
 def _fingerprint(path: str, name: str | None = None, digest: Callable[[], str] | None = None) -> dict[str, object]:
-    """Size and SHA-256, as `sha256sum` prints it. Data files of a V2 checkpoint are not read for it: the digest of
-    the index pins the CRC-32C of every tensor in them. Nor are other files behind URLs: they would be downloaded."""
+    """Size and SHA-256 as `sha256sum` prints it. Data files of a V2 checkpoint get no digest, since the index holds the
+    CRC-32C of every tensor in them; nor do remote files other than an index, which would have to be downloaded."""
     known: dict[str, object] = {"bytes": sizes([path])[0]}
     if path.endswith(".index") if is_remote(path) else ".data-" not in os.path.basename(name or path):
         known["sha256"] = digest() if digest else _sha256(path)

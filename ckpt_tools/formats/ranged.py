@@ -1,8 +1,8 @@
-"""Files behind URLs, read by ranges: nothing is downloaded but what is asked for.
+"""Reads remote files by ranges, so that only what is needed is downloaded.
 
-A checkpoint's index is asked for in a few pieces, small tensors that lie side by side in larger and larger ones, and a
-large tensor block by block. Where all of a large part is needed at once (a block of a V1 file, a frozen graph), it is
-put into a temporary file, so that memory does not grow.
+A checkpoint's index is fetched in a few pieces, small adjacent tensors in larger and larger ones, and a large tensor
+block by block. If a large part is needed at once (a block of a V1 file, a frozen graph), it goes into a temporary file,
+so that memory does not grow.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .remote import File, NoRangesError, error_at, find_file, may_pass, read_ran
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-LEAST = 16 << 10  # bytes of a request: about what arrives before the first acknowledgement anyway
-_KEPT = 4  # answers that a file keeps, of BLOCK bytes at most
-_WAITS = (0.5, 2.0)  # seconds before a request that broke off is made again
-_SPARE = 64 << 20  # bytes of disk that are left free
+LEAST = 16 << 10  # bytes of a request: about as many arrive before the first acknowledgement anyway
+_KEPT = 4  # cached answers per file, of BLOCK bytes at most
+_WAITS = (0.5, 2.0)  # seconds before a failed request is repeated
+_SPARE = 64 << 20  # bytes of disk to leave free
 
 
 class Answer(NamedTuple):
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class RangedFile(MappedFile):
-    """A file behind a URL, to be used as one that is mapped, by any thread. The parts are copies."""
+    """A remote file with the interface of a mapped one, usable from any thread. Its parts are copies."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -60,11 +60,11 @@ class RangedFile(MappedFile):
         return self._found.size
 
     def view(self) -> memoryview:
-        """The whole file, downloaded to a temporary file unless it is small."""
+        """The whole file, in a temporary file unless it is small."""
         return self.part(0, len(self), "the file")
 
     def part(self, offset: int, size: int, what: str) -> memoryview:
-        """Bytes `offset` to `offset + size`: in a temporary file where they are many."""
+        """Bytes `offset` to `offset + size`, in a temporary file if there are many."""
         self.check(offset, size, what)
         if size > BLOCK:
             return self._spooled(offset, size)
@@ -72,15 +72,15 @@ class RangedFile(MappedFile):
         return memoryview(answer.data)[offset - answer.start : offset - answer.start + size]
 
     def blocks(self, offset: int, size: int, what: str) -> Iterator[memoryview]:
-        """What `part` gives, one piece in memory at a time."""
+        """The bytes of `part` with one piece in memory at a time."""
         self.check(offset, size, what)
         for start in range(offset, offset + size, BLOCK):
             yield self.part(start, min(BLOCK, offset + size - start), what)
 
     def _answer(self, offset: int, size: int) -> Answer:
-        """An answer that holds these bytes: a kept one, or that to a request for them and for more.
+        """An answer that holds these bytes: a cached one, or the answer to a request for these bytes and some more.
 
-        Whoever reads on where the last answer ended will do so again: each time twice as much is asked for.
+        A caller that goes on reading where the last answer ended gets twice as much each time.
         """
         with self._lock:
             kept = list(self._answers)
@@ -89,20 +89,20 @@ class RangedFile(MappedFile):
                 return answer
         before = max((len(answer.data) for answer in kept if answer.start <= offset <= answer.end), default=0)
         length = min(max(size, LEAST, min(2 * before, BLOCK)), len(self))
-        start = min(offset, len(self) - length) if length == LEAST else offset  # the end of a file with its last bytes
+        start = min(offset, len(self) - length) if length == LEAST else offset  # shifted to end at the file's last byte
         try:
             answer = Answer(start, self._fetched(start, min(start + length, len(self))))
         except NoRangesError:
             if len(self) > BLOCK:
                 raise
             answer = Answer(0, self._fetched(0, len(self)))
-        if size < BLOCK:  # a piece of a long tensor is asked for once
+        if size < BLOCK:  # pieces of a long tensor are needed only once
             with self._lock:
                 self._answers.append(answer)
         return answer
 
     def _fetched(self, start: int, end: int) -> bytes:
-        """Bytes from the server. A request that breaks off is made again, as often as _WAITS says."""
+        """Bytes from the server. A request that fails is repeated after each of _WAITS."""
         for wait in (*_WAITS, None):
             try:
                 data = read_range(self.path, start, end, self._found) if end > start else b""
@@ -117,7 +117,7 @@ class RangedFile(MappedFile):
         raise AssertionError
 
     def _spooled(self, offset: int, size: int) -> memoryview:
-        """A part in a temporary file that nobody else sees, mapped; it goes with the last view of it."""
+        """A part in a mapped temporary file without a name, which disappears with the last view of it."""
         free = shutil.disk_usage(tempfile.gettempdir()).free
         if size > free - _SPARE:
             fact = f"{size:,} of its bytes are needed at once, and {free:,} are free in {tempfile.gettempdir()}"
@@ -130,7 +130,7 @@ class RangedFile(MappedFile):
 
 
 class RangedReader(io.RawIOBase):
-    """The same for libraries that want an open file."""
+    """The same for libraries that need an open file."""
 
     def __init__(self, path: str) -> None:
         super().__init__()

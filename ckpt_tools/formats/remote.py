@@ -1,4 +1,4 @@
-"""What lies behind URLs, and what goes wrong there, through fsspec."""
+"""Accesses URLs through fsspec, and turns its exceptions into this project's errors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..errors import CheckpointError, NotACheckpointError, RemoteError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_AT_ONCE = 16  # files whose size is asked for side by side
-_OTHERS = {"az": "adlfs", "abfs": "adlfs"}  # what ckpt-tools[remote] does not bring
+_AT_ONCE = 16  # concurrent requests for sizes of files
+_OTHERS = {"az": "adlfs", "abfs": "adlfs"}  # scheme -> library that ckpt-tools[remote] does not install
 _VERSION = ("ETag", "etag", "generation", "Last-Modified", "LastModified", "last_modified", "mtime")
 _CREDENTIALS = {
     "s3": "Give credentials (aws configure); for a public bucket: export FSSPEC_S3_ANON=true",
@@ -25,11 +25,11 @@ class NoRangesError(RemoteError):
 
 
 class ChangedError(RemoteError):
-    """The file is no longer the one of which parts were read."""
+    """The file changed after parts of it were read."""
 
 
 class NoPermissionError(RemoteError):
-    """The server lets nobody, or not this user, read the URL; or will not say whether there is anything."""
+    """The server does not let this user read the URL, or does not say whether anything is there."""
 
 
 # --- what is there ---------------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def exists(path: str) -> bool:
 
 
 def sizes(paths: Sequence[str]) -> list[int | None]:
-    """Bytes of each file, None for what is none."""
+    """Size in bytes of each file; None for a path that is not a file."""
 
     def size(path: str) -> int | None:
         found = _looked_for(path)
@@ -61,11 +61,11 @@ def sizes(paths: Sequence[str]) -> list[int | None]:
 
 
 def list_folder(folder: str) -> list[str]:
-    """Names in a folder; none where the server lists nothing."""
+    """Names in a folder; none if the server does not list it."""
     system, inner = _system(folder)
     try:
         listed = system.ls(f"{inner.rstrip('/')}/" if _is_http(folder) else inner, detail=False)
-    except Exception as error:  # every library has exceptions of its own
+    except Exception as error:  # every library has its own exceptions
         if isinstance(found := error_at(folder, error), NoPermissionError | NotACheckpointError):
             return []
         raise found from error
@@ -74,7 +74,7 @@ def list_folder(folder: str) -> list[str]:
 
 
 def nothing_at(path: str, hint: str) -> CheckpointError:
-    """The error for a URL with nothing behind it that can be read; `hint` says what lies near."""
+    """The error for a URL at which nothing can be read; `hint` names what is near."""
     for each in (path, f"{path}.index"):
         try:
             details(each)
@@ -86,8 +86,8 @@ def nothing_at(path: str, hint: str) -> CheckpointError:
 
 
 def _looked_for(path: str) -> dict[str, Any] | None:
-    """What the server says of a path; None where nothing is there. A bucket that may not be listed answers "forbidden"
-    for names that are not there, so that counts as none; `nothing_at` says it when all else fails."""
+    """The server's details of a path; None if nothing is there. A bucket without permission to list answers "forbidden"
+    for missing names, so that counts as nothing, too; `nothing_at` reports it if all else fails."""
     try:
         return details(path)
     except (NotACheckpointError, NoPermissionError):
@@ -95,19 +95,19 @@ def _looked_for(path: str) -> dict[str, Any] | None:
 
 
 def details(path: str) -> dict[str, Any]:
-    """Type and size. Raises NotACheckpointError where nothing is there, and RemoteError."""
+    """Type and size of a path. Raises NotACheckpointError if nothing is there, and RemoteError."""
     system, inner = _system(path)
     try:
         found = system.info(inner)
     except Exception as error:
         raise error_at(path, error) from error
     if _is_http(path) and found.get("url", inner).partition("?")[0].endswith("/"):
-        return {**found, "type": "directory"}  # as HTTP has it, to which all are files
+        return {**found, "type": "directory"}  # for HTTP everything is a file
     return found
 
 
 def _system(path: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a URL, and the path in it. Raises RemoteError, of no path, where a library is missing."""
+    """The file system of a URL, and the path in it. Raises RemoteError, without a path, if a library is missing."""
     scheme = path.partition("://")[0].lower()
     try:
         from fsspec.core import url_to_fs
@@ -128,7 +128,8 @@ def _is_http(path: str) -> bool:
 
 
 class File(NamedTuple):
-    """What a server says of a file: bytes, and under several names what is another when it is written anew."""
+    """A server's details of a file: size in bytes, and values such as an ETag that change when the file is
+    rewritten."""
 
     size: int
     version: dict[str, str]
@@ -139,7 +140,8 @@ class File(NamedTuple):
 
 
 def find_file(path: str) -> File:
-    """Raises NotACheckpointError where nothing is there, and RemoteError where it cannot be read by ranges."""
+    """The details of a file. Raises NotACheckpointError if there is none, RemoteError if it cannot be read by
+    ranges."""
     found = details(path)
     if found["size"] is None or not found.get("partial", True):
         raise no_ranges(path)
@@ -147,7 +149,7 @@ def find_file(path: str) -> File:
 
 
 def read_range(path: str, start: int, end: int, file: File) -> bytes:
-    """Bytes of a file, as they were when it was found. Raises what the libraries raise, and ChangedError."""
+    """Bytes of a file that must not have changed since it was found. Raises ChangedError, and the libraries' errors."""
     system, inner = _system(path)
     if _is_http(path):
         from fsspec.asyn import sync
@@ -161,8 +163,8 @@ def read_range(path: str, start: int, end: int, file: File) -> bytes:
 
 
 async def _read_http(system: AbstractFileSystem, url: str, start: int, end: int) -> tuple[bytes, File]:
-    """Not by fsspec's own request, which takes the whole file from a server that knows no ranges, and does not say of
-    which version of it the bytes are."""
+    """Requests a range directly, since fsspec's own request downloads the whole file from a server without ranges, and
+    does not tell which version of the file the bytes belong to."""
     headers = {**system.kwargs.get("headers", {}), "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
     session = await system.set_session()
     async with session.get(system.encode_url(url), **{**system.kwargs, "headers": headers}) as answer:
@@ -172,7 +174,7 @@ async def _read_http(system: AbstractFileSystem, url: str, start: int, end: int)
         size = answer.headers.get("Content-Range", "").rpartition("/")[2]
         if answer.status == 206 and size.isdigit():
             return await answer.read(), _file(int(size), answer.headers)
-        if (start, answer.content_length) == (0, end):  # all that there is was asked for
+        if (start, answer.content_length) == (0, end):  # the whole file was asked for
             return await answer.read(), _file(end, answer.headers)
         raise no_ranges(url)
 
@@ -190,7 +192,7 @@ def no_ranges(path: str) -> NoRangesError:
 
 
 def error_at(path: str, error: Exception) -> CheckpointError:
-    """One sentence from the exceptions of whichever library; NotACheckpointError where nothing is there."""
+    """The error of one sentence for an exception of any library; a NotACheckpointError if nothing is there."""
     if isinstance(error, CheckpointError):
         return error.at(path=path)
     cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
@@ -221,7 +223,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _phrase(error: BaseException) -> str:
-    """What aiohttp says beside a status, in a line."""
+    """The first line of aiohttp's message for a status."""
     return str(getattr(error, "message", "")).partition("\n")[0]
 
 

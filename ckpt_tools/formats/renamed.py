@@ -1,8 +1,7 @@
-"""Files of a checkpoint under names that are not theirs: what each is, which others it wants, and what to rename.
+"""Advice for files of a checkpoint that were renamed: what each one is, which others it needs, and what to rename.
 
-An index and a MetaGraph are known by their contents. A data file is not: it is bytes and nothing else, but an index
-says how many bytes its data files have.
-"""
+An index and a MetaGraph are recognised by their contents. A data file is nothing but bytes, but an index tells the
+sizes of its data files."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ MAX_LOOKED_AT = 1000  # files of a folder
 
 
 def stem(path: str) -> str:
-    """The checkpoint that a file belongs to, by its name."""
+    """The prefix of the checkpoint that a file belongs to by its name."""
     match = DATA.fullmatch(path)
     if match:
         return match["prefix"]
@@ -28,7 +27,7 @@ def stem(path: str) -> str:
 
 
 def misnamed(path: str, kind: FileKind) -> CheckpointError:
-    """The error for a file that is something else than its name says, or that has no name of its own."""
+    """The error for a file whose content does not match its name, or whose name says nothing."""
     if kind.name == "v2_index":
         return _index(path)
     if kind.name == "metagraph":
@@ -49,7 +48,7 @@ def misnamed(path: str, kind: FileKind) -> CheckpointError:
 
 
 def lost_data_file(path: str) -> NotACheckpointError:
-    """The error for a data file without its index, which may be there under another name."""
+    """The error for a data file without its index, which may exist under another name."""
     base, own = os.path.basename(stem(path)), os.path.basename(path)
     advice = ""
     for index, is_named in _indexes(os.path.dirname(path)):
@@ -62,7 +61,7 @@ def lost_data_file(path: str) -> NotACheckpointError:
 
 
 def _index(path: str) -> CheckpointError:
-    """An index that is not called so: the name that its data files would have it have, or its own."""
+    """The error for an index with the wrong name: advises the name that fits its data files, or keeps its own stem."""
     folder, name = os.path.split(path)
     base = os.path.basename(stem(path))
     if os.path.exists(os.path.join(folder, base + ".index")):
@@ -84,7 +83,7 @@ def _index(path: str) -> CheckpointError:
 
 
 def _metagraph(path: str) -> CheckpointError:
-    """A graph that is not called so, or whose checkpoint is gone."""
+    """The error for a graph with the wrong name, or whose checkpoint is missing."""
     base = os.path.basename(stem(path))
     if path.endswith(".meta"):
         return NotACheckpointError(
@@ -101,7 +100,7 @@ def _metagraph(path: str) -> CheckpointError:
 
 
 def _data_of(path: str) -> str:
-    """A sentence on the missing data file that a file would be by its size; empty where there is none."""
+    """A sentence on the missing data file that a file could be by its size; empty if there is none."""
     folder, (size,) = os.path.dirname(path), sizes([path])
     for index, is_named in _indexes(folder):
         name = os.path.basename(index)
@@ -113,7 +112,7 @@ def _data_of(path: str) -> str:
 
 
 def _indexes(folder: str) -> Iterator[tuple[str, bool]]:
-    """Every index of a folder, and whether it is called so."""
+    """Every index in a folder, and whether its name ends with .index."""
     for name in beside(folder)[:MAX_LOOKED_AT]:
         path = os.path.join(folder, name)
         if os.path.isfile(path) and not DATA.fullmatch(name) and identify(path).name == "v2_index":
@@ -121,7 +120,7 @@ def _indexes(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _wanted(index: str, prefix: str) -> dict[str, int]:
-    """Name of each data file that the index of a checkpoint of this name wants -> its size; {} for a damaged index."""
+    """Name of each data file that an index needs, for this prefix -> its size in bytes; {} for a damaged index."""
     from .bundle import Bundle
     from .bundle_index import shard_path
 

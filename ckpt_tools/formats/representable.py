@@ -1,4 +1,4 @@
-"""What a target format cannot hold is found before anything is written, and said all at once."""
+"""Finds everything that a target format cannot hold before anything is written, and reports it all at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import UnsupportedError
 from ..report import listed
 from ..tensors import Tensor
 
-# Neither numpy nor HDF5 has types for bfloat16, float8 and quantised numbers: they would come back as something else.
+# Neither numpy nor HDF5 has types for bfloat16, float8 and quantised numbers; they would be read back as other types.
 NUMPY_TYPES = frozenset(["bool", "float16", "float32", "float64", "complex64", "complex128"]) | {
     f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
@@ -18,7 +18,7 @@ _SHOWN = 8
 
 
 def check_types(tensors: Mapping[str, Tensor], types: Collection[str], format: str) -> None:
-    """Raises UnsupportedError, naming every tensor whose element type `format` has no place for."""
+    """Raises UnsupportedError that names every tensor whose element type `format` cannot hold."""
     wrong = {name: tensor.spec for name, tensor in tensors.items() if tensor.spec.dtype not in types}
     if not wrong:
         return
@@ -32,7 +32,7 @@ def check_types(tensors: Mapping[str, Tensor], types: Collection[str], format: s
 
 
 def check_names(names: Collection[str], problem: Callable[[str], str | None], format: str) -> None:
-    """Raises UnsupportedError, naming every tensor whose name is not UTF-8 or has a `problem`."""
+    """Raises UnsupportedError that lists every name which is not UTF-8 or has a `problem`."""
     wrong = [f"{name!r} ({said})" for name in names if (said := _not_utf8(name) or problem(name))]
     if wrong:
         raise UnsupportedError(

@@ -1,8 +1,7 @@
-"""safetensors: a JSON header of names, types, shapes and offsets, then the bytes, as V2 data files hold them.
+"""safetensors: a JSON header of names, types, shapes and offsets, then the values, encoded as in V2 data files.
 
-The library checks the header; the values are views of the mapped file. Writing is done here, because the library
-wants every tensor in memory at once; the bytes are the ones that the library would write.
-"""
+The library checks the header; the values are views of the mapped file. Writing is done here, since the library needs
+all tensors in memory at once; the bytes are the same as the library's."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from .mapped import MappedFile
 
-# safetensors' name of each type, in the order in which the library ranks them: the widest types lie first in a file.
+# safetensors' name of each type, in the library's order: the widest types come first in a file.
 _RANKED = [
     ("BOOL", "bool"),
     ("U8", "uint8"),
@@ -59,7 +58,7 @@ _RANK = {name: rank for rank, (_, name) in enumerate(_RANKED)}
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Opens a .safetensors file; `tensor.load()` gives read-only views of it.
 
-    Raises DamagedError where the library finds the header wrong, UnsupportedError for types TensorFlow has not.
+    Raises DamagedError if the library rejects the header, UnsupportedError for types that TensorFlow does not have.
     """
     path = os.fspath(path)
     try:
@@ -87,8 +86,8 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 @contextmanager
 def _with_header(file: MappedFile) -> Iterator[str]:
-    """Path of a local file for the library to check: the file itself, or the header of a URL, with a hole behind it as
-    large as the values are, which takes no space."""
+    """Path of a local file for the library to check: the file itself, or the header of a remote file followed by a hole
+    of the values' size, which takes no space."""
     if not is_remote(file.path):
         yield file.path
         return
@@ -114,7 +113,7 @@ def _tensor(file: MappedFile, start: int, entry: Mapping[str, Any]) -> Tensor:
 
 
 def check(tensors: Mapping[str, Tensor]) -> None:
-    """Raises UnsupportedError, naming them all, when types or names have no place in the format."""
+    """Raises UnsupportedError that names all tensors whose type or name the format cannot hold."""
     check_types(tensors, _FROM_TENSORFLOW, ".safetensors")
     check_names(tensors, _RESERVED.get, ".safetensors")
 
@@ -125,9 +124,10 @@ def write(
     progress: Callable[[int], object] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a .safetensors file, a piece of a tensor in memory at a time; `metadata` is free text that it carries.
+    """Writes a .safetensors file with one piece of a tensor in memory at a time; `metadata` is free text to store in
+    it.
 
-    Raises UnsupportedError, naming them all, when types or names have no place in the format.
+    Raises UnsupportedError that names all tensors whose type or name the format cannot hold.
     """
     check(tensors)
     order = sorted(tensors, key=lambda name: (-_RANK[tensors[name].spec.dtype], name))
@@ -143,7 +143,7 @@ def write(
 
 
 def _header(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None) -> bytes:
-    """Length, JSON without spaces, padded with spaces so that the values begin at a multiple of eight."""
+    """Length and JSON without spaces, padded with spaces so that the values begin at a multiple of eight bytes."""
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     offset = 0
     for name, spec in specs.items():

@@ -1,8 +1,7 @@
-"""Shapes and slices as V1 and V2 share them: the messages, the key of a slice, and putting slices together.
+"""Shapes and slices, shared by V1 and V2: the messages, the key of a slice, and assembling tensors from slices.
 
-A slice's key is an ordered code of (0, name, rank, start, length, start, length, ...), where a whole dimension
-is start 0, length -1 (tensorflow/core/lib/strings/ordered_code.cc).
-"""
+A slice's key is an ordered code of (0, name, rank, start, length, start, length, ...), where a whole dimension has
+start 0 and length -1 (tensorflow/core/lib/strings/ordered_code.cc)."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 MAX_RANK = 254  # TensorShape's limit
 Extents = tuple[Extent, ...]
-WHOLE: Extents = (Extent(0, None),)  # times the rank: the whole tensor
+WHOLE: Extents = (Extent(0, None),)  # repeated by the rank, the whole tensor
 
 
 def shape_sides(data: Bytes) -> list[int] | None:
@@ -49,7 +48,7 @@ def parse_shape(data: Bytes) -> tuple[int, ...]:
 
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape, if a tensor can have it: no negative size, below 2^63 elements."""
+    """The shape. Raises DamagedError for a negative size, or for 2^63 elements or more."""
     if shape and min(shape) < 0:
         raise DamagedError(f"the shape has a negative dimension: {list(shape)}")
     if math.prod(shape) >= 1 << 63:
@@ -62,7 +61,7 @@ def encode_shape(shape: Sequence[int]) -> bytes:
 
 
 def parse_slice(data: Bytes) -> Extents:
-    """TensorSliceProto: `1 extent { 1 start, 2 length }` repeated; a length that is absent or -1 is the whole."""
+    """Parses a TensorSliceProto { 1 extent* { 1 start, 2 length } }; a length that is absent or -1 means all."""
     extents = []
     for field, wire, value in fields(data):
         if field != 1:
@@ -87,7 +86,7 @@ def encode_slice(extents: Extents) -> bytes:
 
 
 def spell(extents: Extents) -> str:
-    """A slice as TensorFlow's own messages spell it.
+    """A slice spelled as in TensorFlow's messages.
 
     >>> spell((Extent(2, 1), Extent(0, None)))
     '2,1:-'
@@ -96,12 +95,12 @@ def spell(extents: Extents) -> str:
 
 
 def is_whole(extents: Extents) -> bool:
-    """True for a slice that is spelt as the whole tensor: no start and no length anywhere."""
+    """Whether a slice is written as the whole tensor: no start and no length in any dimension."""
     return all(e == (0, None) for e in extents)
 
 
 def slice_shape(extents: Extents, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of the slice of a tensor of `shape`. Raises DamagedError where it does not lie inside the tensor."""
+    """Shape of a slice of a tensor of `shape`. Raises DamagedError if it does not lie inside the tensor."""
     if len(extents) != len(shape):
         raise DamagedError(f"a slice has {len(extents)} dimensions, the tensor {len(shape)}")
     for extent, size in zip(extents, shape, strict=True):
@@ -117,8 +116,8 @@ def slice_shape(extents: Extents, shape: tuple[int, ...]) -> tuple[int, ...]:
 def check_cover(extents: Sequence[Extents], shape: tuple[int, ...]) -> None:
     """Raises DamagedError unless the slices cover every element of a tensor of `shape` exactly once.
 
-    Slices that split one axis are compared one by one. Others are marked on the grid of all their borders, which has
-    as many cells as the tensor at most; so the work is bounded by what the file holds.
+    Slices along a single axis are compared one by one. Others are marked on the grid of all their borders, which has at
+    most as many cells as the tensor has elements, so that the work is bounded by the file's size.
     """
     ranges = [
         tuple((e.start, e.start + n) for e, n in zip(part, slice_shape(part, shape), strict=True)) for part in extents
@@ -129,7 +128,7 @@ def check_cover(extents: Sequence[Extents], shape: tuple[int, ...]) -> None:
     if covered != math.prod(shape):
         raise DamagedError(f"the slices hold {covered:,} of the {math.prod(shape):,} elements")
     varying = [axis for axis in range(len(shape)) if len({part[axis] for part in ranges}) > 1]
-    if len(varying) <= 1:  # the parts differ along one axis only, and their sum is right: sorted, they must follow on
+    if len(varying) <= 1:  # parts along one axis with the right total size must be adjacent when sorted
         ordered = sorted(part[varying[0]] for part in ranges) if varying else []
         if any(before[1] != after[0] for before, after in zip(ordered, ordered[1:], strict=False)):
             raise DamagedError("the slices overlap")
@@ -157,12 +156,12 @@ def _check_grid(ranges: Sequence[tuple[tuple[int, int], ...]], varying: Sequence
 
 
 def assemble(parts: Sequence[tuple[Extents, np.ndarray]], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The whole tensor from its slices, whose cover was checked."""
+    """The whole tensor from its slices, which `check_cover` has checked."""
     return _rows(parts, 0, shape, dtype)
 
 
 def bands(parts: Sequence[tuple[Extents, np.ndarray]], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    """What `assemble` gives, in flat pieces of some rows each, so that only the slices need be there whole."""
+    """The result of `assemble` in flat pieces of some rows each, so that only the slices are in memory as a whole."""
     step = max(BLOCK * shape[0] // (math.prod(shape) * dtype.itemsize), 1)
     for start in range(0, shape[0], step):
         yield _rows(parts, start, (min(step, shape[0] - start), *shape[1:]), dtype).reshape(-1)
@@ -171,7 +170,7 @@ def bands(parts: Sequence[tuple[Extents, np.ndarray]], shape: tuple[int, ...], d
 def _rows(
     parts: Sequence[tuple[Extents, np.ndarray]], first: int, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
-    """An array of `shape` with what the slices have of the rows from `first` on."""
+    """An array of `shape` filled from the slices with the rows from `first` on."""
     import numpy as np
 
     rows = np.empty(shape, dtype)

@@ -1,4 +1,4 @@
-"""From what a user gives to the checkpoint it means: a prefix, any of its files, a folder, a state file, an archive."""
+"""Finds the checkpoint that a user's path means: a prefix, any of its files, a folder, a state file, an archive."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ MAX_LOOKED_AT = 10_000  # files of a folder
 
 
 class Resolved(NamedTuple):
-    """What is to be read, and how: the arguments of a format's `read`."""
+    """What to read, and how: the arguments of a format's `read`."""
 
     format: str  # a key of READERS
     path: str  # prefix or file
     files: tuple[str, ...] = ()  # the shards of a V1 checkpoint
     note: str = ""
-    shown_as: str = ""  # the format's name where it is a special case of another
+    shown_as: str = ""  # the format's name if it is a special case of another
     holds: tuple[object, ...] = ()
 
 
 def resolve(path: str) -> Resolved:
-    """Finds out what `path` means. Raises NotACheckpointError, saying what is there instead; RemoteError."""
+    """Finds out what `path` means. Raises NotACheckpointError, which says what is there instead, and RemoteError."""
     try:
         return _resolved(path)
     except CheckpointError as error:
@@ -40,7 +40,7 @@ def resolve(path: str) -> Resolved:
 def _resolved(path: str) -> Resolved:
     if "\0" in path or not path:
         raise NotACheckpointError(f"{path!r} is not the name of a file")
-    if has_query(path):  # the name of one file, to which nothing can be added
+    if has_query(path):  # one file, to whose name nothing can be appended
         return _file(path)
     if is_file(path + ".index"):
         return Resolved("v2", path)
@@ -56,7 +56,7 @@ def _resolved(path: str) -> Resolved:
 
 
 def _file(path: str) -> Resolved:
-    """An existing file: a member of a checkpoint, or a whole source by itself."""
+    """Resolves an existing file: a member of a checkpoint, or a source of its own."""
     name, prefix = os.path.basename(path), stem(path)
     if DATA.fullmatch(path) and is_file(prefix + ".index"):
         return Resolved("v2", prefix, note=f"{name} belongs to the V2 checkpoint {os.path.basename(prefix)}")
@@ -80,7 +80,7 @@ def _file(path: str) -> Resolved:
 
 
 def _member(path: str, prefix: str, kind: FileKind) -> Resolved | None:
-    """The checkpoint that an index, a data file or a MetaGraph belongs to by its name; None where it is not there."""
+    """The checkpoint that an index, a data file or a MetaGraph belongs to by its name; None if there is none."""
     name, base = os.path.basename(path), os.path.basename(prefix)
     if name.endswith(".index"):
         return (
@@ -101,12 +101,12 @@ def _member(path: str, prefix: str, kind: FileKind) -> Resolved | None:
 
 
 def is_shard_name(path: str) -> bool:
-    """True for the name of a V1 shard, or for the glob that means all of them."""
+    """Whether this is the name of a V1 shard, or the glob for all shards."""
     return _SHARD.fullmatch(path) is not None
 
 
 def v1_shards(prefix: str) -> int:
-    """Number of shards that the files `PREFIX-k-of-N` beside each other say; 0 where there are none."""
+    """The number of shards by the names of the files `PREFIX-k-of-N`; 0 if there are none."""
     folder, base = os.path.split(prefix)
     try:
         names = list_folder(folder)
@@ -121,7 +121,7 @@ def v1_shards(prefix: str) -> int:
 
 
 def _shards(prefix: str, count: int, given: str = "") -> Resolved:
-    """All shards of a V1 checkpoint, which must all be there."""
+    """Resolves the shards of a V1 checkpoint. Raises NotACheckpointError if any is missing."""
     if not 1 <= count <= MAX_SHARDS:
         raise NotACheckpointError(f"names {count:,} shards", path=given or prefix)
     files = tuple(f"{prefix}-{shard:05d}-of-{count:05d}" for shard in range(count))
@@ -134,7 +134,7 @@ def _shards(prefix: str, count: int, given: str = "") -> Resolved:
 
 
 def _prefix(path: str) -> Resolved:
-    """A path that is no file: the prefix or the glob of shards, or a mistake."""
+    """Resolves a path that is not a file: a prefix, a glob of shards, or a mistake."""
     data = DATA.fullmatch(path)
     if data and is_file(data["prefix"] + ".index"):
         return Resolved("v2", data["prefix"])
@@ -143,14 +143,14 @@ def _prefix(path: str) -> Resolved:
         return _shards(shard["prefix"], int(shard["count"]))
     if count := v1_shards(path):
         return _shards(path, count)
-    for ending in (".index", ".meta"):  # a member that is not there, of a checkpoint that is
+    for ending in (".index", ".meta"):  # a missing member of an existing checkpoint
         if path.endswith(ending) and is_file(path.removesuffix(ending)):
             return _file(path.removesuffix(ending))._replace(note=f"there is no {os.path.basename(path)}")
     raise _nothing(path)
 
 
 def _nothing(path: str) -> CheckpointError:
-    """The error for a path with nothing behind it: what is missing, and what lies near."""
+    """The error for a path where nothing exists: what is missing, and what is near."""
     folder, base = os.path.split(path)
     if not is_remote(path) and not is_folder(folder or "."):
         return NotACheckpointError(f"there is no folder {folder}", path=path)
@@ -163,7 +163,7 @@ def _nothing(path: str) -> CheckpointError:
 
 
 def _left_of(base: str, names: list[str]) -> str:
-    """What a folder with these files has of a checkpoint whose index is missing; empty where that is nothing."""
+    """A clause on the remaining files of a checkpoint whose index is missing; empty if there are none."""
     parts = [name for name in names if name.startswith(base + ".data-") and DATA.fullmatch(name)]
     if parts:
         return f"the data file {parts[0]} is there, but the index {base}.index, which holds the names, is missing"
@@ -175,7 +175,7 @@ def _left_of(base: str, names: list[str]) -> str:
 
 
 def _folder(path: str) -> Resolved:
-    """What a folder means: a SavedModel, the checkpoint that its state file names, or the only one in it."""
+    """Resolves a folder: a SavedModel, the checkpoint that its state file names, or the only one in it."""
     if is_file(os.path.join(path, "saved_model.pb")) or is_file(os.path.join(path, "saved_model.pbtxt")):
         variables = os.path.join(path, "variables", "variables")
         if is_file(variables + ".index"):
@@ -190,7 +190,7 @@ def _folder(path: str) -> Resolved:
         try:
             return _state(state)
         except CheckpointError as error:
-            if error.path != state:  # what it names is there, but damaged: another one would be an older one
+            if error.path != state:  # the latest checkpoint exists but is damaged; any other would be older
                 raise
             here = _sources_in(path)
             if len(here) != 1:
@@ -201,7 +201,7 @@ def _folder(path: str) -> Resolved:
 
 
 def _only(path: str, here: dict[str, Resolved]) -> Resolved:
-    """The only checkpoint of a folder, or the only other source where there is no checkpoint."""
+    """The only checkpoint of a folder, or the only other source if there is no checkpoint."""
     checkpoints = {name: found for name, found in here.items() if found.format in ("v1", "v2")} or here
     if len(checkpoints) == 1:
         return next(iter(checkpoints.values()))
@@ -210,7 +210,7 @@ def _only(path: str, here: dict[str, Resolved]) -> Resolved:
         raise NotACheckpointError(
             f"the folder holds {len(checkpoints)} checkpoints: {listed}", path=path, advice="Give one of them."
         )
-    for name in list_folder(path):  # a single thing that looks like one, but is not, is worth naming
+    for name in list_folder(path):  # the first file that looks like a checkpoint gives its own error
         kind = identify(os.path.join(path, name)) if is_file(os.path.join(path, name)) else None
         if kind and kind.name in ("cut_v1", "cut_index", "v2_index", "lfs", "html", "torch"):
             raise misnamed(os.path.join(path, name), kind)
@@ -220,7 +220,7 @@ def _only(path: str, here: dict[str, Resolved]) -> Resolved:
 
 
 def _sources_in(folder: str) -> dict[str, Resolved]:
-    """Name -> source of everything in a folder that can be opened. Looks at the first bytes of its files."""
+    """Name -> source for everything in a folder that can be opened, judged by the first bytes."""
     names = list_folder(folder)
     found: dict[str, Resolved] = {}
     for name in names[:MAX_LOOKED_AT]:
@@ -238,7 +238,7 @@ def _sources_in(folder: str) -> dict[str, Resolved]:
 
 
 def _state(path: str) -> Resolved:
-    """The latest checkpoint by a `checkpoint` file; looked for beside it, too, since folders get moved."""
+    """The latest checkpoint by a `checkpoint` file, also looked for beside it, since folders get moved."""
     state = read_state(path)
     for candidate in candidates(path, state.latest):
         if _is_state(candidate):
@@ -260,7 +260,7 @@ def _state(path: str) -> Resolved:
 
 
 def _is_state(path: str) -> bool:
-    """Whether a state file, or a folder with one, lies where a checkpoint should: they could name each other."""
+    """Whether the path is a state file, or a folder with one, which could refer to each other without end."""
     if is_file(path + ".index"):
         return False
     return is_file(os.path.join(path, "checkpoint")) or (is_file(path) and identify(path).name == "state")

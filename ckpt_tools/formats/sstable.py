@@ -1,4 +1,4 @@
-"""The sorted table that a V1 file is, and that a V2 `.index` is: LevelDB's, with plain keys.
+"""The sorted table (LevelDB's, with plain keys) that V1 files and V2 `.index` files are.
 
     data blocks | empty metaindex block | index block | footer (48 bytes)
     block   = entries, restart offsets (u32 each), their number (u32) | type (0 raw, 1 Snappy) | masked CRC-32C (u32)
@@ -26,25 +26,25 @@ TRAILER = 5  # type and checksum after a block's contents
 BLOCK_SIZE = 262144
 RESTART_INTERVAL = 16
 EMPTY_BLOCK = bytes(4) + b"\1\0\0\0"
-MAX_SNAPPY_RATIO = 64  # a copy tag of 3 bytes yields at most 64; the format cannot expand more
+MAX_SNAPPY_RATIO = 64  # a copy tag of 3 bytes yields at most 64 bytes
 
 
 class Handle(NamedTuple):
-    """Where a block lies; `size` leaves out its trailer."""
+    """The position of a block; `size` does not include its trailer."""
 
     offset: int
     size: int
 
 
 class Block(NamedTuple):
-    """An index entry: a data block and a key not below its last one."""
+    """An index entry: a data block, and a key not below the block's last key."""
 
     separator: bytes
     handle: Handle
 
 
 class Table:
-    """A table file. Opening reads the footer and the index block; data blocks are read when asked for."""
+    """A table file. Opening reads the footer and the index block; data blocks are read on demand."""
 
     def __init__(self, path: str) -> None:
         self.file = mapped(path)
@@ -74,7 +74,7 @@ class Table:
         return blocks
 
     def read(self, handle: Handle, what: str = "a block") -> Bytes:
-        """The contents of a block, checksum checked: a view of the file, or unpacked bytes of a Snappy block."""
+        """The contents of a block after checking its checksum: a view of the file, or the bytes of a Snappy block."""
         whole = self.file.part(handle.offset, handle.size + TRAILER, what)
         (stored,) = unpack_from("<I", whole, handle.size + 1)
         computed = masked_crc(whole[: handle.size + 1])
@@ -90,7 +90,7 @@ class Table:
         raise DamagedError(f"{what} at byte {handle.offset:,} has the unknown compression type {kind}")
 
     def first_block(self) -> Bytes:
-        """The contents of the first block; empty where there is none."""
+        """The contents of the first block; empty if there is none."""
         return self.read(self.blocks[0].handle) if self.blocks else b""
 
     def position(self, key: bytes) -> int | None:
@@ -121,7 +121,7 @@ def _unpack_snappy(data: memoryview) -> bytes:
 
 
 def entries_end(data: Bytes) -> int:
-    """Where the entries of a block end, its restart array checked: inside the block, rising, pointing at whole keys."""
+    """The end of a block's entries. Checks that restarts lie inside the block, rise, and point at whole keys."""
     if len(data) < 4:
         raise DamagedError(f"a block of {len(data)} bytes has no restart array")
     (count,) = unpack_from("<I", data, len(data) - 4)
@@ -137,7 +137,7 @@ def entries_end(data: Bytes) -> int:
 
 
 def entries(data: Bytes) -> tuple[list[bytes], list[bytes]]:
-    """Keys and values of a block, in order. This loop is what listing a million variables takes."""
+    """Keys and values of a block, in order. This loop dominates the time of listing a million variables."""
     data = bytes(data)
     end = entries_end(data)
     keys: list[bytes] = []
@@ -169,7 +169,7 @@ def entries(data: Bytes) -> tuple[list[bytes], list[bytes]]:
 
 
 def spans(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Key, start and end of the value of each entry: for the large values of a V1 file, which are left in place."""
+    """Key, and start and end of the value, of each entry, for a V1 file, whose large values are left in place."""
     end = entries_end(data)
     key = None
     pos = 0
@@ -189,9 +189,9 @@ def spans(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def first_record(head: Bytes) -> tuple[bytes, Bytes, int]:
-    """Key, value and the value's length of the first record of a table; the value may be cut where `head` ends.
+    """Key, value, and length of the value of a table's first record; the value may be cut off at the end of `head`.
 
-    The first block must not be compressed. No checksum is looked at: this is for finding out what a file is.
+    The first block must not be compressed. No checksum is checked, since this only serves to identify a file.
     """
     shared, unshared, size, start = _entry_lengths(head, 0, len(head))
     if shared:
@@ -208,9 +208,9 @@ def _entry_lengths(data: Bytes, pos: int, end: int) -> tuple[int, int, int, int]
 
 
 class TableWriter:
-    """Writes a table byte for byte as TensorFlow does: same blocks, same separators, nothing compressed.
+    """Writes a table byte for byte like TensorFlow: same blocks, same separators, no compression.
 
-    Keys must be added in rising order. `progress` is called with the bytes of each part that has been written.
+    Keys must be added in rising order. `progress` is called with the number of bytes of each part written.
     """
 
     def __init__(self, file: BinaryIO, progress: Callable[[int], object] | None = None) -> None:
@@ -220,10 +220,10 @@ class TableWriter:
         self._block = _BlockWriter(RESTART_INTERVAL)
         self._index = _BlockWriter(1)
         self._last = b""
-        self._pending: Handle | None = None  # a finished block waits for the next key, which bounds its separator
+        self._pending: Handle | None = None  # a finished block, whose separator depends on the next key
 
     def add(self, key: bytes, *value: Bytes | LongValue) -> None:
-        """Adds a record; its value may come in parts, which are written as they are and never joined when large."""
+        """Adds a record. Its value may come in parts; large ones are written without being joined."""
         if self._block.count and len(key) + sum(map(len, value)) >= 2 * BLOCK_SIZE:
             self._cut()
         if self._pending:
@@ -234,7 +234,7 @@ class TableWriter:
             self._cut()
 
     def finish(self) -> None:
-        """Writes the last block, the index and the footer. The file is the caller's to close."""
+        """Writes the last block, the index and the footer. The caller closes the file."""
         if self._block.count:
             self._cut()
         metaindex = self._write([EMPTY_BLOCK])
@@ -270,7 +270,7 @@ class TableWriter:
 class _BlockWriter:
     def __init__(self, interval: int) -> None:
         self.count = 0
-        self.size = 8  # of the contents so far, with one restart and their number
+        self.size = 8  # bytes so far, with one restart and the number of restarts
         self._interval = interval
         self._parts: list[Bytes | LongValue] = []
         self._restarts = [0]
@@ -297,7 +297,7 @@ class _BlockWriter:
 
 
 def _shared(a: bytes, b: bytes) -> int:
-    """How many bytes both begin with."""
+    """The length of the common prefix."""
     limit = min(len(a), len(b))
     differ = int.from_bytes(a[:limit], "big") ^ int.from_bytes(b[:limit], "big")
     return limit - (differ.bit_length() + 7) // 8

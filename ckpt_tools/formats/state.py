@@ -1,4 +1,4 @@
-"""The `checkpoint` text file of a training folder: which checkpoint is the latest, and which others there are."""
+"""The `checkpoint` text file of a training folder, which names the latest checkpoint and the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..errors import DamagedError
 from .storage import is_remote, open_file
 
-MAX_SIZE = 16 << 20  # a state file lists paths; nothing that is larger is one
+MAX_SIZE = 16 << 20  # bytes; a state file only lists paths
 _TOKEN = re.compile(
     r"""\s+ | \#[^\n]* | (?P<name>[A-Za-z_]\w*) \s* :? | (?P<string>(?:"(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'))"""
     r""" | (?P<number>[-+.\w]+) | [{}<>\[\];,]""",
@@ -20,14 +20,14 @@ _SIMPLE = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f"
 
 
 class State(NamedTuple):
-    """CheckpointState: paths as they are written in the file, absolute or relative to its folder."""
+    """CheckpointState: paths as written in the file, absolute or relative to its folder."""
 
     latest: str
     all: tuple[str, ...]
 
 
 def parse_state(text: str) -> State:
-    """Reads CheckpointState in protobuf's text format; fields of newer releases are passed over.
+    """Reads CheckpointState in protobuf's text format; fields of newer releases are skipped.
 
     >>> parse_state('model_checkpoint_path: "m-2"  # newest\\nall_model_checkpoint_paths: "m-1"')
     State(latest='m-2', all=('m-1',))
@@ -65,7 +65,7 @@ def _unescape(text: str) -> str:
 
 
 def read_state(path: str) -> State:
-    """Reads a state file. Raises DamagedError where it is none."""
+    """Reads a state file. Raises DamagedError if the file is not one."""
     with open_file(path) as file:
         data = file.read(MAX_SIZE + 1)
     if len(data) > MAX_SIZE:
@@ -77,9 +77,9 @@ def read_state(path: str) -> State:
 
 
 def candidates(state_path: str, stored: str) -> list[str]:
-    """Where the checkpoint that a state file names may be: as written, then beside it (the folder was moved).
+    """Possible paths of the checkpoint that a state file names: as written, then beside it, if the folder was moved.
 
-    Only beside it where a URL comes in: a file from elsewhere does not say what is opened here, nor the other way.
+    If a URL is involved, only beside it: a remote file must not decide what is opened locally, nor vice versa.
     """
     folder = os.path.dirname(state_path)
     beside = os.path.join(folder, os.path.basename(stored.replace("\\", "/")))

@@ -1,6 +1,6 @@
-"""Where bytes come from: a file of this machine, or a URL that fsspec reads by ranges (gs://, s3://, https://, ...).
+"""Access to local files and to URLs, which fsspec reads by ranges (gs://, s3://, https://, ...).
 
-The one place that tells the two apart. What reads a source asks here, and nothing is imported for local files.
+Only this module tells the two apart; all readers go through it. Nothing is imported for local files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .mapped import MappedFile
 if TYPE_CHECKING:
     from types import ModuleType
 
-_URL = re.compile(r"[A-Za-z][\w+.-]+:/")  # two letters at least: C:/ is a drive
+_URL = re.compile(r"[A-Za-z][\w+.-]+:/")  # at least two letters, since C:/ is a drive
 
 
 def is_remote(path: str) -> bool:
@@ -29,7 +29,7 @@ def is_remote(path: str) -> bool:
 
 
 def has_query(path: str) -> bool:
-    """Whether a URL goes on behind the name of its file, as one does that was signed."""
+    """Whether a URL has a query after the name of its file, such as a signed URL."""
     return path.startswith(("http://", "https://")) and "=" in path.partition("?")[2]
 
 
@@ -46,22 +46,22 @@ def _ranged() -> ModuleType:
 
 
 def mapped(path: str) -> MappedFile:
-    """The bytes of a file, to be looked at in place: mapped, or fetched by ranges when a part is asked for."""
+    """The bytes of a file: memory-mapped, or fetched by ranges on demand."""
     return _ranged().RangedFile(path) if is_remote(path) else MappedFile(path)
 
 
 def open_file(path: str) -> BinaryIO:
-    """The file opened for reading. Raises OSError, or RemoteError for a URL."""
+    """Opens a file for reading. Raises OSError, or RemoteError for a URL."""
     return _ranged().RangedReader(path) if is_remote(path) else open(path, "rb")
 
 
 def openable(path: str) -> str | BinaryIO:
-    """What a library that opens files by itself is given: the path, or a URL as an open file."""
+    """The argument for a library that opens files itself: the path, or a URL as an open file."""
     return _ranged().RangedReader(path) if is_remote(path) else path
 
 
 def download(url: str, path: str) -> None:
-    """Copies a file, piece by piece. Raises RemoteError, and OSError where it cannot be written."""
+    """Downloads a file piece by piece. Raises RemoteError, and OSError if `path` cannot be written."""
     file = mapped(url)
     with open(path, "wb") as out:
         for block in file.blocks(0, len(file), "the file"):
@@ -77,32 +77,32 @@ def is_folder(path: str) -> bool:
 
 
 def exists(path: str) -> bool:
-    """Whether anything has this name, be it a link to nothing."""
+    """Whether anything has this name, even a broken link."""
     return _remote().exists(path) if is_remote(path) else os.path.lexists(path)
 
 
 def sizes(paths: Sequence[str]) -> list[int | None]:
-    """Bytes of each file, None for what is none. URLs are asked for side by side."""
+    """Size in bytes of each file; None for a path that is not a file. URLs are requested concurrently."""
     if paths and is_remote(paths[0]):
         return _remote().sizes(paths)
     return [os.path.getsize(path) if os.path.isfile(path) else None for path in paths]
 
 
 def list_folder(folder: str) -> list[str]:
-    """Sorted names of what lies in a folder. Raises OSError; of a URL that cannot be listed there are none."""
+    """Sorted names in a folder; none for a URL that cannot be listed. Raises OSError."""
     return sorted(_remote().list_folder(folder) if is_remote(folder) else os.listdir(folder or "."))
 
 
 def nothing_at(path: str, hint: str) -> CheckpointError:
-    """The error for a path at which nothing is; of a URL it may be that nobody may read it."""
+    """The error for a path where nothing exists, or for a URL that must not be read."""
     if is_remote(path):
         return _remote().nothing_at(path, hint)
     return NotACheckpointError(f"there is no such file or checkpoint{hint}", path=path)
 
 
 def beside(folder: str) -> list[str]:
-    """The names in a folder whose files may be looked into, only to give better advice; none of a URL, where each
-    look is a request."""
+    """The names of files that may be opened just to give better advice; none for a URL, where each look is a
+    request."""
     try:
         return [] if is_remote(folder) else list_folder(folder)
     except OSError:
@@ -110,12 +110,12 @@ def beside(folder: str) -> list[str]:
 
 
 def absolute(path: str) -> str:
-    """The path from anywhere: a URL is one already."""
+    """The absolute path; a URL is returned as it is."""
     return path if is_remote(path) else os.path.abspath(path)
 
 
 def check_local(path: str | os.PathLike[str]) -> None:
-    """Raises OutputError for a URL that is to be written to."""
+    """Raises OutputError if a path to be written is a URL."""
     if _URL.match(os.fspath(path)):
         fact = "is a URL, and files are written to folders of this machine only"
         raise OutputError(fact, path=path, advice="Write them here, then copy all of them there.")

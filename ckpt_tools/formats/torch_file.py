@@ -1,8 +1,8 @@
-"""PyTorch's `torch.save`: a pickle that says which tensors there are, and their bytes beside it. Read without torch.
+"""Reads files of PyTorch's `torch.save` without torch: a pickle that describes the tensors, and their bytes.
 
-Since 1.6 a file is a zip archive: NAME/data.pkl, and NAME/data/KEY with the bytes of each storage. Before, it was five
-pickles, the last of which lists the keys of the storages that follow. A tensor is a storage seen through an offset,
-a shape and strides; several may share one. Nothing is unpickled in Python's sense: see pickled.py.
+Since 1.6 a file is a zip archive with NAME/data.pkl, and NAME/data/KEY with the bytes of each storage. Before, it was
+five pickles, the last of which lists the keys of the storages that follow. A tensor is a view of a storage with offset,
+shape and strides; several may share a storage. Nothing is unpickled by Python: see pickled.py.
 Layout: torch/serialization.py and torch/_utils.py.
 """
 
@@ -56,8 +56,8 @@ _STORAGES = {
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
 }
-_LONGEST_PICKLE = 1 << 28  # bytes: a million tensors take half of it
-_LARGEST_SPREAD = 1 << 24  # elements that a tensor with a stride of 0 may have beyond those of its storage
+_LONGEST_PICKLE = 1 << 28  # bytes; a million tensors take half of it
+_LARGEST_SPREAD = 1 << 24  # how many elements a tensor with a stride of 0 may have beyond its storage
 _WRAPPERS = ("_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor")
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, StopIteration, RecursionError, MemoryError),
@@ -68,7 +68,7 @@ _Bytes = Callable[[str, int, int], Bytes]  # key of a storage, first byte, numbe
 
 
 class _View(NamedTuple):
-    """A tensor: the `key` of its storage, and how it is seen. Offset and strides are in elements."""
+    """A tensor: a view of the storage `key`. Offset and strides are in elements."""
 
     key: str
     dtype: str
@@ -78,11 +78,11 @@ class _View(NamedTuple):
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
-    """Opens a file of `torch.save`; values are read when a tensor is loaded, as views of the mapped file where they lie
-    in C order there. Of a zip archive the checksum of a storage is compared when it is first read.
+    """Opens a file of `torch.save`. Values are read when a tensor is loaded, as views of the mapped file if they are in
+    C order there. In a zip archive, the checksum of a storage is compared when it is first read.
 
     Raises DamagedError, NotACheckpointError for a file without tensors, and UnsupportedError that names every tensor of
-    a kind that TensorFlow has not (sparse, quantised).
+    a kind that TensorFlow does not have (sparse, quantised).
     """
     path = os.fspath(path)
     with damage_at(path, "PyTorch file", _DAMAGE):
@@ -106,12 +106,12 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether torch would make a tensor, or a parameter, of this."""
+    """Whether torch would make this a tensor or a parameter."""
     return isinstance(value, PickledObject) and isinstance(value.of, Name) and value.of.name.startswith("_rebuild_")
 
 
 def _from_zip(path: str) -> tuple[Any, str, _Bytes]:
-    """What data.pkl holds, the byte order ("<" or ">"), and where bytes come from."""
+    """The value of data.pkl, the byte order ("<" or ">"), and a function that reads bytes of a storage."""
     archive, file = zipfile.ZipFile(openable(path)), mapped(path)
     keeps_open(path, archive, zipfile.ZipFile.close)
     pickled = next(info for info in archive.infolist() if info.filename.split("/")[-1] == "data.pkl")
@@ -141,7 +141,7 @@ def _from_zip(path: str) -> tuple[Any, str, _Bytes]:
 
 
 def _from_pickles(path: str) -> tuple[Any, str, _Bytes]:
-    """The same from a file of before 1.6: after five pickles comes each storage, its number of elements in front."""
+    """The same for a file from before 1.6: five pickles, then each storage, preceded by its number of elements."""
     file = mapped(path)
     with open_file(path) as stream:
         _magic, _version, system, value, keys = (read_pickle(stream) for _ in range(5))
@@ -166,7 +166,7 @@ def _from_pickles(path: str) -> tuple[Any, str, _Bytes]:
 
 
 def _storage_widths(value: Any) -> Iterator[tuple[str, int]]:
-    """Key and bytes of an element of every storage that the pickle speaks of."""
+    """Key and element width in bytes of every storage that the pickle mentions."""
     seen, waiting = set(), [value]
     while waiting:
         value = waiting.pop()
@@ -199,7 +199,7 @@ def _storage_type(of: Any) -> str:
 
 def _view_of(made: PickledObject) -> _View:
     """Storage, offset, shape and strides of a tensor, checked against the length of the storage."""
-    for _ in range(8):  # a parameter of a tensor of a subclass of Tensor ...
+    for _ in range(8):  # nested wrappers: a parameter of a tensor of a subclass ...
         if made.of.name in _WRAPPERS:
             made = made.args[0]
         elif made.of.name.startswith("_rebuild_from_type"):
@@ -224,7 +224,7 @@ def _view_of(made: PickledObject) -> _View:
 
 
 def _sides(value: Any) -> tuple[int, ...]:
-    """A shape or strides: a tuple, or a torch.Size of one."""
+    """A shape or strides as a tuple, from a tuple or a torch.Size."""
     value = value.args[0] if isinstance(value, PickledObject) else value
     if not all(type(side) is int and side >= 0 for side in value):
         raise DamagedError("its shape or strides are not numbers of elements")
@@ -238,7 +238,7 @@ def _checked(storage: Any, dtype: str | None, offset: int, shape: tuple[int, ...
     stored_type = _storage_type(of)
     dtype = dtype or stored_type
     stored, width = count * BY_NAME[stored_type].width, BY_NAME[dtype].width
-    if view and view[0] is not None:  # a file of before 1.6 may name a part of a storage
+    if view and view[0] is not None:  # a file from before 1.6 may refer to a part of a storage
         offset += view[0][1]
     elements = math.prod(shape)
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if elements else -1

@@ -1,4 +1,4 @@
-"""The names of the tensors in what `torch.save` was given: a state dict, a training state around one, a whole module.
+"""Names the tensors in an object saved by `torch.save`: a state dict, a training state with one, or a whole module.
 
 {"conv.weight": T}                                     conv.weight
 {"state_dict": {"conv.weight": T}, "epoch": 3}         conv.weight
@@ -15,14 +15,14 @@ from ..errors import DamagedError
 from ..report import listed
 from .pickled import Name, PickledObject
 
-# Where training scripts keep the weights; the first that is there.
+# Keys under which training scripts store the weights; the first that exists is taken.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "model_state")
 _DEEPEST = 64
-_MOST = 10_000_000  # places looked at: what refers to itself again and again has more
+_MOST = 10_000_000  # values visited; only a structure that contains itself has more
 
 
 class Named(NamedTuple):
-    """Name -> what torch would make a tensor of; and a sentence on what else there is."""
+    """Name -> pickled tensor, and a sentence on what else the file holds."""
 
     tensors: Mapping[str, PickledObject]
     note: str
@@ -31,8 +31,8 @@ class Named(NamedTuple):
 def named_tensors(value: Any, is_tensor: Callable[[object], bool]) -> Named:
     """Every tensor in `value` by its name.
 
-    The weights of a training state have the names that they have in a file of weights alone; what lies beside them is
-    under its key. Raises DamagedError for two tensors of one name, and for what refers to itself.
+    The weights in a training state get the same names as in a file of weights alone; tensors beside them are prefixed
+    with their key. Raises DamagedError for two tensors of the same name, and for a structure that contains itself.
     """
     walk = _Walk(is_tensor)
     wrapper = walk.wrapper(value)
@@ -54,7 +54,7 @@ def named_tensors(value: Any, is_tensor: Callable[[object], bool]) -> Named:
 
 
 class _Walk:
-    """One way through everything that a pickle holds."""
+    """One traversal of everything that a pickle holds."""
 
     def __init__(self, is_tensor: Callable[[object], bool]) -> None:
         self.is_tensor = is_tensor
@@ -62,7 +62,7 @@ class _Walk:
         self.left = _MOST
 
     def wrapper(self, value: Any) -> str | None:
-        """The key under which a training state has its weights."""
+        """The key of the weights in a training state; None if this is not one."""
         if not isinstance(value, dict) or any(self.is_tensor(each) for each in value.values()):
             return None
         known = [key for key in _WRAPPERS if self.holds_weights(value.get(key))]
@@ -106,10 +106,10 @@ def _parts(value: Any) -> Iterable[tuple[object, object]]:
 
 
 def _module_parts(value: Any) -> dict[object, object] | None:
-    """Parameters, buffers and modules of a module that was saved whole, or of TorchScript; None for anything else."""
+    """Parameters, buffers and submodules of a pickled or TorchScript module; None for anything else."""
     if not isinstance(value, PickledObject) or not isinstance(value.state, dict):
         return None
-    if isinstance(value.of, Name) and value.of.module.startswith("__torch__"):  # its other attributes are no tensors
+    if isinstance(value.of, Name) and value.of.module.startswith("__torch__"):  # its other attributes are not tensors
         return {key: each for key, each in value.state.items() if isinstance(each, PickledObject)}
     if not isinstance(value.state.get("_modules"), dict):
         return None

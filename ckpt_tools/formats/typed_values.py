@@ -1,7 +1,7 @@
 """The values of a V1 file: typed, packed fields of a TensorProto <-> numpy arrays.
 
-A V1 tensor has no raw bytes: floats are 4 bytes each in `float_val`, and integers are varints, negative ones sign-
-extended to 10 bytes whatever their type (tensorflow/core/util/saved_tensor_slice_util.h).
+A V1 tensor has no raw bytes: floats take 4 bytes each in `float_val`, and integers are varints; negative ones are
+sign-extended to 10 bytes whatever their type (tensorflow/core/util/saved_tensor_slice_util.h).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Field(NamedTuple):
-    """The field of TensorProto that holds a type, and the bytes an element takes; 0 for varints."""
+    """The field of TensorProto that holds a type, and the width of an element in bytes; 0 for varints."""
 
     number: int
     width: int
-    bound: int  # bytes an element takes at most by the writer's own estimate (saved_tensor_slice_util.h)
+    bound: int  # most bytes per element by the writer's own estimate (saved_tensor_slice_util.h)
 
 
 FIELDS = {
@@ -49,12 +49,12 @@ FIELDS = {
     "uint64": Field(17, 0, 10),
     "string": Field(8, 0, 10),
 }
-_VARINT_BLOCK = 1 << 18  # bytes of varints that are decoded, or of numbers that are encoded, at a time
+_VARINT_BLOCK = 1 << 18  # bytes of varints to decode, or of numbers to encode, at a time
 WRITABLE = FIELDS.keys() - {"uint32", "uint64", "quint16"}  # TensorFlow's writers refuse the others
 
 
 def decode(proto: Bytes, spec: Spec) -> np.ndarray:
-    """Array of `spec` from a TensorProto. Raises DamagedError where the field or the number of values is not right."""
+    """Array of `spec` from a TensorProto. Raises DamagedError if the field or the number of values is wrong."""
     import numpy as np
 
     if spec.dtype == "string":
@@ -71,7 +71,7 @@ def decode(proto: Bytes, spec: Spec) -> np.ndarray:
 
 
 def decode_blocks(proto: Bytes, spec: Spec) -> Iterator[np.ndarray]:
-    """What `decode` gives of numbers, in flat pieces."""
+    """Like `decode` for numbers, in flat pieces."""
     count = 0
     for part in _numbers(_chunks(proto, spec), spec.dtype):
         count += part.size
@@ -85,14 +85,14 @@ def _check_count(count: int, spec: Spec) -> None:
 
 
 def _chunks(proto: Bytes, spec: Spec) -> list[tuple[int, Any]]:
-    """Wire type and content of each occurrence of the field that holds the type."""
+    """Wire type and content of each occurrence of the field for the element type."""
     if spec.dtype not in FIELDS:
         raise DamagedError(f"a V1 file cannot hold values of type {spec.dtype}")
     return [(wire, value) for number, wire, value in fields(proto) if number == FIELDS[spec.dtype].number]
 
 
 def _numbers(chunks: list[tuple[int, Any]], dtype: str) -> Iterator[np.ndarray]:
-    """Packed chunks and single values of one field, in their order, as flat arrays."""
+    """The packed chunks and single values of one field, in order, as flat arrays."""
     import numpy as np
 
     field = FIELDS[dtype]
@@ -117,18 +117,18 @@ def _numbers(chunks: list[tuple[int, Any]], dtype: str) -> Iterator[np.ndarray]:
 
 
 def _varint_blocks(data: memoryview) -> Iterator[np.ndarray]:
-    """All varints of a packed field as uint64, some at a time: decoding one takes ten times its bytes for a while."""
+    """All varints of a packed field as uint64, in blocks, since decoding temporarily takes ten times their bytes."""
     start = 0
     while start < len(data):
         end = min(start + _VARINT_BLOCK, len(data))
-        while start < end < len(data) and data[end - 1] >= 0x80:  # up to the end of a number
+        while start < end < len(data) and data[end - 1] >= 0x80:  # back to the end of a number
             end -= 1
         yield _varints(data[start:end] if end > start else data[start:])
         start = end if end > start else len(data)
 
 
 def _varints(data: memoryview) -> np.ndarray:
-    """Varints as uint64, at numpy's speed: byte k of every number that has one, in turn."""
+    """Decodes varints to uint64 at numpy's speed: for each k, byte k of all numbers that have one."""
     import numpy as np
 
     raw = np.frombuffer(data, np.uint8)
@@ -150,7 +150,7 @@ def _varints(data: memoryview) -> np.ndarray:
 
 
 def _narrowed(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Varints as their type. int_val is an int32 in the protocol, of which the lower 32 bits count."""
+    """Varints converted to their type. For int_val, an int32 in the protocol, only the lower 32 bits count."""
     import numpy as np
 
     wanted = numpy_dtype(dtype)
@@ -176,7 +176,7 @@ def _check_range(values: np.ndarray, low: int, high: int, dtype: str) -> None:
 
 
 def encode(tensor: Tensor) -> list[Bytes | LongValue]:
-    """The TensorProto of a V1 file, in parts, byte for byte as TensorFlow writes it."""
+    """The TensorProto for a V1 file, in parts, byte for byte as TensorFlow writes it."""
     spec = tensor.spec
     field = FIELDS[spec.dtype]
     if spec.dtype == "string":
@@ -190,7 +190,7 @@ def encode(tensor: Tensor) -> list[Bytes | LongValue]:
         payload: bytes | LongValue = b"".join(parts())
     elif field.width:
         payload = LongValue(size, parts)
-    else:  # how long varints are is known when they have been made: they are made twice
+    else:  # the length of varints is known only after encoding, so they are encoded twice
         payload = LongValue(sum(map(len, parts())), parts)
     return [put_varint(field.number << 3 | LEN) + put_varint(len(payload)), payload]
 
@@ -211,7 +211,7 @@ def _payload(tensor: Tensor) -> Iterator[Bytes]:
 
 
 def _put_varints(values: np.ndarray) -> bytes:
-    """Packed varints of uint64 values, at numpy's speed."""
+    """Encodes uint64 values as packed varints, at numpy's speed."""
     import numpy as np
 
     lengths = np.ones(values.size, np.int64)

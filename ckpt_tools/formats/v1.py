@@ -1,8 +1,7 @@
 """V1 checkpoints: one table file, or one per shard, whose records are SavedTensorSlices messages.
 
-The record under '' lists every tensor: name, shape, type and the slices that this file holds. Every other record is
-one slice, under the slice's key, with its values in a typed field of a TensorProto (saved_tensor_slice.proto).
-"""
+The record under '' lists every tensor: name, shape, type and the slices in this file. Every other record holds one
+slice under its key, with the values in a typed field of a TensorProto (saved_tensor_slice.proto)."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-MAX_SLICE = 1 << 31  # bytes of a record, by TensorFlow's estimate (saved_tensor_slice_util.h)
+MAX_SLICE = 1 << 31  # bytes of a record by TensorFlow's estimate (saved_tensor_slice_util.h)
 SLICE_OVERHEAD = 1024
 _HEAD = 4096
 
@@ -49,12 +48,12 @@ class Listed(NamedTuple):
 
 
 def read(path: str, *, files: tuple[str, ...] = ()) -> Checkpoint:
-    """Opens the V1 checkpoint at `path`, or the one made of the shard `files`."""
+    """Opens the V1 checkpoint at `path`, or the one that consists of the shards `files`."""
     return of_files(path, [TableFile(file) for file in files or (path,)])
 
 
 def of_files(path: str, files: Sequence[TableFile]) -> Checkpoint:
-    """The checkpoint whose tensors lie in these opened files."""
+    """The checkpoint with the tensors of these opened files."""
     listed: dict[str, Listed] = {}
     for file in files:
         try:
@@ -92,7 +91,7 @@ class TableFile:
         return contents, {key: (start, end) for key, start, end in spans(contents)}
 
     def record(self, key: bytes) -> Bytes | None:
-        """The value under a key, in place; the checksum of its block has been checked."""
+        """The value under a key as a view, after checking its block's checksum; None if there is none."""
         position = self.table.position(key)
         if position is None:
             return None
@@ -103,7 +102,7 @@ class TableFile:
         return contents[start:end]
 
     def listing(self) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ...]]]:
-        """Name, spec and slices of every tensor that this file has a part of."""
+        """Name, spec and slices of every tensor that this file holds a part of."""
         record = self.record(b"")
         if record is None:
             raise DamagedError("the file does not start with the list of its tensors")
@@ -111,7 +110,7 @@ class TableFile:
 
 
 def listing(record: Bytes) -> Iterator[tuple[str, Spec, tuple[slices.Extents, ...]]]:
-    """SavedTensorSlices { 1 meta { 1 tensor*, 2 versions } }: what the record under '' lists."""
+    """Parses the list under '': SavedTensorSlices { 1 meta { 1 tensor*, 2 versions } }."""
     for field, wire, value in fields(record):
         if field != 1:
             continue
@@ -142,13 +141,13 @@ def _tensor(data: Bytes) -> tuple[str, Spec, tuple[slices.Extents, ...]]:
 
 
 class Reader:
-    """Makes tensors of what the files list."""
+    """Makes the tensors that the files list."""
 
     def __init__(self, listed: dict[str, Listed]) -> None:
         self._listed = listed
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor `name`. What is wrong with it is said by its `load`."""
+        """The tensor `name`. If it is damaged, its `load` raises the error."""
         spec, parts = self._listed[name]
         load = partial(self.load, name)
         stream = partial(self._stream, name) if (spec.nbytes or 0) > BLOCK else None
@@ -171,11 +170,11 @@ class Reader:
             raise DamagedError("the list of tensors gives it no slice")
         first = parts[0].extents
         if len(parts) == 1 and slices.is_whole(first) and len(first) == len(spec.shape):
-            return  # nearly every tensor; the general check takes longer than reading a small one
+            return  # nearly every tensor; the general check would take longer than reading a small one
         slices.check_cover([part.extents for part in parts], spec.shape)
 
     def load(self, name: str) -> np.ndarray:
-        """The values of a tensor, put together where it is partitioned."""
+        """The values of a tensor, assembled if it is partitioned."""
         spec, parts = self._listed[name]
         with _place(parts, name):
             self._check(spec, parts)
@@ -183,7 +182,7 @@ class Reader:
             return arrays[0][1] if len(arrays) == 1 else slices.assemble(arrays, spec.shape, numpy_dtype(spec.dtype))
 
     def _stream(self, name: str) -> Iterator[np.ndarray]:
-        """What `load` gives, in flat pieces."""
+        """The values of `load` in flat pieces."""
         spec, parts = self._listed[name]
         with _place(parts, name):
             self._check(spec, parts)
@@ -211,7 +210,7 @@ class Reader:
 
 @contextmanager
 def _place(parts: Sequence[SliceInFile], name: str) -> Iterator[None]:
-    """Gives an error the file and the tensor."""
+    """Adds file and tensor to an error."""
     try:
         yield
     except CheckpointError as error:
@@ -226,9 +225,9 @@ def _record(name: str, part: SliceInFile) -> Bytes:
 
 
 def least_size(path: str) -> int | None:
-    """Bytes that a V1 file must have at least, from its list of tensors; None where that list is not there.
+    """The least size of a V1 file in bytes, by its list of tensors; None if the list is missing.
 
-    For a file that was cut off: the list comes first, so it is mostly still there.
+    This is for a truncated file: the list comes first, so it usually survives.
     """
     file = mapped(path)
     try:
@@ -259,17 +258,16 @@ def _proto(record: Bytes) -> Bytes:
 
 
 def _record_head(name: str, extents: slices.Extents, size: int) -> bytes:
-    """What stands in a record before a TensorProto of `size` bytes."""
+    """The bytes of a record before its TensorProto of `size` bytes."""
     head = put_bytes(1, raw(name)) + put_bytes(2, slices.encode_slice(extents)) + b"\x1a" + put_varint(size)
     return b"\x12" + put_varint(len(head) + size) + head
 
 
 def write(tensors: Mapping[str, Tensor], path: str, *, progress: Callable[[int], object] | None = None) -> None:
-    """Writes one V1 file, byte for byte as TensorFlow does, with a piece of a tensor in memory at a time.
+    """Writes one V1 file, byte for byte like TensorFlow, with one piece of a tensor in memory at a time.
 
-    Partitioned variables stay in their slices. Raises UnsupportedError, naming all of them, for tensors that the
-    format cannot hold.
-    """
+    Partitioned variables keep their slices. Raises UnsupportedError that names all tensors which the format cannot
+    hold."""
     check(tensors)
     records = []
     meta = []
@@ -297,7 +295,7 @@ def write(tensors: Mapping[str, Tensor], path: str, *, progress: Callable[[int],
 
 
 def _check_limit(spec: Spec, size: int = 0) -> None:
-    """TensorFlow's own bound: a slice must be below 2 GiB by an estimate from the widest encoding of its type."""
+    """Applies TensorFlow's own limit: a slice must be below 2 GiB, estimated by the widest encoding of its type."""
     bound = SLICE_OVERHEAD + spec.parameters * typed_values.FIELDS[spec.dtype].bound
     bound += size if spec.dtype == "string" else 0
     if bound > MAX_SLICE:
@@ -305,7 +303,7 @@ def _check_limit(spec: Spec, size: int = 0) -> None:
 
 
 def check(tensors: Mapping[str, Tensor]) -> None:
-    """Raises UnsupportedError, naming them, when types, names or sizes have no place in the format."""
+    """Raises UnsupportedError that names the tensors whose type, name or size the format cannot hold."""
     refused = []
     for name, tensor in tensors.items():
         if tensor.spec.dtype not in typed_values.WRITABLE:

@@ -1,11 +1,10 @@
 """V2 checkpoints ("tensor bundles"): a table of entries in PREFIX.index, bytes in PREFIX.data-SSSSS-of-NNNNN.
 
 The index maps '' to a header and every tensor name to an entry: dtype, shape, shard, offset, size, checksum. A
-partitioned variable has an entry without bytes that lists its slices, and each slice an entry under a key of its own.
+partitioned variable has an entry without bytes that lists its slices, and each slice has an entry under its own key.
 
-Written as TensorFlow writes: no padding, the tensors of a source in its own order. So a bundle that is written
-unchanged is equal byte for byte. Bytes that an operation left alone are copied with their checksums, not decoded.
-"""
+Files are written like TensorFlow's: no padding, and the tensors of a source in its order, so that an unchanged bundle
+is equal byte for byte. Unchanged tensors are copied as bytes with their checksums, not decoded."""
 
 from __future__ import annotations
 
@@ -37,9 +36,8 @@ _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSU
 def read(path: str, *, names: str = "variable", report: Report | None = None) -> Checkpoint:
     """Opens the V2 checkpoint with prefix `path`.
 
-    With `report`, a damaged block or entry of the index is handed to it and left out, so that the rest can be saved;
-    without, it is raised. Data files that are missing are said in the note, and by each tensor that needs one.
-    """
+    With `report`, the error of a damaged block or entry of the index is passed to it and the rest is opened; without,
+    it is raised. Missing data files are named in the note, and by each tensor that needs one when it is loaded."""
     bundle = Bundle(path, report)
     specs = bundle.specs
     stored_names: dict[str, str] = {}
@@ -54,7 +52,7 @@ def read(path: str, *, names: str = "variable", report: Report | None = None) ->
 
 
 class Piece(NamedTuple):
-    """What an entry with bytes holds: a tensor, or a slice of one."""
+    """The content of an entry with bytes: a tensor, or a slice of one."""
 
     key: bytes
     name: str
@@ -71,9 +69,9 @@ def write(
 ) -> None:
     """Writes the data files PREFIX.data-... and then PREFIX.index, for the prefix `path`.
 
-    `shards` is the number of data files; None keeps the source's. With `link`, the source's data files become hard
-    links where the file system can, and tensors that are not stored as they are go to one more file.
-    Raises UnsupportedError, before anything is written, for names that the format cannot hold.
+    `shards` is the number of data files; None keeps the source's number. With `link`, the source's data files are
+    hard-linked if the file system can, and changed tensors go to one more file.
+    Raises UnsupportedError for names that the format cannot hold, before anything is written.
     """
     rows, pieces = _pieces(tensors)
     linked = _link(pieces, path) if link else {}
@@ -89,14 +87,14 @@ def write(
 
 
 def _pieces(tensors: Mapping[str, Tensor]) -> tuple[Rows, list[Piece]]:
-    """The entries of partitioned variables, and everything that has bytes."""
+    """The entries of partitioned variables, and all tensors and slices with bytes."""
     rows: Rows = []
     pieces = []
     for name, tensor in tensors.items():
         if not name:
             raise UnsupportedError("a tensor without a name cannot be stored")
         parts = tensor.slices
-        if len(parts) < 2:  # TensorFlow, too, stores a partition of one part as a plain tensor
+        if len(parts) < 2:  # like TensorFlow, a partition of one part is stored as a plain tensor
             pieces.append(Piece(raw(name), name, parts[0].tensor if parts else tensor))
             continue
         extents = tuple(part.extents for part in parts)
@@ -110,7 +108,7 @@ def _pieces(tensors: Mapping[str, Tensor]) -> tuple[Rows, list[Piece]]:
 
 
 def _layout(pieces: Sequence[Piece], shards: int | None) -> list[list[Piece]]:
-    """The pieces of each data file, in the order of their bytes: stored ones as in their source, then the others."""
+    """The pieces of each data file in the order of writing: stored ones as in their source, then the others."""
     known = sorted({piece.tensor.stored.shard for piece in pieces if piece.tensor.stored}) or [0]
     order = {path: i for i, path in enumerate(dict.fromkeys(p.tensor.stored.path for p in pieces if p.tensor.stored))}
     stored = [(piece.tensor.stored, piece) for piece in pieces if piece.tensor.stored]
@@ -137,9 +135,9 @@ def _size(piece: Piece) -> int:
 
 
 def _link(pieces: Sequence[Piece], path: str) -> dict[str, int]:
-    """Makes hard links of the data files that hold stored pieces: source -> number of the data file.
+    """Hard-links the data files that hold stored pieces; returns source -> number of the data file.
 
-    Empty, with no link left behind, where the file system cannot.
+    Returns {}, and leaves no link behind, if the file system cannot make them all.
     """
     stored = {(piece.tensor.stored.shard, piece.tensor.stored.path) for piece in pieces if piece.tensor.stored}
     sources = [source for _, source in sorted(stored)]
@@ -178,7 +176,7 @@ def _write_shard(path: str, shard: int, pieces: Sequence[Piece], progress: Progr
 
 
 def _write_values(file: DataFile, name: str, tensor: Tensor) -> tuple[int, int]:
-    """Writes the values and returns their number of bytes and masked checksum. Numbers are never in memory whole."""
+    """Writes the values and returns their number of bytes and masked checksum. Numbers are written piece by piece."""
     try:
         if tensor.spec.nbytes is None:
             array = tensor.load()

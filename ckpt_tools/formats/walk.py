@@ -1,8 +1,8 @@
-"""Reading a table whose footer or index block is gone: its blocks lie one after the other from the start of the file.
+"""Reads a table whose footer or index block is missing, block by block from the start of the file.
 
-Nothing says where a block ends, so its entries are followed to the restart array. That begins with the offset 0, four
-zero bytes, which no entry can begin with: a key after the first is not empty. The block's checksum then proves the
-guess. Walking stops at the first block that is not whole or whose checksum differs.
+Nothing tells where a block ends, so its entries are followed up to the restart array. That begins with the offset 0,
+four zero bytes, which no entry can begin with, since a key after the first is not empty. The block's checksum then
+confirms the guess. Walking stops at the first block that is incomplete or whose checksum differs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .sstable import TRAILER, Block, Handle, Table, entries_end, spans
 from .storage import mapped
 from .v1 import TableFile
 
-_MAX_RESTARTS = 1 << 24  # more than the entries of any block that a writer makes
+_MAX_RESTARTS = 1 << 24  # more than any writer puts in a block
 
 
 class WalkedTable(Table):
-    """A table whose `blocks` were found by walking. Snappy blocks end the walk: their entries cannot be followed."""
+    """A table whose `blocks` are found by walking. A Snappy block ends the walk: its entries cannot be followed."""
 
     def __init__(self, path: str) -> None:
         self.file = mapped(path)
@@ -45,7 +45,7 @@ class WalkedTable(Table):
 
 
 class WalkedFile(TableFile):
-    """A file of a V1 checkpoint that lost its end: what its whole blocks hold."""
+    """A truncated file of a V1 checkpoint, with the content of its complete blocks."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, WalkedTable(path))
@@ -57,7 +57,7 @@ class WalkedFile(TableFile):
 
 
 def _block_size(data: memoryview, start: int) -> int:
-    """Bytes of the block at `start` without its trailer. Raises DamagedError where no whole block lies."""
+    """Bytes of the block at `start` without its trailer. Raises DamagedError if there is no complete block."""
     pos, end, count = start, len(data), 0
     while bytes(data[pos : pos + 4]) != bytes(4):
         _, at = varint(data, pos, end)

@@ -1,4 +1,4 @@
-"""What is wrong with a file that is a zip archive is one kind of error, with its place."""
+"""Turns the exceptions for damaged zip archives into one kind of error, with file and tensor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..errors import CheckpointError, DamagedError, UnsupportedError
 
 @contextmanager
 def damage_at(path: str, what: str, kinds: tuple[type[Exception], ...], tensor: str | None = None) -> Iterator[None]:
-    """zipfile, and what reads a member, report damage by a dozen `kinds` of exception: each becomes a DamagedError that
-    says that the file is not a sound `what`. UnsupportedError for another compression and for a password."""
+    """Turns the exceptions `kinds`, by which zipfile and readers of its members report damage, into a DamagedError:
+    "not a sound `what`". Raises UnsupportedError for an unknown compression and for a password."""
     try:
         yield
     except CheckpointError as error:
@@ -20,8 +20,8 @@ def damage_at(path: str, what: str, kinds: tuple[type[Exception], ...], tensor: 
     except kinds as error:
         raise DamagedError(f"not a sound {what}: {error}", path=path, tensor=tensor) from error
     except OSError as error:
-        if error.errno != errno.EINVAL:  # an offset that no file can have
+        if error.errno != errno.EINVAL:  # EINVAL comes from an impossible offset
             raise
         raise DamagedError(f"not a sound {what}: it points outside itself", path=path, tensor=tensor) from error
-    except (NotImplementedError, RuntimeError) as error:  # another compression; a password
+    except (NotImplementedError, RuntimeError) as error:  # unknown compression, or a password
         raise UnsupportedError(f"zip archive: {error}", path=path, tensor=tensor) from error
