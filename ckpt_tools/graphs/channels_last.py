@@ -82,7 +82,7 @@ def _is_first(node: Node) -> bool:
 
 
 class _Work:
-    """One pass over a cut, each node after its inputs. The nodes in `turned` now give [batch, height, width, channels]."""
+    """One pass over a cut, each node after its inputs. Nodes in `turned` now give [batch, height, width, channels]."""
 
     def __init__(self, made: Cut) -> None:
         self.made, self.graph, self.values = made, made.graph, Values(made.graph)

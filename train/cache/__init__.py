@@ -1,1 +1,1 @@
-"""Transfer values: computed once, kept, fed."""
+"""Transfer values: computed once, cached on disk, fed to training."""

@@ -1,4 +1,4 @@
-"""The net that computes transfer values: in a graph of its own, built when something is to be computed."""
+"""The net that computes transfer values, in its own graph, which is built only if something has to be computed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..graph.towers import INFERENCE, Shared, Tower, TowerSpec, build_tower, by_
 from ..plan.job import Job
 from .store import FrontierTensor
 
-_HANDED_ON = {"Squeeze", "Cast", "Identity", "Reshape"}  # operations that leave the values what they are
+_HANDED_ON = {"Squeeze", "Cast", "Identity", "Reshape"}  # operations that keep the values
 
 
 def frontier_tensors(frontier: Frontier, scope: str) -> tuple[FrontierTensor, ...]:
-    """The tensors of a frontier, by the names that they have in every tower; `scope` is that of the one it is of."""
+    """The tensors of a frontier, named relative to `scope`, the tower's scope, so that the names fit every tower."""
     return tuple(
         FrontierTensor(tensor.name.removeprefix(f"{scope}/"), tuple(tensor.shape.as_list()[1:]))
         for tensor in frontier.tensors
@@ -29,9 +29,9 @@ def frontier_tensors(frontier: Frontier, scope: str) -> tuple[FrontierTensor, ..
 
 
 class Backbone:
-    """The net of a job as evaluation has it, with the values of the plan: a tower for each precision that is asked for.
+    """The net of a job in inference mode, with the values of the plan and one tower per requested precision.
 
-    `close` lets go of all graphs and sessions; they are built again when they are asked for.
+    `close` releases all graphs and sessions; they are rebuilt on demand.
     """
 
     def __init__(self, job: Job, placement: Placement) -> None:
@@ -53,7 +53,7 @@ class Backbone:
         self.close()
 
     def close(self) -> None:
-        """Closes the sessions, and forgets the graphs."""
+        """Closes the sessions, and drops the graphs."""
         sessions = {self._session, *(each.session for each in self._prepared.values())} - {None}
         for session in sessions:
             session.close()
@@ -72,8 +72,8 @@ class Backbone:
         return self._towers[precision]
 
     def frontier_at_head(self) -> tuple[FrontierTensor, Frontier] | None:
-        """The tensor that reaches the head, as the frontier of a net of which nothing else moves; None if it is not one
-        value for each channel."""
+        """The tensor that reaches the head, with the frontier of a net in which only the head trains; None if it is not
+        one value per channel."""
         precision = self._job.trained_in
         tower = self.tower(precision)
         found = find_frontier(tower.images, [tower.features], lambda name: False)
@@ -83,11 +83,11 @@ class Backbone:
         return (part, found) if part.shape == (1, 1, part.shape[-1]) else None
 
     def computing(self, tensors: Sequence[FrontierTensor], precision: str, planned: Tensors) -> Extraction:
-        """What computes these tensors of the tower of a precision."""
+        """An Extraction that computes these tensors in the tower of a precision."""
         names = tuple(f"{precision}/{INFERENCE}/{each.name}" for each in tensors)
         if names not in self._prepared:
             self.tower(precision)
-            assert self._source is not None  # of the tower
+            assert self._source is not None  # made with the tower
             values = [self._graph.get_tensor_by_name(name) for name in names]
             self.restore(planned)
             how = {"precision": precision, "device": self._job.options.device}
@@ -95,8 +95,8 @@ class Backbone:
         return self._prepared[names]
 
     def restore(self, planned: Tensors) -> frozenset[str]:
-        """Gives the variables of the net, once it is built, the values of the plan. Returns the names of those that
-        were read back and compared with it: none as long as nothing is built."""
+        """Gives the net's variables the values of the plan, if the net has been built. Returns the names of the
+        variables that were read back and compared with the plan."""
         if self._session is None and self._towers:
             config = for_feeding(session_config(self._job.options.device)[0])
             self._session = tf.Session(graph=self._graph, config=config)
@@ -109,7 +109,7 @@ class Backbone:
 
 
 def _is_handed_on(tensors: Sequence[tf.Tensor], features: tf.Tensor) -> bool:
-    """Whether the features are the one tensor, but for its shape and type."""
+    """Whether the features are the only one of these tensors, apart from shape and type."""
     while features is not tensors[0] and features.op.type in _HANDED_ON:
         features = features.op.inputs[0]
     return len(tensors) == 1 and features is tensors[0]

@@ -1,6 +1,6 @@
-"""The net of a graph is checked before it is trained: once for the same values of its variables, as a note says.
+"""Checks the net of a graph before training, and keeps a note so that the same values are checked only once.
 
-CACHE/checked/5b0e...json      what was found to be right: net, digest of its values, sides and channels of an image
+CACHE/checked/5b0e...json      what passed the check: net, digest of its values, sides and channels of an image
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .store import default_folder, digest_of
 
 
 def check_net(job: Job) -> None:
-    """Checks the net of a graph with the values that it begins with: see `check_graph`. Others are not checked."""
+    """Checks the net of a graph with its initial values: see `check_graph`. Other nets are not checked."""
     if job.net.graph is None:
         return
     tensors = planned_tensors(job.plan, job.source.tensors, seed=job.options.seed)
@@ -29,13 +29,13 @@ def check_net(job: Job) -> None:
     check_graph(job.net.graph, job.pixels, tensors)
     if note is not None:
         path, facts = note
-        with suppress(OSError):  # a folder that cannot be written to: the next run checks it again
+        with suppress(OSError):  # if the folder cannot be written, the next run checks again
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, facts)
 
 
 def _note(job: Job, part: GraphPart, tensors: Tensors) -> tuple[Path, str]:
-    """The file of the note, and what it says: all that the check depends on."""
+    """Path and content of the note: everything that the check depends on."""
     before = part.found.cut.graph.upstream([part.found.features])
     used = [each.key for each in part.found.variables if each.name in before and each.key in tensors]
     facts = {

@@ -1,4 +1,4 @@
-"""The graph of a run, and where its batches come from: photos through a pipeline, or transfer values that are fed."""
+"""The graph of a run, and the source of its batches: photos from a pipeline, or transfer values that are fed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from .transfer import Cached, OpenModel, Transfer, compare, fill, plan_transfer
 
 
 class FedModel(NamedTuple):
-    """A model and pipelines of its training and validation batches; none where it is `known` what reaches the head, and
-    the head alone was built; `table` holds it, on a GPU."""
+    """A model and the pipelines of its training and validation batches. If the values that reach the head are `known`,
+    only the head was built and there are no pipelines; on a GPU, `table` holds the values."""
 
     model: Model
     training: Pipeline | None
@@ -42,21 +42,21 @@ class FedModel(NamedTuple):
 
     @property
     def pipelines(self) -> tuple[Pipeline, Pipeline]:
-        """Those of training and validation batches, of a graph that reads images."""
+        """The pipelines of training and validation batches; only for a graph that reads images."""
         assert self.training is not None and self.validation is not None
         return self.training, self.validation
 
     def transfer(self, job: Job, planned: Tensors, lookup: Lookup) -> Transfer | str:
-        """What is cached of this graph, or the reason why nothing is."""
+        """The transfer from the cache to this graph, or the reason why nothing is cached."""
         if self.known:
             return self.known.transfer(self.model, self.table)
         return plan_transfer(job, self.model, planned, lookup)
 
     def settled(self, transfer: Transfer | str, opened: OpenModel) -> tuple[Transfer | str, Job]:
-        """The transfer and the job, with float32 in place of a precision that --precision auto took and that gives
-        other values for a few of the images.
+        """The transfer and the job, with float32 instead of the precision chosen by --precision auto if that gives
+        different values for a few of the images.
 
-        Raises TrainingError where the head alone was built, and float32 values cannot be kept.
+        Raises TrainingError if only the head was built and float32 values cannot be cached.
         """
         job = opened.job
         if isinstance(transfer, str):
@@ -76,8 +76,8 @@ class FedModel(NamedTuple):
 def build_graph(
     job: Job, placement: Placement, known: Known | None, unreadable: Unreadable, *, step: int = 0, length: int
 ) -> FedModel:
-    """Builds all of it in the current graph, for training from `step` on; the head alone if it is `known` what reaches
-    it. The moving statistics of batch norms suit a run of `length` steps."""
+    """Builds model and pipelines in the current graph, for training from `step` on, or only the head if the values that
+    reach it are `known`. The decay of moving batch-norm statistics suits a run of `length` steps."""
     options = replace(job.options, batch_norm_decay=batch_norm_decay(job.options, length), precision=job.trained_in)
     train = job.data.train
     images = len(train) if job.data.many else None
@@ -99,8 +99,8 @@ def build_graph(
 
 @contextmanager
 def trial(job: Job, length: int, on_event: OnEvent) -> Iterator[tuple[OpenModel, FedModel, Transfer | str]]:
-    """A session like that of a run of `length` steps, restored by the plan, of which nothing will be kept;
-    `on_event` is told what the cache has."""
+    """A session like that of a run of `length` steps, restored by the plan; nothing of it is kept. `on_event` is told
+    what the cache has."""
     options, placement, lookup = job.options, placement_of(job.options), Lookup()
     check_net(job)
     job = replace(job, frozen=choose_precision(job, placement, lookup))
@@ -124,8 +124,8 @@ def trial(job: Job, length: int, on_event: OnEvent) -> Iterator[tuple[OpenModel,
 
 
 def choose_precision(job: Job, placement: Placement, lookup: Lookup, recorded: str | None = None) -> Choice:
-    """In what the frozen part of the net is computed: as it is `recorded` of a run that goes on, as --precision says,
-    or what is native on this device; float32 where all values are there in it."""
+    """The precision of the frozen part of the net: as `recorded` if a run is continued, else as --precision says, or
+    the native one; float32 if all values are cached in it."""
     if recorded:
         return Choice(recorded, "as the run began")
     options, images = job.options, len(job.data.train) + len(job.data.validation)
@@ -143,10 +143,9 @@ def choose_precision(job: Job, placement: Placement, lookup: Lookup, recorded: s
 def from_cache(
     transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnEvent, *, step: int = 0
 ) -> tuple[Cached, Cached]:
-    """Computes the transfer values that are not there yet; the batches of training (from `step` on) and of validation
-    are made of them."""
+    """Computes the missing transfer values; returns the batches of training (from `step` on) and of validation."""
     transfer = fill(transfer, opened, stop, on_event)
-    if opened.model.training_handle is None:  # the head alone was built
+    if opened.model.training_handle is None:  # only the head was built
         remember(opened.job, transfer)
     transfer.send(opened.session)
     how = {"batch_size": opened.job.options.batch_size, "seed": opened.job.options.seed}

@@ -1,9 +1,9 @@
-"""Training the head alone on transfer values: nothing of the net before the head is in the graph that trains.
+"""Training only the head on transfer values: the training graph has nothing of the net before the head.
 
     CACHE/frontiers/1c9b...json     for a net, image size and precision: the tensor that reaches its head
 
-The first run of a head finds that tensor in the net that computes the values, and notes what it depends on. Any later
-run that trains nothing but a head, whichever, finds the values by that note alone, and builds no other net.
+The first run that trains only a head finds that tensor in the net that computes the values, and notes what it depends
+on. Any later run that trains only a head, even another one, finds the values by that note and does not build the net.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from .lookup import Lookup
 from .store import FrontierTensor, TransferCache, default_folder
 from .transfer import Transfer, View, in_cache, uncached
 
-TABLE_BYTES = 2e9  # of a GPU's memory that transfer values may take
+TABLE_BYTES = 2e9  # most bytes of GPU memory for transfer values
 
 
 class Note(NamedTuple):
-    """What reaches the head: the tensor, the variables that it depends on, and the multiplications an image that it
+    """The tensor that reaches the head, the variables that it depends on, and the multiplications per image that it
     takes."""
 
     part: FrontierTensor
@@ -41,27 +41,27 @@ class Note(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What reaches the head: the cache, the rows in it for the images of a run, and what the note says."""
+    """The values that reach the head: the cache, its rows for the images of a run, and the content of the note."""
 
     cache: TransferCache
     views: Sequence[View]
     variables: tuple[str, ...]
-    work: float  # multiplications an image that the backbone takes
+    work: float  # multiplications per image in the backbone
 
     @property
     def channels(self) -> int:
-        """Values that reach the head."""
+        """Number of values per image that reach the head."""
         return self.cache.tensors[0].shape[-1]
 
     def table(self, placement: Placement) -> ValueTable | None:
-        """The table that keeps the values on a GPU, if there is one and they fit."""
+        """The table that holds the values on a GPU; None without a GPU or if they do not fit."""
         rows = len({name for view in self.views for name in view.names})
         if not placement.batches or rows * self.cache.row_bytes > TABLE_BYTES:
             return None
         return ValueTable(rows, self.channels, placement.batches)
 
     def transfer(self, model: Model, table: ValueTable | None) -> Transfer:
-        """The same for a graph of the head."""
+        """The transfer of these values to a graph of the head."""
         features, step = model.training.images, model.step
         left = work_behind(features, [step.train, step.loss, step.accuracy])
         share = left / (left + self.work)
@@ -71,15 +71,15 @@ class Known(NamedTuple):
 
 
 def recall(job: Job, placement: Placement, lookup: Lookup) -> Known | None:
-    """What reaches the head, if the head is all that trains and every value is in the cache."""
+    """The values that reach the head, if only the head trains and the cache has all of them; else None."""
     note = None if _in_parts(placement) or uncached(job) or not head_alone(job) else _read_note(job)
     known = note and _known(job, note, lookup)
     return known if known and not any(len(view.missing) for view in known.views) else None
 
 
 def look_up(job: Job, placement: Placement, lookup: Lookup, backbone: Backbone) -> Known | None:
-    """What reaches the head, if the head is all that trains and the cache takes every value; some may be missing. Where
-    no note tells of values that are all there, the net is built."""
+    """The values that reach the head, if only the head trains and the cache can hold them all; some may be missing.
+    Builds the net unless a note leads to a complete set of values."""
     if _in_parts(placement) or uncached(job) or not head_alone(job):
         return None
     if known := recall(job, placement, lookup):
@@ -109,13 +109,13 @@ def _read_note(job: Job) -> Note | None:
         note = json.loads(_path(job).read_text(encoding="utf-8"))
         part = FrontierTensor(note["part"], tuple(note["shape"]))
         return Note(part, tuple(note["variables"]), float(note["work"]))
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not one of ours
+    except (OSError, ValueError, KeyError, TypeError):  # no note yet, or not one of ours
         return None
 
 
 def remember(job: Job, transfer: Transfer) -> None:
-    """Notes what reaches the head, for a transfer to it. A folder that cannot be written to is no error: the next run
-    finds it itself."""
+    """Writes the note for a transfer to the head. A folder that cannot be written is no error: the next run then has to
+    find the tensor itself."""
     part, frontier, path = transfer.cache.tensors[0], transfer.frontier, _path(job)
     facts = {"net": job.net.identity, "part": part.name, "shape": part.shape, "variables": frontier.variables}
     with suppress(OSError):
@@ -125,7 +125,7 @@ def remember(job: Job, transfer: Transfer) -> None:
 
 
 def head_alone(job: Job) -> bool:
-    """Whether the head is all that ever changes, and all before it has its values from the source."""
+    """Whether only the head ever changes, and everything before it gets its values from the source."""
     if job.preprocessing is None or job.options.aux or job.options.unfreeze:
         return False
     place = f"{job.head.scope_in(job.net)}/"

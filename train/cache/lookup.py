@@ -1,7 +1,7 @@
-"""What a run looks up in the cache, once: digests of frozen weights, and the rows of each folder.
+"""What a run looks up in the cache only once: digests of frozen weights, and the rows of each folder.
 
-A run asks several times whether its transfer values are there: before its graph is built, with it, and again when all
-of them have come, so that the net before the head can go. Each time it brings the same Lookup.
+A run asks several times whether its transfer values exist: before and after its graph is built, and again when all have
+been computed, so that the net before the head can be dropped. It uses the same Lookup each time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .store import Rows, TransferCache, digest_of
 
 
 class Lookup:
-    """What is known of the cache while a run is going on, in all its phases and precisions."""
+    """What a run knows about the cache, in all its phases and precisions."""
 
     def __init__(self) -> None:
         self._weights: dict[tuple[int, tuple[str, ...]], str] = {}
         self._rows: dict[Path, Rows] = {}
 
     def weights(self, phase: int, planned: Tensors, variables: Sequence[str]) -> str:
-        """The digest of these variables as the plan of a phase has them, all of which are frozen in it."""
+        """The digest of the planned values of these variables, which are all frozen in this phase."""
         asked = (phase, tuple(sorted(variables)))
         if asked not in self._weights:
             self._weights[asked] = digest_of({name: planned[name] for name in variables})

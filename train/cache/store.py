@@ -1,12 +1,13 @@
-"""Transfer values on disk: what the frozen part of a net gives for an image, computed once and kept.
+"""Transfer values on disk: the output of the frozen part of a net for each image, computed once and kept.
 
     CACHE/3f2a9c.../facts.json     what the values depend on: net, digest of the frozen tensors, preprocessing, frontier
-                    tensor-0.rows  one row an image, of fixed size: the values of the frontier's first tensor
-                    rows.index     one record a row: the image's digest and the checksum of the row
+                    tensor-0.rows  one row per image, of fixed size: the values of the frontier's first tensor
+                    rows.index     one record per row: the image's digest and the checksum of the row
 
 A folder is found by the digest of its facts, a row by the digest of the image's bytes: another backbone, size or
-preprocessing is another folder, a changed photo another row. Rows are only ever added, the record after the values;
-so a process that dies leaves whole rows, and the next one goes on. Every row that is used is checked first.
+preprocessing leads to another folder, a changed photo to another row. Rows are only appended, and their records only
+after the values, so that a process that dies leaves complete rows and the next one goes on. Every row is checked before
+it is used.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from ...formats.placing import write_text
 from ...report import size
 from ...tensors import Tensor
 
-RECORD = np.dtype([("image", "S16"), ("crc32c", "<u4")])  # of rows.index; a digest that ends in zeros stays itself
+RECORD = np.dtype([("image", "S16"), ("crc32c", "<u4")])  # of rows.index; numpy drops zeros at the end, see `key`
 _UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -45,16 +46,16 @@ class FrontierTensor(NamedTuple):
 
 @dataclass(frozen=True)
 class TransferCache:
-    """The transfer values of one frozen prefix. `dtype` is that on disk; values are given as float32."""
+    """The transfer values of one frozen prefix. `dtype` is the type on disk; values are returned as float32."""
 
     folder: Path
     tensors: tuple[FrontierTensor, ...]
     dtype: str = "float32"
-    facts: str = "{}"  # what the values depend on, as facts.json has it
+    facts: str = "{}"  # what the values depend on, the content of facts.json
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that one image takes."""
+        """Bytes per image."""
         return sum(self._bytes(each) for each in self.tensors)
 
     def _bytes(self, tensor: FrontierTensor) -> int:
@@ -73,7 +74,7 @@ class TransferCache:
         return sums
 
     def maps(self) -> list[np.ndarray]:
-        """The values, mapped: one array [rows, ...] for each tensor."""
+        """The memory-mapped values: one array [rows, ...] per tensor."""
         rows = self.count()
         shapes = [(rows, *each.shape) for each in self.tensors]
         if not rows:
@@ -81,7 +82,7 @@ class TransferCache:
         return [np.memmap(self._path(i), self.dtype, "r", shape=shape) for i, shape in enumerate(shapes)]
 
     def count(self) -> int:
-        """How many rows were written to the end, by the sizes of the files."""
+        """The number of complete rows, by the sizes of the files."""
         try:
             records = (self.folder / "rows.index").stat().st_size // RECORD.itemsize
         except FileNotFoundError:
@@ -89,7 +90,7 @@ class TransferCache:
         return min(records, *(self._path(i).stat().st_size // self._bytes(each) for i, each in enumerate(self.tensors)))
 
     def records(self, start: int = 0) -> np.ndarray:
-        """The records of all rows from `start` on that were written to the end."""
+        """The records of all complete rows from `start` on."""
         count = self.count() - start
         if count <= 0:
             return np.zeros(0, RECORD)
@@ -101,9 +102,9 @@ class TransferCache:
 
     @contextmanager
     def adding(self) -> Iterator[Callable[[Sequence[str], Sequence[np.ndarray]], None]]:
-        """Within the `with`, the function that adds rows: digests of the images, and [images, ...] of each tensor.
+        """Yields a function that adds rows: it takes digests of the images, and an array [images, ...] per tensor.
 
-        Another process that adds at the same time waits for its turn.
+        Another process that wants to add rows waits for the end of the `with`.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ class TransferCache:
         try:
             with turn(names[-1]):
                 rows = self.count()
-                for file, size in zip(files, sizes, strict=True):  # what a process that died had begun goes
+                for file, size in zip(files, sizes, strict=True):  # cuts off what a process that died had begun
                     file.truncate(rows * size)
                 yield lambda images, values: self._add(files, images, values)
         finally:
@@ -138,7 +139,7 @@ class TransferCache:
     # --- limits ---
 
     def check_space(self, images: int, limit: float) -> str:
-        """Why `images` more rows cannot be kept, or an empty string."""
+        """The reason why `images` more rows cannot be kept, or an empty string."""
         there = self.count() * self.row_bytes
         wanted = there + images * self.row_bytes
         if wanted > limit:
@@ -151,27 +152,27 @@ class TransferCache:
 
 
 class Rows:
-    """The rows of a cache as one run sees them: rows.index is parsed once, and what is added to it later; the checksum
-    of a row is compared once."""
+    """The rows of a cache as seen by one run: rows.index is parsed once, later only what was added, and the checksum of
+    a row is compared once."""
 
     def __init__(self, cache: TransferCache) -> None:
         self.cache = cache
         self._forget()
 
     def _forget(self) -> None:
-        """Back to nothing parsed."""
+        """Resets to the state before anything was parsed."""
         self._newest: dict[bytes, int] = {}
         self._sums = np.zeros(0, np.uint32)
         self._whole: dict[int, bool] = {}
 
     def __contains__(self, image: str) -> bool:
-        """Whether there is a row of the image, whole or not, by what has been parsed."""
+        """Whether a row of the image, intact or not, has been parsed."""
         return key(image) in self._newest
 
     def update(self) -> None:
-        """Parses the records that have come since."""
+        """Parses the records added since the last time."""
         first = len(self._sums)
-        if self.cache.count() < first:  # somebody has deleted the folder: what is known of it goes
+        if self.cache.count() < first:  # somebody deleted the folder
             self._forget()
             first = 0
         new = self.cache.records(first)
@@ -179,7 +180,7 @@ class Rows:
         self._sums = np.concatenate([self._sums, new["crc32c"]])
 
     def find(self, images: Sequence[str]) -> np.ndarray:
-        """Row of each image, by its digest, as int64 [images]; -1 for one that is not there or is damaged."""
+        """Row of each image, by its digest, as int64 [images]; -1 if it is missing or damaged."""
         self.update()
         rows = np.array([self._newest.get(key(image), -1) for image in images], np.int64)
         new = np.array([row for row in np.unique(rows) if row >= 0 and row not in self._whole], np.int64)
@@ -191,7 +192,8 @@ class Rows:
 def open_cache(
     folder: str | os.PathLike[str], facts: Mapping[str, object], tensors: Sequence[FrontierTensor], dtype: str
 ) -> TransferCache:
-    """The cache for these facts; its folder is made when the first row is added. Raises OutputError where it cannot."""
+    """The cache for these facts. Its folder is created with the first row. Raises OutputError if it cannot be
+    written."""
     whole = {**facts, "parts": [[each.name, list(each.shape)] for each in tensors], "dtype": dtype, "version": 1}
     text = json.dumps(whole, indent=1, sort_keys=True)
     own = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -212,12 +214,12 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def key(image: str) -> bytes:
-    """What stands for an image in the index: 15 bytes that hold no zero at the end, which numpy would drop."""
+    """The image's key in the index: a digest of 15 bytes and a final 1, since numpy would drop a zero at the end."""
     return hashlib.blake2b(image.encode(), digest_size=15).digest() + b"\x01"
 
 
 def default_folder() -> Path:
-    """Where transfer values are kept unless --cache-dir says otherwise, as the XDG base directories have it."""
+    """The default of --cache-dir, following the XDG base directories."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ckpt-tools"
 
 
@@ -235,7 +237,7 @@ def parse_size(text: str) -> float:
 
 
 def _write(file: RawIOBase, data: bytes) -> None:
-    """Writes all of `data`: an unbuffered file may take less at once."""
+    """Writes all of `data`, since an unbuffered file may take less at once."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]

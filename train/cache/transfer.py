@@ -1,7 +1,7 @@
-"""Puts the frozen prefix of a run's graph into a cache, and feeds a run from it.
+"""Caches the output of a run's frozen prefix, and feeds a run from the cache.
 
-The plan of it is made before anything is computed (`plan_transfer`), so that it can be printed; `fill` computes what
-the cache lacks; `Cached` stands where a `Pipeline` would, and yields the very batches that the pipeline would have.
+`plan_transfer` decides what to cache before anything is computed, so that it can be printed; `fill` computes what the
+cache lacks; `Cached` takes the place of a `Pipeline` and yields exactly the batches that the pipeline would.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from .store import FrontierTensor, Rows, TransferCache, default_folder, open_cac
 
 
 class OpenModel(NamedTuple):
-    """The model of a job in a session in which every variable has its value, that of the plan being in `planned`; what
-    computes its transfer values; and what becomes known of images that cannot be decoded and of the cache."""
+    """The model of a job in a session with all variables restored. `planned` holds the values of the plan, `backbone`
+    computes transfer values, and `unreadable` and `lookup` collect undecodable images and knowledge of the cache."""
 
     job: Job
     model: Model
@@ -47,9 +47,9 @@ class OpenModel(NamedTuple):
 
 
 class View(NamedTuple):
-    """One look at examples: the name of each one's row in the cache, the row that it has (int64, -1: none yet).
+    """One view of examples: the name of each example's row in the cache, and its row (int64, -1: none yet).
 
-    `number` is that of the augmented view, None for images as evaluation sees them.
+    `number` is the number of the augmented view, None for images as in evaluation.
     """
 
     examples: Examples
@@ -59,17 +59,17 @@ class View(NamedTuple):
 
     @property
     def missing(self) -> np.ndarray:
-        """int64: which of the examples are not there yet."""
+        """int64: the examples without a row."""
         return np.flatnonzero(self.rows < 0)
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What is cached, and where. `fed` are the frontier's tensors in the tower of each part of a batch, and its labels;
-    `inference` are the frontier's tensors in the inference tower.
+    """What is cached, and where. `fed` holds, for each part of a batch, the frontier's tensors in its tower and its
+    labels; `inference` holds the frontier's tensors in the inference tower.
 
-    `views` are those of the training images, which the epochs take in turn, and the validation images last. With a
-    `table` the values are on the device already, and rows of it are fed.
+    `views` are those of the training images, which the epochs take in turn, followed by the validation images. With a
+    `table` the values are on the device, and only row numbers are fed.
     """
 
     frontier: Frontier
@@ -80,7 +80,7 @@ class Transfer:
     table: ValueTable | None = None
 
     def maps(self) -> list[np.ndarray]:
-        """What is fed for each row of the cache: values of each of the frontier's tensors, or the row of the table."""
+        """Arrays to feed from, indexed by cache row: values of each frontier tensor, or row numbers of the table."""
         if self.table is None:
             return self.cache.maps()
         used = rows_of(self.views)
@@ -89,12 +89,12 @@ class Transfer:
         return [numbers]
 
     def send(self, session: tf.Session) -> None:
-        """Fills the table, where there is one."""
+        """Fills the table, if there is one."""
         if self.table is not None:
             self.table.load(session, self.cache.maps()[0][rows_of(self.views)].astype(np.float32))
 
     def found(self) -> CacheFound:
-        """What is told of it before training."""
+        """The event that describes the cache before training."""
         places = [unrepeated(each.name.rsplit(":", 1)[0]) for each in self.cache.tensors]
         images = sum(len(view.names) for view in self.views)
         there = images - sum(len(view.missing) for view in self.views)
@@ -103,9 +103,9 @@ class Transfer:
 
 
 def plan_transfer(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transfer | str:
-    """What would be cached for this run, or the reason why nothing is.
+    """The transfer for this run, or the reason why nothing can be cached.
 
-    Raises TrainingError for --cache require where nothing can be cached.
+    Raises TrainingError for --cache require if nothing can be cached.
     """
     found = uncached(job) or _planned(job, model, planned, lookup)
     if isinstance(found, str) and job.options.cache == "require":
@@ -114,7 +114,7 @@ def plan_transfer(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> T
 
 
 def uncached(job: Job) -> str:
-    """Why nothing of a job can be cached, whatever of its net is frozen, or an empty string."""
+    """The reason why nothing of a job can be cached, regardless of what is frozen, or an empty string."""
     if job.options.cache == "off":
         return "--cache off"
     if job.preprocessing is None:
@@ -140,8 +140,8 @@ def _planned(job: Job, model: Model, planned: Tensors, lookup: Lookup) -> Transf
 def in_cache(
     job: Job, planned: Tensors, variables: Sequence[str], tensors: Sequence[FrontierTensor], lookup: Lookup
 ) -> tuple[TransferCache, tuple[View, ...]] | str:
-    """The cache of a frontier, which depends on these variables, and what it has for the images of the job; or why it
-    cannot have them all."""
+    """The cache of a frontier that depends on these variables, and its rows for the images of the job; or the reason
+    why it cannot hold them all."""
     try:
         cache = cache_of(job, lookup.weights(job.phase, planned, variables), tensors)
         views = found_views(job, lookup.rows(cache))
@@ -155,8 +155,8 @@ def in_cache(
 
 
 def cache_of(job: Job, weights: str, tensors: Sequence[FrontierTensor]) -> TransferCache:
-    """The cache of these tensors; `weights` is the digest of the variables they depend on. Raises OutputError where
-    it cannot be made."""
+    """The cache of these tensors; `weights` is the digest of the variables they depend on. Raises OutputError if it
+    cannot be written."""
     facts = {
         "net": job.net.identity,
         "variables": weights,
@@ -167,8 +167,8 @@ def cache_of(job: Job, weights: str, tensors: Sequence[FrontierTensor]) -> Trans
 
 
 def found_views(job: Job, rows: Rows) -> tuple[View, ...]:
-    """Every look at the images of a run, with the rows that are there. An image's plain row is named by its digest;
-    that of a view by what decides the view's random changes as well."""
+    """Every view of the images of a run, with the existing rows. The row of a plain image is named by the image's
+    digest, that of an augmented view also by everything that determines its random changes."""
 
     def view(examples: Examples, number: int | None) -> View:
         own = "" if number is None else f" {'/'.join(how.augment)} seed {job.options.seed} view {number}"
@@ -181,25 +181,25 @@ def found_views(job: Job, rows: Rows) -> tuple[View, ...]:
 
 
 def release(views: Sequence[View]) -> None:
-    """Lets go of the photos that were kept to be computed."""
+    """Releases the photos that were kept in memory for computing their values."""
     for view in views:
         view.examples.release()
 
 
 def rows_of(views: Sequence[View]) -> np.ndarray:
-    """int64: the rows of the cache that the views have, each once, in order."""
+    """int64: the cache rows that the views use, each once, in order."""
     rows = np.unique(np.concatenate([view.rows for view in views]))
     return rows[rows >= 0]
 
 
 def _twins(tensors: Sequence[tf.Tensor], tower: str) -> tuple[tf.Tensor, ...]:
-    """The tensors of another tower that are the same as these of the training tower."""
+    """The tensors of another tower that correspond to these of the training tower."""
     names = [tensor.name.removeprefix(f"{TRAINING}/") for tensor in tensors]
     return tuple(tensors[0].graph.get_tensor_by_name(f"{tower}/{name}") for name in names)
 
 
 def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...], ...]:
-    """For each part of a batch the tensors that are fed: those of the frontier in its tower, and its labels."""
+    """The tensors fed for each part of a batch: those of the frontier in its tower, and its labels."""
     names = [tensor.name.removeprefix(f"{TRAINING}/") for tensor in frontier.tensors]
     return tuple(
         (*(model.graph.get_tensor_by_name(f"{part_name(part)}/{name}") for name in names), tower.labels)
@@ -208,7 +208,7 @@ def fed_to_parts(frontier: Frontier, model: Model) -> tuple[tuple[tf.Tensor, ...
 
 
 def compare(transfer: Transfer, opened: OpenModel) -> Choice:
-    """The precision of a job that --precision auto chose, or float32 where it gives other values for a few of the
+    """The precision that --precision auto chose for a job, or float32 if it gives different values for a few of the
     images that are still to be computed."""
     job = opened.job
     view = next((view for view in transfer.views if len(view.missing)), None)
@@ -227,8 +227,8 @@ def compare(transfer: Transfer, opened: OpenModel) -> Choice:
 
 
 def fill(transfer: Transfer, opened: OpenModel, stop: StopRequest, on_event: OnEvent) -> Transfer:
-    """Computes the rows that are missing, in batches as large as those of training; equal images are computed once.
-    Returns the transfer with all rows that there can be; on a request to stop, what is done stays in the cache.
+    """Computes the missing rows in batches of the training's size; equal images are computed once.
+    Returns the transfer with all rows that can exist; on a request to stop, finished rows stay in the cache.
     """
     seen: set[str] = set()
     wanted: list[tuple[View, list[int]]] = []
@@ -270,10 +270,10 @@ def rows_computed(
 
 
 class Cached:
-    """Batches of transfer values: the same views of the same images in the same order as the pipeline of the same seed
-    gives.
+    """Batches of transfer values, with the same views of the same images in the same order as a pipeline of the same
+    seed.
 
-    `fed` are the tensors that a batch goes to: the frontier's and the labels, once for each part of the batch.
+    `fed` are the tensors that a batch is fed to: for each part of the batch the frontier's tensors and the labels.
     """
 
     def __init__(
@@ -291,16 +291,16 @@ class Cached:
 
     @property
     def there(self) -> np.ndarray:
-        """int64: which of the examples have values; those that could not be decoded have none."""
+        """int64: the examples that have values; those that could not be decoded have none."""
         return np.flatnonzero(self._views[0][0] >= 0)
 
     def start(self, session: tf.Session) -> Iterator[tuple[np.ndarray, ...]]:
-        """Training: from the batch of `start_step` on, without end. Else: all images once, in order."""
+        """In training, batches from that of `start_step` on, without end; otherwise all images once, in order."""
         for batch in self._chosen():
             yield tuple(value for part in self._divided(*batch) for value in self._values(*part))
 
     def _divided(self, rows: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows and labels of the parts of a batch, as `split_batch` divides one in the graph."""
+        """Rows and labels of the parts of a batch, divided like `split_batch` does in the graph."""
         labels = labels.astype(np.int32)
         ends = np.cumsum(part_sizes(len(rows), self._parts))[:-1]
         for part in zip(np.split(rows, ends), np.split(labels, ends), strict=True):
@@ -329,7 +329,7 @@ class Cached:
 
 
 def _readable(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and labels where an image that cannot be decoded is replaced by the next that can, as the pipeline does."""
+    """Rows and labels with each undecodable image replaced by the next decodable one, as in the pipeline."""
     there = np.flatnonzero(rows >= 0)
     if not len(there):  # stopped before the first was computed
         return there, labels[:0]

@@ -1,1 +1,1 @@
-"""Labelled examples, and how their pixels become a batch."""
+"""Reads labelled examples, and makes batches of their pixels."""

@@ -1,4 +1,4 @@
-"""Data sets that are arrays: .npz and .npy files."""
+"""Data sets of arrays: .npz and .npy files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .labelling import ClassNames, agreed, classes_of, only_labels
 from .splits import WORDS, said_by, split_of
 
 SPLITS = tuple(WORDS)
-_NOT_RGB = ("1", "P", "PA", "LA", "RGBA", "CMYK", "YCbCr", "HSV")  # modes of Pillow that it converts
-NAMES = ("names", "files")  # arrays with the names of the examples
+_NOT_RGB = ("1", "P", "PA", "LA", "RGBA", "CMYK", "YCbCr", "HSV")  # Pillow's modes that have to be converted
+NAMES = ("names", "files")  # keys of arrays with names of examples
 
 
 def read_npz(path: Path, given: ClassNames | None = None, *, many: bool = False) -> DataSet:
     """An .npz with `images` uint8 [n, h, w(, 1 or 3)] or `features` float [n, d], and `labels` [n].
 
-    Also found: `names` or `files` [n], `label_names` [classes], `split` [n] (of the words of splits.py), and arrays for
-    each split: `x_train, y_train, x_test, y_test` (Keras), `train_images, train_labels, val_images` ... (MedMNIST). A
-    features .npy is read with the .npz beside it, which has its labels. Labels are ids or names, or rows of a matrix
-    [n, classes] of 0 and 1.
-    Raises DataError for arrays that do not fit, several labels of an image unless there may be `many`, and names that
+    Optional: `names` or `files` [n], `label_names` [classes], `split` [n] (words of splits.py), and arrays for each
+    split: `x_train, y_train, x_test, y_test` (Keras), `train_images, train_labels, val_images` ... (MedMNIST). A .npy
+    of features is read together with the .npz beside it, which holds the labels. Labels are ids or names, or rows of a
+    matrix [n, classes] of 0 and 1.
+    Raises DataError for arrays that do not fit together, several labels of an image unless `many`, and names that
     contradict each other.
     """
     arrays = _load(path)
@@ -62,13 +62,13 @@ def _data_set(path: Path, arrays: dict[str, np.ndarray], given: ClassNames | Non
     known = {"label_names", "split", "facts", "position", named_by, *(key for pair in pairs for key in pair)}
     unused = sorted(set(arrays) - known)
     notes = (f"not used: {named('array', unused)}",) if unused else ()
-    photos = json.loads(str(arrays["facts"])).get("data", "") if "facts" in arrays else ""  # of ckpt-features
+    photos = json.loads(str(arrays["facts"])).get("data", "") if "facts" in arrays else ""  # written by ckpt-features
     kind = "vectors" if next(iter(values.values())).ndim == 2 else "npz"
     return in_splits(labels, parts, kind, path, notes, photos=str(photos))
 
 
 def divided(examples: Examples, words: Sequence[str]) -> dict[str, Examples]:
-    """The examples of each split, by a word for each of them."""
+    """The examples of each split, given one word per example."""
     strange = sorted(word for word in set(words) if split_of(word) is None)
     if strange:
         raise DataError(f"split says {', '.join(strange[:5])}", advice="It can say train, validation or test.")
@@ -101,7 +101,7 @@ def _pairs(arrays: Mapping[str, np.ndarray]) -> list[tuple[str, str, str]]:
 
 
 def label_values(labels: np.ndarray | Sequence[Any], key: str, many: bool) -> list[Any]:
-    """One label each, an id or a name; with `many` a list of them each, which they may be already."""
+    """One label per example, an id or a name; with `many`, a list of labels per example, which may be given as such."""
     if many and not isinstance(labels, np.ndarray) and all(isinstance(each, list | tuple | set) for each in labels):
         return [list(each) for each in labels]
     _check_names(labels, key)
@@ -122,8 +122,8 @@ def label_values(labels: np.ndarray | Sequence[Any], key: str, many: bool) -> li
 
 
 def _check_names(labels: np.ndarray | Sequence[Any], key: str) -> None:
-    """Raises DataError for what is no name among names: tables have None and NaN where there is no label, which numpy
-    would turn into names."""
+    """Raises DataError if a list of names contains something else: tables have None and NaN for missing labels, which
+    numpy would turn into names."""
     if isinstance(labels, np.ndarray) or not any(isinstance(label, str | bytes) for label in labels):
         return
     for i, label in enumerate(labels):
@@ -132,12 +132,12 @@ def _check_names(labels: np.ndarray | Sequence[Any], key: str) -> None:
 
 
 def texts(array: np.ndarray) -> list[str]:
-    """Names as text, whether numpy has them as text or as bytes."""
+    """Names as text, from a numpy array of text or bytes."""
     return [writable(v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else str(v)) for v in array.tolist()]
 
 
 def array_images(path: Path) -> Examples:
-    """The images of an .npz, with labels or without; none has a class. Raises DataError where it holds none."""
+    """The images of an .npz without their labels, if any. Raises DataError if it holds no images."""
     arrays = _load(path)
     usual: list[str] = ["images", "x"]
     keys = [key for key in usual if key in arrays][:1] or [
@@ -162,7 +162,7 @@ def array_images(path: Path) -> Examples:
 
 
 def read_vectors(path: Path) -> Examples:
-    """The vectors of a file, with or without labels, by their `names` or their numbers."""
+    """The vectors of a file without their labels, named by its array of names or by number."""
     arrays = _load(path)
     values = arrays["features"]
     if path.suffix == ".npy" and path.with_suffix(".npz").is_file():
@@ -175,16 +175,14 @@ def read_vectors(path: Path) -> Examples:
 
 
 def in_colours(image: Any) -> Any:
-    """An image of Pillow in red, green and blue, or grey: as an array its pixels are places in a palette, parts of ink,
-    0 and 1. Anything else as it is.
-    """
+    """A Pillow image converted to RGB if its pixels are palette indices, ink, bits or the like; anything else
+    unchanged."""
     return image.convert("RGB") if getattr(image, "mode", None) in _NOT_RGB else image
 
 
 def checked_values(array: np.ndarray, key: str) -> np.ndarray:
-    """Images uint8 [n, h, w, 1 or 3], or vectors [n, d]: `features`, and all that is of two axes; those of a frontier
-    may be maps of a single place, [n, 1, 1, d].
-    """
+    """Checks images uint8 [n, h, w, 1 or 3], or vectors [n, d]: `features` and any array with two axes. The features of
+    a frontier may be 1 x 1 maps, [n, 1, 1, d]."""
     if "features" in key and array.ndim == 4 and array.shape[1:3] == (1, 1):
         return array.reshape(len(array), -1)
     if "features" in key and array.ndim != 2:
@@ -201,18 +199,18 @@ def checked_values(array: np.ndarray, key: str) -> np.ndarray:
 
 
 def _load(path: Path, without: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """The arrays of a file, except those named; the array of an .npy, memory-mapped, is called features."""
+    """The arrays of a file except those in `without`; the array of an .npy is memory-mapped and called features."""
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         if path.suffix == ".npy":
             return {"features": loaded}
         return {key: loaded[key] for key in loaded.files if key not in without}
-    except Exception as error:  # zipfile, zlib and numpy raise each their own
+    except Exception as error:  # zipfile, zlib and numpy each raise their own
         raise DataError(f"not a readable {path.suffix} file: {error}", path=path) from None
 
 
 def array_examples(values: np.ndarray, label_ids: np.ndarray, names: Sequence[str] | None, prefix: str) -> Examples:
-    """The rows of an array as examples, by their names or their numbers behind `prefix`."""
+    """The rows of an array as examples, named by `names` or by `prefix` and number."""
     if names is not None and len(names) != len(values):
         raise DataError(f"{len(values):,} examples, {len(names):,} names")
     shown = tuple(names) if names is not None else tuple(f"{prefix}{i}" for i in range(len(values)))
@@ -221,7 +219,7 @@ def array_examples(values: np.ndarray, label_ids: np.ndarray, names: Sequence[st
 
 
 def holds_vectors(path: str) -> bool:
-    """Whether a file holds feature vectors and no images, by its name and the names of its arrays alone."""
+    """Whether a file holds feature vectors and no images, by its name and the names of its arrays."""
     if not path.endswith((".npz", ".npy")) or not Path(path).is_file():
         return False
     if path.endswith(".npy"):

@@ -1,9 +1,9 @@
-"""Random changes of training images: named changes that compose, each decided by a seed alone.
+"""Random augmentations of training images, which can be combined, and which depend only on a seed.
 
     parse_augmentations(("flip", "crop(0.8)", "rotation(15)"))
 
-Each draws from stateless ops, so that an image looks the same whenever its seed, epoch and number are the
-same: a run that is continued sees what the uninterrupted run would have seen.
+They use stateless random operations, so that the same seed, epoch and number give the same image: a continued run sees
+what an uninterrupted run would have seen.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Matrix = list[list[Any]]  # of numbers and scalar tensors, row by row
 
 
 class Augmentation(NamedTuple):
-    """A random change of images, and how strong it is; AUGMENTATIONS says what the amount means."""
+    """A random change of images and its strength; AUGMENTATIONS explains the amount."""
 
     name: str
     amount: float
 
 
-# name -> default amount, largest useful amount, what the amount is
+# name -> default amount, largest useful amount, meaning of the amount
 AUGMENTATIONS = {
     "slim": (1.0, 1.0, "the distortions that slim trains nets of this preprocessing with"),
     "crop": (0.7, 1.0, "smallest fraction of the area that a random crop keeps"),
@@ -44,7 +44,7 @@ AUGMENTATIONS = {
 
 
 def parse_augmentations(texts: Sequence[str]) -> tuple[Augmentation, ...]:
-    """Augmentations from texts such as "flip" or "rotation(15)"; several may stand in one text, with commas between.
+    """Augmentations from texts such as "flip" or "rotation(15)"; a text may list several, separated by commas.
 
     >>> parse_augmentations(["flip,rotation(20)"])
     (Augmentation(name='flip', amount=0.5), Augmentation(name='rotation', amount=20.0))
@@ -70,7 +70,7 @@ def parse_augmentations(texts: Sequence[str]) -> tuple[Augmentation, ...]:
 
 
 def random_crop(image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]) -> tf.Tensor:
-    """slim's distorted bounding box (Szegedy et al. 2014): a crop of random area and of aspect 3/4 to 4/3.
+    """slim's distorted bounding box (Szegedy et al. 2014): a crop of random area and an aspect ratio of 3/4 to 4/3.
 
     `image` [h, w, 3] becomes [h', w', 3].
     """
@@ -90,9 +90,9 @@ def random_crop(image: tf.Tensor, seed: tf.Tensor, area: tuple[float, float]) ->
 
 
 def change(image: tf.Tensor, changes: Sequence[Augmentation], seed: tf.Tensor) -> tf.Tensor:
-    """Applies the changes that keep the size to `image` float32 [s, s, 3] in 0..1; `seed` is int64 [2].
+    """Applies the size-preserving changes to `image` float32 [s, s, 3] in 0..1; `seed` is int64 [2].
 
-    Moves, turns, slants and scales are put together first, so that the pixels are interpolated once.
+    Shifts, rotations, shears and scalings are combined first, so that the pixels are interpolated only once.
     """
     import tensorflow as tf
 
@@ -169,7 +169,7 @@ def fast_colour(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def light(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """slim's distortion of CIFAR-10's images: brightness and contrast, not cut off where they leave 0..1."""
+    """slim's distortion of CIFAR-10's images: brightness and contrast, not clipped to 0..1."""
     import tensorflow as tf
 
     fold = tf.random.experimental.stateless_fold_in
@@ -178,7 +178,7 @@ def light(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def moved(image: tf.Tensor, about_centre: tf.Tensor) -> tf.Tensor:
-    """`image` [s, s, 3] through an affine map about its centre; the border is filled with the nearest pixel.
+    """`image` [s, s, 3] transformed by an affine map about its centre; the border is filled with the nearest pixel.
 
     `about_centre` float32 [3, 3]: the new pixel at column x, row y (from the centre) is taken from map @ (x, y, 1).
     """

@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 as published (https://www.cs.toronto.edu/~kriz/cifar.html): folders, or a .tar.gz as it is.
+"""CIFAR-10 and CIFAR-100 as published (https://www.cs.toronto.edu/~kriz/cifar.html): a folder or the .tar.gz itself.
 
 They come as Python pickles of rows of 3,072 bytes (red, green, blue planes of 32 x 32), or as binary files with a label
-byte before each row; of CIFAR-100 two, that of the coarse label first. A pickle can run any code, so only the few names
-that these files need are let through.
+byte before each row; CIFAR-100 has two, the coarse label first. A pickle can run any code, so only the few names that
+these files need are allowed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", 
 
 
 class Published(NamedTuple):
-    """One of the data sets: the files of training and of test images, without .bin; for each kind of label its key in a
-    batch, its number of classes, the key and the file of its names.
-    """
+    """One of the data sets: files of training and test images, without .bin; for each kind of label, its key in a
+    batch, the number of classes, and the key and the file of the class names."""
 
     title: str
     train: tuple[str, ...]
@@ -68,7 +67,8 @@ class _OnlyArrays(pickle.Unpickler):
 
 
 def find_cifar(root: Path) -> Published | None:
-    """Which of the two is here: in this folder, in the one that an archive leaves, or in the archive."""
+    """Which of the two data sets is in this folder, in the folder of the unpacked archive, or in this archive, if
+    any."""
     if root.is_file():
         name = root.name if root.name.endswith((".tar.gz", ".tgz")) else ""
         return CIFAR100 if name.startswith("cifar-100") else CIFAR10 if name.startswith("cifar-10") else None
@@ -82,17 +82,17 @@ def _homes(which: Published, root: Path) -> list[Path]:
 
 
 def _is_there(which: Published, home: Path) -> bool:
-    """Whether the first file of training images is here; `train` alone is no name to go by."""
+    """Whether the first file of training images is here; the name `train` alone is not enough."""
     names = {which.meta, *(file for _, _, _, file in which.labels.values())} if which is CIFAR100 else ()
     there = any((home / f"{which.train[0]}{ending}").is_file() for ending in ("", ".bin"))
     return there and (which is CIFAR10 or any((home / name).is_file() for name in names))
 
 
 def read_cifar(root: Path, which: Published, given: ClassNames | None = None, kind: Sequence[str] = ()) -> DataSet:
-    """CIFAR-10 or CIFAR-100 from its folder or its .tar.gz; the test images are for validation. `kind` are the labels
-    of CIFAR-100, ("coarse",) or ("fine",), which is what is taken by default.
+    """CIFAR-10 or CIFAR-100 from its folder or its .tar.gz; the test images are used for validation. `kind` selects the
+    labels of CIFAR-100, ("coarse",) or ("fine",), the default.
 
-    Raises DataError where `given`, a labels file, calls the classes other than the data.
+    Raises DataError if the labels file `given` names the classes differently than the data.
     """
     kind = kind or tuple(which.labels)[-1:]
     if len(kind) > 1 or kind[0] not in which.labels:
@@ -122,7 +122,7 @@ def read_cifar(root: Path, which: Published, given: ClassNames | None = None, ki
 
 
 def _names(which: Published, kind: str, files: Mapping[str, Callable[[], bytes]], root: Path) -> ClassNames | None:
-    """What the files call the classes of this kind."""
+    """The names of the classes of this kind, by the files."""
     _, _, key, text = which.labels[kind]
     if which.meta in files:
         listed = [name.decode() for name in _unpickle(files[which.meta](), root).get(key, ())]
@@ -138,7 +138,7 @@ def _folder(which: Published, root: Path) -> dict[str, Callable[[], bytes]]:
 
 
 def _archive(root: Path) -> dict[str, Callable[[], bytes]]:
-    """Name -> a function that reads it. Nothing is unpacked on disk."""
+    """Name -> a function that reads the member. Nothing is unpacked to disk."""
     try:
         with tarfile.open(root) as archive:
             files = {Path(m.name).name: archive.extractfile(m) for m in archive.getmembers() if m.isfile()}
@@ -153,7 +153,7 @@ def _unpickle(data: bytes, path: Path) -> dict[bytes, Any]:
         return _OnlyArrays(io.BytesIO(data), encoding="bytes").load()
     except DataError as error:
         raise error.at(path=path) from None
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # a damaged pickle can raise nearly anything
         raise DataError(f"a batch cannot be read: {error}", path=path, advice="Download the archive again.") from None
 
 

@@ -1,4 +1,4 @@
-"""What a data set is once it has been found: labelled examples that are read one at a time, by number."""
+"""Data sets in memory: labelled examples, which are read one at a time by number."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy as np
 from ...errors import DataError
 from ...report import listed
 
-IMBALANCE = 20  # the largest class has this many times the images of the smallest: worth a word
+IMBALANCE = 20  # ratio of the largest to the smallest class from which a note is given
 SEPARATOR = "|"  # between several labels of an image in a text
-KEPT = 256_000_000  # bytes of photos that are held from their digest to their transfer values
+KEPT = 256_000_000  # bytes of photos held between computing their digests and their transfer values
 SHOWN = 5  # names listed in a message before "and N more"
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Labelled examples. `read(i)` gives the i-th: the bytes of an image file, uint8 [height, width, 1 or 3], or
-    a float vector. `names` are unique within a data set: a file's path below its folder, or `file:number`.
+    """Labelled examples. `read(i)` returns example i: the bytes of an image file, uint8 [height, width, 1 or 3], or a
+    float vector. `names` are unique within a data set: a file's path below its folder, or `file:number`.
     """
 
-    label_ids: np.ndarray  # int32 [n], position in the data set's labels; of several, uint8 [n, classes] of 0 and 1
+    label_ids: np.ndarray  # int32 [n], index into the data set's labels; or uint8 [n, classes] of 0 and 1
     names: tuple[str, ...]
     sizes: tuple[int, ...]  # bytes
     read: Callable[[int], bytes | np.ndarray]
@@ -34,13 +34,13 @@ class Examples:
         return len(self.names)
 
     def counts(self, classes: int) -> list[int]:
-        """How many examples each class has."""
+        """The number of examples of each class."""
         if self.label_ids.ndim == 2:
             return self.label_ids.sum(axis=0, dtype=np.int64).tolist()
         return np.bincount(self.label_ids, minlength=classes).tolist()
 
     def take(self, indices: Sequence[int] | np.ndarray, *, kept: bool = False) -> Examples:
-        """The examples at these positions, in this order. `kept`: those that `digested` kept are not read again."""
+        """The examples at these positions, in this order. With `kept`, those kept by `digested` are not read again."""
         chosen = np.asarray(indices, np.int64)
         taken = Examples(
             self.label_ids[chosen],
@@ -48,28 +48,28 @@ class Examples:
             tuple(self.sizes[i] for i in chosen),
             (lambda i: self._again(int(chosen[i]))) if kept else (lambda i: self.read(int(chosen[i]))),
         )
-        if "digests" in vars(self):  # they are known: nothing is read for them again
+        if "digests" in vars(self):  # already known, so nothing is read again
             vars(taken)["digests"] = tuple(self.digests[i] for i in chosen)
         return taken
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """Each example's bytes as 32 hex digits: what a cache compares. Reads every example, once.
+        """A digest of 32 hex digits of each example's bytes, for caches. Reads every example, once.
 
-        A checksum would not do: of CIFAR-10's 60,000 images, all of one size, two are likely to share their CRC32C.
+        A CRC32C would be too short: among CIFAR-10's 60,000 images, two are likely to share it.
         """
 
         return self._digested(lambda digest: False)
 
     def digested(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
-        """`digests`. If they are computed now, the bytes of the examples whose digest is `wanted` are kept in memory,
-        up to KEPT bytes, for those who `take` them with `kept`, until `release`: so a photo is read once."""
+        """`digests`. If they are computed now, the bytes of examples whose digest is `wanted` are kept in memory, up to
+        KEPT bytes, for `take` with `kept`, until `release`, so that a photo is read only once."""
         if "digests" not in vars(self):
             vars(self)["digests"] = self._digested(wanted)
         return self.digests
 
     def release(self) -> None:
-        """Lets go of what `digested` kept."""
+        """Releases the bytes that `digested` kept."""
         vars(self).pop("_kept", None)
 
     def _digested(self, wanted: Callable[[str], bool]) -> tuple[str, ...]:
@@ -84,18 +84,18 @@ class Examples:
         return tuple(digests)
 
     def _again(self, i: int) -> bytes | np.ndarray:
-        """The i-th example, from memory if it was kept."""
+        """Example i, from memory if it was kept."""
         kept = vars(self).get("_kept", {})
         return kept[i] if i in kept else self.read(i)
 
     @cached_property
     def first(self) -> bytes | np.ndarray:
-        """The first example, read once however often it is asked for: it tells what kind all of them are."""
+        """The first example, which is read only once; it tells the kind of all of them."""
         return self.read(0)
 
 
 def digest_of(example: bytes | np.ndarray) -> str:
-    """32 hex digits of an example's bytes, and of the shape of an array."""
+    """A digest of 32 hex digits of an example's bytes and, for an array, its type and shape."""
     shape = b"" if isinstance(example, bytes) else f"{example.dtype}{example.shape}".encode()
     found = hashlib.blake2b(shape, digest_size=16)
     found.update(example if isinstance(example, bytes) else example.tobytes())
@@ -107,7 +107,7 @@ EMPTY = Examples(np.zeros(0, np.int32), (), (), lambda i: b"")
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """A data set: names of the classes in the order of their ids, and the examples of each split."""
+    """A data set: class names in the order of their ids, and the examples of each split."""
 
     labels: tuple[str, ...]
     train: Examples
@@ -116,7 +116,7 @@ class DataSet:
     kind: str  # "folder", "csv", "tfrecord", "cifar10", "cifar100", "mnist", "npz", "vectors"
     path: str
     notes: tuple[str, ...] = ()  # what the user should know: files left out, a seeded split, an imbalance
-    photos: str = ""  # of vectors: the data set that they were computed from, where that is known
+    photos: str = ""  # for vectors, the data set that they were computed from, if known
     turned: int = 0  # photos that are not upright by their EXIF data
 
     def __repr__(self) -> str:
@@ -130,8 +130,8 @@ class DataSet:
         return self.train.label_ids.ndim == 2
 
     def record(self) -> dict[str, object]:
-        """What a run notes of its data, to tell when they are others: how many examples, and eight hex digits that
-        change with their names and labels. Nothing is read."""
+        """A record by which a run recognises other data: numbers of examples, and eight hex digits that change with
+        names and labels. No examples are read."""
         found = hashlib.sha256()
         for part in (self.train, self.validation):
             found.update("\n".join(part.names).encode())
@@ -154,9 +154,9 @@ def in_splits(
     labels: Iterable[str], parts: Mapping[str, Examples], kind: str, path: object, notes: Sequence[str] = (),
     *, photos: str = "", turned: int = 0,
 ) -> DataSet:  # fmt: skip
-    """The data set of these parts: training, validation and test examples by the names of their splits."""
+    """The data set made of these parts: split -> examples."""
     some = next(iter(parts.values()), EMPTY)
-    none = some.take([])  # of as many labels as the others
+    none = some.take([])  # with the same kind of labels as the others
     train, validation = parts.get("train", none), parts.get("validation", none)
     test = parts.get("test")
     return DataSet(
@@ -165,7 +165,7 @@ def in_splits(
 
 
 def join(parts: Sequence[Examples]) -> Examples:
-    """One after the other."""
+    """The examples of all parts, one part after the other."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *(len(part) for part in parts)])
@@ -183,10 +183,10 @@ def join(parts: Sequence[Examples]) -> Examples:
 
 
 def divide(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """Training and validation examples: of each class, the given fraction goes to validation.
+    """Training and validation examples: the given fraction of each class goes to validation.
 
-    Which ones is decided by a hash of seed and name, so that a photo that is added later moves only a few others.
-    A class with a single example keeps it for training. An example with several labels counts for the rarest of them.
+    A hash of seed and name decides which, so that adding a photo later moves only a few others. A class with a single
+    example keeps it for training. An example with several labels counts for the rarest of them.
     """
     if not 0 < fraction < 1:
         raise DataError(f"a validation fraction of {fraction:g} leaves one side empty", advice="Choose one like 0.2.")
@@ -203,7 +203,7 @@ def divide(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Ex
 
 
 def rarest(label_ids: np.ndarray) -> np.ndarray:
-    """The class of each example, int [n]; of several the one with the fewest examples, -1 without any.
+    """The class of each example, int [n]; if it has several, the one with the fewest examples, and -1 if it has none.
 
     >>> rarest(np.array([[1, 0, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]])).tolist()
     [2, 1, 0, -1]
@@ -216,8 +216,8 @@ def rarest(label_ids: np.ndarray) -> np.ndarray:
 
 
 def one_colour(label_ids: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """For pictures that give each example one colour: its class, int [n], and what the classes are called. Examples
-    with several labels, or none, are classes of their own.
+    """For pictures with one colour per example: its class, int [n], and the class names. Examples with several labels,
+    and those with none, form classes of their own.
     """
     if label_ids.ndim == 1:
         return label_ids, tuple(labels)
@@ -227,7 +227,7 @@ def one_colour(label_ids: np.ndarray, labels: Sequence[str]) -> tuple[np.ndarray
 
 
 def label_text(label: np.ndarray, labels: Sequence[str]) -> str:
-    """The label of an example, or all of them, in words.
+    """The label or labels of an example as text.
 
     >>> label_text(np.array([1, 0, 1]), ["cat", "dog", "hat"]), label_text(np.int32(1), ["cat", "dog"])
     ('cat|hat', 'dog')
@@ -236,7 +236,7 @@ def label_text(label: np.ndarray, labels: Sequence[str]) -> str:
 
 
 def checked(data: DataSet) -> DataSet:
-    """The data set with notes on what is odd about it; raises DataError, once, for all that makes it useless."""
+    """The data set with notes on oddities. Raises a single DataError for everything that makes it unusable."""
     counts = data.train.counts(len(data.labels))
     empty = [name for name, count in zip(data.labels, counts, strict=True) if not count]
     if not len(data.train) and len(data.validation):
@@ -285,5 +285,5 @@ def named(what: str, names: Sequence[str]) -> str:
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Every epoch covers all examples; its last batch may be smaller."""
+    """Steps of an epoch that covers all examples; the last batch may be smaller."""
     return math.ceil(count / batch_size)

@@ -1,22 +1,22 @@
-"""Which way up a camera held: the orientation in the EXIF data of a JPEG file, from the file's beginning.
+"""The orientation of a photo by the EXIF data of a JPEG file, read from the file's beginning.
 
-Slim's preprocessing does not look at it, and neither does TensorFlow's decoder: a photo that was taken upright on a
-phone is seen lying on its side. `--exif-orientation` turns such photos.
+Slim's preprocessing and TensorFlow's decoder ignore it, so that a photo taken in portrait format on a phone lies on its
+side. `--exif-orientation` rotates such photos.
 """
 
 from __future__ import annotations
 
 import struct
 
-HEAD = 4096  # bytes of a file in which its orientation stands
+HEAD = 4096  # bytes of a file in which to look for the orientation
 UPRIGHT = 1
 _TAG = 0x0112  # Orientation (EXIF 2.32, 4.6.4)
-_KINDS = {3: "H", 4: "I"}  # SHORT, as it should be, and LONG
+_KINDS = {3: "H", 4: "I"}  # SHORT, as specified, and LONG
 _APP1, _SCAN = 0xE1, 0xDA
 
 
 def orientation(head: bytes) -> int:
-    """1 to 8 as EXIF numbers them, 1 for upright; so is a file that does not say, or is no JPEG file."""
+    """EXIF's orientation, 1 to 8. It is 1, upright, also for files without it and files that are not JPEG."""
     if not head.startswith(b"\xff\xd8"):
         return UPRIGHT
     place = 2

@@ -1,10 +1,10 @@
-"""Photos in class folders, as people lay them out.
+"""Photos in class folders, in the usual layouts.
 
     photos/cat/1.jpg                       class folders, split by a seed
     photos/train/cat/1.jpg  photos/val/... splits, by any of the words of splits.py, in any case
     photos/photos/...                      one folder around all of it, or around each split
 
-What is left out is named in the notes of the data set; where it cannot be told what is a class, it is an error.
+The notes of the data set name everything that was left out. If the classes are ambiguous, an error is raised.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from .splits import said_by, split_of
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 HEADERS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 FORMATS = "JPEG, PNG, GIF, BMP, TIFF or WebP"
-TOO_MANY = 0.05  # of the photos may be unreadable before a run stops
+TOO_MANY = 0.05  # largest share of files that are named like images but are not
 LFS = b"version https://git-lfs"
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini")
 OWN_FOLDER = "Put the images of each class in a folder of its own, or give a CSV of them with --labels-csv."
 
 
 def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
-    """The photos below `root`, whose classes are the names of folders; `names` is what a labels file says.
+    """The photos below `root`, with folders as classes; `names` are those of a labels file.
 
-    Raises DataError where there are none, and where it cannot be told which folders are the classes.
+    Raises DataError if there are no photos, or if it is unclear which folders are the classes.
     """
     # --- which folders are splits, which are classes ---
     home = unwrapped(root)
-    home = root if split_of(home.name) else home  # a test folder alone
+    home = root if split_of(home.name) else home  # only a test folder
     splits, others = find_splits(home)
     folders = {split: unwrapped(folder) for split, folder in splits.items()} or {"train": home}
     first = folders.get("train") or next(iter(folders.values()))
@@ -54,7 +54,7 @@ def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
     photos, found = _Photos(root), {}
     for split, folder in folders.items():
         inside = class_folders(folder)
-        if not set(inside) & set(labels):  # the one folder in it is a class after all
+        if not set(inside) & set(labels):  # the single folder in it is a class after all
             inside = class_folders(folder := splits[split])
         strangers = [name for name in inside if name not in labels]
         if split != "train" and strangers == inside and len(inside) < 2:
@@ -80,18 +80,19 @@ def read_folder(root: Path, names: Mapping[int, str] | None) -> DataSet:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in it, links followed, in the order of their names. Hidden ones and those of tools are no part of
-    any data set (.ipynb_checkpoints, __MACOSX)."""
+    """The subfolders, including links, sorted by name, without hidden ones and those of tools (.ipynb_checkpoints,
+    __MACOSX)."""
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders in it, in order."""
+    """Names of the subfolders, in order."""
     return sorted_names(entry.name for entry in subfolders(folder))
 
 
 def unwrapped(folder: Path) -> Path:
-    """The one folder in `folder`, where that is all there is and it holds several folders of images; else `folder`."""
+    """The only folder in `folder`, if there are no images beside it and it holds several folders of images; else
+    `folder`."""
     inside = subfolders(folder)
     if len(inside) != 1 or any(map(is_image, files_in(folder))):
         return folder
@@ -99,18 +100,18 @@ def unwrapped(folder: Path) -> Path:
 
 
 def has_classes(root: Path) -> bool:
-    """Whether two folders or more, in it or in its folder of training images, hold images of their own."""
+    """Whether at least two folders in it, or in its folder of training images, hold images."""
     splits, _ = find_splits(root)
     folder = unwrapped(splits.get("train") or next(iter(splits.values()), root))
     return sum(map(holds_images, subfolders(folder))) > 1
 
 
 def find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Split -> its folder, and the names of the folders beside them; no splits where the folders are classes.
+    """Split -> its folder, and the names of the folders beside them; no splits if the folders are classes.
 
-    Folders are splits if their names say nothing else (Training, test_set), or if two of them share the rest of their
-    names (seg_train, seg_test); and if there are class folders in that of the training images. Raises DataError for
-    two folders of one split.
+    Folders are splits if their names mean nothing else (Training, test_set), or if two of them share the rest of their
+    names (seg_train, seg_test), provided that the folder of training images holds class folders. Raises DataError for
+    two folders of the same split.
     """
     inside = subfolders(root)
     groups: dict[tuple[str, ...], list[tuple[str, Path]]] = {}
@@ -133,8 +134,8 @@ def find_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def check_classes(folder: Path, classes: Sequence[str]) -> None:
-    """Raises DataError where the folders are no classes: where all hold the same sub-folders, or one alone has images,
-    in folders of its own. (cat/images, dog/images does no harm.)
+    """Raises DataError if the folders are not classes: if all hold the same subfolders, or only one has images, in its
+    own subfolders. (cat/images, dog/images is allowed.)
     """
     inside = {frozenset(each.name for each in subfolders(folder / name)) for name in classes}
     shared = sorted_names(next(iter(inside))) if len(inside) == 1 and len(classes) > 1 else []
@@ -151,27 +152,26 @@ def check_classes(folder: Path, classes: Sequence[str]) -> None:
 
 
 def holds_class_folders(folder: Path) -> bool:
-    """Whether a folder in it has images."""
+    """Whether a subfolder has images."""
     return any(map(holds_images, subfolders(folder)))
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether there is an image in it, or below."""
+    """Whether there is an image in the folder or below."""
     return any(map(is_image, files_below(folder)))
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files right in a folder, without hidden ones, in order."""
+    """The files directly in a folder, without hidden ones, in order."""
     return sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder, in order: links are followed, each folder is entered once, hidden ones are passed
-    over."""
+    """All files below a folder, in order. Links are followed, each folder is entered once, hidden ones are skipped."""
     seen = set()
     for where, folders, entries in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
-        if real in seen:  # a link to where we have been
+        if real in seen:  # a link to a folder already visited
             folders.clear()
             continue
         seen.add(real)
@@ -179,15 +179,14 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(where, name) for name in sorted(entries) if not name.startswith("."))
 
 
-# --- what the classes are called -----------------------------------------------------------------------------------
+# --- names of the classes ------------------------------------------------------------------------------------------
 
 
 def ordered_labels(folders: Sequence[str], names: Mapping[int, str] | None) -> dict[str, str]:
-    """Folder -> label, in the order of the classes: that of the labels file, which must name the same ones.
+    """Folder -> label, in the order of the classes in the labels file, which must name the same classes.
 
-    Folders that are numbers are the ids of the file, unless numbers are its names. A class 0 called background, for
-    which slim's label files have no images, is passed over.
-    """
+    Folders that are numbers are taken as ids of the file, unless its names are numbers. A class 0 called background,
+    for which data sets with slim's label files have no images, is skipped."""
     if names is None:
         return {folder: writable(folder) for folder in folders}
     known = {writable(folder): folder for folder in folders}
@@ -211,13 +210,13 @@ def ordered_labels(folders: Sequence[str], names: Mapping[int, str] | None) -> d
 
 
 class _Photos:
-    """Lists photos, and notes what is none and what has no class."""
+    """Lists photos, and records files that are not photos or have no class."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._left_out: list[str] = []  # files that are no images
-        self._broken: list[str] = []  # files that are none although they are named so
-        self._loose: list[str] = []  # images in no class folder
+        self._left_out: list[str] = []  # files that are not images
+        self._broken: list[str] = []  # files named like images that are not
+        self._loose: list[str] = []  # images outside class folders
         self._passed_over: list[str] = []
         self.turned = 0  # photos that are not upright by their EXIF data
 
@@ -245,16 +244,16 @@ class _Photos:
         )
 
     def look_beside(self, folder: Path) -> None:
-        """Notes the images that lie beside the class folders."""
+        """Records the images beside the class folders."""
         self._loose += [self._shown(file) for file in files_in(folder) if is_image(file)]
 
     def pass_over(self, folder: Path) -> None:
-        """Notes a split without class folders."""
+        """Records a split without class folders."""
         count = sum(map(is_image, files_below(folder)))
         self._passed_over.append(f"{self._shown(folder)} holds {count:,} images in no class folder; it was left out")
 
     def check(self, taken: int) -> None:
-        """Raises DataError where so much is wrong that the folder is not what it was taken for."""
+        """Raises DataError if so much is wrong that the folder was probably misunderstood."""
         if len(self._broken) > TOO_MANY * (taken + len(self._broken)):
             fact = f"too many files are not images, although their names say so: {named('file', self._broken)}"
             raise DataError(fact, path=self._root)
@@ -263,7 +262,7 @@ class _Photos:
             raise DataError(fact, path=self._root, advice=OWN_FOLDER)
 
     def notes(self) -> list[str]:
-        """What the user should know, a sentence each."""
+        """Notes for the user, one sentence each."""
         not_images = [
             f"left out, no {FORMATS}: {named('file', files)}" for files in (self._broken, self._left_out) if files
         ]
@@ -272,12 +271,12 @@ class _Photos:
 
 
 def is_image(file: Path) -> bool:
-    """Looks at the first bytes only: a photo that is cut short is found when it is decoded."""
+    """Whether the first bytes are those of an image; a truncated photo is noticed only when it is decoded."""
     return bool(image_head(file, 24))
 
 
 def image_head(file: Path, length: int = HEAD) -> bytes:
-    """The first bytes of an image file, of other files none."""
+    """The first bytes of an image file; empty for other files."""
     try:
         with file.open("rb") as opened:
             head = opened.read(length)

@@ -1,6 +1,6 @@
-"""What the classes of a data set are called: by the data, by a labels file, by numbers.
+"""Names the classes of a data set: by the data, by a labels file, or by numbers.
 
-What the data and a file say must agree: neither wins in silence. Names are compared before positions.
+The data and a file must agree; neither wins silently. Names are compared before positions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Label = TypeVar("Label", bound=Hashable)
 
 
 class ClassNames(NamedTuple):
-    """What something, a file or an array, calls the classes: id -> name."""
+    """Class names `of`, id -> name, and their source `by`, such as a file or an array."""
 
     by: str
     of: Mapping[int, str]
@@ -32,9 +32,9 @@ class ClassNames(NamedTuple):
 
 
 def agreed(own: ClassNames | None, given: ClassNames | None) -> ClassNames | None:
-    """What the classes are called where the data say it themselves and a file was given; None where neither does.
+    """The class names from the data and a given file, which must agree; None if there are neither.
 
-    Raises DataError where they differ. Ids may be counted from another number, and slim's background class missing.
+    Raises DataError if they differ. Ids may start at another number, and slim's background class may be missing.
     """
     if own is None or given is None or plain(own.listed) == plain(given.listed):
         return own or given
@@ -49,9 +49,9 @@ def agreed(own: ClassNames | None, given: ClassNames | None) -> ClassNames | Non
 
 
 def compared(texts: ClassNames, called: ClassNames) -> list[str]:
-    """A note where the data call their classes something else than the file whose names are taken.
+    """A note if the data name their classes differently than the file whose names are used.
 
-    Raises DataError where both have the same names for other classes: then one of them is wrong.
+    Raises DataError if both use the same names for different classes, since then one of them is wrong.
     """
     other = [i for i in sorted(texts.of) if texts.of[i] != called.of.get(i)]
     wrong = [i for i in other if texts.of[i] in set(called.of.values())]
@@ -64,7 +64,7 @@ def compared(texts: ClassNames, called: ClassNames) -> list[str]:
 
 
 def numbered(values: Sequence[int] | Sequence[str], called: ClassNames | None) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the classes in their order, and the class of each label, int32 [n]. Labels are ids, or names.
+    """Class names in order, and the class of each label, int32 [n]. Labels are ids or names.
 
     Without `called` the ids are the names. A class 0 called background that has no examples is left out.
     Raises DataError for labels that `called` does not name.
@@ -86,7 +86,7 @@ def numbered(values: Sequence[int] | Sequence[str], called: ClassNames | None) -
             raise DataError(f"label {strange[0]!r} has no name in {called.by}{more}")
         found, order = read, sorted(called.of)
         if called.of.get(0) == BACKGROUND and 0 not in read:
-            order = order[1:]  # the class that slim's ImageNet labels keep free
+            order = order[1:]  # the background class of slim's ImageNet labels
         labels = tuple(called.of[i] for i in order)
     position = {value: i for i, value in enumerate(order)}
     return labels, np.array([position[value] for value in found], np.int32)[inverse]
@@ -95,7 +95,7 @@ def numbered(values: Sequence[int] | Sequence[str], called: ClassNames | None) -
 def several(
     values: Sequence[Sequence[int]] | Sequence[Sequence[str]], called: ClassNames | None
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The same for labels of which each example has any number: uint8 [n, classes] of 0 and 1.
+    """The same for examples with any number of labels: uint8 [n, classes] of 0 and 1.
 
     >>> several([["cat", "hat"], [], ["hat"]], None)[1].tolist()
     [[1, 1], [0, 0], [0, 1]]
@@ -110,14 +110,14 @@ def several(
 def classes_of(
     labels: Mapping[str, Sequence[Any]], called: ClassNames | None, many: bool = False
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """The same for the labels of each split: names of the classes of them all, and each split's ids."""
+    """The same for the labels of each split: the names of all classes, and each split's ids."""
     every = [label for of_split in labels.values() for label in of_split]
     names, ids = (several if many else numbered)(every, called)
     return names, in_parts(ids, labels)
 
 
 def in_parts(ids: np.ndarray, parts: Mapping[str, Sized]) -> dict[str, np.ndarray]:
-    """The ids of each part, of those of all parts, one after the other.
+    """Splits the concatenated ids of all parts into the ids of each part.
 
     >>> in_parts(np.arange(5), {"train": "abc", "test": "de"})
     {'train': array([0, 1, 2]), 'test': array([3, 4])}
@@ -127,7 +127,7 @@ def in_parts(ids: np.ndarray, parts: Mapping[str, Sized]) -> dict[str, np.ndarra
 
 
 def sorted_names(names: Iterable[str]) -> list[str]:
-    """Names in the alphabet's order, but 10 after 9 where all are numbers.
+    """Names in alphabetical order, or in numerical order if all are numbers.
 
     >>> sorted_names(["10", "9", "1"]), sorted_names(["b10", "b9"])
     (['1', '9', '10'], ['b10', 'b9'])
@@ -137,7 +137,7 @@ def sorted_names(names: Iterable[str]) -> list[str]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a name is a whole number, which can be the id of a class."""
+    """Whether a name is a non-negative integer, which can be the id of a class."""
     return text.isascii() and text.isdigit()
 
 
@@ -145,7 +145,7 @@ def is_number(text: str) -> bool:
 
 
 def only_labels(values: Sequence[Sequence[Label]], names: Sequence[str]) -> list[Label]:
-    """The one label of each example, whose `names` are for messages. Raises DataError for several, or none."""
+    """The single label of each example; `names` are used in messages. Raises DataError for several labels or none."""
     wrong = [i for i, each in enumerate(values) if len(each) != 1]
     if wrong:
         first = max(wrong[:1000], key=lambda i: len(values[i]) > 1)  # one with several, if there is any
@@ -158,7 +158,7 @@ def only_labels(values: Sequence[Sequence[Label]], names: Sequence[str]) -> list
 
 
 def as_ids(values: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
-    """The label ids of each example, whether they are written as ids or as vectors of 0 and 1, a place for each class.
+    """The label ids of each example, written either as ids or as vectors of 0 and 1 with one place per class.
 
     >>> as_ids([[3], [5, 7]]), as_ids([[0, 0, 1], [1, 1, 0]])
     ([[3], [5, 7]], [[2], [0, 1]])
@@ -167,8 +167,8 @@ def as_ids(values: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
 
 
 def are_vectors(values: Sequence[Sequence[int]]) -> bool:
-    """Whether labels are vectors of 0 and 1, not ids: all of one length, and one of them with a number twice, as no
-    list of ids has it, or (of two classes) with one of both each time.
+    """Whether labels are vectors of 0 and 1 rather than ids: all have the same length, and either one of them repeats a
+    number, which lists of ids do not, or the length is 2.
 
     >>> are_vectors([[0, 1, 1]]), are_vectors([[0, 1], [1, 0]]), are_vectors([[0, 1], [4]]), are_vectors([[0], [1]])
     (True, True, False, False)

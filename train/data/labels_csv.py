@@ -1,12 +1,12 @@
-"""A CSV that says what is on the images of a folder.
+"""Reads CSV files with the labels of the images in a folder.
 
-    file,label                 with a header or without; other columns do no harm
+    file,label                 with or without a header; other columns are ignored
     id;breed;split             other delimiters; files without their ending; a column of splits
-    image,tags                 several labels of an image: in a cell (cat|hat, or "cat, hat", or cat hat), in a row each
-    image,cat,dog,hat          or in a column each, of 0 and 1
+    image,tags                 several labels per image: in a cell (cat|hat, or "cat, hat", or cat hat), one row each,
+    image,cat,dog,hat          or one column each, of 0 and 1
 
-Which column names the files is found by looking for them in the folder. What cannot be told is asked for.
-"""
+The column of the files is found by looking them up in the folder. If anything is ambiguous, the error says what to
+give."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .labelling import ClassNames, agreed, numbered, only_labels, several
 from .splits import said_by, split_of
 
 SUFFIXES = (".csv", ".tsv")
-LOOKED_AT = 500  # rows by which the column of the files is found
-OUTSIDE = 5  # folders in front of a file's name that may not be there
+LOOKED_AT = 500  # rows used to find the column of the files
+OUTSIDE = 5  # most leading folders of a path that may be missing in the data's folder
 LABELS = re.compile(r"(label|class|class_?name|category|target|tag|y)(s|es)?[_ ]?\d*", re.IGNORECASE)
 SPLITS = ("split", "set", "subset", "partition", "usage", "fold")
 FLAGS = {"is_valid": "validation", "is_validation": "validation", "is_test": "test"}  # fastai's
@@ -38,13 +38,13 @@ SEPARATORS = {"|": "|", ";": ";", ",": ",", "spaces": None}  # as str.split take
 
 
 class CsvTable(NamedTuple):
-    """A CSV: names of its columns (none without a header), and its rows."""
+    """A CSV: the names of its columns (none without a header), and its rows."""
 
     columns: list[str]
     rows: list[list[str]]
 
     def column(self, number: int) -> list[str]:
-        """The cells of a column, without spaces around them; "" where a row is too short."""
+        """The cells of a column, stripped of spaces; "" for rows that are too short."""
         return [row[number].strip() if number < len(row) else "" for row in self.rows]
 
     @property
@@ -56,9 +56,9 @@ class CsvTable(NamedTuple):
 
 
 def find_tables(root: Path) -> dict[str, Path]:
-    """The CSV files in a folder by what they are for: "train", "validation", "test", or "" where none says it.
+    """The CSV files in a folder by their split: "train", "validation", "test", or "" if no name tells.
 
-    Raises DataError where it cannot be told which one is meant.
+    Raises DataError if it is unclear which one is meant.
     """
     files = [file for file in sorted(root.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
     plain = [file for file in files if file.stem.casefold() in ("label", "labels")]
@@ -80,11 +80,10 @@ def read_tables(
     many: bool = False,
     columns: Sequence[str] = (),
 ) -> DataSet:
-    """The images below `root` that the tables name, for the splits that the tables are for.
+    """The images below `root` that the tables name, in the tables' splits.
 
-    `columns` are the label columns, where more than one could be. Raises DataError where it cannot be told what the
-    columns are, for several labels of an image unless there may be `many`, and where too many files are not there.
-    """
+    `columns` are the label columns, needed if several columns are possible. Raises DataError if the columns are
+    unclear, for several labels of an image unless `many`, and if too many files are missing."""
     images, notes = Images(root), []
     marks: dict[int, tuple[str, list[Any]]] = {}  # image -> its split and its labels
     own: ClassNames | None = None
@@ -126,12 +125,12 @@ def read_tables(
 
 
 def names_of(tables: Mapping[str, Path]) -> list[str]:
-    """The files, as they are shown."""
+    """The names of the files for messages."""
     return [writable(path.name) for path in tables.values()]
 
 
 def _splits(names: Sequence[str], said: Sequence[str]) -> list[str]:
-    """The split of each image: what a table said, else its folder, if these are splits; "train" without either."""
+    """The split of each image: by the table, else by its folder if the folders are splits, else "train"."""
     if any(said):
         return [split or "train" for split in said]
     folders = [split for name in names if (split := split_of(name.split("/")[0]))]
@@ -143,15 +142,14 @@ def _splits(names: Sequence[str], said: Sequence[str]) -> list[str]:
 
 
 class Images:
-    """The images below a folder, found by what people write of a file: its path, or the end of that, with or without
-    .jpg at the end."""
+    """The images below a folder, found by their path or the end of it, with or without the file name's ending."""
 
     def __init__(self, root: Path) -> None:
         heads = {file: orientation(head) for file in files_below(root) if (head := image_head(file))}
         self.files, self._orientations = list(heads), list(heads.values())
         self.names = [writable(file.relative_to(root)) for file in self.files]
         self._whole = {name: i for i, name in enumerate(self.names)}
-        self._ends: dict[str, int | None] = {}  # None: of several images
+        self._ends: dict[str, int | None] = {}  # None: ambiguous
         for i, name in enumerate(self.names):
             bare = name[: -len(self.files[i].suffix)] if self.files[i].suffix else name
             for text in {name, bare}:
@@ -160,9 +158,9 @@ class Images:
                     self._ends[end] = None if end in self._ends else i
 
     def find(self, cell: str, outside: int = 0) -> int | None:
-        """The number of the image that a cell means, its first `outside` folders being none of this folder's.
+        """The number of the image that a cell means, ignoring its first `outside` folders; None if there is none.
 
-        Raises DataError where several images could be meant.
+        Raises DataError if several images could be meant.
         """
         parts = _parts(cell)[outside:]
         name = "/".join(parts)
@@ -173,16 +171,16 @@ class Images:
         return self._ends.get(name)
 
     def knows(self, cell: str, outside: int) -> bool:
-        """Whether a cell means an image, or several."""
+        """Whether a cell means one or more images."""
         name = "/".join(_parts(cell)[outside:])
         return bool(name) and name in self._ends
 
     def turned(self, chosen: Iterable[int]) -> int:
-        """How many of the images of these numbers are not upright by their EXIF data."""
+        """How many of the images with these numbers are not upright by their EXIF data."""
         return sum(self._orientations[i] != UPRIGHT for i in chosen)
 
     def examples(self, chosen: Sequence[int], label_ids: np.ndarray) -> Examples:
-        """The images of these numbers."""
+        """The images with these numbers."""
         files = [self.files[i] for i in chosen]
         names, sizes = tuple(self.names[i] for i in chosen), tuple(file.stat().st_size for file in files)
         return Examples(label_ids, names, sizes, lambda i: files[i].read_bytes())
@@ -196,8 +194,8 @@ def _parts(cell: str) -> list[str]:
 
 
 class Read(NamedTuple):
-    """What a table says: for each of its images the number, the labels, the split or "". `own` are the names of columns
-    of 0 and 1; the labels are numbers of these columns then.
+    """The content of a table: for each of its images the number, the labels, and the split or "". `own` holds the names
+    of columns of 0 and 1, if there are any; then the labels are numbers of these columns.
     """
 
     images: list[int]
@@ -208,14 +206,14 @@ class Read(NamedTuple):
 
 
 def read_table(path: Path) -> CsvTable:
-    """The cells of a CSV. Raises DataError for what is none."""
+    """The cells of a CSV. Raises DataError if the file is not one."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("is not a text file in UTF-8", path=path, advice="Save it as CSV UTF-8.") from None
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from None
-    text = re.sub(r"\Asep=.\s*\n", "", text)  # tells Excel what separates the cells
+    text = re.sub(r"\Asep=.\s*\n", "", text)  # tells Excel the delimiter
     first = text.partition("\n")[0]
     delimiter = max((",", ";", "\t"), key=first.count)
     rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(map(str.strip, row))]
@@ -225,7 +223,7 @@ def read_table(path: Path) -> CsvTable:
 
 
 def _read(table: CsvTable, images: Images, wanted: Sequence[str], many: bool) -> Read | None:
-    """What the table says of the images; None where it says nothing but their names."""
+    """The table's content on the images; None if it holds only their names."""
     column, outside = _file_column(table, images)
     first = table.column(column)[0]
     if not images.knows(first, outside) and not Path(first).suffix and not first.isdigit():
@@ -250,9 +248,8 @@ def _read(table: CsvTable, images: Images, wanted: Sequence[str], many: bool) ->
 
 
 def _file_column(table: CsvTable, images: Images) -> tuple[int, int]:
-    """The column that names the files, and how many folders in front of each are not in the data's folder: that with
-    the most different ones, since labels may be numbers as names of files are.
-    """
+    """The column of the files, and how many leading folders of each path are not in the data's folder. Of several
+    columns the one with the most different files is taken, since labels may be numbers like the names of files."""
     found: dict[tuple[int, int], int] = {}
     for column in range(table.width):
         cells = [cell for cell in table.column(column)[:LOOKED_AT] if cell]
@@ -270,7 +267,7 @@ def _file_column(table: CsvTable, images: Images) -> tuple[int, int]:
 
 
 def _split_column(table: CsvTable, files: int) -> tuple[list[str], int | None]:
-    """The split that each row says ("" without), and the column that says it."""
+    """The split of each row, or "", and the number of the column that tells it."""
     for number, name in enumerate(table.columns):
         cells = table.column(number)
         plain = name.casefold().replace(" ", "_")
@@ -289,7 +286,7 @@ def _split_column(table: CsvTable, files: int) -> tuple[list[str], int | None]:
 
 
 def _label_columns(table: CsvTable, others: Sequence[int], wanted: Sequence[str], many: bool) -> list[int]:
-    """The columns that say what is on an image. Raises DataError where it cannot be told which these are."""
+    """The columns with labels. Raises DataError if it is unclear which these are."""
     names = dict(enumerate(table.columns))
     strange = [name for name in wanted if name not in table.columns]
     if strange:
@@ -310,12 +307,12 @@ def _label_columns(table: CsvTable, others: Sequence[int], wanted: Sequence[str]
 
 
 def is_hot(cells: Sequence[str]) -> bool:
-    """Whether cells are all 0 and 1."""
+    """Whether all cells are 0 or 1, or spelled as such."""
     return {cell.casefold() for cell in cells} <= {"0", "1", "0.0", "1.0", "true", "false", ""}
 
 
 def _labels(table: CsvTable, chosen: Sequence[int], many: bool) -> tuple[list[list[Any]], ClassNames | None, list[str]]:
-    """The labels of each row, the names of the columns where these are of 0 and 1, and notes."""
+    """The labels of each row, the names of the columns if they hold 0 and 1, and notes."""
     cells = [table.column(i) for i in chosen]
     if len(chosen) > 1 and all(map(is_hot, cells)):
         names = told_apart({number: table.columns[i] for number, i in enumerate(chosen)})
@@ -337,7 +334,7 @@ def _labels(table: CsvTable, chosen: Sequence[int], many: bool) -> tuple[list[li
 
 
 def separator_of(cells: Sequence[str], many: bool) -> str:
-    """What separates several labels in a cell, or "": a sign that gives fewer different labels than there are cells.
+    """The separator of several labels in a cell, or "". Splitting must give fewer distinct labels than distinct cells.
 
     >>> separator_of(["cat|hat", "cat", "hat"], True), separator_of(["haze primary", "haze", "primary"], True)
     ('|', 'spaces')

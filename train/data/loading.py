@@ -1,8 +1,8 @@
-"""Finds out what lies at a path and reads it as a data set.
+"""Finds out what kind of data set is at a path, and reads it.
 
-load_data_set("photos")      photos/cat/1.jpg ...: class folders, split here by a seed or by folders around them
+load_data_set("photos")      photos/cat/1.jpg ...: class folders, split by a seed or by folders around them
                              photos/1.jpg ... and photos/labels.csv, or another CSV
-                             TFRecords, .npz, .npy; CIFAR-10, CIFAR-100 and MNIST as they are published
+                             TFRecords, .npz, .npy; CIFAR-10, CIFAR-100 and MNIST as published
 """
 
 from __future__ import annotations
@@ -45,16 +45,15 @@ def load_data_set(
 ) -> DataSet:
     """Reads names and labels, not the images, of the data set at `path`.
 
-    The order of the classes is that of `labels_file` or of a `labels.txt` in the folder, else that of the names of
-    the folders; where two of them say something, they must agree. `validation_fraction` and `seed` are used where the
-    data set brings no validation examples.
-    `labels_csv` is a CSV of the images in a folder; one in the folder is found where this has no class folders.
-    `label_column` are its columns with labels, where others could be. With `labels_per_image` "many" an example may
-    have several labels, or none; else that is an error.
-    `upright` says that photos will be turned as their EXIF data say; where they are not, a note says so.
-    Raises DataError for what cannot be trained on: no images, an empty class, labels that disagree. Without `training`
-    it is enough that there are images.
-    """
+    The classes are ordered as in `labels_file` or a `labels.txt` in the folder, else by the names of the folders; if
+    several of these exist, they must agree. `validation_fraction` and `seed` apply if the data set has no validation
+    examples.
+    `labels_csv` is a CSV of the images in a folder; a CSV in the folder is found if there are no class folders.
+    `label_column` names its columns with labels, if that is ambiguous. With `labels_per_image` "many" an example may
+    have several labels, or none; otherwise that is an error.
+    `upright` means that photos will be rotated by their EXIF data; if not, a note tells how many are affected.
+    Raises DataError for data that cannot be trained on: no images, an empty class, contradictory labels. If `training`
+    is false, it is enough that there are images."""
     if is_remote(os.fspath(path)):
         advice = "Copy it here. What is too large for that: ckpt-features --ray takes records from there."
         raise DataError("is a URL, and images are read from this machine", path=path, advice=advice)
@@ -89,8 +88,8 @@ def load_data_set(
 
 
 def completed(data: DataSet, *, many: bool, fraction: float, seed: int, training: bool) -> DataSet:
-    """The data set with validation examples and, where an example may have `many` labels, a vector of them each; raises
-    DataError for what cannot be trained on."""
+    """The data set with validation examples and, if `many`, one label vector per example. Raises DataError for data
+    that cannot be trained on."""
     if many and not data.many:
         data = with_vectors(data)
     data = with_validation(data, fraction, seed)
@@ -98,7 +97,7 @@ def completed(data: DataSet, *, many: bool, fraction: float, seed: int, training
 
 
 def data_set_of(options: Options, *, training: bool = True) -> DataSet:
-    """The data set that the options of a run name, read as they say."""
+    """The data set named by the options of a run, read by these options."""
     return load_data_set(
         options.data,
         validation_fraction=options.validation_fraction,
@@ -113,7 +112,7 @@ def data_set_of(options: Options, *, training: bool = True) -> DataSet:
 
 
 def images_of(path: Path) -> Examples | None:
-    """The images of a data set that is not a folder of photos, whatever their labels are; None for other paths."""
+    """The images of a data set other than a folder of photos, whatever their labels; None for other paths."""
     if path.suffix in (".npz", ".npy"):
         return array_images(path)
     if cifar := find_cifar(path):
@@ -125,7 +124,7 @@ def images_of(path: Path) -> Examples | None:
 
 
 def turned_note(count: int, upright: bool) -> str:
-    """What is said of so many photos that are not upright by their EXIF data; nothing of none."""
+    """The note on so many photos that are not upright by their EXIF data; "" for 0."""
     said = "which is obeyed" if upright else "which is ignored, as slim ignores it; --exif-orientation obeys it"
     photos = "1 photo is rotated by its" if count == 1 else f"{count:,} photos are rotated by their"
     return f"{photos} EXIF orientation, {said}" if count else ""
@@ -134,7 +133,7 @@ def turned_note(count: int, upright: bool) -> str:
 def read_photos(
     root: Path, called: ClassNames | None, labels_csv: str | os.PathLike[str] | None, columns: Sequence[str], many: bool
 ) -> DataSet:
-    """The photos in a folder, by a CSV that was given; else by class folders; else by a CSV in the folder."""
+    """The photos in a folder, labelled by a given CSV, else by class folders, else by a CSV in the folder."""
     if labels_csv:
         tables = {"": csv_path(labels_csv, root)}
     else:
@@ -150,12 +149,12 @@ def read_photos(
 
 
 def csv_path(given: str | os.PathLike[str], root: str | os.PathLike[str]) -> Path:
-    """The CSV that was named, from where the user is or from the folder of the data."""
+    """The path of the given CSV, relative to the working directory or to the data's folder."""
     return Path(given) if Path(given).is_file() else Path(root, given)
 
 
 def labels_beside(root: Path) -> ClassNames | None:
-    """The labels file in a folder, or beside a file. Raises DataError where there are two that disagree."""
+    """The labels file in a folder, or beside a file. Raises DataError if there are two that disagree."""
     folder = root if root.is_dir() else root.parent
     files = [folder / name for name in LABEL_FILES] + sorted(folder.glob("*label*.pbtxt"))
     found = None
@@ -166,7 +165,7 @@ def labels_beside(root: Path) -> ClassNames | None:
 
 
 def with_vectors(data: DataSet) -> DataSet:
-    """The same with a vector of 0 and 1 for each example, which has one label."""
+    """The same data set, whose examples have one label each, with label vectors of 0 and 1."""
 
     rows = np.eye(len(data.labels), dtype=np.uint8)
 
@@ -178,7 +177,7 @@ def with_vectors(data: DataSet) -> DataSet:
 
 
 def with_validation(data: DataSet, fraction: float, seed: int) -> DataSet:
-    """Fills in the validation examples: the test examples where there are no others, else a seeded split."""
+    """Fills in missing validation examples: the test examples if there are any, else a seeded split."""
     if len(data.validation):
         return data
     if data.test is not None:

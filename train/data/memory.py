@@ -1,4 +1,4 @@
-"""Data sets that are in memory: arrays, lists of images or of files, a tf.data.Dataset.
+"""Data sets in memory: arrays, lists of images or of files, a tf.data.Dataset.
 
 data = data_set(images, labels, ["cat", "dog"])                 uint8 [n, h, w, 3], and ids or names
 data = data_set(train, labels, validation=(others, their_labels))
@@ -24,8 +24,8 @@ from .examples import DataSet, Examples, in_splits
 from .labelling import ClassNames, classes_of
 from .loading import completed
 
-LIMIT = 4_000_000_000  # bytes that are taken of a tf.data.Dataset: it is kept in memory as a whole
-MEMORY = "memory-"  # how the path of such a data set begins; a digest of what is in it follows
+LIMIT = 4_000_000_000  # most bytes of a tf.data.Dataset, which is kept in memory as a whole
+MEMORY = "memory-"  # prefix of the path of such a data set, followed by a digest of its content
 ABOUT_FILES = ("labels", "labels_csv", "label_column")  # options that say how files are read
 
 
@@ -40,7 +40,7 @@ def data_set(
     test: Any = None,
     limit: int = LIMIT,
 ) -> DataSet:
-    """A data set of what is in memory, for `finetune`, `evaluate` and `features`.
+    """A data set from memory, for `finetune`, `evaluate` and `features`.
 
     `images`: uint8 [n, height, width, 1 or 3] or [n, height, width]; a list of such images, of any sizes; a list of
     paths of image files, or a column of a table; float [n, d] for vectors; or a tf.data.Dataset of (image, label) pairs
@@ -78,8 +78,8 @@ def data_set(
 
 
 def in_memory(data: DataSet, options: Options, *, training: bool = True) -> DataSet:
-    """The data set as the options want it: with validation examples, and a vector of labels each where these may be
-    many. Raises RecipeError for options that are about files, DataError for what cannot be trained on."""
+    """The data set prepared by the options: with validation examples, and with label vectors if an image may have
+    several labels. Raises RecipeError for options that concern files, DataError for data that cannot be trained on."""
     wrong = [flag(name) for name in ABOUT_FILES if getattr(options, name)] if training else []
     if wrong:
         advice = "Name the classes with label_names."
@@ -99,7 +99,7 @@ def was_in_memory(path: str) -> bool:
 
 
 def _pair(given: Any, limit: int, word: str) -> tuple[Any, Any]:
-    """Images and labels, a sequence of each."""
+    """A sequence of images and a sequence of labels."""
     if not (_is_dataset(given) or (isinstance(given, tuple | list) and len(given) == 2)):
         raise DataError(f"`{word}` is not a pair of images and labels", advice=f"Give {word}=(images, labels).")
     values, labels = (given, None) if _is_dataset(given) else given
@@ -113,8 +113,8 @@ def _pair(given: Any, limit: int, word: str) -> tuple[Any, Any]:
 
 
 def _listed(given: Any, key: str) -> Any:
-    """A column of a table, a tensor, a generator as an array or a list; an array of paths or names as a list. Raises
-    DataError for masked values of numpy's masked arrays."""
+    """A column of a table, a tensor or a generator as an array or a list; an array of paths or names as a list. Raises
+    DataError for masked values in masked arrays of numpy."""
     if isinstance(given, np.ma.MaskedArray):
         if np.ma.is_masked(given):
             example = int(np.argwhere(np.ma.getmaskarray(given))[0][0])
@@ -130,12 +130,12 @@ def _listed(given: Any, key: str) -> Any:
 
 
 def _is_dataset(given: object) -> bool:
-    """Whether it is a tf.data.Dataset, which is found out without importing TensorFlow."""
+    """Whether this is a tf.data.Dataset, without importing TensorFlow."""
     return any(kind.__name__ == "DatasetV2" for kind in type(given).__mro__)
 
 
 def _read_all(dataset: Any, limit: int) -> tuple[list[np.ndarray], list[Any]]:
-    """Every image and its label. Raises DataError for a dataset without end, or of more than `limit` bytes."""
+    """All images and labels. Raises DataError for an infinite dataset, or one of more than `limit` bytes."""
     if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
         raise DataError("the tf.data.Dataset has no end", advice="Remove repeat(): a run repeats it itself.")
     images, labels, size = [], [], 0
@@ -163,7 +163,7 @@ def _elements(dataset: Any) -> Iterator[tuple[np.ndarray, Any]]:
 
 
 def _several(labels: Any) -> bool:
-    """Whether an example may have several labels: rows of a matrix that are not all of one 1, or lists."""
+    """Whether examples may have several labels: they are lists, or rows of a matrix that do not all sum to 1."""
     if isinstance(labels, np.ndarray) or all(isinstance(each, np.ndarray) for each in labels):
         matrix = np.asarray(labels)
         return matrix.ndim == 2 and matrix.shape[1] > 1 and bool((matrix.sum(axis=1) != 1).any())
@@ -171,7 +171,7 @@ def _several(labels: Any) -> bool:
 
 
 def _examples(values: Any, label_ids: np.ndarray, names: Sequence[str] | None, prefix: str) -> Examples:
-    """Examples of an array, of images of any sizes, or of files."""
+    """Examples from an array, from images of any sizes, or from files."""
     listed = isinstance(values, list | tuple)
     if listed and values and all(isinstance(value, str | os.PathLike) for value in values):
         return _files([Path(value) for value in values], label_ids, names)
@@ -194,8 +194,8 @@ def _files(paths: Sequence[Path], label_ids: np.ndarray, names: Sequence[str] | 
 
 
 def _digest(parts: dict[str, Examples], labels: Sequence[str]) -> str:
-    """Eight hex digits that change with any example, its label, or the names of the classes: so that a run is continued
-    with the data that it was begun with."""
+    """Eight hex digits that change with any example, label or class name, so that a run is continued with the same
+    data."""
     found = hashlib.sha256(repr(tuple(labels)).encode())
     for word, examples in parts.items():
         found.update(f"{word} {examples.digests}".encode())

@@ -1,9 +1,9 @@
-"""MNIST as published, and all that comes in its files: Fashion-MNIST, EMNIST, KMNIST. IDX files, plain or gzip.
+"""MNIST and data sets in the same format (Fashion-MNIST, EMNIST, KMNIST) as published: IDX files, plain or gzip.
 
     train-images-idx3-ubyte.gz  train-labels-idx1-ubyte.gz  t10k-images-idx3-ubyte.gz  t10k-labels-idx1-ubyte.gz
     emnist-letters-train-images-idx3-ubyte.gz ...  emnist-letters-mapping.txt
 
-A file is a magic number (0, 0, type of the values, number of axes), the length of each axis in four bytes, most
+A file has a magic number (0, 0, type of the values, number of axes), the length of each axis in four bytes, most
 significant first, and the values (http://yann.lecun.com/exdb/mnist).
 """
 
@@ -25,19 +25,18 @@ from .labelling import ClassNames, agreed, classes_of
 FILE = re.compile(r"(?:(.+?)[-_.])?(train|t10k|test)[-_.](images|labels)[-_.]idx\d-ubyte(?:\.gz)?", re.IGNORECASE)
 UBYTE = 8  # the type of the values of all published files
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-FASHION_BEGINS = ([9, 0, 0, 3, 0, 2, 7, 2, 5, 5], [9, 2, 1, 1, 6, 1, 4, 6, 5, 7])  # its labels, to train and to test
+FASHION_BEGINS = ([9, 0, 0, 3, 0, 2, 7, 2, 5, 5], [9, 2, 1, 1, 6, 1, 4, 6, 5, 7])  # its first training and test labels
 Files = dict[str, dict[str, Path]]  # split -> "images" and "labels" -> file
 
 
 def find_idx(path: Path) -> dict[str, Files]:
-    """The IDX files of each data set at a path: a folder, the `raw` in it, or one of the files. Nothing where there
-    are none. Data sets are told apart by what is in front of train and t10k: "emnist-letters", mostly "".
-    """
+    """The IDX files of each data set at a path: a folder, its `raw` subfolder, or one of the files; {} if there are
+    none. The keys are the prefixes before train and t10k: "emnist-letters", but mostly ""."""
     folder = path if path.is_dir() else path.parent
     found: dict[str, Files] = {}
-    for place in (folder, folder / "raw", folder / "MNIST" / "raw"):  # as torchvision leaves them
+    for place in (folder, folder / "raw", folder / "MNIST" / "raw"):  # torchvision's layout
         for file in sorted(place.iterdir(), reverse=True) if place.is_dir() and not found else ():
-            if (match := FILE.fullmatch(file.name)) and file.is_file():  # of the same, the one that is not packed
+            if (match := FILE.fullmatch(file.name)) and file.is_file():  # prefers the uncompressed file
                 split = "train" if match[2].lower() == "train" else "test"
                 found.setdefault(match[1] or "", {}).setdefault(split, {})[match[3].lower()] = file
     if path.is_dir():
@@ -48,7 +47,7 @@ def find_idx(path: Path) -> dict[str, Files]:
 def read_idx(
     root: Path, found: dict[str, Files], names: ClassNames | None = None, given: ClassNames | None = None
 ) -> DataSet:
-    """The data set in these files. `names` is what a labels file beside them says, `given` one that the user gave.
+    """The data set in these files. `names` comes from a labels file beside them, `given` from one that the user gave.
 
     Raises DataError for files of several data sets, damaged ones, and names that contradict each other.
     """
@@ -81,7 +80,7 @@ def read_idx(
 def _published(
     name: str, files: Files, arrays: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> tuple[ClassNames | None, list[str]]:
-    """What the publishers call the classes, where that is known, and a note on how it is known."""
+    """The published class names, if known, and a note on how they were recognised."""
     begin = [labels[:10].tolist() for _, labels in arrays.values()]
     if any(labels in FASHION_BEGINS for labels in begin):
         return ClassNames("Fashion-MNIST", dict(enumerate(FASHION))), ["Fashion-MNIST, by its first labels"]
@@ -95,14 +94,14 @@ def _published(
         rows = [
             list(map(int, line.split())) for line in mapping.read_text(encoding="ascii").splitlines() if line.strip()
         ]
-        called = {row[0]: "".join(map(chr, row[1:])) for row in rows}  # a number and the codes of its letters
+        called = {row[0]: "".join(map(chr, row[1:])) for row in rows}  # class number and character codes
     except (ValueError, OSError) as error:
         raise DataError(f"is not an EMNIST mapping ({error})", path=mapping) from None
     return ClassNames(mapping.name, called), notes
 
 
 def _array(file: Path, axes: Iterable[int]) -> np.ndarray:
-    """The values of an IDX file, uint8. Raises DataError for one that is damaged, or has other axes."""
+    """The values of an IDX file, uint8. Raises DataError if it is damaged or has another number of axes."""
     try:
         data = file.read_bytes()
         data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data

@@ -1,12 +1,12 @@
-"""Examples in, batches out: a tf.data pipeline that gives the same batches for the same seed, from any step on.
+"""Makes batches of examples: a tf.data pipeline that gives the same batches for the same seed, from any step on.
 
-The order of epoch e depends on (seed, e) alone, the random changes of an image in it on (seed, e) and the image's own
-bytes, never on what was drawn before; so a run that is continued at step 1,234 sees exactly the batches of one that was
-never stopped, and an image keeps its views when others join it.
-Ordinary JPEG files are decoded by TensorFlow, on all cores at once; what it refuses, and any other kind of image, by
-Pillow, which names what is wrong with a file where TensorFlow's operation would end the whole epoch. The pixels are the
-same, but one core of sixteen would be busy with Python alone.
-"""
+The order in epoch e depends only on (seed, e), and the random changes of an image on (seed, e) and the image's bytes,
+never on earlier draws. So a run continued at step 1,234 sees exactly the batches of an uninterrupted run, and an image
+keeps its views when others are added.
+
+Ordinary JPEG files are decoded by TensorFlow, on all cores. Files that it refuses, and other kinds of images, are
+decoded by Pillow, which tells what is wrong with a file, while an error of TensorFlow's operation would end the whole
+epoch. The pixels are the same, but with Pillow alone, one core of sixteen would be busy just with Python."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from .preprocess import Preprocessing, prepare
 if TYPE_CHECKING:
     import tensorflow as tf
 
-TOO_MANY = 0.05  # share of the examples that may be undecodable before the run stops
-MOST_PIXELS = 178_956_970  # of a photo, as Pillow has it
+TOO_MANY = 0.05  # largest share of undecodable examples before the run stops
+MOST_PIXELS = 178_956_970  # pixels of a photo, Pillow's limit
 ENDLESS = 1 << 40
-LOOKED_AT = 16  # images that tell whether all are grey
-_NUMBERS = ("int64", "int32", "int64")  # position of the example, its label, what its bytes give to random changes
+LOOKED_AT = 16  # images examined to tell whether all are grey
+_NUMBERS = ("int64", "int32", "int64")  # position of the example, its label, seed for random changes from its bytes
 
 
 class Unreadable:
-    """The examples that could not be decoded while pipelines ran: name -> reason, and `error` once it is too many.
+    """Collects the examples that pipelines could not decode: name -> reason, and `error` once there are too many.
 
-    `limit` is the share of all examples that may be like that. `total` says how many these are where a pipeline
-    may get a part of them alone.
+    `limit` is the largest allowed share of all examples. `total` is their number, needed if a pipeline gets only a part
+    of them.
     """
 
     def __init__(self, limit: float = TOO_MANY, total: int | None = None) -> None:
@@ -52,7 +52,7 @@ class Unreadable:
         self._limit, self._total = limit, total
 
     def add(self, name: str, reason: str, total: int) -> None:
-        """Notes one of `total` examples. Raises DataError when it is one too many, or when no example is left."""
+        """Adds one of `total` examples. Raises DataError if it is one too many, or if no example is left."""
         self.reasons[name] = reason
         total = self._total or total
         if len(self.reasons) > max(1, self._limit * total) or len(self.reasons) == total:
@@ -61,13 +61,13 @@ class Unreadable:
             raise self.error
 
     def note(self) -> str:
-        """One sentence for people, with the reasons, or an empty string."""
+        """One sentence for the user, with the reasons, or an empty string."""
         whys = [f"{name} ({reason})" for name, reason in self.reasons.items()]
         return f"could not be decoded and were left out: {named('image', whys)}" if whys else ""
 
     @contextmanager
     def raised(self) -> Iterator[None]:
-        """Around `session.run`: turns TensorFlow's error for a failed pipeline into the DataError that caused it."""
+        """Wraps `session.run`: turns TensorFlow's error for a failed pipeline into the DataError that caused it."""
         import tensorflow as tf
 
         try:
@@ -79,10 +79,10 @@ class Unreadable:
 
 
 def decode(example: bytes | np.ndarray, *, upright: bool = False) -> np.ndarray:
-    """An image file's bytes, or pixels uint8 [h, w, 1 or 3], as uint8 [h, w, 3] red, green, blue.
+    """Decodes an image file's bytes, or pixels uint8 [h, w, 1 or 3], to uint8 [h, w, 3] red, green, blue.
 
-    The first frame of an animation; transparency is dropped; the orientation in a camera's EXIF data is ignored, as
-    slim ignores it, unless `upright` is asked for. Raises ValueError or OSError saying what is wrong with the bytes.
+    Only the first frame of an animation is taken, and transparency is dropped. The orientation in EXIF data is ignored,
+    as in slim, unless `upright` is true. Raises ValueError or OSError with the problem of the bytes.
     """
     if isinstance(example, np.ndarray):
         return np.repeat(example, 3, axis=2) if example.shape[2] == 1 else example
@@ -101,13 +101,13 @@ def decode(example: bytes | np.ndarray, *, upright: bool = False) -> np.ndarray:
     except Image.DecompressionBombError as error:
         size, most = (f"{int(number):,}" for number in re.findall(r"\d+", str(error))[:2])
         raise ValueError(f"has {size} pixels, and up to {most} are decoded: make it smaller") from None
-    except (SyntaxError, EOFError) as error:  # Pillow's words for damaged files
+    except (SyntaxError, EOFError) as error:  # Pillow's exceptions for damaged files
         raise ValueError(str(error)) from None
 
 
 @functools.cache
 def _pillow() -> ModuleType:
-    """Pillow's Image, which decodes photos of half its limit, too, without a warning."""
+    """Pillow's Image module, without its warning for photos above half its limit."""
     try:
         from PIL import Image
     except ImportError:
@@ -117,12 +117,12 @@ def _pillow() -> ModuleType:
 
 
 def turned(examples: Examples) -> Examples:
-    """The same photos as pixels, turned as their EXIF orientation says: to be looked at."""
+    """The same photos as pixels, rotated by their EXIF orientation, for display."""
     return replace(examples, read=lambda i: decode(examples.read(i), upright=True))
 
 
 def are_grey(examples: Examples) -> bool:
-    """Whether images have one channel, judged by LOOKED_AT of them; one that cannot be read says nothing."""
+    """Whether images have one channel, judged by LOOKED_AT of them; unreadable ones are ignored."""
     found = []
     for i in np.unique(np.linspace(0, len(examples) - 1, min(LOOKED_AT, len(examples))).astype(int)):
         try:
@@ -141,7 +141,7 @@ def _is_grey_file(data: bytes) -> bool:
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The permutation of `count` examples in an epoch.
 
-    Sorting raw PCG64 numbers, because NumPy keeps those the same for ever, and `Generator.permutation` not.
+    It sorts raw PCG64 numbers, since NumPy guarantees these to stay the same, unlike `Generator.permutation`.
     """
     drawn = np.random.PCG64(np.random.SeedSequence([seed, epoch])).random_raw(count)
     return np.argsort(drawn, kind="stable")
@@ -158,17 +158,15 @@ def make_batches(
     unreadable: Unreadable | None = None,
     view: int | None = None,
 ) -> tf.data.Dataset:
-    """Batches {"image": float32 [b, s, s, 3], "label": int32 [b], "index": int64 [b]}; `index` counts in `examples`.
-    Of examples that may have several labels, "label" is int32 [b, classes] of 0 and 1. Without preprocessing the
-    examples are vectors, and the batches have "image": float32 [b, width].
+    """Batches {"image": float32 [b, s, s, 3], "label": int32 [b], "index": int64 [b]}; `index` counts in `examples`. If
+    examples may have several labels, "label" is int32 [b, classes] of 0 and 1. Without preprocessing the examples are
+    vectors, and "image" is float32 [b, width].
 
-    training: shuffled anew each epoch, with the random steps of `how.augment`, without end; the first batch is that of
-    step `start_step`. Every epoch covers all examples, its last batch being smaller (`steps_per_epoch` batches an
-    epoch). An example that cannot be decoded is replaced by the next that can.
-    Otherwise: in order, once, without random steps or as the epochs of that `view` show them; an example that cannot
-    be decoded is left out.
-    Both note such examples in `unreadable`, whose `raised()` belongs around the `session.run` that reads batches.
-    """
+    With `training`, batches come without end, shuffled anew each epoch and augmented by `how.augment`; the first batch
+    is that of step `start_step`. Every epoch covers all examples in `steps_per_epoch` batches, of which the last may be
+    smaller. An example that cannot be decoded is replaced by the next one that can. Otherwise, examples come in order,
+    once, without augmentation or augmented as in that `view`; an example that cannot be decoded is left out. Both add
+    such examples to `unreadable`, whose `raised()` must wrap the `session.run` that reads batches."""
     import tensorflow as tf
 
     if not len(examples):
@@ -194,7 +192,7 @@ def make_batches(
 
     cores = os.cpu_count() or 1
     batches = tf.data.Dataset.range(first, ENDLESS if training else first + 1).flat_map(batches_of)
-    # Threads of its own: among the session's, whatever the graph begins waits until the photos ahead are decoded.
+    # The pipeline has its own threads. On the session's threads, the graph would wait for photos being decoded ahead.
     options = tf.data.Options()
     options.autotune.enabled = False
     options.threading.private_threadpool_size = cores
@@ -212,7 +210,7 @@ class _Photos(NamedTuple):
     view: int | None
 
     def prepared(self, indices: tf.data.Dataset, epoch: tf.Tensor, cores: int) -> tf.data.Dataset:
-        """{"image", "label", "index"} for each of the indices, in their order; "index" is -1 for what is left out."""
+        """{"image", "label", "index"} for each of the indices, in order; "index" is -1 for examples to leave out."""
         import tensorflow as tf
 
         def by_pillow(index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -232,8 +230,8 @@ class _Photos(NamedTuple):
         return indices.map(by_pillow, num_parallel_calls=cores, deterministic=True)
 
     def _load(self, index: np.ndarray) -> tuple[np.ndarray, np.int64, np.ndarray, np.int64]:
-        """Pixels of the example, its position, its label, and the number that its bytes give to random changes. Of one
-        that cannot be read those of the next that can in training, else a black pixel and -1."""
+        """Pixels, position, label, and seed for random changes of an example. If it cannot be read: in training those
+        of the next example that can, else a black pixel and -1."""
         examples, unreadable = self.examples, self.unreadable
         for step in range(len(examples) if self.training else 1):
             used = (int(index) + step) % len(examples)
@@ -250,7 +248,7 @@ class _Photos(NamedTuple):
         return np.zeros((1, 1, 3), np.uint8), *self._numbers(-1, b"")
 
     def _load_jpeg(self, index: np.ndarray) -> tuple[bytes, np.int64, np.ndarray, np.int64]:
-        """The same of an ordinary JPEG file, whose bytes are left to TensorFlow. Raises ValueError for another."""
+        """The same for an ordinary JPEG file, whose bytes TensorFlow decodes. Raises ValueError for any other file."""
         data = ordinary_jpeg(self.examples.read(int(index)))
         if self.how.upright and _is_turned(data):
             raise ValueError("TensorFlow does not turn it")
@@ -274,7 +272,7 @@ class _Photos(NamedTuple):
 
 
 def batch_spec(examples: Examples, how: Preprocessing | None) -> dict[str, tf.TensorSpec]:
-    """What the batches of `make_batches` look like, as the `element_spec` of its pipelines has it."""
+    """The `element_spec` of the pipelines of `make_batches`."""
     import tensorflow as tf
 
     sides = [how.image_size, how.image_size, 1 if how.channels == "grey" else 3] if how else [len(examples.read(0))]
@@ -286,8 +284,8 @@ def batch_spec(examples: Examples, how: Preprocessing | None) -> dict[str, tf.Te
 
 
 def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
-    """The bytes of a JPEG file that is whole, grey or in colour. Raises ValueError for anything else: TensorFlow gives
-    CMYK other colours than Pillow, complains of a file that was cut off on stderr, and has no limit to its size."""
+    """The bytes of a complete JPEG file, grey or in colour. Raises ValueError for anything else: TensorFlow decodes
+    CMYK to other colours than Pillow, writes to stderr about truncated files, and does not limit their size."""
     if not isinstance(data, bytes) or not data.startswith(b"\xff\xd8\xff") or not data.endswith(b"\xff\xd9"):
         raise ValueError("not a JPEG file, or not a whole one")
     place = 2
@@ -303,7 +301,7 @@ def ordinary_jpeg(data: bytes | np.ndarray) -> bytes:
 
 
 def _is_turned(data: bytes) -> bool:
-    """Whether Pillow would turn a photo: EXIF data, or XMP, say that it is not upright."""
+    """Whether Pillow would rotate a photo that is not upright by its EXIF or XMP data."""
     from PIL import ExifTags
 
     with _pillow().open(io.BytesIO(data)) as image:
@@ -311,7 +309,7 @@ def _is_turned(data: bytes) -> bool:
 
 
 def _begins_with_a_jpeg(examples: Examples) -> bool:
-    """Whether the first example is one, so that the others may be too."""
+    """Whether the first example is an ordinary JPEG, so that the others may be, too."""
     try:
         return bool(ordinary_jpeg(examples.first))
     except (ValueError, OSError, DataError):
@@ -319,7 +317,7 @@ def _begins_with_a_jpeg(examples: Examples) -> bool:
 
 
 def _vector_batches(examples: Examples, steps: range, batch_size: int, seed: int | None) -> tf.data.Dataset:
-    """The batches of these steps, vectors as they are; in order where there is no seed."""
+    """The batches of vectors for these steps, in order if there is no seed."""
     import tensorflow as tf
 
     per_epoch, width = steps_per_epoch(len(examples), batch_size), len(examples.read(0))

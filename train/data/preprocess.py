@@ -1,21 +1,21 @@
-"""From decoded pixels to what a net expects: slim's preprocessing, described by data.
+"""From decoded pixels to a net's input: slim's preprocessing, described by data.
 
     Preprocessing("inception", 299)    the middle 87.5 % of each side, resized, scaled to -1..1
     Preprocessing("vgg", 224)          the shorter side resized to 256, the middle 224 x 224, channel means subtracted
-    Preprocessing("cifarnet", 32)      the whole image, mean and deviation of its values brought to 0 and 1
+    Preprocessing("cifarnet", 32)      the whole image, scaled to mean 0 and standard deviation 1
     Preprocessing("lenet", 28)         the whole image, (value - 128) / 128
-    Preprocessing("caffe", 224)        as vgg, with blue, green, red: published weights of VGG and ResNet v1 in Keras
-    Preprocessing("torch", 224)        cut as for vgg, less MEAN and divided by DEVIATION: those of torchvision and timm
+    Preprocessing("caffe", 224)        like vgg, in order blue, green, red: Keras' weights of VGG and ResNet v1
+    Preprocessing("torch", 224)        cropped like vgg, minus MEAN, divided by DEVIATION, as in torchvision and timm
     Preprocessing("unit", 64)          the whole image, 0..1
     Preprocessing("raw", 64)           the whole image, 0..255
-    Preprocessing("127.5,127.5", 64)   the whole image, (value - 127.5) / 127.5; or a mean for each channel
+    Preprocessing("127.5,127.5", 64)   the whole image, (value - 127.5) / 127.5; or one mean per channel
 
 The description is stored with a run and used again by evaluate, predict, features and export. All follow
-`inception_preprocessing.py` and its like in tensorflow/models (research/slim/preprocessing), with the resize of
-TensorFlow 1 that the published nets were trained with. (slim cuts the middle 32 x 32 or 28 x 28 pixels out of a larger
-image for CifarNet and LeNet; here it is resized, which is the same for the images that they were made for.) Without
-augmentation training images go the same way as evaluation images, which is what lets the frozen part of a net be
-computed once.
+`inception_preprocessing.py` and its siblings in tensorflow/models (research/slim/preprocessing), with the resize of
+TensorFlow 1 that the published nets were trained with. (For CifarNet and LeNet, slim crops the central 32 x 32 or
+28 x 28 pixels of a larger image; here it is resized, which is the same for images of the original size.) Without
+augmentation, training images are preprocessed like evaluation images, so that the frozen part of a net can be computed
+once.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-SHORTEST_SIDE = ("vgg", "caffe", "torch")  # styles that cut a square out of an image whose shape is kept
-MEANS = (123.68, 116.779, 103.939)  # red, green, blue of ImageNet, as vgg_preprocessing.py has them
+SHORTEST_SIDE = ("vgg", "caffe", "torch")  # styles that crop a square and keep the aspect ratio
+MEANS = (123.68, 116.779, 103.939)  # red, green, blue of ImageNet, from vgg_preprocessing.py
 _NUMBERS = {"lenet": ((128.0,), 128.0), "raw": ((0.0,), 1.0)}
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, of values from 0 to 1
 SIDES = (256 / 224, 512 / 224)  # shortest side before the crop, in units of the crop: evaluation, largest in training
@@ -41,15 +41,15 @@ SIDES = (256 / 224, 512 / 224)  # shortest side before the crop, in units of the
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the input of a net; equal descriptions give equal pixels."""
+    """Describes how an image becomes the input of a net; equal descriptions give equal pixels."""
 
     style: str
     image_size: int  # height and width of the input, in pixels
-    central_fraction: float = 0.875  # inception: the share of each side that evaluation looks at; 1 is all
-    channels: str = "rgb"  # or "bgr", which weights from Caffe expect, or "grey", one channel: the mean of the three
-    augment: tuple[str, ...] = ()  # as `augment.parse_augmentations` reads them
-    upright: bool = False  # photos are turned as their EXIF orientation says
-    copies: int | None = None  # views of a training image that the epochs take in turn; None: another in each epoch
+    central_fraction: float = 0.875  # inception: share of each side used in evaluation; 1 is the whole image
+    channels: str = "rgb"  # or "bgr", for weights from Caffe, or "grey", one channel with the mean of the three
+    augment: tuple[str, ...] = ()  # input of `augment.parse_augmentations`
+    upright: bool = False  # rotate photos by their EXIF orientation
+    copies: int | None = None  # views of a training image that the epochs take in turn; None: a new one each epoch
 
     def __post_init__(self) -> None:
         if problem := style_problem(self.style):
@@ -63,7 +63,7 @@ class Preprocessing:
         parse_augmentations(self.augment)
 
     def as_dict(self) -> dict[str, object]:
-        """What is written to a run's JSON; `from_dict` reads it back."""
+        """The description for a run's JSON; `from_dict` reads it back."""
         stored = {**asdict(self), "augment": list(self.augment), "upright": self.upright or None}
         return {name: value for name, value in stored.items() if value is not None}
 
@@ -79,16 +79,16 @@ class Preprocessing:
 
     @property
     def plain(self) -> Preprocessing:
-        """The same without random changes: what evaluation images go through."""
+        """The same without random changes, as for evaluation images."""
         return replace(self, augment=(), copies=None)
 
     def view(self, epoch: tf.Tensor | int) -> tf.Tensor | int:
-        """Which of a training image's views an epoch shows."""
+        """The number of a training image's view in an epoch."""
         return epoch if self.copies is None else epoch % self.copies
 
 
 def from_dict(stored: Mapping[str, Any]) -> Preprocessing:
-    """Reads what `as_dict` wrote. Raises RecipeError for a key that is not known."""
+    """Reads the result of `as_dict`. Raises RecipeError for unknown keys."""
     unknown = sorted(set(stored) - set(Preprocessing.__dataclass_fields__))
     if unknown:
         raise RecipeError(f"preprocessing has unknown keys: {', '.join(unknown)}")
@@ -96,7 +96,7 @@ def from_dict(stored: Mapping[str, Any]) -> Preprocessing:
 
 
 def prepare(image: tf.Tensor, how: Preprocessing, seed: tf.Tensor | None = None) -> tf.Tensor:
-    """`image` uint8 [height, width, 3] becomes the net's input, float32 [image_size, image_size, 3], grey with 1.
+    """`image` uint8 [height, width, 3] becomes the net's input, float32 [image_size, image_size, 3], or 1 if grey.
 
     `seed` int64 [2] decides the random changes of `how.augment`; without it there are none, as in evaluation.
     """
@@ -116,7 +116,7 @@ def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
     import tensorflow as tf
 
     if how.style == "inception":
-        middle = tf.image.central_crop(image, how.central_fraction)  # before the conversion, which is work
+        middle = tf.image.central_crop(image, how.central_fraction)  # before the conversion, to save work
         return resize(tf.image.convert_image_dtype(middle, tf.float32), how.image_size, how.image_size)
     pixels = tf.image.convert_image_dtype(image, tf.float32)
     if how.style not in SHORTEST_SIDE:
@@ -129,7 +129,7 @@ def fit(image: tf.Tensor, how: Preprocessing) -> tf.Tensor:
 
 def _means_and_divisor(style: str) -> tuple[tuple[float, ...], float]:
     found = _NUMBERS.get(style) or numbers(style)
-    assert found is not None  # a style was checked when its description was made
+    assert found is not None  # styles are validated when a description is made
     return found
 
 
@@ -154,8 +154,8 @@ def scale(pixels: tf.Tensor, how: Preprocessing) -> tf.Tensor:
 
 
 def as_picture(values: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """The net's input [..., s, s, 3 or 1] as uint8 red, green, blue again, to be looked at; of cifarnet's style, which
-    takes an image's brightness and contrast away, with the full range of both."""
+    """The net's input [..., s, s, 3 or 1] converted back to uint8 red, green, blue for display. The style cifarnet
+    removes brightness and contrast, so its images are stretched to the full range."""
     import numpy as np
 
     values = values[..., ::-1] if how.reversed else values
@@ -189,7 +189,7 @@ def resize(image: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) ->
 
 
 def _shortest_side(pixels: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    """Resized so that the shorter side has `side` pixels and the shape of things is kept."""
+    """Resized so that the shorter side has `side` pixels, keeping the aspect ratio."""
     import tensorflow as tf
 
     height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
@@ -202,7 +202,7 @@ def _shortest_side(pixels: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
 
 
 def _distorted(pixels: tf.Tensor, how: Preprocessing, seed: tf.Tensor) -> tf.Tensor:
-    """Training with augmentation: what region is seen, its size, then the changes that keep the size."""
+    """Training with augmentation: crops a region, resizes it, then applies the size-preserving changes."""
     import tensorflow as tf
 
     changes = {each.name: each for each in parse_augmentations(how.augment)}
@@ -237,7 +237,7 @@ def _random_side(pixels: tf.Tensor, size: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _random_place(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """slim's CifarNet training: moved by up to 4 pixels of 32 to each side, black where nothing is."""
+    """slim's CifarNet training: shifted by up to 4 of 32 pixels in each direction, with a black border."""
     import tensorflow as tf
 
     side, margin = pixels.shape[0], max(1, round(pixels.shape[0] / 8))

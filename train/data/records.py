@@ -1,8 +1,8 @@
-"""TFRecords of tf.train.Examples with an image each, as slim writes them: `*_train_00000-of-00005.tfrecord`.
+"""TFRecords of tf.train.Examples with one image each, as written by slim: `*_train_00000-of-00005.tfrecord`.
 
-A record is its length (8 bytes), the masked CRC32C of the length, the data, the masked CRC32C of the data
-(tensorflow/core/lib/io/record_writer.h). The files are walked once for labels; images are read when needed. Whether a
-file holds records is told by its beginning, whatever it is called; what is compressed is unpacked to a temporary file.
+A record has its length (8 bytes), the masked CRC32C of the length, the data, and the masked CRC32C of the data
+(tensorflow/core/lib/io/record_writer.h). The files are scanned once for labels; images are read when needed. Record
+files are recognised by their first bytes, whatever their name; compressed ones are unpacked to a temporary file.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ SUFFIXES = (".tfrecord", ".tfrecords", ".record", ".tfrec")
 SHARD = re.compile(r"(.*?)-?(\d{5})-of-(\d{5})(.*)")
 HEAD = struct.Struct("<QI")
 PACKED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")  # gzip, and zlib at its levels
-EITHER = 47  # zlib takes gzip and zlib for it
+EITHER = 47  # zlib's wbits for both gzip and zlib
 CHUNK = 1 << 20
 IMAGES, LABELS = ("image/encoded", "image"), ("image/class/label", "label")  # slim's, and those of TensorFlow Datasets
 TEXTS = "image/class/text"
 
 
 class Record(NamedTuple):
-    """A record: where its data and in them its image are, its label ids, what these are called, its name."""
+    """A record: the position of its data, the feature with its image, its label ids, their names, its own name."""
 
     source: _Plain | _Unpacked
     start: int
@@ -51,23 +51,22 @@ class Record(NamedTuple):
     ids: tuple[int, ...]
     texts: tuple[str, ...]
     name: str
-    turned: bool  # by the image's EXIF data
+    turned: bool  # not upright by the image's EXIF data
 
 
 # --- which files hold records --------------------------------------------------------------------------------------
 
 
 class RecordFiles(NamedTuple):
-    """The record files of each split, and what should be said of them."""
+    """The record files of each split, and notes on them."""
 
     files: dict[str, list[Path]]
     notes: list[str]
 
 
 def find_records(root: Path) -> RecordFiles | None:
-    """The record files that a path means: one file, those in a folder, or those in its folders of splits. Where no
-    name says that it is for training, files whose names say nothing are. None where there are none.
-    """
+    """The record files that a path means: one file, those in a folder, or those in its folders of splits. If no name
+    says that a file is for training, files whose names say nothing are. None if there are no record files."""
     if root.is_file():
         return RecordFiles({"train": [root]}, missing_shards([root])) if is_records(root) else None
     files = [file for file in sorted(root.iterdir()) if file.is_file() and is_records(file)]
@@ -90,7 +89,7 @@ def find_records(root: Path) -> RecordFiles | None:
 
 
 def missing_shards(files: Sequence[Path]) -> list[str]:
-    """A sentence for each set of shards that is not whole."""
+    """A sentence for each incomplete set of shards."""
     there: dict[tuple[Path, str, int, str], set[int]] = {}
     for file in files:
         if shard := SHARD.fullmatch(file.name):
@@ -106,7 +105,7 @@ def missing_shards(files: Sequence[Path]) -> list[str]:
 
 
 def is_records(file: Path) -> bool:
-    """Whether a file holds records: by its name or, whatever that is, by the checksum at its beginning."""
+    """Whether a file holds records, by its name, or else by the checksum at its beginning."""
     plain = file.name.removesuffix(".gz")
     if plain.endswith(SUFFIXES) or (SHARD.fullmatch(plain) and said_by(plain).split):
         return True
@@ -130,12 +129,11 @@ def read_records(
     *,
     many: bool = False,
 ) -> DataSet:
-    """The data set in these files. The classes are called what `names`, of a file beside the records, and `given`, of
-    one that the user gave, say; else what the records' own texts say; else by their ids.
+    """The data set in these files. Class names come from `names`, a file beside the records, and `given`, a file that
+    the user gave, else from the records' own texts, else from the ids.
 
     Ids need not start at 0 (ImageNet's start at 1): classes are numbered in the order of their ids.
-    Raises DataError for damage, for several labels of an image unless there may be `many`, and for names that
-    contradict each other.
+    Raises DataError for damage, for several labels of an image unless `many`, and for names that contradict each other.
     """
     folder = root if root.is_dir() else root.parent
     parts = {split: records_of(files, folder) for split, files in found.files.items()}
@@ -152,13 +150,13 @@ def read_records(
 def _labelled(
     records: Sequence[Record], called: ClassNames | None, many: bool
 ) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
-    """Names of the classes, the class of each record or its classes, and notes."""
+    """The class names, the class or classes of each record, and notes."""
     shown = [record.name for record in records]
 
     def classes(values: Sequence[Sequence[Any]], called: ClassNames | None) -> tuple[tuple[str, ...], np.ndarray]:
         return several(values, called) if many else numbered(only_labels(values, shown), called)
 
-    if any(record.texts for record in records) and not any(record.ids for record in records):  # named by text alone
+    if any(record.texts for record in records) and not any(record.ids for record in records):  # labelled by text only
         return *classes([record.texts for record in records], called), []
     values = as_ids([record.ids for record in records])
     wrong = next((i for i, ids in enumerate(values) if any(number < 0 for number in ids)), None)
@@ -172,7 +170,7 @@ def _labelled(
 
 
 def _texts_of(records: Sequence[Record]) -> ClassNames:
-    """What records that have both call their ids. Raises DataError for an id with two names."""
+    """Names of ids, from records that have both. Raises DataError for an id with two names."""
     found: dict[int, str] = {}
     for record in records:
         if len(record.texts) != len(record.ids):
@@ -202,7 +200,7 @@ def _examples(records: Sequence[Record], ids: np.ndarray) -> Examples:
 
 
 class _Plain(NamedTuple):
-    """A file that is read where it lies."""
+    """An uncompressed file, which is read in place."""
 
     file: Path
 
@@ -214,7 +212,7 @@ class _Plain(NamedTuple):
 
 
 class _Unpacked(NamedTuple):
-    """What a compressed file holds, in a temporary file of all of them that nobody else sees."""
+    """A compressed file, unpacked to an anonymous temporary file that all compressed files share."""
 
     file: Path
     store: _Store
@@ -227,22 +225,22 @@ class _Unpacked(NamedTuple):
 
 
 class _Store:
-    """The temporary file. Images are read from it by many threads."""
+    """The temporary file, from which many threads read images."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - as long as there are examples in it
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as its examples exist
         self.lock = threading.Lock()
         weakref.finalize(self, self.file.close)
 
     def add(self, file: Path) -> tuple[int, int]:
-        """Unpacks a file; returns where its data begin and end. Raises DataError where it is cut short."""
+        """Unpacks a file; returns start and end of its data. Raises DataError if the file is truncated."""
         start = self.file.seek(0, 2)
         unpacker = zlib.decompressobj(EITHER)
         try:
             with file.open("rb") as packed:
                 while data := packed.read(CHUNK):
                     while data:
-                        if unpacker.eof:  # gzip files may be put together
+                        if unpacker.eof:  # gzip files may be concatenated
                             unpacker = zlib.decompressobj(EITHER)
                         self.file.write(unpacker.decompress(data))
                         data = unpacker.unused_data
@@ -257,14 +255,14 @@ class _Store:
 
 
 def record_images(root: Path, found: RecordFiles) -> Examples:
-    """The images in these files, with labels or without; none has a class."""
+    """The images in these files without their labels, if any."""
     folder = root if root.is_dir() else root.parent
     records = [record for files in found.files.values() for record in records_of(files, folder, labelled=False)]
     return _examples(records, np.zeros(len(records), np.int32))
 
 
 def records_of(files: Sequence[Path], folder: Path, *, labelled: bool = True) -> list[Record]:
-    """All records of the files, which lie in `folder`. Raises DataError where one is damaged, or not `labelled`."""
+    """All records of the files in `folder`. Raises DataError if one is damaged or, with `labelled`, has no label."""
     store, found = None, []
     for file in files:
         with file.open("rb") as opened:
@@ -282,7 +280,7 @@ def records_of(files: Sequence[Path], folder: Path, *, labelled: bool = True) ->
 
 
 def _walk(opened: BinaryIO, file: Path, place: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Where the data of each record begin, and the data."""
+    """Yields the start of each record's data, and the data."""
     number = 0
     opened.seek(place)
     while head := opened.read(min(HEAD.size, end - opened.tell())):
@@ -317,7 +315,7 @@ def _record(source: _Plain | _Unpacked, start: int, data: bytes, name: str, labe
 
 
 def _values(feature: Feature) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The whole numbers of a feature, or its texts."""
+    """The integers of a feature, and its texts."""
     numbers = feature.int64_list.value or feature.float_list.value
     if any(number != int(number) for number in numbers):
         raise DataError(f"a label is {list(numbers)[:5]}, which are not whole numbers")
@@ -341,7 +339,7 @@ def parsed(data: bytes, file: Path) -> Features:
 
 
 def masked_crc(data: bytes) -> int:
-    """TensorFlow's masked CRC32C: rotated and offset, so that a checksum of checksums stays useful."""
+    """TensorFlow's masked CRC32C: rotated and offset, so that a checksum of checksums stays reliable."""
     from crc32c import crc32c
 
     crc = crc32c(data)

@@ -1,4 +1,4 @@
-"""The words that people use for the parts of a data set, in the names of folders, files, arrays and columns.
+"""Recognises the words for splits of a data set in the names of folders, files, arrays and columns.
 
 >>> [split_of(name) for name in ("Training", "test_set", "VAL", "train2017", "hold-out", "bullet_train", "cat")]
 ['train', 'test', 'validation', 'train', 'test', None, None]
@@ -32,14 +32,14 @@ _SPLITS = {word: split for split, words in WORDS.items() for word in words}
 
 
 class Said(NamedTuple):
-    """What a name says: a split, or none, and the words beside it that are no mere fillers."""
+    """The split that a name means, if any, and its remaining words without fillers."""
 
     split: str | None
     rest: tuple[str, ...]
 
 
 def said_by(name: str) -> Said:
-    """What a name says of a split. Two different ones in one name say nothing.
+    """The split that a name means, and its other words. A name with two different splits means none.
 
     >>> said_by("seg_train"), said_by("flowers_train_00000-of-00005.tfrecord").split, said_by("train_val").split
     (Said(split='train', rest=('seg',)), 'train', None)
@@ -53,12 +53,12 @@ def said_by(name: str) -> Said:
 
 
 def split_of(name: str) -> str | None:
-    """ "train", "validation" or "test" for a name that says that and nothing else."""
+    """ "train", "validation" or "test" for a name that means this and nothing else."""
     said = said_by(name)
     return said.split if not said.rest else None
 
 
 def _without_filler(word: str) -> str:
-    """ "train" for "trainset"; a word with no split in it as it is."""
+    """ "train" for "trainset"; a word without a split is returned unchanged."""
     stems = (word.removesuffix(filler) for filler in FILLERS if word.endswith(filler))
     return next((stem for stem in stems if stem in _SPLITS), word)

@@ -1,1 +1,1 @@
-"""The graph that is trained, and where it is computed."""
+"""The training graph, and the devices that compute it."""

@@ -1,4 +1,4 @@
-"""Where a graph gets its batches from: `tensors` are fed with the values that iterating yields, one item a batch."""
+"""Sources of a graph's batches: `tensors` are fed with the values that iterating yields, one item per batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 class Pipeline:
-    """Batches that the graph reads by itself, from a tf.data pipeline: all that is fed is the pipeline's handle.
+    """Batches that the graph reads from a tf.data pipeline; only the pipeline's handle is fed.
 
-    Several pipelines can feed one graph: `read_batch` makes the tensors, each pipeline a handle that they read from.
+    Several pipelines can feed one graph: `read_batch` makes the tensors, and each pipeline a handle to read from.
     """
 
     def __init__(self, batches: tf.data.Dataset, handle: tf.Tensor, device: str = "") -> None:
@@ -25,7 +25,7 @@ class Pipeline:
             self._string = self._iterator.string_handle()
 
     def start(self, session: tf.Session) -> Iterator[tuple[Any, ...]]:
-        """Begins at the first batch. The iterator is endless: the graph raises OutOfRangeError after the last batch."""
+        """Starts at the first batch. The iterator is endless; the graph raises OutOfRangeError after the last batch."""
         session.run(self._iterator.initializer)
         value = session.run(self._string)
         while True:
@@ -33,19 +33,18 @@ class Pipeline:
 
 
 def ahead_of(batches: tf.data.Dataset, device: str) -> tf.data.Dataset:
-    """The batches, on `device` before they are asked for: a GPU does not wait until 34 MB of pixels have come.
+    """The batches prefetched to `device`, so that a GPU does not wait for 34 MB of pixels.
 
-    The iterator must be made on the same device. Without one they stay where they are.
+    The iterator must be made on the same device. If `device` is empty, the batches are returned unchanged.
     """
     return batches.apply(tf.data.experimental.prefetch_to_device(device, 2)) if device else batches
 
 
 def until_the_end(run: Callable[[], Result], at_once: int) -> Generator[Result, None, None]:
-    """What `run` returns, again and again until it raises OutOfRangeError; another error is raised.
+    """Yields the results of calling `run` until it raises OutOfRangeError; other errors are raised.
 
-    Up to `at_once` runs work at a time, each in a thread of its own: where one of them pools or joins branches, which
-    keeps a core of several busy, another one's convolution takes the rest. The order is that in which they finish.
-    """
+    Up to `at_once` calls run concurrently, each in its own thread: while one pools or concatenates, which keeps only
+    one core busy, another one's convolution uses the other cores. Results come in the order in which they finish."""
     with ThreadPoolExecutor(at_once) as threads:
         working = {threads.submit(run) for _ in range(at_once)}
         while working:
@@ -60,7 +59,7 @@ def until_the_end(run: Callable[[], Result], at_once: int) -> Generator[Result, 
 
 
 def in_order(numbered: Iterable[tuple[int, Result]]) -> Iterator[Result]:
-    """The results in the order of their numbers, which are 0, 1, 2 ... in any order."""
+    """The results in the order of their numbers 0, 1, 2 ..., which may arrive in any order."""
     following, waiting = 0, {}
     for number, result in numbered:
         waiting[int(number)] = result
@@ -70,8 +69,8 @@ def in_order(numbered: Iterable[tuple[int, Result]]) -> Iterator[Result]:
 
 
 def read_batch(spec: Any, device: str = "") -> tuple[tf.Tensor, Any]:
-    """A handle to feed, and what the pipeline on `device` that it stands for gives: tensors as the `spec` has them, the
-    `element_spec` of the pipeline."""
+    """A handle to feed, and the tensors read from its pipeline on `device`, as described by `spec`, the pipeline's
+    `element_spec`."""
     types = tf.nest.map_structure(lambda each: each.dtype, spec)
     shapes = tf.nest.map_structure(lambda each: each.shape, spec)
     with tf.device(device):
@@ -80,10 +79,9 @@ def read_batch(spec: Any, device: str = "") -> tuple[tf.Tensor, Any]:
 
 
 class ValueTable:
-    """Up to `rows` transfer values [channels] that stay on a device while the head trains: what is fed are their
-    numbers.
+    """Up to `rows` transfer values [channels] that stay on a device while the head trains; only row numbers are fed.
 
-    It is no variable of the net: no checkpoint has it, and `load` gives it its values.
+    The table is not a variable of the net: it is not in any checkpoint, and `load` sets its values.
     """
 
     def __init__(self, rows: int, channels: int, device: str) -> None:
@@ -93,8 +91,8 @@ class ValueTable:
             self._table = tf.Variable(self._values, trainable=False, collections=[], use_resource=True)
 
     def load(self, session: tf.Session, values: np.ndarray) -> None:
-        """Sends the values, float32 [n, 1, 1, channels], to the device; there are fewer than rows where images cannot
-        be decoded."""
+        """Sends the values, float32 [n, 1, 1, channels], to the device; n is less than the number of rows if images
+        cannot be decoded."""
         if len(values) < self._shape[0]:
             values = np.concatenate([values, np.zeros((self._shape[0] - len(values), *self._shape[1:]), np.float32)])
         session.run(self._table.initializer, {self._values: values})
@@ -107,8 +105,8 @@ class ValueTable:
 def fed_features(
     channels: int, label_shape: tuple[int, ...] = (), table: ValueTable | None = None
 ) -> dict[str, tf.Tensor]:
-    """A batch ("features", "label", "index") that is fed: what reaches the head, in place of images. With a table it is
-    the rows ("rows") that are fed in place of the features."""
+    """A batch ("features", "label", "index") of placeholders for the values that reach the head, in place of images.
+    With a table, row numbers ("rows") are fed instead of the features."""
     batch = {
         "label": tf.placeholder(tf.int32, [None, *label_shape], name="labels"),
         "index": tf.placeholder(tf.int64, [None], name="index"),

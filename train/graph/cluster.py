@@ -2,11 +2,11 @@
 
     TF_CONFIG='{"cluster": {"chief": ["a:2222"], "worker": ["b:2222"]}, "task": {"type": "worker", "index": 0}}'
 
-The chief (without one, worker 0) builds one graph, with a tower for a part of each batch on every machine: in-graph
-replication. The others run a `tf.distribute.Server` and nothing else, until the chief tells them that it is over. The
-variables are the chief's, or on parameter servers where there are any; so a worker that is lost takes nothing along.
+The chief (or worker 0 if there is none) builds one graph, with a tower for a part of each batch on every machine:
+in-graph replication. The others only run a `tf.distribute.Server` until the chief tells them that the run is over. The
+variables are on the chief, or on parameter servers if there are any, so that losing a worker loses no state.
 
-Between-graph replication (`SyncReplicasOptimizer`) runs too, but is deprecated and drives queue runners;
+Between-graph replication (`SyncReplicasOptimizer`) would work, too, but is deprecated and needs queue runners;
 `MultiWorkerMirroredStrategy` does not run `tf.compat.v1` graphs with a server of their own. Towers need neither.
 """
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
 
 JOBS = ("chief", "worker", "ps")
-LOOK = 2.0  # seconds between two looks at whether the others are there
-PATIENCE = 5.0  # seconds in which a machine that was lost turns out to be unreachable
-GONE = 15.0  # seconds without the leader after which those who serve give up
+LOOK = 2.0  # seconds between checks whether the others are reachable
+PATIENCE = 5.0  # seconds until a lost machine is found to be unreachable
+GONE = 15.0  # seconds without the leader after which serving tasks give up
 _MESSAGES = "ckpt_tools_messages"
 
 
 class MachineLostError(TrainingError):
-    """A machine of the cluster went away in the middle of a run."""
+    """A machine of the cluster was lost during a run."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """All tasks by job ("worker" -> their addresses), and which of them this process is."""
+    """The addresses of all tasks by job, such as "worker", and which task this process is."""
 
     tasks: Mapping[str, tuple[str, ...]]
     job: str
@@ -53,7 +53,7 @@ class Cluster:
 
     @property
     def computing(self) -> list[tuple[str, int]]:
-        """The tasks that work on images; the first of them leads."""
+        """The tasks that process images; the first of them leads."""
         return [name for name in self.names if name[0] != "ps"]
 
     @property
@@ -62,7 +62,7 @@ class Cluster:
 
     @property
     def leads(self) -> bool:
-        """Whether this task trains; the others serve it."""
+        """Whether this task leads the training; the others serve it."""
         return self.own == self.computing[0]
 
     @property
@@ -93,12 +93,12 @@ def device_of(name: tuple[str, int]) -> str:
 
 
 def read_cluster(text: str | None) -> Cluster | None:
-    """What TF_CONFIG says; None without it, or where it describes a single task.
+    """The cluster described by TF_CONFIG; None if it is empty or describes a single task.
 
     >>> read_cluster('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}').leads
     False
 
-    Raises RecipeError for a text that is not TF_CONFIG, and for a task that its cluster does not have.
+    Raises RecipeError for an invalid TF_CONFIG, and for a task that its cluster does not have.
     """
     if not text:
         return None
@@ -125,7 +125,7 @@ def read_cluster(text: str | None) -> Cluster | None:
 
 
 def own_shard(cluster: Cluster) -> tuple[int, int] | None:
-    """This task's share of independent work, and how many shares there are; None for a parameter server."""
+    """The number of this task's share of independent work, and the number of shares; None for a parameter server."""
     computing = cluster.computing
     return (computing.index(cluster.own), len(computing)) if cluster.own in computing else None
 
@@ -134,10 +134,10 @@ def own_shard(cluster: Cluster) -> tuple[int, int] | None:
 
 
 def start_server(cluster: Cluster, config: tf.ConfigProto) -> tf.distribute.Server:
-    """This task's server. Raises TrainingError where its port is taken."""
+    """Starts this task's server. Raises TrainingError if its port is taken."""
     import tensorflow.compat.v1 as tf
 
-    # A call to a machine that is gone fails at once. Otherwise closing a session that lost one takes half a minute.
+    # Calls to a lost machine then fail at once. Otherwise closing a session that lost one takes half a minute.
     os.environ.setdefault("GRPC_FAIL_FAST", "true")
     spec = tf.train.ClusterSpec({job: list(addresses) for job, addresses in cluster.tasks.items()})
     try:
@@ -148,7 +148,7 @@ def start_server(cluster: Cluster, config: tf.ConfigProto) -> tf.distribute.Serv
 
 
 def wait_for(cluster: Cluster, names: Collection[tuple[str, int]], seconds: float) -> list[tuple[str, int]]:
-    """Waits until all of the tasks can be reached; returns those that could not be within so many seconds."""
+    """Waits up to `seconds` until all of the tasks can be reached; returns those that could not."""
     until, waited = time.monotonic() + seconds, False
     while True:
         missing = [name for name in names if not reachable(cluster.address(name))]
@@ -156,12 +156,12 @@ def wait_for(cluster: Cluster, names: Collection[tuple[str, int]], seconds: floa
             return missing
         if not missing and not waited:
             return []
-        waited = bool(missing)  # once they are there, another pause: gRPC looks for lost machines once a second
+        waited = bool(missing)  # pause once more after they appear: gRPC looks for lost machines once a second
         time.sleep(min(LOOK, max(0.0, until - time.monotonic())) if waited else LOOK)
 
 
 def reachable(address: str) -> bool:
-    """Whether something listens there."""
+    """Whether something listens at the address."""
     place = _host_and_port(address)
     if place is None:
         return False
@@ -178,9 +178,9 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
 
 
 def serve(cluster: Cluster, config: tf.ConfigProto, seconds: float, on_event: OnEvent) -> str:
-    """Serves the leader until it says that the run is over; returns what it says.
+    """Serves the leader until it reports the end of the run; returns the leader's message.
 
-    Raises TrainingError when the leader does not come within so many seconds, or goes away without a word.
+    Raises TrainingError if the leader does not appear within `seconds`, or disappears without a message.
     """
     import tensorflow.compat.v1 as tf
 
@@ -205,7 +205,7 @@ def serve(cluster: Cluster, config: tf.ConfigProto, seconds: float, on_event: On
 
 
 def tell(cluster: Cluster, server: tf.distribute.Server, text: str) -> None:
-    """Tells the tasks that serve, as far as they can be reached, that the run is over."""
+    """Tells the serving tasks, as far as they can be reached, that the run is over."""
     import tensorflow.compat.v1 as tf
 
     for name in cluster.others:
@@ -216,12 +216,12 @@ def tell(cluster: Cluster, server: tf.distribute.Server, text: str) -> None:
             try:
                 with tf.Session(server.target, config=_alone(cluster.own, name)) as session:
                     session.run(put, options=tf.RunOptions(timeout_in_ms=5000))
-            except tf.errors.OpError:  # it goes while it is told to go
+            except tf.errors.OpError:  # the task ends while it is being told
                 continue
 
 
 def _messages(name: tuple[str, int]) -> tf.FIFOQueue:
-    """The queue on a task through which it learns that the run is over."""
+    """The queue on a task that receives the leader's message at the end of the run."""
     import tensorflow.compat.v1 as tf
 
     with tf.device(device_of(name) + "/device:CPU:0"):
@@ -229,7 +229,7 @@ def _messages(name: tuple[str, int]) -> tf.FIFOQueue:
 
 
 def _alone(*names: tuple[str, int]) -> tf.ConfigProto:
-    """For a session that needs these tasks and must not wait for any other."""
+    """The configuration of a session that needs only these tasks and must not wait for others."""
     import tensorflow.compat.v1 as tf
 
     return tf.ConfigProto(device_filters=[device_of(name) for name in names])
@@ -237,8 +237,8 @@ def _alone(*names: tuple[str, int]) -> tf.ConfigProto:
 
 @contextmanager
 def machine_lost(cluster: Cluster | None, save: Callable[[], str]) -> Iterator[None]:
-    """Turns TensorFlow's errors for a machine that is gone into a MachineLostError. `save` keeps what there is, and
-    says what the run goes on from."""
+    """Turns TensorFlow's errors for a lost machine into a MachineLostError. `save` saves the state, and returns a
+    description of where the run can be continued."""
     import tensorflow.compat.v1 as tf
 
     try:
@@ -249,14 +249,14 @@ def machine_lost(cluster: Cluster | None, save: Callable[[], str]) -> Iterator[N
         lost = cluster.shown(_gone(cluster)) or error.message.splitlines()[0]
         try:
             kept = save()
-        except tf.errors.OpError:  # the variables were on the machine that is gone
+        except tf.errors.OpError:  # the variables were on the lost machine
             kept = "only the last checkpoint is left"
         raise MachineLostError(f"lost {lost}; {kept}", advice="Run the same command again to resume.") from error
 
 
 def _gone(cluster: Cluster) -> list[tuple[str, int]]:
-    """The machines that cannot be reached. One that was killed just now may take connections for a moment more: as long
-    as there is none, it is asked again."""
+    """The machines that cannot be reached. A machine that was just killed may still accept connections for a moment, so
+    this retries for PATIENCE seconds until there is one."""
     until = time.monotonic() + PATIENCE
     while True:
         missing = [name for name in cluster.others if not reachable(cluster.address(name))]
@@ -265,23 +265,23 @@ def _gone(cluster: Cluster) -> list[tuple[str, int]]:
         time.sleep(0.1)
 
 
-# --- steps that are whole or not at all ----------------------------------------------------------------------------
+# --- atomic steps --------------------------------------------------------------------------------------------------
 
 
 def after_all(
     gradients: Sequence[tuple[tf.Tensor | None, tf.Variable]], updates: Sequence[tf.Variable], step: tf.Variable
 ) -> tuple[list[tuple[tf.Tensor | None, tf.Variable]], list[tf.Operation], tf.Variable]:
-    """Lets a step change nothing before all machines have done their share of it.
+    """Makes a step wait with all changes until all machines have done their share.
 
-    Returns gradients and the updates of moving statistics, which now wait for each other, and `begun`, the number of
-    the last step that began to change variables. Where `begun` is more than `step`, a machine was lost just then.
+    Returns the gradients and the updates of moving statistics, which now wait for each other, and `begun`, the number
+    of the last step that began to change variables. If `begun` exceeds `step`, a machine was lost during the changes.
     """
     import tensorflow.compat.v1 as tf
 
     begun = tf.get_variable(
         "begun", [], tf.int64, tf.zeros_initializer(), trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES]
     )
-    # An update subtracts its second input; that is computed at any time, and subtracted by an operation made here.
+    # An update subtracts its second input. That is computed at any time, but subtracted by an operation made here.
     moves = [(update.op.inputs[0], update.op.inputs[1]) for update in updates]
     there = [gradient for gradient, _ in gradients if gradient is not None]
     with tf.control_dependencies([*there, *(amount for _, amount in moves)]):

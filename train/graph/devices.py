@@ -1,13 +1,12 @@
-"""Where the parts of a batch are computed: on several devices at once, or one after the other on one.
+"""Divides batches into parts, which are computed on several devices at once, or one after the other on one device.
 
     --devices gpu:0,gpu:1      two towers, each on half of the batch
-    --accumulate 4             four parts, one after the other: the memory of one of them
+    --accumulate 4             four parts, one after the other, in the memory of a single part
     --devices 2 --accumulate 4 two towers, four parts each
 
-Each part is a tower of its own; all share the variables. The gradient of a step is the sum over its images, whichever
-part they are in, divided by the size of the batch: a step does not depend on how the batch is divided, up to the order
-in which floats are added. What does depend on it: batch norms that train see the images of their part, and dropout
-draws for each part anew.
+Each part has its own tower; all towers share the variables. The gradient of a step is the sum over all images of the
+batch divided by the batch size. So a step does not depend on how the batch is divided, up to the order in which floats
+are added, except that training batch norms see only the images of their part, and dropout draws anew for each part.
 """
 
 from __future__ import annotations
@@ -26,29 +25,29 @@ if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
 
 _NAME = re.compile(r"/?(?:device:)?(cpu|gpu):(\d+)", re.IGNORECASE)
-ANYWHERE = ""  # as a device: wherever TensorFlow wants
-FILLER = -1  # label of an image that only fills a part: it has no loss and is never right
+ANYWHERE = ""  # as a device: TensorFlow's choice
+FILLER = -1  # label of an image that only fills a part: it has no loss and never counts as correct
 
 
 @dataclass(frozen=True)
 class Placement:
-    """`parts` are the devices of the parts of a batch, in their order. Variables are where the first part is, or on
-    parameter servers where there are any. `home` is the place of all else: pipelines, updates, evaluation. A batch that
-    is not divided is sent ahead to its device, `batches`."""
+    """`parts` are the devices of the parts of a batch, in order. Variables are on the device of the first part, or on
+    parameter servers if there are any. `home` is the device of everything else: pipelines, updates, evaluation. An
+    undivided batch is prefetched to the device `batches`."""
 
     parts: tuple[str, ...] = (ANYWHERE,)
     home: str = ANYWHERE
     parameter_servers: int = 0
-    batches: str = ANYWHERE  # where batches are copied ahead of their step
+    batches: str = ANYWHERE  # where batches are prefetched to
 
     @property
     def cpus(self) -> int:
-        """CPU devices that the session needs."""
+        """Number of CPU devices that the session needs."""
         found = [int(match[2]) for part in self.parts if (match := _NAME.search(part)) and match[1].lower() == "cpu"]
         return max(found, default=0) + 1
 
     def on(self, part: int) -> tf.device:
-        """The device scope in which a part's tower is built."""
+        """The device scope for building a part's tower."""
         import tensorflow.compat.v1 as tf
 
         device = self.parts[part]
@@ -58,7 +57,7 @@ class Placement:
         return tf.device(tf.train.replica_device_setter(worker_device=device, **servers))
 
     def divided(self, batch_size: int) -> Divided:
-        """What is told of it, where there is more than one part."""
+        """The event that describes the parts, if there is more than one."""
         sizes = part_sizes(batch_size, len(self.parts))
         return Divided(batch_size, tuple(zip(map(shown_name, self.parts), sizes, strict=True)))
 
@@ -67,9 +66,9 @@ ONE_DEVICE = Placement()
 
 
 def placement_of(options: Options, cluster: Cluster | None = None) -> Placement:
-    """The placement that --devices and --accumulate ask for, the same on each machine of the cluster.
+    """The placement by --devices and --accumulate, the same on each machine of the cluster.
 
-    Raises RecipeError for a text that names no devices, and with --xla for CPUs that XLA cannot compile for;
+    Raises RecipeError for a text that names no devices, and with --xla for CPUs that XLA cannot compile for. Raises
     TrainingError for a GPU that TensorFlow does not see.
     """
     devices = parse_devices(options.devices, visible_gpus(options.device)) if options.devices else (ANYWHERE,)
@@ -85,7 +84,7 @@ def placement_of(options: Options, cluster: Cluster | None = None) -> Placement:
 
 
 def parse_devices(text: str, gpus: int) -> tuple[str, ...]:
-    """Devices of a machine from "all", a number, or names.
+    """Devices of a machine, from "all", a number, or names.
 
     >>> parse_devices("cpu:0,cpu:1", gpus=0)
     ('/device:CPU:0', '/device:CPU:1')
@@ -112,27 +111,27 @@ def parse_devices(text: str, gpus: int) -> tuple[str, ...]:
 
 
 def visible_gpus(device: str) -> int:
-    """GPUs that a run with `--device` may use."""
+    """Number of GPUs that a run with this `--device` may use."""
     import tensorflow
 
     return 0 if device == "cpu" else len(tensorflow.config.list_physical_devices("GPU"))
 
 
 def runs_at_once(device: str) -> int:
-    """Batches that are computed at a time, where one does not wait for another: two on processors, by measurement
-    (benchmarks/bench_features.py); one on a GPU, whose memory holds one."""
+    """How many independent batches to compute concurrently: two on CPUs, by measurement (benchmarks/bench_features.py),
+    one on a GPU because of its memory."""
     return 1 if visible_gpus(device) else 2
 
 
 def device_of_batches(device: str, wanted: str = ANYWHERE) -> str:
-    """Where the batches of a run with `--device` go ahead of their step: to the device that is `wanted`, else to the
-    first GPU. ANYWHERE without one: the first CPU has them already."""
+    """Where to prefetch the batches of a run with this `--device`: to the device `wanted`, else to the first GPU.
+    ANYWHERE without a GPU, since the first CPU has them already."""
     found = wanted or ("/device:GPU:0" if visible_gpus(device) else ANYWHERE)
     return ANYWHERE if found == "/device:CPU:0" else found
 
 
 def shown_name(part: str) -> str:
-    """What people call a device: "worker:1 gpu:0" for "/job:worker/task:1/device:GPU:0"."""
+    """A readable device name: "worker:1 gpu:0" for "/job:worker/task:1/device:GPU:0"."""
     found = re.fullmatch(r"(?:/job:(\w+)/task:(\d+))?(?:/device:(\w+):(\d+))?", part)
     if not found or not part:
         return part or "one device"
@@ -144,7 +143,7 @@ def shown_name(part: str) -> str:
 
 
 def part_sizes(count: int, parts: int) -> list[int]:
-    """Sizes of the parts of a batch: as equal as can be, the larger ones first.
+    """Sizes of the parts of a batch: as equal as possible, the larger ones first.
 
     >>> part_sizes(8, 3), part_sizes(1, 2)
     ([3, 3, 2], [1, 0])
@@ -153,10 +152,10 @@ def part_sizes(count: int, parts: int) -> list[int]:
 
 
 def split_batch(batch: Mapping[str, tf.Tensor], parts: int) -> list[dict[str, tf.Tensor]]:
-    """The parts of a batch, each with the same keys; `part_sizes` in the graph, for batches of any size.
+    """The parts of a batch, each with the same keys: `part_sizes` in the graph, for batches of any size.
 
-    A part for which there is no image left gets the last one, with the label FILLER: oneDNN's convolutions, those of
-    recent processors, give no images another shape than they should (TensorFlow 2.21).
+    A part that no image is left for gets the last image with the label FILLER, since oneDNN's convolutions on recent
+    processors give the wrong shape for zero images (TensorFlow 2.21).
     """
     import tensorflow.compat.v1 as tf
 
@@ -186,7 +185,7 @@ def no_filler(labels: tf.Tensor) -> tf.Tensor:
 
 
 def add_gradients(total: Sequence[tf.Tensor | None] | None, more: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """The sum of two lists of gradients. None, no gradient, stays what it is: the update reports it."""
+    """The sum of two lists of gradients. A variable without any gradient stays None, which the update reports."""
     if total is None:
         return list(more)
     return [a if b is None else b if a is None else a + b for a, b in zip(total, more, strict=True)]

@@ -1,4 +1,4 @@
-"""What a net that nothing changes any more makes of images: prepared once, for whatever pipelines they come from."""
+"""Computes tensors of a net that no longer changes, prepared once and then run on any pipeline of images."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .towers import session_config
 
 
 class Source:
-    """Where the current graph has its images from: batches that look as the `spec` of their pipelines says, numbered,
-    and sent ahead to `device`."""
+    """The source of the current graph's images: numbered batches with the `spec` of their pipelines, prefetched to
+    `device`."""
 
     def __init__(self, spec: Any, device: str) -> None:
         self.spec, self.device = spec, device
@@ -26,8 +26,8 @@ class Source:
 
 
 class Extraction:
-    """Computes `values`, [batch, ...] each, in a session in which every variable that they need has its value. What is
-    of less than float32 is given as float32. `device` is that of --device."""
+    """Computes `values`, each [batch, ...], in a session in which the variables they need are restored. Types below
+    float32 are returned as float32. `device` is the value of --device."""
 
     def __init__(self, session: tf.Session, source: Source, values: Sequence[tf.Tensor], device: str) -> None:
         self.session, self._source, self._at_once = session, source, runs_at_once(device)
@@ -36,7 +36,7 @@ class Extraction:
         self._run = session.make_callable(fetched, feed_list=[source.handle])
 
     def run(self, make: Callable[[], tf.data.Dataset]) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-        """For each batch of the pipeline that `make` makes, in order: its "index", int64 [batch], and its values."""
+        """Yields "index", int64 [batch], and the values for each batch of the pipeline returned by `make`, in order."""
         with self.session.graph.as_default():
             pipeline = Pipeline(make().enumerate(), self._source.handle, self._source.device)
             fed = next(pipeline.start(self.session))
@@ -48,8 +48,8 @@ class Extraction:
 def extraction(
     session: tf.Session, source: Source, values: Sequence[tf.Tensor], *, precision: str, device: str
 ) -> Extraction:
-    """What computes these tensors of the session's graph, which come of `source`. In less than float32 the net is
-    folded if it can be: in a graph and a session of its own, which need nothing of the one given any more."""
+    """An Extraction of these tensors of the session's graph, which depend on `source`. Below float32 the net is folded
+    if possible, in a graph and a session of its own, which no longer need the given session."""
     if precision != FLOAT32:
         with session.graph.as_default():
             folded = fold(session, list(map(_not_less, values)), source.batch["image"])
@@ -62,5 +62,5 @@ def extraction(
 
 
 def _not_less(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor in float32, if it is of less."""
+    """The tensor, converted to float32 if its type is below that."""
     return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor

@@ -1,4 +1,4 @@
-"""A net that nothing changes any more, prepared to be run: variables are constants, batch norms part of convolutions.
+"""Prepares a net that no longer changes: variables become constants, batch norms are folded into convolutions.
 
 In exact arithmetic a convolution and its batch norm in inference mode are one convolution with other weights and a
 bias (Jacob et al. 2018, section 3.2):
@@ -6,9 +6,9 @@ bias (Jacob et al. 2018, section 3.2):
     gamma (W * x - mean) / sqrt(variance + epsilon) + beta  =  (W s) * x + (beta - mean s),
     s = gamma / sqrt(variance + epsilon)
 
-In floats it is another sum: for what is computed in float32, and promises its bits, nothing is folded. In bfloat16 on a
-processor it is faster (benchmarks/bench_features.py): one pass less over the values, weights that oneDNN orders once,
-a bias and a ReLU that TensorFlow fuses into the convolution. No file ever has folded weights.
+In floating point the result differs slightly, so nothing is folded in float32, where results are promised bit for bit.
+In bfloat16 on a CPU it is faster (benchmarks/bench_features.py): one pass over the values less, weights that oneDNN
+reorders only once, and bias and ReLU fused into the convolution by TensorFlow. Folded weights are never saved.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _BATCH_NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _CONTROL_FLOW = ("Enter", "Exit", "Switch", "Merge", "NextIteration")
 _VARIABLES = ("VarHandleOp", "ReadVariableOp", "VariableV2", "Variable")
-_MOST = 2**31 - 2**24  # bytes of constants: a GraphDef is a protocol buffer, and has less than 2 GiB
+_MOST = 2**31 - 2**24  # bytes of constants; a GraphDef, as a protocol buffer, must be below 2 GiB
 
 
 class Folded(NamedTuple):
-    """`graph` computes the tensors called `outputs`, in their order, from the one called `images`."""
+    """`graph` computes the tensors named `outputs`, in order, from the one named `images`."""
 
     graph: tf.GraphDef
     images: str
@@ -39,10 +39,10 @@ class Folded(NamedTuple):
 
 
 def fold(session: tf.Session, tensors: Sequence[tf.Tensor], images: tf.Tensor) -> Folded | None:
-    """What computes the tensors from the images, with the values that the session's variables have now.
+    """A graph that computes the tensors from the images with the current values of the session's variables.
 
-    None where it cannot be had: with control flow between the two, with something beside variables that is another
-    value each time, such as random numbers, or with more constants than a GraphDef can hold.
+    None if that is impossible: with control flow between the two, with state other than variables, such as random
+    numbers, or with more constants than a GraphDef can hold.
     """
     through = _between(images, tensors)
     read = [tensor for op in through.values() for tensor in op.inputs]
@@ -85,8 +85,8 @@ def fold(session: tf.Session, tensors: Sequence[tf.Tensor], images: tf.Tensor) -
 
 
 def fusing(config: tf.ConfigProto) -> tf.ConfigProto:
-    """For a folded graph on processors: of TensorFlow's graph optimizer only the pass that fuses operations. The others
-    find nothing, and copy a hundred megabytes of constants each time."""
+    """For a folded graph on a CPU, keeps only the pass of TensorFlow's graph optimizer that fuses operations. The
+    others find nothing, and each copies a hundred megabytes of constants."""
     passes = config.graph_options.rewrite_options
     passes.optimizers.append("remap")
     passes.meta_optimizer_iterations = passes.ONE
@@ -94,14 +94,14 @@ def fusing(config: tf.ConfigProto) -> tf.ConfigProto:
 
 
 def _varies(tensors: Iterable[tf.Tensor]) -> bool:
-    """Whether the tensors come of something that keeps a state and is no variable: as constants they would stay what
-    they are."""
+    """Whether the tensors depend on stateful operations other than variables, so that they must not become
+    constants."""
     needed = _upstream(tensors)
     return any(op.op_def.is_stateful and op.type not in _VARIABLES for op in needed.values())
 
 
 def _upstream(tensors: Iterable[tf.Tensor], end: tf.Operation | None = None) -> dict[str, tf.Operation]:
-    """Name -> operation: what the tensors need, up to `end` and without it."""
+    """Name -> operation for everything that the tensors depend on, up to but not including `end`."""
     needed: dict[str, tf.Operation] = {}
     waiting = [tensor.op for tensor in tensors]
     while waiting:
@@ -113,7 +113,7 @@ def _upstream(tensors: Iterable[tf.Tensor], end: tf.Operation | None = None) -> 
 
 
 def _between(images: tf.Tensor, tensors: Sequence[tf.Tensor]) -> dict[str, tf.Operation]:
-    """Name -> operation: those that the tensors need and that need the images, in the order in which they were made."""
+    """Name -> operation for everything between the images and the tensors, in order of creation."""
     needed = _upstream(tensors, images.op)
     through: dict[str, tf.Operation] = {}
     for op in images.graph.get_operations():
@@ -123,7 +123,7 @@ def _between(images: tf.Tensor, tensors: Sequence[tf.Tensor]) -> dict[str, tf.Op
 
 
 def _foldable(through: Mapping[str, tf.Operation], fetched: set[str]) -> Iterator[tuple[str, tf.Operation]]:
-    """Names of convolutions of constant weights, and for each the batch norm that alone reads it."""
+    """Name of each convolution with constant weights whose only reader is a batch norm, and that batch norm."""
 
     def readers(tensor: tf.Tensor) -> list[str]:
         return [op.name for op in tensor.consumers() if op.name in through] + ["fetched"] * (tensor.name in fetched)
@@ -143,7 +143,7 @@ def _foldable(through: Mapping[str, tf.Operation], fetched: set[str]) -> Iterato
 
 
 def _before_cast(tensor: tf.Tensor) -> tf.Tensor:
-    """The weights as the checkpoint has them, which are scaled before they are rounded."""
+    """The weights before a Cast, as in the checkpoint, so that they are scaled before they are rounded."""
     return tensor.op.inputs[0] if tensor.op.type == "Cast" else tensor
 
 
@@ -155,7 +155,7 @@ def _scale_and_bias(batch_norm: tf.Operation, values: Mapping[str, np.ndarray]) 
 
 
 def _scaled(convolution: tf.Operation, weights: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Weights [h, w, in, out] times s of the channel that they give; depthwise ones are [h, w, in, multiplier]."""
+    """Weights [h, w, in, out], or depthwise [h, w, in, multiplier], times s of their output channel."""
     return weights * (scale if convolution.type == "Conv2D" else scale.reshape(weights.shape[2:]))
 
 

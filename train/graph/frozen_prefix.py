@@ -1,14 +1,13 @@
-"""Finds the frozen prefix of a training graph: what can be computed once for each image and kept.
+"""Finds the frozen prefix of a training graph: the part that can be computed once per image and cached.
 
-An operation is *moving* when what it gives for an image can change during training: it reads a variable that
-training changes, draws random numbers, is fed, or mixes the images of a batch (training-mode batch norm, the mean
-over the batch). The tensors that divide the operations that do not move from those that do are the frontier. Feeding
-them leaves nothing of the prefix to be run, since a session runs only what a fetch needs.
+An operation is *moving* if its result for an image can change during training: it reads a variable that training
+changes, draws random numbers, is fed, or mixes the images of a batch (training-mode batch norm, a mean over the batch).
+The frontier consists of the tensors that separate the other operations from the moving ones. If these tensors are fed,
+nothing of the prefix runs, since a session runs only what a fetch needs.
 
-Of all frontiers the one with the fewest bytes an image is taken: a minimum cut, with the bytes of a tensor's row as
-its capacity (Ford and Fulkerson 1956). A convolution or matrix product of the prefix that a frontier leaves to be run
-again in every step counts as well: see PRICE.
-"""
+The frontier with the fewest bytes per image is chosen, by a minimum cut with the bytes of a tensor's row as its
+capacity (Ford and Fulkerson 1956). Convolutions and matrix products of the prefix that a frontier leaves to be
+recomputed in every step count as well: see PRICE."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-PRICE = 100  # multiplications that cost as much as a byte on disk does
-WORTH = 0.1  # of a step's work must be saved; else the prefix is not worth the disk that it takes
+PRICE = 100  # multiplications that cost as much as a byte on disk
+WORTH = 0.1  # share of a step's work that a prefix must save to be worth its disk space
 _HANDLES = {"VarHandleOp", "VariableV2", "Variable"}
 _PURE = {"ReadVariableOp", "Const", "Shape", "NoOp", "Identity"}
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank"}
@@ -30,10 +29,10 @@ _ENDLESS = math.inf
 
 
 class Frontier(NamedTuple):
-    """Tensors [batch, ...] that divide the frozen prefix from the rest, from the input to the output.
+    """Tensors [batch, ...] that separate the frozen prefix from the rest, from the input to the output.
 
-    `work_left` is the share of a step's multiplications that remains when they are fed, `work_saved` how many do not,
-    an image. `variables` are the names of the variables that the prefix reads.
+    `work_left` is the share of a step's multiplications that remains if they are fed, `work_saved` the number of
+    multiplications per image that is saved. `variables` are the names of the variables that the prefix reads.
     """
 
     tensors: tuple[tf.Tensor, ...]
@@ -45,10 +44,10 @@ class Frontier(NamedTuple):
 def find_frontier(
     images: tf.Tensor, targets: Sequence[tf.Tensor | tf.Operation], moves: Callable[[str], bool]
 ) -> Frontier | None:
-    """The frontier between `images` and `targets`, None where too little of the net is frozen.
+    """The frontier between `images` and `targets`; None if too little of the net is frozen.
 
-    `moves` says of a variable's name whether training changes it. `targets` are all that a step and an evaluation
-    fetch: the training operation, losses, predictions.
+    `moves` tells for a variable's name whether training changes it. `targets` is everything that a step and an
+    evaluation fetch: the training operation, losses, predictions.
     """
     goals = [target if isinstance(target, tf.Operation) else target.op for target in targets]
     needed = _upstream(goals)
@@ -70,23 +69,23 @@ def find_frontier(
 
 
 def work_behind(tensor: tf.Tensor, targets: Sequence[tf.Tensor | tf.Operation]) -> float:
-    """Multiplications an image of all that lies between a tensor that is fed and the targets."""
+    """Multiplications per image of everything between a fed tensor and the targets."""
     needed = _upstream([target if isinstance(target, tf.Operation) else target.op for target in targets])
     return sum(map(work, _downstream([tensor], needed)))
 
 
 def row_bytes(tensor: tf.Tensor) -> float:
-    """Bytes of one image's row; infinite for what is not one row an image of a known shape."""
+    """Bytes of one image's row; infinite if the tensor does not have one row of known shape per image."""
     shape = tensor.shape
-    # As a list: to TensorFlow with `disable_v2_behavior` an unknown side is a Dimension, not None.
+    # A list, since with `disable_v2_behavior` an unknown side is a Dimension, not None.
     if not shape.rank or shape.as_list()[0] is not None or not shape[1:].is_fully_defined():
         return _ENDLESS
     return math.prod(shape[1:].as_list()) * tensor.dtype.size
 
 
 def work(op: tf.Operation) -> float:
-    """Multiplications that an operation takes an image: those of convolutions and matrix products, which are nearly
-    all; anything else counts as one for each value that it makes."""
+    """Multiplications of an operation per image: exact for convolutions and matrix products, which are nearly all; any
+    other operation counts one per output value."""
     sizes = [math.prod(length or 1 for length in out.shape.as_list()) if out.shape.rank else 1 for out in op.outputs]
     if op.type in ("Conv2D", "DepthwiseConv2dNative"):
         kernel = op.inputs[1].shape.as_list()
@@ -111,7 +110,7 @@ def _inputs(op: tf.Operation) -> Iterable[tf.Operation]:
 
 
 def _upstream(ops: Iterable[tf.Operation]) -> set[tf.Operation]:
-    """The operations and all that they depend on."""
+    """The operations and everything that they depend on."""
     found, queue = set(ops), deque(ops)
     while queue:
         for before in _inputs(queue.popleft()):
@@ -135,7 +134,7 @@ def _downstream(tensors: Iterable[tf.Tensor], needed: Collection[tf.Operation]) 
 
 
 def _without(ops: set[tf.Operation], images: tf.Tensor) -> set[tf.Operation]:
-    """Those that are not needed to make the images."""
+    """The operations that are not needed to make the images."""
     return ops - _upstream([images.op])
 
 
@@ -157,7 +156,7 @@ def _moving(
 
 
 def _moves(op: tf.Operation, moves: Callable[[str], bool]) -> bool:
-    """Whether an operation is moved by something else than its inputs."""
+    """Whether an operation moves even if its inputs do not."""
     if op.type in _HANDLES:
         return moves(op.name)
     if op.type in ("Placeholder", "PlaceholderWithDefault"):
@@ -168,8 +167,8 @@ def _moves(op: tf.Operation, moves: Callable[[str], bool]) -> bool:
 
 
 def _mixes(op: tf.Operation, needed: Collection[tf.Operation]) -> bool:
-    """Whether one image's result depends on the other images of its batch: a row an image goes in, something else
-    comes out. An inference-mode batch norm has such outputs too, but nothing needs them."""
+    """Whether one image's result depends on the other images of its batch: an input has one row per image, but an
+    output has not. An inference-mode batch norm has such outputs, too, but nothing needs them."""
     if op.type in _SHAPES or not any(row_bytes(tensor) < _ENDLESS for tensor in op.inputs):
         return False
     used = (out for out in op.outputs if any(after in needed for after in out.consumers()))
@@ -182,10 +181,10 @@ def _mixes(op: tf.Operation, needed: Collection[tf.Operation]) -> bool:
 def _cut(
     images: tf.Tensor, prefix: Sequence[tf.Operation], moving: Collection[tf.Operation], goals: Collection[tf.Operation]
 ) -> tuple[tf.Tensor, ...]:
-    """The tensors of the minimum cut that lies nearest to the moving part.
+    """The tensors of the minimum cut nearest to the moving part.
 
-    Each tensor is two nodes, joined by an edge of its capacity; an operation joins its inputs to its outputs, and the
-    source to its outputs by what running it again costs.
+    Each tensor is two nodes joined by an edge of its capacity. An operation joins its inputs to its outputs, and the
+    source to its outputs with the cost of running it again.
     """
     tensors = [images, *(out for op in prefix for out in op.outputs)]
     number = {id(tensor): i for i, tensor in enumerate(tensors)}
@@ -199,7 +198,7 @@ def _cut(
     inside = set(prefix)
     join(source, 0, _ENDLESS)
     for i, tensor in enumerate(tensors):
-        join(2 * i, 2 * i + 1, row_bytes(tensor) if i else _ENDLESS)  # the images themselves are no transfer values
+        join(2 * i, 2 * i + 1, row_bytes(tensor) if i else _ENDLESS)  # the images themselves are not cut
         if i and tensor.op.type in _HEAVY:
             join(source, 2 * i, work(tensor.op) / PRICE)
         for op in tensor.consumers():
@@ -215,14 +214,14 @@ def _cut(
 
 
 def _unshaped(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor that this one is another shape of, so that every head finds the same frontier."""
+    """The tensor before any reshaping, so that every head finds the same frontier."""
     while tensor.op.type in _SAME and row_bytes(tensor.op.inputs[0]) == row_bytes(tensor):
         tensor = tensor.op.inputs[0]
     return tensor
 
 
 def _sink_side(capacity: list[dict[int, float]], source: int, sink: int) -> set[int]:
-    """Pushes flow along shortest paths until none is left; returns the nodes from which the sink can be reached."""
+    """Pushes flow along shortest paths until none is left; returns the nodes that still reach the sink."""
     while True:
         came = {source: source}
         queue = deque([source])
@@ -239,7 +238,7 @@ def _sink_side(capacity: list[dict[int, float]], source: int, sink: int) -> set[
             path.append(came[path[-1]])
         edges = list(zip(path[1:], path[:-1], strict=True))
         amount = min(capacity[a][b] for a, b in edges)
-        if amount == _ENDLESS:  # no row an image lies on this path: nothing can be cut
+        if amount == _ENDLESS:  # no tensor on this path has one row per image, so it cannot be cut
             return set(range(len(capacity)))
         for a, b in edges:
             capacity[a][b] -= amount
@@ -247,7 +246,7 @@ def _sink_side(capacity: list[dict[int, float]], source: int, sink: int) -> set[
     reaches, queue = {sink}, deque([sink])
     while queue:
         node = queue.popleft()
-        for before in capacity[node]:  # every edge has its reverse, so that these are all neighbours
+        for before in capacity[node]:  # every edge has its reverse, so these are all neighbours
             if capacity[before].get(node, 0) > 0 and before not in reaches:
                 reaches.add(before)
                 queue.append(before)

@@ -1,7 +1,7 @@
 """--precision auto: which number format a device computes natively, and whether a net gives the same values in it.
 
-What float32 gives for a few of the user's own images is compared with what the other format gives. Only where nothing
-is further away than COSINE and DIFFERENCE allow is the other one taken. For few images float32 is done sooner.
+The values of a few of the user's own images are computed in float32 and in the other format. The other format is chosen
+only if they agree within COSINE and DIFFERENCE. If there are only few images, float32 is faster.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 from ..options.training import AUTO, FLOAT32, Choice
 from .devices import visible_gpus
 
-CHECKED = 8  # images that are computed both ways
-WORTH = 256  # images for which finding out does not take longer than is saved
-COSINE = 0.999  # least cosine of the values of one image with those in float32
-DIFFERENCE = 0.02  # largest difference of a value, by the largest value
+CHECKED = 8  # images computed both ways
+WORTH = 256  # fewest images for which the comparison pays
+COSINE = 0.999  # least cosine between an image's values in both formats
+DIFFERENCE = 0.02  # largest difference of a value, relative to the largest value
 
 
 def native(device: str) -> str | None:
-    """The format below float32 that a run with `--device` computes in natively: "bfloat16", "float16" or None.
+    """The format below float32 that a run with this `--device` computes natively: "bfloat16", "float16" or None.
 
-    GPUs: NVIDIA's compute capability 7.0 has float16 (CUDA C++ Programming Guide, "Compute Capabilities"). 8.0 has
-    bfloat16 as well, which on an H100 was slower and twenty times as far from float32 (benchmarks/README.md); values
-    beyond float16's range are found when it is compared. Processors: AMX or AVX-512 with bfloat16, which oneDNN uses;
-    float16 is not, on any of them, faster in TensorFlow 2.21 than float32.
+    GPUs: NVIDIA's compute capability 7.0 has float16 (CUDA C++ Programming Guide, "Compute Capabilities"). 8.0 also has
+    bfloat16, but on an H100 it was slower and twenty times as far from float32 (benchmarks/README.md); the comparison
+    detects values beyond float16's range. CPUs: AMX or AVX-512 with bfloat16, which oneDNN uses; float16 is not faster
+    than float32 on any of them in TensorFlow 2.21.
     """
     if visible_gpus(device):
         import tensorflow
@@ -38,7 +38,7 @@ def native(device: str) -> str | None:
 
 
 def processor_flags() -> frozenset[str]:
-    """What this processor can do, by Linux' names; empty where that is not known."""
+    """This processor's feature flags by their Linux names; empty if unknown."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -48,7 +48,7 @@ def processor_flags() -> frozenset[str]:
 
 
 def candidate(precision: str, device: str, images: int) -> Choice:
-    """What --precision means for so many images, before anything was compared."""
+    """The choice by --precision for so many images, before any comparison."""
     if precision != AUTO:
         return Choice(precision, "as asked for")
     if images < WORTH:
@@ -60,14 +60,15 @@ def candidate(precision: str, device: str, images: int) -> Choice:
 
 
 def compared(choice: Choice, float32: Sequence[np.ndarray], lower: Sequence[np.ndarray]) -> Choice:
-    """The choice, or float32, after a look at both ways' values of the same images: arrays [images, ...] of each."""
+    """The choice, or float32 if the values of the same images, arrays [images, ...] in both formats, differ too
+    much."""
     cosines, differences = [], []
     for a, b in zip(float32, lower, strict=True):
         a, b = (np.asarray(values, np.float64).reshape(len(values), -1) for values in (a, b))
         sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         cosines.append(np.divide((a * b).sum(axis=1), sizes, out=np.ones(len(a)), where=sizes != 0).min())
         differences.append(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30))
-    cosine, difference = float(np.min(cosines)), float(np.max(differences))  # NaN where there is one
+    cosine, difference = float(np.min(cosines)), float(np.max(differences))  # NaN if any value is
     if not np.isfinite([cosine, difference]).all():
         return Choice(FLOAT32, f"{choice.precision} gives values that are not finite for the images that were tried")
     found = {"cosine": cosine, "largest_difference": difference}

@@ -1,5 +1,5 @@
-"""What training minimises: cross-entropy, softmax of one label or sigmoid of several, with smoothed labels and weighted
-classes where asked."""
+"""The training objective: softmax or, for several labels, sigmoid cross-entropy, with optional label smoothing and
+class weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def class_weights(
 ) -> list[float] | None:
     """A weight for each class from `--class-weights`: "balanced", or "cat=2,dog=0.5" with 1 for the others.
 
-    balanced: images / (classes * images of the class), so that the mean weight of an image is 1 (as scikit-learn's
-    class_weight="balanced" has it). Where each of `images` may have several labels, the weight is that of having the
-    label, and balanced is images without it / images with it. Raises RecipeError for an unknown class or a weight that
-    is no positive number.
+    balanced: images / (classes * images of the class), so that the mean weight of an image is 1 (like scikit-learn's
+    class_weight="balanced"). If each of `images` may have several labels, the weight applies to images with the label,
+    and balanced is images without it / images with it. Raises RecipeError for an unknown class or a weight that is not
+    a positive number.
 
     >>> class_weights("balanced", ["cat", "dog"], [30, 10]), class_weights("balanced", ["cat", "dog"], [30, 10], 40)
     ([0.6666666666666666, 2.0], [0.3333333333333333, 3.0])
@@ -37,7 +37,7 @@ def class_weights(
 def values_by_label(flag: str, texts: Iterable[str], labels: Sequence[str], default: float) -> list[float]:
     """A number for each class, from texts such as "cat=2,dog=0.5" or "0.3" for all; `default` for the others.
 
-    Raises RecipeError for an unknown class and for what is no number of at least 0.
+    Raises RecipeError for an unknown class, and for a value that is not a number of at least 0.
 
     >>> values_by_label("--threshold", ["0.4", "big, red=0.2"], ["cat", "big, red"], 0.5)
     [0.4, 0.2]
@@ -62,11 +62,11 @@ def values_by_label(flag: str, texts: Iterable[str], labels: Sequence[str], defa
 def image_losses(
     logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0, weights: Sequence[float] | None = None
 ) -> tf.Tensor:
-    """The cross-entropy of each image: float32 [batch], from logits [batch, classes] and labels int32 [batch]; where an
-    image may have several labels, int32 [batch, classes] of 0 and 1, the mean over the classes.
+    """The cross-entropy of each image: float32 [batch], from logits [batch, classes] and labels int32 [batch]; or, if
+    an image may have several labels, int32 [batch, classes] of 0 and 1, the mean over the classes.
 
     Label smoothing s trains towards 1 - s + s / classes for the true class and s / classes for the others
-    (Szegedy et al. 2015, section 7); of several labels towards 1 - s / 2 and s / 2, as tf.losses does.
+    (Szegedy et al. 2015, section 7); with several labels towards 1 - s / 2 and s / 2, like tf.losses.
     """
     import tensorflow.compat.v1 as tf
 
@@ -87,8 +87,8 @@ def image_losses(
 
 
 def rightness(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """float32 [batch]: 1 for an image that was classified rightly; where it may have several labels, the share of the
-    classes of which it was predicted rightly whether it has them.
+    """float32 [batch]: 1 for a correctly classified image, else 0; if images may have several labels, the share of
+    classes that were predicted correctly.
     """
     import tensorflow.compat.v1 as tf
 

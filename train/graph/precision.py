@@ -1,13 +1,12 @@
-"""Computing in less than float32 (--precision) and by compiled code (--xla).
+"""Computing below float32 (--precision) and with compiled code (--xla).
 
-Float16 needs the loss scaled up, so that small gradients do not become zero.
+Variables, batch-norm statistics, the head, the loss and the optimizer's input are always float32, so that a checkpoint
+of such a run is like any other.
 
-Variables, batch-norm statistics, the head, the loss and what the optimizer sees are float32 whatever the precision is;
-so a checkpoint of such a run is like any other. bfloat16 has the exponents of float32 and needs no scale.
-
-The scale is dynamic (Micikevicius et al. 2017, section 3.2): a step whose gradients overflow is left out and halves
-it, GROWS_AFTER good steps in a row double it. It is kept in two variables of the checkpoint, so that a continued run
-goes on with it.
+Float16 needs the loss scaled up, so that small gradients do not become zero; bfloat16 has the exponents of float32 and
+needs no scale. The scale is dynamic (Micikevicius et al. 2017, section 3.2): a step whose gradients overflow is skipped
+and halves it, GROWS_AFTER good steps in a row double it. It is stored in two variables of the checkpoint, so that a
+continued run keeps it.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ GROWS_AFTER = 2000  # steps
 
 
 def compiled(xla: bool) -> AbstractContextManager[None]:
-    """What is built in this scope is compiled by XLA, on whatever device it runs; nothing is without `xla`.
+    """A scope whose operations are compiled by XLA on any device, if `xla` is true.
 
-    TensorFlow's own clustering (ConfigProto.global_jit_level) leaves a CPU out unless a flag is in the environment
-    before TensorFlow is loaded.
+    TensorFlow's own clustering (ConfigProto.global_jit_level) ignores CPUs unless a flag is in the environment before
+    TensorFlow is loaded.
     """
     return tf.xla.experimental.jit_scope() if xla else nullcontext()
 
 
 class LossScale(NamedTuple):
-    """The factor of the loss (float32), and the good steps since it last changed (int32)."""
+    """The factor of the loss (float32), and the number of good steps since it last changed (int32)."""
 
     value: tf.Variable
     good_steps: tf.Variable
 
 
 def make_loss_scale(precision: str) -> LossScale | None:
-    """The scale of a graph that computes in float16; None where none is needed."""
+    """The scale of a graph that computes in float16; None for other precisions."""
     if precision != "float16":
         return None
     return LossScale(
@@ -58,11 +57,10 @@ def unscaled(gradients: Sequence[tf.Tensor | None], scale: LossScale | None) -> 
 def apply_if_finite(
     gradients: Sequence[tf.Tensor], apply: Callable[[], tf.Operation], scale: LossScale
 ) -> tuple[tf.Operation, tf.Tensor]:
-    """The operation that applies the gradients if all are numbers, and keeps the scale; and whether it leaves the step
-    out (bool).
+    """The operation that applies the gradients if all are finite and updates the scale, and a bool tensor that tells
+    whether it skips the step.
 
-    At the least scale there is nothing to be gained by leaving steps out: whoever reads the gradients' norms sees that
-    they are no numbers.
+    At the least scale, skipping steps would not help: they are applied, and the gradients' norms show the problem.
     """
     finite = tf.reduce_all(tf.stack([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]))
     left_out = tf.logical_and(tf.logical_not(finite), scale.value > LEAST)

@@ -1,4 +1,4 @@
-"""The progress of a piece of work, for listeners; and stopping it on request."""
+"""Reports the progress of work to listeners, and stops it on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...events import Began, Ended, OnEvent
 
 @contextmanager
 def told(on_event: OnEvent, work: str, *, total: int, done: int = 0, unit: str = "step") -> Iterator[None]:
-    """Around the work, of which `done` of `total` units are behind us: tells that it begins, and that it is over."""
+    """Wraps work with `done` of `total` units finished: reports its beginning and its end."""
     on_event(Began(work, total, done, unit))
     try:
         yield
@@ -22,14 +22,15 @@ def told(on_event: OnEvent, work: str, *, total: int, done: int = 0, unit: str =
 
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a request that the loop reads between steps. A second Ctrl-C interrupts at once.
+    """Turns Ctrl-C and SIGTERM into a request that the loop reads between steps. A second Ctrl-C interrupts
+    immediately.
 
     with StopRequest() as stop:
         while not stop.signal: ...
     """
 
     def __init__(self) -> None:
-        self.signal = ""  # "SIGINT" or "SIGTERM" once it came
+        self.signal = ""  # "SIGINT" or "SIGTERM" once received
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -41,7 +42,7 @@ class StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._before[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: whoever runs us there has signals of their own
+            except ValueError:  # not the main thread: the calling program handles signals itself
                 break
         return self
 

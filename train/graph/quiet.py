@@ -1,4 +1,4 @@
-"""Keeps TensorFlow from writing about drivers and deprecations to stderr, between our own lines."""
+"""Keeps TensorFlow's messages about drivers and deprecations out of stderr."""
 
 import logging
 import os
@@ -11,10 +11,9 @@ from typing import Any
 
 
 def hush_tensorflow() -> None:
-    """Imports TensorFlow and lets it look for devices, silently; later only its errors are shown.
+    """Imports TensorFlow and lets it look for devices silently; afterwards only its errors are shown.
 
-    A TF_CPP_MIN_LOG_LEVEL of 0 or 1 that the user has set is respected: then everything is shown. Raises ImportError as
-    the import does.
+    If the user has set TF_CPP_MIN_LOG_LEVEL to 0 or 1, everything is shown. Raises ImportError if the import does.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1"):
         _import_tensorflow()
@@ -27,11 +26,11 @@ def hush_tensorflow() -> None:
 
 
 def _import_tensorflow() -> ModuleType:
-    """TensorFlow and tf_slim without Keras and scikit-learn, which they load for features that nothing here uses: a
-    third of the time. Both can be imported afterwards as ever."""
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else whatever asks first takes all of a GPU's memory
+    """Imports TensorFlow and tf_slim without Keras and scikit-learn, which take a third of the time and serve features
+    that are not used here. Both can still be imported afterwards."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else the first user takes all of a GPU's memory
     before = os.environ.get("TF_USE_LEGACY_KERAS")
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TensorFlow then asks for tf_keras, and goes on when there is none
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # TensorFlow then asks for tf_keras, and goes on without it
     blocked = [name for name in ("sklearn.metrics",) if name not in sys.modules]
     modules: dict[str, Any] = sys.modules
     modules.update(dict.fromkeys(blocked))  # None: ImportError, which tf_slim catches
@@ -49,7 +48,7 @@ def _import_tensorflow() -> ModuleType:
 
 @contextmanager
 def stderr_held() -> Iterator[None]:
-    """Keeps what is written to the process's stderr, C++ libraries included; shows it when an error passes."""
+    """Holds back the process's stderr, including that of C++ libraries; shows it if an exception passes."""
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held:

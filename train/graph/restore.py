@@ -1,8 +1,8 @@
-"""Executes a restore plan: source tensors become the values of a net's variables, are read back and compared.
+"""Executes a restore plan: assigns source tensors to a net's variables, reads them back and compares them.
 
-`planned_tensors` gives every variable of the plan as a lazy tensor, whatever its row's action. Whoever needs values
-(the session, the checkpoint writer, the audit) loads them one at a time; a tensor that is only restored keeps the
-place of its bytes, so that a checkpoint of frozen variables is a copy of byte ranges.
+`planned_tensors` gives every variable of the plan as a lazy tensor, whatever its row's action. The session, the
+checkpoint writer and the audit load values one at a time. A tensor that is merely restored keeps the position of its
+bytes, so that frozen variables are saved by copying byte ranges.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-CHUNK = 64 << 20  # bytes of variables that one session call assigns or reads
-KEPT = 256 << 20  # bytes of initial values that stay in memory: they are assigned, compared, saved and compared again
+CHUNK = 64 << 20  # bytes of variables assigned or read by one session call
+KEPT = 256 << 20  # bytes of initial values kept in memory: they are assigned, compared, saved and compared again
 
 Initializer = Callable[..., "tf.Tensor"]
 
@@ -35,11 +35,10 @@ Initializer = Callable[..., "tf.Tensor"]
 def planned_tensors(
     plan: Plan, source: Tensors, *, seed: int, initializers: Mapping[str, Initializer] | None = None
 ) -> Tensors:
-    """Every variable of the net by the plan, lazily, in the plan's order.
+    """Every variable of the net with its planned value, lazily, in the plan's order.
 
-    `initializers` are those that slim gave the variables of the graph, by name; a variable that is not in the graph
-    (an auxiliary head that is not trained) gets zeros, ones or small random values by what it is called.
-    """
+    `initializers` are slim's initializers of the graph's variables, by name. A variable that is not in the graph, such
+    as that of an untrained auxiliary head, gets zeros, ones or small random values depending on its name."""
     initializers = initializers or {}
     made = sum(row.spec.nbytes or 0 for row in plan.rows if row.action == "init" or row.name in plan.adaptations)
 
@@ -66,8 +65,8 @@ def planned_tensors(
 
 
 def check_graph(part: GraphPart, how: Preprocessing, tensors: Tensors) -> None:
-    """Computes the features of a few random images by the net of a graph, with these values of its variables. Raises
-    PlanError unless they are one row an image, the same each time and whatever the other images are."""
+    """Computes the features of a few random images with the net of a graph and these values of its variables. Raises
+    PlanError unless there is one row per image, reproducible and independent of the other images."""
     from ...nets.imported import check_import
 
     shape = (how.image_size, how.image_size, 1 if how.channels == "grey" else 3)
@@ -82,7 +81,7 @@ def convert(
     fresh: Callable[[], np.ndarray],
     read: Callable[[str], np.ndarray],
 ) -> np.ndarray:
-    """`array` as the adaptation says, in the type of `spec`. `read` gives another tensor of the source."""
+    """`array` after the adaptation, in the type of `spec`. `read` returns the values of another source tensor."""
     if isinstance(adaptation, Folding):
         array, adaptation = adaptation.apply(array, read), adaptation.then
     if adaptation is not None:
@@ -93,11 +92,10 @@ def convert(
 
 
 def initial_value(name: str, spec: Spec, seed: int, initializer: Initializer | None = None) -> np.ndarray:
-    """A variable's value before training: that of its initializer, drawn from `seed` and the variable's name.
+    """A variable's value before training, drawn by its initializer from `seed` and the variable's name.
 
-    TensorFlow derives the seed of an initializer from its place in the graph, so that a layer more or less changes
-    every later one; here a variable has the same first value in whatever graph it stands.
-    """
+    TensorFlow derives the seed of an initializer from its position in the graph, so that adding a layer changes all
+    later ones; here a variable has the same initial value in any graph."""
     import numpy as np
     import tensorflow as tf
 
@@ -108,7 +106,7 @@ def initial_value(name: str, spec: Spec, seed: int, initializer: Initializer | N
     if initializer is None and last in ("gamma", "moving_variance"):
         return np.ones(spec.shape, numpy_dtype(spec.dtype))
     constant = {tf.compat.v1.zeros_initializer: 0, tf.compat.v1.ones_initializer: 1}.get(type(initializer))
-    if constant is not None:  # three quarters of a net's variables, for which no session is opened
+    if constant is not None:  # three quarters of a net's variables, which need no session
         return np.full(spec.shape, constant, numpy_dtype(spec.dtype))
     with tf.Graph().as_default() as graph, tf.device("/cpu:0"):
         tf.compat.v1.set_random_seed(number & 0x7FFFFFFF)
@@ -119,9 +117,9 @@ def initial_value(name: str, spec: Spec, seed: int, initializer: Initializer | N
 
 
 def assign(session: tf.compat.v1.Session, variables: Mapping[str, tf.Variable], tensors: Mapping[str, Tensor]) -> None:
-    """Gives each variable the value of the tensor of its name. Raises TrainingError when a shape or type differs.
+    """Gives each variable the value of the tensor with its name. Raises TrainingError if a shape or type differs.
 
-    The initializer's own assignment is run with the value fed, so that no operation is added to the graph.
+    The value is fed to the initializer's own assignment, so that no operation is added to the graph.
     """
     for name, variable in variables.items():
         spec = Spec(variable.dtype.base_dtype.name, tuple(variable.shape.as_list()))
@@ -140,14 +138,14 @@ def assign(session: tf.compat.v1.Session, variables: Mapping[str, tf.Variable], 
 
 
 def read(session: tf.compat.v1.Session, variables: Mapping[str, tf.Variable]) -> dict[str, np.ndarray]:
-    """The values that the variables have now."""
+    """The current values of the variables."""
     return session.run(dict(variables))
 
 
 def audit(session: tf.compat.v1.Session, variables: Mapping[str, tf.Variable], tensors: Mapping[str, Tensor]) -> int:
-    """Reads every variable back and compares it bit for bit with what the plan says; returns how many there are.
+    """Reads every variable back and compares it bit for bit with the plan; returns the number of variables.
 
-    Raises TrainingError naming the variables that differ: nothing is trained on weights that were not restored.
+    Raises TrainingError with the names of variables that differ: nothing is trained on weights that were not restored.
     """
     wrong = []
     for names in _chunks({name: tensors[name] for name in variables}):
@@ -164,8 +162,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def changed_tensors(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    """Names whose values differ or that one side lacks. Stored checksums decide only when they lie; values are read
-    when both sides have none."""
+    """Names whose values differ or that one side lacks. If stored checksums differ, no values are read."""
     names = [*before, *(name for name in after if name not in before)]
     return [name for name in names if name not in before or name not in after or not _equal(before[name], after[name])]
 

@@ -1,4 +1,4 @@
-"""Paths as TensorFlow can take them: it wants UTF-8, and a file system may hold names of other encodings."""
+"""Paths for TensorFlow, which requires UTF-8, while a file system may hold names in other encodings."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 def tensorflow_path(path: str | os.PathLike[str]) -> str:
-    """The path itself or, where it is not UTF-8, a link to it that lasts until the process ends.
-    What is not there yet needs a name in UTF-8 in a folder that is there.
+    """The path itself or, if it is not UTF-8, a link to it that exists until the process ends.
+    A file that does not exist yet needs a UTF-8 name in an existing folder.
     """
     path = Path(path)
     if is_utf8(str(path)):

@@ -1,9 +1,9 @@
-"""The graph that is trained: a net on a batch, its loss, and the operation of one step.
+"""The training graph: a net on a batch, its loss, and the operation of one step.
 
-A tower is the net on one batch. The training tower has dropout and training-mode batch norm where the plan says so;
-the inference tower shares its variables and has neither. Both are in one graph, under the name scopes `training/` and
-`inference/`, so that a tensor of one is found in the other. Where a batch is divided (devices.py), the training tower
-is the first of several; the others are `part_1/` and so on.
+A tower is the net on one batch. The training tower has dropout and training-mode batch norm where the plan says so; the
+inference tower shares its variables and has neither. Both are in one graph, under the name scopes `training/` and
+`inference/`, so that tensors of the two correspond by name. If a batch is divided (devices.py), the training tower is
+the first of several; the others are `part_1/` and so on.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ TRAINING, INFERENCE = "training", "inference"
 
 class Tower(NamedTuple):
     """The net on a batch: images float32 [batch, height, width, 3], logits float32 [batch, classes], others [batch];
-    labels int32 [batch], or of images that may have several [batch, classes] of 0 and 1.
+    labels int32 [batch], or [batch, classes] of 0 and 1 if images may have several.
 
-    Where the head alone is built, `images` are the features that are fed, [batch, 1, 1, channels], or found in a table
-    by the `rows` that are fed.
+    If only the head is built, `images` are the features, [batch, 1, 1, channels], which are fed or looked up in a table
+    by the fed `rows`.
     """
 
     images: tf.Tensor
@@ -47,13 +47,13 @@ class Tower(NamedTuple):
     losses: tf.Tensor  # cross-entropy of each image
     correct: tf.Tensor  # float32, see `rightness`
     end_points: Mapping[str, tf.Tensor]
-    features: tf.Tensor  # [batch, channels]: the transfer values, what reaches the head
+    features: tf.Tensor  # [batch, channels]: the transfer values that reach the head
     auxiliary_logits: tf.Tensor | None  # [batch, classes], with --aux
     rows: tf.Tensor | None = None  # int32 [batch]
 
     @property
     def fed(self) -> tf.Tensor:
-        """What is fed where the head alone is built."""
+        """The tensor that is fed if only the head is built."""
         return self.images if self.rows is None else self.rows
 
 
@@ -61,8 +61,8 @@ class TrainStep(NamedTuple):
     """One training step: run `train` with `learning_rate` fed. `loss` and `correct` are those of its batch."""
 
     train: tf.Operation
-    loss: tf.Tensor  # mean objective of the images, and weight decay
-    accuracy: tf.Tensor  # share of its images that were classified rightly
+    loss: tf.Tensor  # mean objective of the images plus weight decay
+    accuracy: tf.Tensor  # share of correctly classified images
     learning_rate: tf.Tensor
     global_step: tf.Variable
     gradient_norms: tf.Tensor  # [variables], before clipping
@@ -71,8 +71,8 @@ class TrainStep(NamedTuple):
 
 
 class TowerSpec(NamedTuple):
-    """What all towers of a graph are built from. The plan says which batch norms train; of the options those count that
-    say how the net computes: precision, XLA, dropout, the auxiliary head."""
+    """What all towers of a graph are built from. The plan tells which batch norms train; of the options, only those on
+    computation matter: precision, XLA, dropout, the auxiliary head."""
 
     net: Net
     plan: Plan
@@ -82,25 +82,24 @@ class TowerSpec(NamedTuple):
 
     @property
     def has_dropout(self) -> bool:
-        """Whether the head drops anything while it trains."""
+        """Whether the head has dropout in training."""
         return any(isinstance(layer, Dropout) and layer.rate > 0 for layer in self.head.layers)
 
     @property
     def infers_as_it_trains(self) -> bool:
-        """Whether a training tower computes what an inference tower does."""
+        """Whether training and inference towers compute the same."""
         return not self.has_dropout and all(mode == "frozen" for mode in self.plan.batch_norm.values())
 
 
 @dataclass
 class Shared:
-    """What the towers of a graph share: the step that decides what is dropped, and the variables, with slim's
-    initializer of each, as the layers asked for them."""
+    """What the towers of a graph share: the step, which seeds dropout, and the variables with slim's initializers."""
 
     step: tf.Variable
     initializers: dict[str, Callable[..., tf.Tensor]] = field(default_factory=dict)
 
     def remember(self, getter: Callable[..., tf.Variable], name: str, *args: object, **how: object) -> tf.Variable:
-        """A custom getter for tf.variable_scope: notes the initializer and makes the variable as it would be made."""
+        """A custom getter for tf.variable_scope that records the initializer and makes the variable as usual."""
         if callable(initializer := how.get("initializer")):
             self.initializers.setdefault(name, initializer)
         return getter(name, *args, **how)
@@ -109,8 +108,8 @@ class Shared:
 def build_tower(
     spec: TowerSpec, batch: Mapping[str, tf.Tensor], shared: Shared, *, training: bool, part: int = 0
 ) -> Tower:
-    """Builds the net on `batch` ("image" or "features", "label"), `part` of a whole one; later towers take the first's
-    variables."""
+    """Builds the net on `batch` ("image" or "features", "label"), which is part number `part` of a whole batch. Later
+    towers reuse the variables of the first."""
     options, modes = spec.options, spec.plan.batch_norm
     name = part_name(part) if training else INFERENCE
     exists = bool(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
@@ -135,12 +134,12 @@ def build_tower(
 
 
 def part_name(part: int) -> str:
-    """The name scope of the tower on a part of a batch."""
+    """The name scope of the training tower for a part of a batch."""
     return f"part_{part}" if part else TRAINING
 
 
 def dropout_seed(options: Options, step: tf.Variable, part: int) -> tf.Tensor:
-    """What decides which values are dropped: the seed of the run, the step, the part of the batch."""
+    """The seed of dropout, made from the seed of the run, the step, and the part of the batch."""
     seed = tf.stack([tf.constant(options.seed, tf.int64), step.read_value()])
     return tf.random.experimental.stateless_fold_in(seed, part) if part else seed
 
@@ -149,9 +148,10 @@ def build_training(
     spec: TowerSpec, batch: Mapping[str, tf.Tensor], shared: Shared, *, class_weights: Sequence[float] | None,
     placement: Placement,
 ) -> tuple[tuple[Tower, ...], TrainStep]:  # fmt: skip
-    """The towers on the parts of `batch`, their objective and its gradients, the optimizer, the updates of batch norms.
+    """Builds the towers on the parts of `batch`, the objective and its gradients, the optimizer, and batch-norm
+    updates.
 
-    The parts of one device follow each other: a tower begins when the gradients of the one before are added up.
+    Parts on one device run one after the other: a tower starts when the gradients of the previous one are added up.
     """
     options = spec.options
     learning_rate = tf.placeholder(tf.float32, [], name="learning_rate")
@@ -166,7 +166,7 @@ def build_training(
         with placement.on(number), tf.control_dependencies(before):
             tower = build_tower(spec, part, shared, training=True, part=number)
             if not towers:
-                # As slim's towers do: the moving statistics follow the first part of each batch.
+                # As in slim's towers, the moving statistics follow the first part of each batch.
                 updates, trained = tf.get_collection(tf.GraphKeys.UPDATE_OPS), trained_variables(spec.plan)
                 ever = ever_trained(options, trained)
             with tf.name_scope(part_name(number)):
@@ -195,8 +195,8 @@ def build_training(
 
 
 def objective(tower: Tower, options: Options, class_weights: Sequence[float] | None) -> tf.Tensor:
-    """What a step minimises, for each image: float32 [batch], 0 for a FILLER. The auxiliary head counts 0.4, as in
-    slim's script."""
+    """The objective of each image: float32 [batch], 0 for a FILLER. The auxiliary head has the weight 0.4, as in slim's
+    script."""
     labels = tf.maximum(tower.labels, 0)
     losses = image_losses(tower.logits, labels, options.label_smoothing, class_weights)
     if tower.auxiliary_logits is not None:
@@ -206,13 +206,14 @@ def objective(tower: Tower, options: Options, class_weights: Sequence[float] | N
 
 
 def ever_trained(options: Options, trained: Sequence[tf.Variable]) -> dict[str, int]:
-    """Name -> age (`apply_gradients`) of what trains in some phase of the run: options by scope speak of all of it."""
+    """Name -> age (see `apply_gradients`) of all variables that train in some phase of the run, to which options by
+    scope refer."""
     phases = parse_phases(options.unfreeze)
     return ages(phases, [variable.op.name for variable in (tf.trainable_variables() if phases else trained)])
 
 
 def trained_variables(plan: Plan) -> list[tf.Variable]:
-    """The variables that the optimizer changes. Raises TrainingError when the graph lacks one of the plan's."""
+    """The variables that the optimizer changes. Raises TrainingError if the graph lacks one of the plan's."""
     wanted = {row.name for row in plan.rows if row.trainable}
     found = [variable for variable in tf.trainable_variables() if variable.op.name in wanted]
     missing = sorted(wanted - {variable.op.name for variable in found})
@@ -227,10 +228,10 @@ def by_name(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
 
 
 def session_config(device: str, cpus: int = 1) -> tuple[tf.ConfigProto, str]:
-    """The session's configuration for auto, gpu or cpu, and a sentence that says what will be used. A session of
-    several CPU devices has them share the cores.
+    """The session's configuration for auto, gpu or cpu, and a sentence on what will be used. Several CPU devices share
+    the cores.
 
-    Raises TrainingError when a GPU is asked for and TensorFlow sees none.
+    Raises TrainingError if a GPU is required and TensorFlow sees none.
     """
     import tensorflow
 
@@ -248,10 +249,10 @@ def session_config(device: str, cpus: int = 1) -> tuple[tf.ConfigProto, str]:
 
 
 def for_feeding(config: tf.ConfigProto) -> tf.ConfigProto:
-    """The configuration of a session in which transfer values are fed.
+    """The configuration of a session to which transfer values are fed.
 
-    The passes that it leaves out replace the shape of a tensor by a constant that waits for the operation that makes
-    the tensor: fed values would wait for the whole backbone. What makes a net fast, the fusing of operations, stays.
+    It disables optimizer passes that replace the shape of a tensor by a constant depending on the tensor's operation,
+    since fed values would then wait for the whole backbone. Fusing of operations, which makes a net fast, stays on.
     """
     config = tf.ConfigProto.FromString(config.SerializeToString())
     passes = config.graph_options.rewrite_options
@@ -261,25 +262,25 @@ def for_feeding(config: tf.ConfigProto) -> tf.ConfigProto:
 
 
 class Model(NamedTuple):
-    """A graph ready to be trained. `inference` is the training tower where nothing tells the two apart."""
+    """A graph ready for training. `inference` is the training tower itself if the two would compute the same."""
 
     graph: tf.Graph
-    parts: tuple[Tower, ...]  # the training towers, one for each part of a batch
+    parts: tuple[Tower, ...]  # the training towers, one per part of a batch
     inference: Tower
     step: TrainStep
     initializers: Mapping[str, Callable[..., tf.Tensor]]
-    training_handle: tf.Tensor | None  # of the pipeline that each tower reads from; None where batches are fed
+    training_handle: tf.Tensor | None  # of the pipeline that the towers read from; None if batches are fed
     inference_handle: tf.Tensor | None
-    index: tf.Tensor  # int64 [batch]: which images the inference tower sees
+    index: tf.Tensor  # int64 [batch]: the images that the inference tower sees
 
     @property
     def training(self) -> Tower:
-        """The training tower of the first part, which is all of the batch on one device."""
+        """The training tower of the first part, or of the whole batch on one device."""
         return self.parts[0]
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
-        """Name in a checkpoint -> variable: those of the net, the optimizer's slots, global_step."""
+        """Name in a checkpoint -> variable, for the net, the optimizer's slots, and global_step."""
         return by_name(self.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES))
 
 
@@ -292,9 +293,9 @@ def build_model(
     placement: Placement = ONE_DEVICE,
     table: ValueTable | None = None,
 ) -> Model:
-    """Builds all towers and the step in the current graph. `like` is a pipeline whose batches look as all will. With
-    `features`, channels of what reaches the head, that is fed, or its rows in the `table`, and nothing before the head
-    is built."""
+    """Builds all towers and the step in the current graph. `like` is a pipeline with the same element_spec as all later
+    ones. With `features`, the number of channels that reach the head, only the head is built, and the values that reach
+    it, or their rows in the `table`, are fed."""
 
     def read() -> tuple[tf.Tensor | None, dict[str, tf.Tensor]]:
         if like is not None:

@@ -18,16 +18,16 @@ NO_AGES: Mapping[str, int] = MappingProxyType({})
 
 
 class Update(NamedTuple):
-    """One change of all trained variables, and the L2 norm of each one's gradient before clipping, in their order."""
+    """The operation that updates all trained variables, and the L2 norm of each gradient before clipping, in order."""
 
     operation: tf.Operation
     gradient_norms: tf.Tensor
 
 
 def values_by_scope(flag: str, texts: Iterable[str], names: Sequence[str], default: float) -> dict[str, float]:
-    """What `--flag PATTERN=VALUE,...` says of each name; the last pattern that selects a name decides.
+    """The value of `--flag PATTERN=VALUE,...` for each name; the last pattern that selects a name decides.
 
-    Raises RecipeError for a text of another form, SelectionError for a pattern that selects none of the names.
+    Raises RecipeError for a malformed text, SelectionError for a pattern that selects none of the names.
     """
     values = dict.fromkeys(names, default)
     for pattern, number in valued_patterns(texts):
@@ -45,9 +45,9 @@ def values_by_scope(flag: str, texts: Iterable[str], names: Sequence[str], defau
 def rate_factors(options: Options, net: Net, names: Sequence[str]) -> dict[str, float]:
     """Factor of the learning rate for each trained variable.
 
-    `--layer-decay D` gives the head 1, the block before it D, the one before that D * D and so on towards the image
-    (a block is a scope directly under the net's own, such as Mixed_7c or block4; Howard and Ruder 2018 call it
-    discriminative fine-tuning). `--lr-mult` multiplies on top.
+    `--layer-decay D` gives the head 1, the block before it D, the one before that D * D, and so on towards the image (a
+    block is a scope directly under the net's own, such as Mixed_7c or block4; Howard and Ruder 2018 call this
+    discriminative fine-tuning). `--lr-mult` is multiplied on top.
     """
     factors = values_by_scope("--lr-mult", options.lr_mult, names, 1.0)
     if options.layer_decay == 1:
@@ -67,10 +67,10 @@ def _block(net: Net, name: str) -> str:
 def weight_penalty(
     options: Options, variables: Sequence[tf.Variable], names: Sequence[str] | None = None
 ) -> tf.Tensor | None:
-    """Half the squared L2 norm of every trained weight, times its decay; None when all decays are 0.
+    """Half the squared L2 norm of every trained weight, times its decay; None if all decays are 0.
 
-    Weight decay is for kernels and matrices: not for biases, nor for the beta and gamma of a batch norm, which have one
-    axis. `names` are those that --weight-decay-for may name, by default those of the variables.
+    Weight decay applies to kernels and matrices, not to biases or the beta and gamma of a batch norm, which have one
+    axis. `names` are the names that --weight-decay-for may select, by default those of the variables.
     """
     names = [v.op.name for v in variables] if names is None else names
     decays = values_by_scope("--weight-decay-for", options.weight_decay_for, names, options.weight_decay)
@@ -83,8 +83,8 @@ def weight_penalty(
 
 
 def make_optimizer(options: Options, learning_rate: tf.Tensor) -> tf.train.Optimizer:
-    """The optimizer named by the options, with slim's defaults for what has no option of its own; the slots of these
-    have the names that old checkpoints know."""
+    """The optimizer named by the options, with slim's defaults for settings without an option. Its slots have the same
+    names as in old checkpoints."""
     if options.optimizer == "sgd":
         return tf.train.GradientDescentOptimizer(learning_rate)
     if options.optimizer == "momentum":
@@ -106,11 +106,11 @@ def apply_gradients(
     ages: Mapping[str, int] = NO_AGES,
     scale: LossScale | None = None,
 ) -> Update:
-    """Clips, applies with each variable's own rate, counts the step, keeps the moving averages.
+    """Clips the gradients, applies them with each variable's own rate, counts the step, updates the moving averages.
 
-    Variables of one factor share an optimizer. (A factor on the gradient would not do: Adam divides it out again.)
-    So do variables of one age, the phase in which they began to train: Adam counts the steps of its variables, and the
-    optimizers of earlier phases keep their slots' names. With a `scale` the gradients may overflow; see precision.py.
+    There is one optimizer per factor (scaling the gradient instead would not work, since Adam normalises it away) and
+    per age, the phase in which variables began to train: Adam counts the steps of its variables, and optimizers of
+    earlier phases keep their slots' names. With a `scale` the gradients may overflow; see precision.py.
     Raises TrainingError for a variable that the loss does not depend on.
     """
     idle = [variable.op.name for gradient, variable in gradients if gradient is None]
@@ -142,6 +142,6 @@ def apply_gradients(
     if options.ema is None:
         return Update(counted.op, norms)
     with tf.control_dependencies([counted]):
-        # As slim does: early on the average follows quickly, min(decay, (1 + step) / (10 + step)).
+        # As in slim, the average follows quickly early on: min(decay, (1 + step) / (10 + step)).
         averages = tf.train.ExponentialMovingAverage(options.ema, num_updates=step)
         return Update(averages.apply(variables), norms)
