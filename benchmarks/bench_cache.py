@@ -1,10 +1,9 @@
-"""The cached frozen prefix beside the same trainer without it, and beside Keras: whole runs, one after the other.
+"""Compares training with the cached frozen prefix, without it, and with Keras: whole runs, one after the other.
 
     python benchmarks/bench_cache.py CHECKPOINT PHOTOS [--per-class 100] [--epochs 10] [--rows head,again,...]
 
-CHECKPOINT is a slim InceptionV3, PHOTOS a folder with train/ and test/. `--per-class` takes so many training photos of
-each class. `seconds` is from the first image or step to the last; `process` is the whole command.
-"""
+CHECKPOINT is a slim InceptionV3, PHOTOS a folder with train/ and test/. `--per-class` limits the training photos of
+each class. `seconds` is from the first image or step to the last; `process` is the whole command."""
 
 import argparse
 import json
@@ -20,7 +19,7 @@ SLIM = ["--exclude", "Logits", "--log-steps", "1000"]
 
 
 def share_of(photos: Path, folder: Path, per_class: int) -> Path:
-    """A folder of links to the first photos of each class: all to train on, a tenth to validate on."""
+    """A folder of links to the first photos of each class: `per_class` for training, a tenth of that for validation."""
     for split, count in (("train", per_class), ("test", max(1, per_class // 10))):
         for label in sorted((photos / split).iterdir()):
             (folder / split / label.name).mkdir(parents=True)
@@ -30,7 +29,7 @@ def share_of(photos: Path, folder: Path, per_class: int) -> Path:
 
 
 def ours(name: str, place: Path, arguments: argparse.Namespace, *options: str) -> dict:
-    """Runs ckpt-finetune; seconds of its parts, of the whole process, and the accuracy."""
+    """Runs ckpt-finetune; returns seconds of its parts and of the whole process, and the accuracy."""
     run = place / name
     command = [sys.executable, "-m", "ckpt_tools", "finetune", "--checkpoint", arguments.checkpoint]
     command += ["--data", str(place / "photos"), "--train-dir", str(run), "--epochs", str(arguments.epochs)]
@@ -48,7 +47,7 @@ def ours(name: str, place: Path, arguments: argparse.Namespace, *options: str) -
 def keras(place: Path, arguments: argparse.Namespace) -> dict:
     """Keras' InceptionV3 with `trainable=False` and a new last layer: `fit` on the same photos, batches and epochs.
 
-    The architecture is the same; its weights are drawn at random, which changes no time.
+    The architecture is the same; random weights do not affect the time.
     """
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import keras as k

@@ -1,9 +1,9 @@
-"""The classifier on saved transfer values, against the same model in Keras `fit`: milliseconds a step, side by side.
+"""Compares the classifier on saved transfer values with the same model in Keras `fit`: milliseconds per step.
 
     python benchmarks/bench_classifier.py [STEPS]
 
 10,000 vectors of 2,048 values, ten classes, one layer of 1,024 units, Adam 1e-4, batches of 64. The two take turns, so
-that another load on the machine hits both; the best turn of each counts.
+that other load on the machine affects both; the best turn of each counts.
 """
 
 import json

@@ -1,12 +1,11 @@
-"""Writing a net as another library does, against `cp` of its file: seconds in a process that has started already.
+"""Compares converting a net to another library's layout with `cp` of its file: seconds in a running process.
 
     python benchmarks/bench_convert.py --folder /tmp/bench
     python benchmarks/bench_convert.py --folder /tmp/bench --source inception_v3.ckpt
 
-Without --source an InceptionV3 of 1001 classes with random values is made, as a V1 file as in slim's archives. Ours
-and cp take turns, with the source in the page cache; the best of --rounds. `cp, sync` waits for the disk, as ours does.
-Start-up is left out: what is imported at the first call has been, for a small net.
-"""
+Without --source an InceptionV3 of 1001 classes with random values is written as a V1 file, like those in slim's
+archives. Ours and cp take turns, with the source in the page cache; the best of --rounds counts. `cp, sync` waits for
+the disk, like ours. Start-up is not included: a small net is converted first, so that all imports are done."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ LIMIT = 3.0  # times cp's seconds
 
 
 def make(path: Path, name: str) -> Path:
-    """A V1 file of the net with random values, if it is not there."""
+    """Writes a V1 file of the net with random values, unless it exists."""
     if not path.exists():
         random = np.random.default_rng(0)
 

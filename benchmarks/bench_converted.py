@@ -1,14 +1,13 @@
-"""A net of Keras or PyTorch, used here: as fast as where it is from, and as soon as from slim's own file?
+"""Compares a net of Keras or PyTorch used here with its own library, and with the same net in slim's file.
 
     python benchmarks/bench_converted.py --folder /tmp/bench [--images 64] [--rounds 5]
         [--contestants ours,keras,torch] [--first k.h5,s.ckpt]
 
-Makes a Keras InceptionV3 with random weights, saves it as Keras does, and lets `ckpt-convert` bring it into slim's and
-torchvision's form. First part, images/s: `predict` of Keras, a forward pass of torchvision's net, and here
+Makes a Keras InceptionV3 with random weights, saves it with Keras, and converts it to slim's and torchvision's form by
+`ckpt-convert`. First part, images/s: `predict` of Keras, a forward pass of torchvision's net, and our
 `ck.open_classifier` on Keras' file, each in float32 from the same uint8 images of 299 pixels to probabilities. They
 take turns in one process, and the best of --rounds counts. Second part, seconds: a whole `ckpt-finetune` of one step
-from Keras' file and from slim's, in turns, beside what reading all values of either file takes.
-"""
+from Keras' file and from slim's, in turns, and the time to read all values of each file."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 SIDE, BATCH = 299, 32
-Work = Callable[[np.ndarray], Sized]  # uint8 [n, 299, 299, 3] -> n of what is made of each
+Work = Callable[[np.ndarray], Sized]  # uint8 [n, 299, 299, 3] -> n results
 
 
 def images(count: int) -> np.ndarray:
@@ -32,7 +31,7 @@ def images(count: int) -> np.ndarray:
 
 
 def make(folder: Path) -> None:
-    """k.h5 as Keras writes it, s.ckpt and t.safetensors as `ckpt-convert` makes them of it, and a few photos."""
+    """Writes k.h5 with Keras, s.ckpt and t.safetensors from it with `ckpt-convert`, and a few photos."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import keras
     from PIL import Image
@@ -85,7 +84,7 @@ CONTESTANTS = {"torch": torch, "ours": ours, "keras": keras}  # PyTorch is impor
 
 
 def first_run(source: Path, folder: Path) -> float:
-    """Seconds of a whole ckpt-finetune of one step that finds nothing in any cache."""
+    """Seconds of a whole ckpt-finetune of one step without any cache."""
     words = ["--checkpoint", source, "--data", folder / "photos", "--train-dir", folder / "run", "--fresh"]
     words += ["--exclude", "Logits", "--trainable", "Logits", "--steps", 1, "--cache", "off"]
     began = time.perf_counter()
@@ -95,7 +94,7 @@ def first_run(source: Path, folder: Path) -> float:
 
 
 def reading(source: Path) -> float:
-    """Seconds that all values of a file take to be read."""
+    """Seconds to read all values of a file."""
     from ckpt_tools import open_checkpoint
 
     began = time.perf_counter()

@@ -1,14 +1,14 @@
-"""Transfer values of photos, beside the bare forward pass of the same net, Keras and OpenVINO: images a second.
+"""Compares computing transfer values of photos with a bare forward pass, Keras and OpenVINO: images per second.
 
     python benchmarks/bench_features.py CHECKPOINT [--images 256] [--rounds 3] [--batch 32]
         [--contestants "bare float32,bare bfloat16,ours float32,ours auto,keras,openvino bfloat16,pipeline"]
 
-JPEG files of 500 x 375 pixels in memory, at the net's own size. `ours` is what ckpt-features runs, from the bytes of a
-file to values in memory; `bare` a forward pass of the same graph on one batch that is decoded and on the device
-already; `keras` is `predict` of Keras' own InceptionV3, which has the same layers, on a tf.data pipeline of the same
-files; `openvino` the frozen graph, compiled by OpenVINO for this processor, on decoded images; `pipeline` decoding
-and resizing alone. All are made ready first and then take turns in one process, so that another load on the machine
-hits all of them; the best turn of each counts, and processor time says what would be left without that load.
+The input are JPEG files of 500 x 375 pixels in memory, resized to the net's size. `ours` is the loop of ckpt-features,
+from the bytes of a file to values in memory; `bare` is a forward pass of the same graph on one batch that is already
+decoded and on the device; `keras` is `predict` of Keras' own InceptionV3, which has the same layers, on a tf.data
+pipeline of the same files; `openvino` is the frozen graph compiled by OpenVINO for this CPU, on decoded images;
+`pipeline` is only decoding and resizing. All are prepared first and then take turns in one process, so that other load
+on the machine affects all of them; the best turn of each counts, and processor time shows the effect of other load.
 """
 
 import argparse
@@ -43,7 +43,7 @@ ENDLESS = 10**6  # images
 
 
 def photos(count):
-    """JPEG files, about as large as photos of that size are (40 kB): smooth noise."""
+    """JPEG files of smooth noise, about as large as photos of this size (40 kB)."""
     random, held = np.random.default_rng(0), []
     for _ in range(min(count, 32)):
         small = Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8))
@@ -58,12 +58,12 @@ def photos(count):
     )
 
 
-# Each gives a function that works on so many batches.
+# Each contestant returns a function that processes a given number of batches.
 
 
 def ours(classifier, precision, batch):
-    """The loop of ckpt-features. It computes batches ahead of those that are asked for: a turn allows so many, and none
-    is computed while others have theirs."""
+    """The loop of ckpt-features. It computes batches ahead, so each turn allows only its number of batches, and none
+    are computed during the turns of others."""
     precision = native("auto") or "float32" if precision == "auto" else precision
     allowed = threading.Semaphore(0)
 
@@ -86,7 +86,7 @@ def ours(classifier, precision, batch):
 
 
 def bare(classifier, precision, batch):
-    """One batch, on the device, again and again."""
+    """A forward pass on the same batch on the device, repeatedly."""
     side = classifier.preprocessing.image_size
     with tf.Graph().as_default() as graph:
         memory = tf.Variable(np.random.default_rng(0).uniform(-1, 1, (batch, side, side, 3)).astype(np.float32))
@@ -98,7 +98,7 @@ def bare(classifier, precision, batch):
 
 
 def pipeline(classifier, _, batch):
-    """Decoded and resized images, and no net."""
+    """Decoding and resizing, without a net."""
     with tf.Graph().as_default() as graph:
         made = make_batches(photos(ENDLESS), classifier.preprocessing, batch_size=batch, training=False)
         place = device_of_batches("auto")
@@ -108,14 +108,14 @@ def pipeline(classifier, _, batch):
     session = tf.Session(graph=graph)
 
     def work(batches):
-        session.run(iterator.initializer)  # batches that were made before its turn do not count
+        session.run(iterator.initializer)  # batches made before its turn do not count
         return [session.run(index) for _ in range(batches)]
 
     return work
 
 
 def keras(classifier, _, batch):
-    """Keras' InceptionV3 with weights drawn at random, which changes no time."""
+    """Keras' InceptionV3 with random weights, which do not affect the time."""
     import keras
     import tensorflow
 
@@ -200,7 +200,7 @@ def main():
             f"{name:<20} {speed:8.1f} images/s (mean {means[name]:.1f}), {of_a_core:7.1f} in a second of processor time"
         )
         print(line + ratio, flush=True)
-    os._exit(0)  # ours waits in its threads for turns that do not come
+    os._exit(0)  # the threads of `ours` still wait for another turn
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reading a graph file and finding the net in it, against TensorFlow's import of the same file.
+"""Compares reading a graph file and finding the net in it with TensorFlow's import of the same file.
 
     python benchmarks/bench_graph.py [FILE.meta ...] [--rounds 5]
 
@@ -25,7 +25,7 @@ NETS = ("resnet_v1_14", "resnet_v1_50", "inception_v3")
 
 
 def write(name: str, path: str) -> None:
-    """The MetaGraph of a net as it is trained."""
+    """Writes the MetaGraph of a net in training."""
     import tensorflow.compat.v1 as tf
 
     from ckpt_tools.nets.graph import build_net

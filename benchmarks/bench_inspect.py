@@ -1,10 +1,9 @@
-"""ckpt-inspect against TensorFlow's inspect_checkpoint: whole processes, alternately, on the same file.
+"""Compares ckpt-inspect with TensorFlow's inspect_checkpoint: whole processes, alternating, on the same file.
 
     python benchmarks/bench_inspect.py [CHECKPOINT] [--rounds 7] [--at-least 30]
 
-Prints the median seconds of both, what Python alone takes, and the ratio. With --at-least it exits with 1 when the
-ratio is smaller.
-"""
+Prints the median seconds of both, those of Python's start, and the ratio. With --at-least it exits with 1 if the ratio
+is smaller."""
 
 from __future__ import annotations
 

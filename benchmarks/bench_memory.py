@@ -1,13 +1,12 @@
-"""Peak memory of surgery on a file of 4 GB: what is resident beyond the pages of the mapped file.
+"""Measures peak memory of editing a file of 4 GB: resident memory beyond the pages of the mapped file.
 
     python benchmarks/bench_memory.py --folder /tmp/bench --gigabytes 4
     python benchmarks/bench_memory.py --folder /tmp/bench --gigabytes 4 --one-tensor
 
-Makes a V2 checkpoint of random blocks, then renames, strips, casts and converts it, each in a process of its own.
-With --one-tensor the file is a single tensor; what goes through V1 is left out where it is larger than a V1 file can
-hold (2 GiB a tensor).
-/proc/PID/status is read fifty times a second: RssAnon counts, RssFile (pages of the mapped source) is shown beside it.
-"""
+Makes a V2 checkpoint of random blocks, then renames, strips, casts and converts it, each in its own process. With
+--one-tensor the file has a single tensor; conversions through V1 are left out if it is too large for a V1 file (2 GiB
+per tensor). /proc/PID/status is read fifty times per second: RssAnon counts, RssFile (pages of the mapped source) is
+shown as well."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ LIMIT = 200  # MB
 
 
 def watch(command: list[str]) -> tuple[float, float, float]:
-    """Runs a command; its seconds, and the peak of its anonymous and of all its resident memory in MB."""
+    """Runs a command; returns its seconds, and its peak anonymous and total resident memory in MB."""
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     own = whole = 0.0
@@ -46,7 +45,7 @@ def resident(pid: int, *names: str) -> float:
 
 
 def make_one_tensor(path: Path, nbytes: float) -> None:
-    """A V2 checkpoint of one float32 tensor, from one random block; in a process of its own, as `make_source` says."""
+    """Writes a V2 checkpoint of one float32 tensor from one random block, in its own process like `make_source`."""
     if child := os.fork():
         if os.waitpid(child, 0)[1]:
             raise SystemExit(f"{path} could not be made")
@@ -63,7 +62,7 @@ def make_one_tensor(path: Path, nbytes: float) -> None:
 
 
 def commands(source: Path, out: Path) -> dict[str, list[object]]:
-    """What is measured; `from V1` reads what `to V1` wrote."""
+    """The measured commands; `from V1` reads the output of `to V1`."""
     return {
         "rename": ["edit", source, "-o", out / "m", "--rename", RENAME],
         "strip": ["edit", source, "-o", out / "m", "--strip", "optimizer"],

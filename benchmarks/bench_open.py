@@ -1,10 +1,9 @@
-"""Listing a large index and reading every tensor, beside TensorFlow's reader, in one run.
+"""Compares listing a large index and reading every tensor with TensorFlow's reader.
 
     python benchmarks/bench_open.py [--checkpoint ../shared/checkpoints/inception_v3.ckpt] [--variables 1000000]
 
-Each measurement is a process of its own, so that peak memory is its own; imports are not counted in its seconds.
-The best of `--repeat` runs is shown, ours and TensorFlow's in turn.
-"""
+Each measurement has its own process, so that peak memory is measured separately; its seconds do not include imports.
+The best of `--repeat` runs is shown; ours and TensorFlow's take turns."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ READ = {
 
 
 class Run(NamedTuple):
-    """One measurement, without imports; `cpu` tells on a busy machine what `seconds` does not."""
+    """One measurement, without imports; on a busy machine `cpu` is more reliable than `seconds`."""
 
     seconds: float
     cpu: float
@@ -79,7 +78,7 @@ def compare(title: str, ways: dict[str, tuple[str, str]], path: Path, repeat: in
 
 
 def write_index(folder: Path, count: int) -> Path:
-    """A V2 checkpoint with `count` variables of a few shapes, whose data file is written sparse."""
+    """Writes a V2 checkpoint with `count` variables of a few shapes and a sparse data file."""
     from ckpt_tools.formats import v2
     from ckpt_tools.formats.bundle_index import Entry, shard_path
     from ckpt_tools.tensors import Spec

@@ -1,13 +1,12 @@
-"""The input pipeline alone, with each augmentation, beside the training steps that it has to feed.
+"""Compares the input pipeline, with each augmentation, with the training steps that it has to feed.
 
     python benchmarks/bench_pipeline.py [--images 512] [--rounds 3] [--steps 3] [--scopes head,upper,whole]
 
-JPEG files of 500 x 375 pixels, read from disk, decoded, resized to 299 pixels and changed as `--augment` says, in
-batches of 32, by the pipeline of ckpt-finetune. The pipelines take turns, so that another load on the machine hits all
-of them; the best turn of each counts. `a core` is what one core makes in a second of its own time. The steps are those
-of bench_step.py: InceptionV3 on a batch in memory. Where an augmentation is slower than the fastest step that it can
-feed, the last line says so.
-"""
+The pipeline of ckpt-finetune reads JPEG files of 500 x 375 pixels from disk, decodes them, resizes them to 299 pixels
+and applies `--augment`, in batches of 32. The pipelines take turns, so that other load on the machine affects all of
+them; the best turn of each counts. `a core` is the number of images per second of one core's time. The steps are those
+of bench_step.py: InceptionV3 on a batch in memory. The last line tells if an augmentation is slower than the fastest
+step that it may have to feed."""
 
 import argparse
 import os
@@ -15,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_features import BATCH, photos  # which loads TensorFlow, and keeps it quiet
+from bench_features import BATCH, photos  # imports TensorFlow silently
 from bench_step import SCOPES, images_per_second
 
 import tensorflow.compat.v1 as tf  # isort: skip
@@ -31,7 +30,7 @@ CASES = {"none": (), **{name: (name,) for name in AUGMENTATIONS}, "all but slim"
 
 
 def write_photos(folder, count):
-    """`count` JPEG files in two class folders."""
+    """Writes `count` JPEG files in two class folders."""
     examples = photos(count)
     for number in range(count):
         place = folder / ("cat", "dog")[number % 2]
@@ -41,7 +40,7 @@ def write_photos(folder, count):
 
 
 def start(examples, augment):
-    """A function that makes so many batches, and returns images a second and images a core and second."""
+    """A function that makes a number of batches, and returns images per second and per core-second."""
     with tf.Graph().as_default() as graph:
         how = Preprocessing("inception", SIZE, augment=augment)
         made = make_batches(examples, how, batch_size=BATCH, training=True)
@@ -49,7 +48,7 @@ def start(examples, augment):
     session = tf.Session(graph=graph)
 
     def turn(batches):
-        session.run(index)  # fills what is fetched ahead
+        session.run(index)  # fills the prefetch buffers
         began, worked = time.monotonic(), time.process_time()
         count = sum(len(session.run(index)) for _ in range(batches))
         return count / (time.monotonic() - began), count / (time.process_time() - worked)

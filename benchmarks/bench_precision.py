@@ -1,11 +1,11 @@
-"""Accuracy of training in bfloat16 beside float32: the same runs with several seeds, on photos.
+"""Compares the accuracy of training in bfloat16 and float32: the same runs with several seeds, on photos.
 
     python benchmarks/bench_precision.py CHECKPOINT PHOTOS [--scopes head,upper,whole] [--precisions float32,bfloat16]
         [--seeds 1,2,3] [--epochs 4] [--size 96] [--per-class 100]
 
-CHECKPOINT is a slim InceptionV3, PHOTOS a folder with train/ and test/. Every run of a scope has the same options but
-for --precision and --seed, and is judged on all of test/, in float32, by ckpt-evaluate. No time is measured: the cores
-need not be quiet. The standard error is that of the seeds alone; with few photos to test on, one of them weighs more.
+CHECKPOINT is a slim InceptionV3, PHOTOS a folder with train/ and test/. Every run of a scope has the same options
+except --precision and --seed, and is evaluated on all of test/, in float32, by ckpt-evaluate. No time is measured, so
+the machine may be busy. The standard error reflects only the seeds; with few test photos, each of them has more weight.
 """
 
 import argparse
@@ -24,7 +24,7 @@ RATES = {"head": "0.001", "upper": "0.0005", "whole": "0.0002"}
 
 
 def accuracy(run: Path, scope: str, precision: str, seed: str, place: Path, arguments: argparse.Namespace) -> float:
-    """Trains once; the share of the photos of test/ that the last checkpoint gets right."""
+    """Trains once; returns the accuracy of the last checkpoint on test/."""
     command = [sys.executable, "-m", "ckpt_tools", "finetune", "--checkpoint", arguments.checkpoint]
     command += ["--data", str(place / "photos"), "--train-dir", str(run), "--cache-dir", str(place / "cache")]
     command += ["--exclude", "Logits", "--trainable", SCOPES[scope], "--learning-rate", RATES[scope]]

@@ -1,10 +1,9 @@
-"""Listing a large checkpoint over HTTP against downloading it: bytes and seconds, on a server of this machine.
+"""Compares listing a large checkpoint over HTTP with downloading it: bytes and seconds, with a local server.
 
     python benchmarks/bench_remote.py [--gigabytes 10] [--tensors 2000] [--folder /tmp]
 
-The data file is sparse: it takes no space, and only the index is written. The download is read and thrown away. Exits
-with 1 when listing reads 1 MB or more.
-"""
+The data file is sparse and takes no space; only the index is written. The download is read and discarded. Exits with 1
+if listing reads 1 MB or more."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ MB, CHUNK = 1_000_000, 1 << 20
 
 
 def write_sparse(prefix: Path, size: int, tensors: int) -> None:
-    """A V2 checkpoint of `size` bytes of float32 whose data file is one hole."""
+    """Writes a V2 checkpoint of `size` bytes of float32 whose data file is one hole."""
     columns = size // tensors // 4 // 1024
     nbytes = 1024 * columns * 4
     with prefix.with_name(f"{prefix.name}.index").open("wb") as file:
@@ -50,7 +49,7 @@ def listed(server: RangeServer, url: str) -> tuple[float, int]:
 
 
 def downloaded(url: str) -> tuple[float, int]:
-    """Seconds and bytes of the same by a loop over one answer."""
+    """Seconds and bytes of downloading both files."""
     start, size = time.perf_counter(), 0
     for ending in (".index", ".data-00000-of-00001"):
         with urllib.request.urlopen(url + ending) as answer:
@@ -69,7 +68,7 @@ def main() -> int:
         write_sparse(Path(folder) / "m.ckpt", int(args.gigabytes * 1e9), args.tensors)
         with serving(Path(folder)) as server:
             url = f"{server.url}/m.ckpt"
-            listed(server, url)  # modules are compiled
+            listed(server, url)  # warms up: modules get compiled
             ours, peer = listed(server, url), downloaded(url)
     for name, (seconds, size) in {"ckpt-inspect URL": ours, "download": peer}.items():
         print(f"{name:<17} {seconds:8.2f} s  {size / MB:12,.3f} MB")

@@ -1,11 +1,11 @@
-"""Images a second of one training step: one and two CPU devices, one and two processes of a cluster on this machine.
+"""Compares training steps on one and two CPU devices, and in one and two processes of a cluster on this machine.
 
     python benchmarks/bench_scaling.py [NET] [STEPS]
 
-The net (inception_v3 by default) is trained from nothing on pictures of noise, once all of it and once its head alone
-with the cache off, in batches of 16. The four take turns; the best turn of each counts. All of them share the cores of
-this machine, so that two cannot be faster than one here unless one leaves cores idle: what is measured is what dividing
-a batch costs. On real devices that cost is the same and the computing is halved.
+The net (inception_v3 by default) is trained from scratch on pictures of noise, once as a whole and once only its head
+with the cache off, in batches of 16. The four take turns; the best turn of each counts. All share the cores of this
+machine, so that two cannot be faster than one unless one leaves cores idle: the benchmark measures the cost of dividing
+a batch. On real devices that cost is the same, while the computation is halved.
 """
 
 import json
@@ -48,7 +48,7 @@ def free_port():
 
 
 def images_a_second(name, trained, photos, folder):
-    """One run; STEPS of its steps are counted."""
+    """Images per second in STEPS steps of one run."""
     argv = ["--net", NET, "--data", str(photos), "--train-dir", str(folder), "--batch-size", str(BATCH)]
     argv += ["--steps", str(STEPS + 2), "--log-steps", "1", "--eval-steps", str(1 << 30), "--device", "cpu"]
     argv += ["--cache", "off", "--validation-fraction", "0.01", "--json", *DIVIDED[name]]

@@ -1,17 +1,16 @@
-"""One training step of InceptionV3 beside slim's script, Keras and PyTorch: images per second, side by side.
+"""Compares a training step of InceptionV3 with slim's script, Keras and PyTorch: images per second.
 
     python benchmarks/bench_step.py [--batch 32] [--size 299] [--steps 3] [--rounds 3] [--peers slim,keras,torch]
     python benchmarks/bench_step.py --scopes whole --peers "" --variants bfloat16,float16,xla,bfloat16+xla
     python benchmarks/bench_step.py --scopes head,whole --peers "" --variants graph,frozen
 
-Each contestant is a process of its own that holds its batch in memory, that of the GPU where there is one; they take
-turns, and the best turn of each counts. With --together all begin at once, each builds its graph, and then they wait
-for their turns: for a machine that has cores to spare, and a GPU on which each is alone then. `slim` is a loop as
-slim's train_image_classifier.py has it: is_training=True everywhere and create_train_op(variables_to_train=...). It
-needs tf-keras, under whose name its batch norm is found; `torch` needs torch, torchvision. Who is not installed is left
-out. Variants are our own step with another --precision or --xla; `graph` is the same net out of the MetaGraph of a
-training script, whose batch norms stay frozen, as those of `frozen` do.
-"""
+Each contestant has its own process, which holds its batch in memory, on the GPU if there is one; they take turns, and
+the best turn of each counts. With --together all start at once, build their graphs, and then wait for their turns, on a
+machine with spare cores and a GPU that each then has for itself. `slim` is the loop of slim's
+train_image_classifier.py: is_training=True everywhere and create_train_op(variables_to_train=...). It needs tf-keras,
+where slim looks for its batch norm; `torch` needs torch and torchvision. Peers that are not installed are left out.
+Variants are our own step with another --precision or --xla; `graph` is the same net from the MetaGraph of a training
+script, whose batch norms stay frozen, like those of `frozen`."""
 
 import argparse
 import os
@@ -145,23 +144,23 @@ PEERS = {"ours": OURS, "slim": SLIM, "keras": KERAS, "torch": TORCH}
 
 
 def images_per_second(peer: str, scope: str, arguments: argparse.Namespace) -> float | None:
-    """One turn of one contestant, or of a variant of it ("ours:xla"); None when its library is not installed."""
+    """One turn of a contestant, or of a variant of it ("ours:xla"); None if its library is not installed."""
     return outcome(peer, begin(peer, scope, arguments))
 
 
 def begin(peer: str, scope: str, arguments: argparse.Namespace) -> subprocess.Popen:
-    """Starts a contestant; it waits for its turn where others have begun before it."""
+    """Starts a contestant, which waits for its turn if others started before it."""
     peer, _, variant = peer.partition(":")
     facts = {"batch": arguments.batch, "size": arguments.size, "steps": arguments.steps}
     code = FRAME.format(program=PEERS[peer], scope=scope, variant=variant, turn=f"/tmp/turn-{os.getpid()}", **facts)
-    # Several processes share a GPU: none may take all of its memory.
+    # Several processes share a GPU, so none may take all of its memory.
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes)
 
 
 def outcome(peer: str, process: subprocess.Popen) -> float | None:
-    """Images a second; None when its library is not installed, or when it failed, which is said."""
+    """Images per second; None if the library is not installed, or after a failure, which is printed."""
     out, errors = process.communicate()
     if "ModuleNotFoundError" in errors:
         return None
@@ -172,8 +171,8 @@ def outcome(peer: str, process: subprocess.Popen) -> float | None:
 
 
 def speed_of_run(folder: Path, first: int, batch: int) -> float:
-    """Images a second of the run in a train directory that logged every step. The `first` steps, which make the graph
-    ready, and the last one, which evaluates, are not counted."""
+    """Images per second of the run in a train directory that logged every step. The `first` steps, which warm up, and
+    the last one, which evaluates, are not counted."""
     rows = (folder / "metrics.csv").read_text().splitlines()[1:]
     seconds = [float(row.rpartition(",")[2]) for row in rows][first - 1 : -1]
     return batch * (len(seconds) - 1) / (seconds[-1] - seconds[0])

@@ -1,4 +1,4 @@
-"""Surgery against the tools one would use without it, side by side on one file: seconds and memory of each process.
+"""Compares editing checkpoints with the tools one would use otherwise, on one file: seconds and memory per process.
 
     python benchmarks/bench_surgery.py --folder /tmp/bench --gigabytes 1 --tensorflow
 
@@ -28,12 +28,12 @@ RENAME = "re:^(.*)$=renamed/\\1"
 
 class Run(NamedTuple):
     seconds: float
-    cpu: float  # seconds of the processor, which other work on the machine does not lengthen much
+    cpu: float  # processor seconds, hardly affected by other load
     megabytes: float  # peak resident memory, pages of mapped files included
 
 
 class Row(NamedTuple):
-    """A piece of work: ours, its peer, and how many times the peer's seconds it may take at most."""
+    """A piece of work: our command, its peer, and the largest allowed ratio of their seconds."""
 
     work: str
     ours: Sequence[str]
@@ -43,9 +43,9 @@ class Row(NamedTuple):
 
 
 def make_source(path: Path, nbytes: float, slots: Sequence[str] = ("", "/Adam", "/Adam_1"), length: int = 1024) -> None:
-    """A V2 checkpoint of about `nbytes`, from one random block [length, 4096], of 16 MB.
+    """Writes a V2 checkpoint of about `nbytes` from one random block [length, 4096] of 16 MB.
 
-    In a process of its own: the peak memory of a child counts from what its parent has at the fork.
+    This runs in its own process, since the peak memory of later children starts at their parent's memory at the fork.
     """
     if child := os.fork():
         if os.waitpid(child, 0)[1]:
@@ -121,7 +121,7 @@ def rows(folder: Path, tensorflow: bool) -> list[Row]:
 
 
 def run(command: Sequence[str], folder: Path, prepare: Callable[[], None] = lambda: None) -> Run:
-    """Seconds and peak memory of a command. Its outputs of an earlier run are removed first."""
+    """Seconds and peak memory of a command. Outputs of an earlier run are removed first."""
     for path in folder.glob("out*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     (folder / "out.d").mkdir()
@@ -138,13 +138,13 @@ def run(command: Sequence[str], folder: Path, prepare: Callable[[], None] = lamb
 
 
 def read_into_cache(folder: Path) -> None:
-    """Reads the sources, which what ran before may have driven out of the page cache, and waits for the disk."""
+    """Reads the sources into the page cache, which earlier runs may have displaced, and waits for the disk."""
     subprocess.run(["sh", "-c", f"cat {folder}/m.* {folder}/third > /dev/null"], check=True)
     os.sync()
 
 
 def compare(row: Row, folder: Path, rounds: int) -> str:
-    """Runs both in turns and gives one line of the table."""
+    """Runs both in turns and returns one line of the table."""
     ours, peers = [], []
     small = [word.replace(str(folder / "m."), str(folder / "small.")) for word in row.ours]
     starting = min(run(small, folder).seconds for _ in range(rounds))

@@ -1,10 +1,9 @@
-"""ckpt-finetune itself, from photos on disk, beside the bare training step of the same graph on a batch in memory.
+"""Compares ckpt-finetune on photos from disk with the bare training step of the same graph on a batch in memory.
 
     python benchmarks/bench_trainer.py [--scopes head,whole] [--variants float32,bfloat16,xla] [--steps 20] [--rounds 2]
 
-InceptionV3 from nothing, cache off, JPEG files of 500 x 375 pixels; on the GPU where TensorFlow sees one, else on the
-CPU. The two take turns, and the best turn of each counts. The bare step is that of bench_step.py.
-"""
+InceptionV3 is trained from scratch, with the cache off, on JPEG files of 500 x 375 pixels, on a GPU if there is one.
+The two take turns, and the best turn of each counts. The bare step is that of bench_step.py."""
 
 import argparse
 import subprocess
@@ -22,11 +21,11 @@ VARIANTS = {
     "xla": ["--xla"],
     "bfloat16+xla": ["--precision", "bfloat16", "--xla"],
 }
-AT_LEAST = 0.9  # of the bare step
+AT_LEAST = 0.9  # share of the bare step's speed
 
 
 def trainer(photos: Path, folder: Path, scope: str, variant: str, arguments: argparse.Namespace) -> float:
-    """Images a second of one run of ckpt-finetune."""
+    """Images per second of one run of ckpt-finetune."""
     command = [sys.executable, "-m", "ckpt_tools", "finetune", "--net", "inception_v3", "--optimizer", "momentum"]
     command += ["--data", str(photos), "--train-dir", str(folder), "--trainable", scope, "--cache", "off"]
     command += ["--steps", str(arguments.steps + 3), "--log-steps", "1", "--eval-steps", str(1 << 30)]

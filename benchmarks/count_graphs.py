@@ -1,15 +1,14 @@
-"""How many public graph files are understood, and how many can be used.
+"""Counts how many public graph files are understood, and how many can be used.
 
     python benchmarks/count_graphs.py FOLDER [--table benchmarks/public_graphs.tsv] [--check]
 
-FOLDER has the files that the table names, each under OWNER/REPOSITORY/PATH, as `git clone` brings them; a checkpoint
-that lies beside one is used. A row of the table says what a graph is ("classifier", "other", or "tensorflow 2" for a
-SavedModel whose variables have no names), as somebody found who read it: its images, features and logits, and what has
-to be typed, if anything. Printed are the rows that are not as they should be, and the counts.
+FOLDER has the files that the table names, each under OWNER/REPOSITORY/PATH as in a `git clone`; a checkpoint beside a
+file is used. A row of the table describes a graph ("classifier", "other", or "tensorflow 2" for a SavedModel whose
+variables have no names) as determined by a human reader: its images, features and logits, and the options that are
+needed, if any. The script prints the rows with another outcome, and the counts.
 
-With --check each net is imported, with its own weights or, where these are not there, with random ones, and passes the
-check that a run makes before its first step.
-"""
+With --check each net is imported, with its own weights or, if these are missing, with random ones, and must pass the
+check that a run makes before its first step."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ from ckpt_tools.nets.resolving import feeds
 
 
 def opened(path: Path, typed: dict[str, str]) -> GraphPart:
-    """The net in a file, with what is typed. Raises what `open_graph` and `net_from` do."""
+    """The net in a file, opened with the options `typed`. Raises like `open_graph` and `net_from`."""
     source, saved = checkpoint_of(str(path)), ()
     try:
         saved = tuple(open_checkpoint(source).tensors) if source else ()
@@ -45,7 +44,7 @@ def opened(path: Path, typed: dict[str, str]) -> GraphPart:
 
 
 def runs(part: GraphPart, side: int) -> str:
-    """What the check before training finds; "" for nothing."""
+    """The problem found by the check before training; "" if there is none."""
     from ckpt_tools.nets.imported import check_import
 
     net, random = net_from(part), np.random.default_rng(0)
@@ -61,7 +60,7 @@ def runs(part: GraphPart, side: int) -> str:
         arrays = {name: own[name].load() for name in values if name in own}
         values |= {name: lambda array=array: array for name, array in arrays.items()}
     except CheckpointError:
-        pass  # the file of values is not there
+        pass  # the file of values is missing
     size = side or net.image_size
     try:
         wrong = check_import(part.file, part.found, (size, size, net.input_channels), values)
@@ -71,9 +70,9 @@ def runs(part: GraphPart, side: int) -> str:
 
 
 def outcome(path: Path, row: dict[str, str], check: bool) -> tuple[str, str]:
-    """What comes of a file: "understood", "with a hint", "asks", "wrong" or, with `check`, "does not run"; and why.
+    """The outcome for a file: "understood", "with a hint", "asks", "wrong" or, with `check`, "does not run"; and why.
 
-    What is no classifier "asks", too, or is "taken for one".
+    For a graph that is not a classifier the outcome is "asks", too, or "taken for one".
     """
     typed = dict(option.split("=", 1) for option in row["typed"].split())
     side = int(typed.pop("image-size", 0))

@@ -1,15 +1,13 @@
-"""Kills a fresh start at every operation that changes a file, and looks at what is left of everybody's checkpoints.
+"""Kills a fresh start at every operation that changes a file, and checks all checkpoints that are left.
 
-    python benchmarks/fresh_sweep.py               # what a run does in its folder, without TensorFlow: seconds
+    python benchmarks/fresh_sweep.py               # only the run's file operations, without TensorFlow: seconds
     python benchmarks/fresh_sweep.py --command     # `ckpt-finetune --fresh` itself: minutes; --every 5 for a share
 
-The folder holds a run and, between its files, what the run did not write: a V1 and a V2 checkpoint, event files, notes.
-The source, and the checkpoint that it was made from, lie beside it. The process kills itself right before its N-th
-rename, removal, link, new folder or file opened for writing there, for every N until it comes to its end. After each
-kill what others wrote must have the same bytes, what is left of the run's checkpoints must open with every checksum
-right, and the same command, given again, must come to its end and leave nothing behind. The exit code is 1 when
-anything was broken.
-"""
+The folder holds a run and, among its files, files that the run did not write: a V1 and a V2 checkpoint, event files,
+notes. The source, and the checkpoint that it was made from, are beside it. The process kills itself right before its
+N-th rename, removal, link, new folder or file opened for writing there, for every N until it finishes. After each kill,
+files of others must be unchanged, the run's remaining checkpoints must open with all checksums correct, and the same
+command, run again, must finish and leave nothing behind. The exit code is 1 if anything was broken."""
 
 from __future__ import annotations
 
@@ -39,14 +37,14 @@ OTHERS = ("mine.ckpt", "mine_too.ckpt.index", "mine_too.ckpt.data-00000-of-00001
 
 
 class Sweep(NamedTuple):
-    """`prepare` makes a folder with a run in it; `start` begins a fresh one there, in a process of its own, which is
-    killed right before the operation of this number (0: never), and returns the exit code."""
+    """`prepare` makes a folder with a run in it; `start` starts a fresh run there in its own process, which is killed
+    right before the operation with this number (0: never), and returns the exit code."""
 
     prepare: Callable[[Path], None]
     start: Callable[[Path, int], int]
 
 
-# --- what a run does in its folder -----------------------------------------------------------------------------------
+# --- the file operations of a run ------------------------------------------------------------------------------------
 
 
 def prepare_small(folder: Path) -> None:
@@ -57,7 +55,7 @@ def prepare_small(folder: Path) -> None:
 
 
 def start_small(folder: Path, number: int) -> int:
-    """In a child, so that the operating system does what it does after a kill."""
+    """Starts the small run in a child process, so that a kill has its real effects."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -108,11 +106,11 @@ SWEEPS = {"the folder of a run": Sweep(prepare_small, start_small)}
 COMMAND = {"ckpt-finetune --fresh": Sweep(prepare_command, start_command)}
 
 
-# --- what is looked at -----------------------------------------------------------------------------------------------
+# --- checks ----------------------------------------------------------------------------------------------------------
 
 
 def add_others(directory: object) -> None:
-    """Puts what the run did not write into its folder."""
+    """Adds files that the run did not write to its folder."""
     save_checkpoint(small_run.tensors(99), directory.path / "mine.ckpt", format="v1")
     save_checkpoint(small_run.tensors(99), directory.path / "mine_too.ckpt")
     for name in ("notes.txt", "events.of.others"):
@@ -120,7 +118,7 @@ def add_others(directory: object) -> None:
 
 
 def bytes_of_others(folder: Path) -> dict[str, str]:
-    """Digests of what must stay: what others wrote into the folder, the source, and all that lies beside the run."""
+    """Digests of the files that must stay: others' files in the folder, the source, and everything beside the run."""
     outside = [path for path in folder.rglob("*") if path.is_file() and folder / "run" not in path.parents]
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "gone"
@@ -129,7 +127,7 @@ def bytes_of_others(folder: Path) -> dict[str, str]:
 
 
 def broken(folder: Path) -> str:
-    """What is wrong with the checkpoints in the folder of the run; empty where all are whole."""
+    """The problem with the checkpoints in the folder of the run; empty if all are intact."""
     for index in (folder / "run").glob("*.index"):
         try:
             for tensor in open_checkpoint(index).tensors.values():
@@ -140,8 +138,8 @@ def broken(folder: Path) -> str:
 
 
 def sweep(how: Sweep, folder: Path, every: int = 1) -> Counter[str]:
-    """Kills at each `every`-th operation. Counts "old" (the run that was there is whole), "between" and "new" (the new
-    one has begun), and what is wrong."""
+    """Kills at each `every`-th operation. Counts "old" (the old run is intact), "between", "new" (the new run has
+    begun), and problems."""
     pristine, found, number = folder / "pristine", Counter(), 1
     pristine.mkdir()
     how.prepare(pristine)
@@ -155,14 +153,14 @@ def sweep(how: Sweep, folder: Path, every: int = 1) -> Counter[str]:
         shutil.copytree(pristine, place)
         before = bytes_of_others(place)
         code = how.start(place, number)
-        if code == 0:  # it made fewer operations than that
+        if code == 0:  # it finished with fewer operations
             return found
         found[outcome(how, place, before, names(pristine / "run"), undisturbed, code)] += 1
         number += every
 
 
 def outcome(how: Sweep, folder: Path, before: dict, old: set[str], undisturbed: set[str], code: int) -> str:
-    """ "old", "between", "new", or what is wrong."""
+    """ "old", "between", "new", or a problem."""
     if code != -signal.SIGKILL:
         return f"it ends with {code}"
     left = names(folder / "run")
@@ -179,7 +177,7 @@ def outcome(how: Sweep, folder: Path, before: dict, old: set[str], undisturbed: 
 
 
 def names(folder: Path) -> set[str]:
-    """What lies in the folder of a run; the names that TensorFlow makes up are left out."""
+    """The names in the folder of a run, without those that TensorFlow makes up."""
     return {path.name for path in folder.iterdir() if not path.name.startswith("events.out.")}
 
 

@@ -1,8 +1,8 @@
-"""What must hold on a GPU, on a real checkpoint and real photos; a part of gpu.sh.
+"""Checks on a GPU with a real checkpoint and real photos; a part of gpu.sh.
 
-python benchmarks/gpu_checks.py command CHECKPOINT PHOTOS OUT    ckpt-finetune as the README has it, twice
-python benchmarks/gpu_checks.py equal CHECKPOINT PHOTOS OUT      transfer values beside those of the processor
-python benchmarks/gpu_checks.py resume CHECKPOINT PHOTOS OUT     killed and continued, beside never stopped
+python benchmarks/gpu_checks.py command CHECKPOINT PHOTOS OUT    ckpt-finetune as in the README, twice
+python benchmarks/gpu_checks.py equal CHECKPOINT PHOTOS OUT      transfer values compared with those of the CPU
+python benchmarks/gpu_checks.py resume CHECKPOINT PHOTOS OUT     a killed and continued run, and uninterrupted ones
 python benchmarks/gpu_checks.py busy OUT                         how busy the GPU was in each part of gpu.sh
 """
 
@@ -29,7 +29,7 @@ def ckpt(command: str, *options: str, **environment: str) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen) -> str:
-    """What it said; ends this program when it failed."""
+    """The output of a command; exits if it failed."""
     said, _ = process.communicate()
     if process.returncode:
         sys.exit(f"{' '.join(process.args[2:])}: exit {process.returncode}\n{said}")
@@ -37,7 +37,7 @@ def ended(process: subprocess.Popen) -> str:
 
 
 def command(checkpoint: str, photos: str, out: Path) -> None:
-    """The card's command on the whole file: a new head, then again with another learning rate."""
+    """Trains a new head by the README's command, then again with another learning rate."""
     for name, more in (("run", ()), ("again", ("--learning-rate", "0.003"))):
         began = time.monotonic()
         options = ("--checkpoint", checkpoint, "--data", photos, "--train-dir", str(out / name))
@@ -49,7 +49,7 @@ def command(checkpoint: str, photos: str, out: Path) -> None:
 
 
 def equal(checkpoint: str, photos: str, out: Path) -> None:
-    """Transfer values of the test photos, by each way, beside float32 on the processor."""
+    """Compares transfer values of the test photos, computed in each way, with float32 on the CPU."""
     ways = {
         "processor, float32": (("--device", "cpu", "--precision", "float32"), {}),
         "GPU, float32": (("--precision", "float32"), {}),
@@ -77,7 +77,7 @@ def equal(checkpoint: str, photos: str, out: Path) -> None:
 
 
 def resume(checkpoint: str, photos: str, out: Path) -> None:
-    """Upper blocks, no cache: killed after the sixth step and continued, beside two runs that were never stopped."""
+    """Upper blocks, no cache: compares a run killed after its sixth step and continued with two uninterrupted ones."""
     steps = 12
     common = ("--checkpoint", checkpoint, "--data", photos, *SLIM, "Mixed_7c,Logits", "--cache", "off")
     common += ("--steps", str(steps), "--save-steps", "4", "--log-steps", "1", "--eval-steps", "1000", "--train-dir")
@@ -100,14 +100,14 @@ def resume(checkpoint: str, photos: str, out: Path) -> None:
 
 
 def differing(a: object, b: object) -> str:
-    """How many tensors differ, and by how much at most of the largest value of the tensor."""
+    """How many tensors differ, and the largest difference relative to the tensor's largest value."""
     found = [name for name in a if (a[name].load() != b[name].load()).any()]
     most = max((float(np.abs(a[n].load() - b[n].load()).max() / np.abs(a[n].load()).max()) for n in found), default=0)
     return f"{len(found)} of {len(a)} tensors differ, by {most:.1e} at most"
 
 
 def busy(out: Path) -> None:
-    """From nvidia-smi dmon (a line a second: time, GPU, busy %, memory busy %) and the times of the parts."""
+    """The GPU's load by nvidia-smi dmon (one line per second: time, GPU, busy %, memory busy %) in each part."""
     rows = [line.split() for line in (out / "dmon.txt").read_text().splitlines() if not line.startswith("#")]
     for line in (out / "times.txt").read_text().splitlines():
         name, first, last = line.split()

@@ -1,4 +1,4 @@
-"""Hostile files through the reader and `verify`, and a sample of the same through TensorFlow's reader.
+"""Runs hostile files through the reader and `verify`, and a sample of them through TensorFlow's reader.
 
     python benchmarks/hostile.py [--count 100000] [--seed 1] [--tensorflow 2000]
 
@@ -37,7 +37,7 @@ def alarm(*_: object) -> None:
 
 
 def run_ours(seed: int, count: int, results: multiprocessing.Queue) -> None:
-    """Reads `count` mutants and reports how many ended how, and each finding."""
+    """Reads `count` mutants and reports the number of each outcome, and each finding."""
     from mutants import CASES, mutants
     from test_hostile import outcome, values
 
@@ -56,7 +56,7 @@ def run_ours(seed: int, count: int, results: multiprocessing.Queue) -> None:
                 if number % 5 == 0:
                     with contextlib.suppress(CheckpointError):
                         verify(Path(folder) / "m" / CASES[mutant.case], threads=1)
-            except BaseException as error:  # anything at all is a finding
+            except BaseException as error:  # any other exception is a finding
                 result = f"{type(error).__name__}: {error}"
             signal.setitimer(signal.ITIMER_PROF, 0)
             slowest = max(slowest, time.process_time() - start)

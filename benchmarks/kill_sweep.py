@@ -1,13 +1,12 @@
-"""Kills ckpt-convert and ckpt-edit at every system call that changes files, and looks at what is left.
+"""Kills ckpt-convert and ckpt-edit at every system call that changes files, and checks the files left.
 
     python benchmarks/kill_sweep.py            # every call, with strace; or --random 200 without it
     python benchmarks/kill_sweep.py --every 10 --seed 1
 
-Each run gets a fresh folder with an old checkpoint at the target, and the command is to replace it. strace kills it
-as it enters the N-th call of a kind (`-e inject=CALL:signal=KILL:when=N`). Afterwards the target must open and hold
-the old values or the new ones, all of them; the source must have the same bytes; and the command, run again, must
-succeed and leave no file that does not belong there. Prints counts; the exit code is 1 when anything was broken.
-"""
+Each run gets a fresh folder with an old checkpoint at the target, which the command has to replace. strace kills it as
+it enters the N-th call of a kind (`-e inject=CALL:signal=KILL:when=N`). Afterwards the target must open and hold either
+all old values or all new ones; the source must be unchanged; and the command, run again, must succeed and leave no
+stray files. Prints counts; the exit code is 1 if anything was broken."""
 
 from __future__ import annotations
 
@@ -29,8 +28,7 @@ import numpy as np
 from ckpt_tools import from_arrays, open_checkpoint, save_checkpoint
 from ckpt_tools.errors import CheckpointError
 
-# Calls that change a file or its name, or bring it to disk. Where the kernel has an older name for one, strace's `?`
-# makes it optional.
+# Calls that change a file or its name, or flush it to disk. strace's `?` makes names optional that some kernels lack.
 CALLS = ["?mkdir", "?mkdirat", "?rename", "?renameat", "?renameat2", "?link", "?linkat", "?unlink", "?unlinkat"]
 CALLS += ["?rmdir", "write", "pwrite64", "copy_file_range", "ftruncate", "fallocate", "fsync", "fdatasync", "?sendfile"]
 RENAME = "re:^(.*)$=new/\\1"
@@ -43,7 +41,7 @@ class Case(NamedTuple):
     command: Sequence[str]
     source: str
     target: str
-    old: str  # format of the checkpoint that is replaced, and its shards
+    old: str  # format and shards of the checkpoint to replace
 
 
 CASES = [
@@ -60,7 +58,7 @@ CASES = [
 
 
 def prepare(case: Case, folder: Path) -> None:
-    """An old checkpoint at the target and, where it is another, a source."""
+    """Writes an old checkpoint at the target and, if the source is another path, a source."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     random_values = np.random.default_rng(0)
@@ -93,7 +91,7 @@ def command_of(case: Case) -> list[str]:
 
 
 def moments(case: Case, folder: Path) -> Iterator[tuple[str, int]]:
-    """Every call of CALLS that an undisturbed run makes: its name, and the how manyth of that name it is."""
+    """Every call of CALLS in an undisturbed run: its name, and its number among calls of that name."""
     prepare(case, folder)
     log = folder.with_suffix(".strace")
     trace = ["strace", "-f", "-qq", "-o", str(log), "-e", "trace=" + ",".join(CALLS)]
@@ -123,7 +121,7 @@ def kill_after(case: Case, folder: Path, seconds: float) -> None:
 
 
 def outcome(case: Case, folder: Path, old: Mapping, new: Mapping, before: Mapping) -> str:
-    """ "old", "new", or what is wrong."""
+    """ "old", "new", or a problem."""
     if source_bytes(case, folder) != before:
         return "the source was touched"
     try:

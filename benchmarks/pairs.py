@@ -1,12 +1,12 @@
-"""The table of docs/weights.md: every net that another library has, with the same random weights here and there.
+"""Makes the table of docs/weights.md: compares every net with its twin in another library on equal random weights.
 
-    python benchmarks/pairs.py                     all that is installed of keras, torchvision and timm: half an hour
+    python benchmarks/pairs.py                     all installed of keras, torchvision and timm: half an hour
     python benchmarks/pairs.py keras inception_v3  one library, one net
-    python benchmarks/pairs.py --own resnet_v1_50  slim's own net, where a variant of it is taken for the library's
+    python benchmarks/pairs.py --own resnet_v1_50  slim's own net, even if a variant of it matches the library's
 
-Prints, for two images of noise, the largest difference of the logits in parts of the largest one, between the library's
-net and the one here that is taken for it. Each pair has a process of its own, whose memory is gone with it. Exits with
-1 where a pair could not be computed, or is not the same.
+Prints, for two images of noise, the largest difference of the logits of the library's net and ours, relative to the
+largest logit. Each pair has its own process, which frees its memory. Exits with 1 if a pair could not be computed or
+differs.
 """
 
 import os
@@ -27,7 +27,7 @@ FAILED = "failed"
 
 
 def values(name, shape, random):
-    """Weights and statistics such that what goes through a layer keeps its size."""
+    """Weights and statistics for which a layer keeps the magnitude of its input."""
     last = name.rpartition("/")[2]
     if last in ("moving_variance", "gamma"):
         return random.uniform(0.8, 1.2, shape).astype(np.float32)
@@ -38,7 +38,7 @@ def values(name, shape, random):
 
 
 def pair(world, net, own):
-    """The cell of a pair: how far the net that is taken for the library's, or slim's `own`, is from it."""
+    """The table cell of a pair: the distance of our matching net, or slim's `own`, from the library's."""
     import_module(world)  # PyTorch before TensorFlow: see nets/peers.py
     from ckpt_tools.nets.comparing import compare
 

@@ -1,15 +1,14 @@
-"""Kills a training run at random moments, continues it each time, and compares it with one that was never stopped.
+"""Kills a training run at random moments, continues it each time, and compares it with an uninterrupted one.
 
     python benchmarks/resume_sweep.py --kills 10
     python benchmarks/resume_sweep.py --options "--unfreeze 0:Logits;20:Conv_3 --schedule one-cycle --accumulate 2"
     python benchmarks/resume_sweep.py --options "--devices 2" --options "--precision float16"
 
-Everything that has a state is on: momentum or Adam, moving averages, dropout, augmentation, a cosine schedule, class
-weights, checkpoints every few steps; each --options adds to these, or changes them, and is a sweep of its own. A kill
-is a SIGKILL at a random time, wherever the process is then: in a step, in an evaluation, while a checkpoint is written.
-In the end every tensor must be the same, bit for bit: weights, moving statistics, slots, averages, the loss scale, the
-step; and the rows of metrics.csv but for their seconds.
-"""
+Everything with a state is on: momentum or Adam, moving averages, dropout, augmentation, a cosine schedule, class
+weights, checkpoints every few steps. Each --options adds to these, or changes them, for a separate sweep. A kill is a
+SIGKILL at a random time: in a step, in an evaluation, or while a checkpoint is written. In the end every tensor must be
+the same, bit for bit: weights, moving statistics, slots, averages, the loss scale, the step; and so must the rows of
+metrics.csv except for their seconds."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ EVERYTHING = [
 
 
 class Swept(NamedTuple):
-    """`kills` that met the run while it was alive, the steps that were on disk then, and what differs in the end."""
+    """The number of `kills` that hit the running process, the steps on disk at these times, and final differences."""
 
     kills: int
     steps: tuple[int, ...]
@@ -58,7 +57,7 @@ def command(folder: Path, name: str, more: list[str]) -> list[str]:
 
 
 def run(argv: list[str]) -> None:
-    """Runs to the end. Raises RuntimeError with what it said when it fails."""
+    """Runs a command to the end. Raises RuntimeError with its stderr if it fails."""
     done = subprocess.run(argv, capture_output=True, text=True, env=environment(), check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
@@ -69,7 +68,7 @@ def environment() -> dict[str, str]:
 
 
 def kill_after(argv: list[str], metrics: Path, rows: int, delay: float) -> bool:
-    """Kills the command `delay` seconds after metrics.csv has so many rows; False when it ended before."""
+    """Kills the command `delay` seconds after metrics.csv has more than `rows` rows; False if it ended before."""
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
     try:
         while process.poll() is None:
@@ -84,7 +83,7 @@ def kill_after(argv: list[str], metrics: Path, rows: int, delay: float) -> bool:
 
 
 def sweep(folder: Path, kills: int, seed: int, more: list[str]) -> Swept:
-    """One undisturbed run, and one that is killed and continued `kills` times and then left alone."""
+    """Makes one undisturbed run, and one that is killed and continued `kills` times and then runs to the end."""
     tiny_net.write_source(folder / "source.ckpt")
     tiny_net.write_photos(folder / "photos")
     run(command(folder, "whole", more))
@@ -111,7 +110,7 @@ def differences(whole: Path, killed: Path) -> tuple[tuple[str, ...], bool]:
 
 
 def main() -> int:
-    """Prints a line for each sweep; returns 1 when anything differs."""
+    """Prints a line for each sweep; returns 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,1 +1,1 @@
-"""What a command can be asked to do."""
+"""The options of commands."""

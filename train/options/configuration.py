@@ -1,6 +1,6 @@
-"""Options classes: each field is one option, from which its flag, its YAML key, its check and its help are made.
+"""Options classes: each field is one option, which defines its flag, its YAML key, its validation and its help.
 
-A command line wins over the YAML file given by --config; an unknown key is an error that names the nearest one.
+The command line overrides the YAML file given by --config; an unknown key is an error that names the nearest one.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def option(
     same_run: bool = False,
     also: str = "",
 ) -> typing.Any:
-    """A field of an options class. `same_run`: another value continues a run instead of making it another run.
-    `also`: another spelling, which is not shown."""
+    """A field of an options class. With `same_run`, a run may be continued with another value. `also` is another
+    spelling that is accepted but not shown."""
     facts = {"help": help, "group": group, "metavar": metavar, "choices": tuple(choices), "same_run": same_run}
     facts["also"] = also
     return field(default=default, metadata={**facts, "least": least, "above": above})
@@ -52,7 +52,7 @@ def flag(name: str) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser, kind: type[NetOptions], only: Collection[str] = ()) -> None:
-    """Gives `parser` a flag for every field of the options class `kind` (or for those of `only`), in groups, and
+    """Adds to `parser` a flag for every field of the options class `kind` (or only those in `only`), in groups, and
     --config."""
     parser.add_argument("--config", metavar="FILE.yaml", help="options from a YAML file; the command line overrides it")
     groups: dict[str, argparse._ArgumentGroup] = {}
@@ -86,8 +86,8 @@ def other_names(kind: type[NetOptions]) -> dict[str, str]:
 
 
 def meant(name: str, names: Collection[str]) -> str:
-    """What is said behind a name that is not among the options' `names`: what a flag of slim's is called here, else the
-    nearest of them."""
+    """The end of a message on a name that is not among the options' `names`: the equivalent of a slim flag, else the
+    nearest name."""
     known = here(name, list(map(flag, names)))
     return f"; it is {known[2:].replace('-', '_')} here" if known.startswith("--") else nearest(name, names)
 
@@ -95,7 +95,7 @@ def meant(name: str, names: Collection[str]) -> str:
 def from_arguments(kind: type[Made], args: argparse.Namespace) -> Made:
     """The options object: defaults, then the file of --config, then the command line.
 
-    Raises RecipeError for an unknown key, a value of the wrong type, or values that do not go together.
+    Raises RecipeError for an unknown key, a value of the wrong type, or values that cannot be combined.
     """
     fields = {found.name: found for found in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
@@ -109,7 +109,7 @@ def from_arguments(kind: type[Made], args: argparse.Namespace) -> Made:
 def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[str, Any]:
     """Field name -> value from a YAML file whose keys are the flags without `--`.
 
-    Raises RecipeError naming the file and the key.
+    Raises RecipeError with the file and the key.
     """
     import yaml
 
@@ -149,10 +149,10 @@ def read_config(path: str | os.PathLike[str], kind: type[NetOptions]) -> dict[st
 
 
 def coerce(options: DataclassInstance) -> None:
-    """Gives each field of an options object, which is being made, the type that the field has: a Path becomes text, a
-    number that is written as text a number, one pattern a tuple of it.
+    """Converts the values of a new options object to the types of its fields: a Path becomes text, a number written as
+    text becomes a number, a single pattern becomes a tuple.
 
-    Raises RecipeError that names every option whose value is none of these.
+    Raises RecipeError that names every option whose value cannot be converted.
     """
     problems, hints = [], typing.get_type_hints(type(options))
     for found in dataclasses.fields(options):
@@ -176,14 +176,14 @@ def given(options: DataclassInstance) -> dict[str, object]:
 
 
 def to_config(options: DataclassInstance) -> str:
-    """YAML that `read_config` reads back: what was set to something else than its default."""
+    """YAML for `read_config` with all options that differ from their defaults."""
     import yaml
 
     return yaml.safe_dump(given(options), sort_keys=False, allow_unicode=True, width=120)
 
 
 def differences(before: Mapping[str, object], now: DataclassInstance) -> list[str]:
-    """One sentence for each option by which `now` is another run than the one whose config.yaml read as `before`."""
+    """One sentence for each option that makes `now` another run than the one with the configuration `before`."""
     lines = []
     for found in dataclasses.fields(now):
         old, new = before.get(found.name, found.default), getattr(now, found.name)
@@ -199,7 +199,7 @@ def _shown(value: object) -> str:
 
 
 def convert(shown: str, value: Any, hint: object) -> Any:
-    """`value`, of the command line, of YAML or of Python, as the type that the field has."""
+    """`value`, from the command line, YAML or Python, converted to the field's type."""
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
     if hint == tuple[str, ...]:
         listed = value if isinstance(value, list | tuple) else [value]
@@ -231,7 +231,7 @@ def _text(value: object) -> str:
 
 
 def problem_with(found: dataclasses.Field[Any], value: object) -> str | None:
-    """What is wrong with a field's value, or None."""
+    """The problem with a field's value, or None."""
     facts, shown = found.metadata, flag(found.name)
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Options that say which net is meant, of every command that builds one."""
+"""Options that select the net, for every command that builds one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .configuration import option
 
 @dataclass(frozen=True)
 class NetOptions:
-    """A net of the registry by its name, one that a function builds, one in a graph file, or the one that a checkpoint
-    tells."""
+    """A net of the registry by name, one that a function builds, one in a graph file, or the one recognised from a
+    checkpoint."""
 
     net: str | None = option(
         None, "name of the net, or a function that builds it; recognised from the checkpoint by default",
@@ -33,6 +33,6 @@ class NetOptions:
 
     @property
     def reference(self) -> Reference:
-        """The net that is meant."""
+        """The selected net."""
         side = getattr(self, "image_size", None)
         return Reference(self.net, self.graph, self.input, self.features, self.logits, self.feed, side)

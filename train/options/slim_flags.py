@@ -1,6 +1,6 @@
-"""What the flags of slim's own scripts are called here, for people who type them by heart.
+"""Maps flags of slim's own scripts to options here, for users who type them from memory.
 
-Those of train_image_classifier.py and eval_image_classifier.py, which tf_slim's users copied for years, and of the
+Covered are train_image_classifier.py and eval_image_classifier.py, which tf_slim's users copied for years, and the
 tutorial's retrain.py.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-# slim's flag -> the option that does it, the first that a command has; or, where there is none, why none is needed.
+# slim's flag -> equivalent options, of which the first that a command has is used; or the reason why none is needed.
 SLIM = {
     "train_dir": ("--train-dir",),
     "checkpoint_path": ("--checkpoint",),
@@ -52,8 +52,8 @@ SLIM = {
 
 
 def here(flag: str, known: Collection[str]) -> str:
-    """What a flag that a command does not know is called there, `known` being its flags: "--train-dir" for
-    "--train_dir". A sentence where it has none for a flag of slim's; empty for any other word.
+    """The equivalent among a command's flags, `known`, of a flag that it does not have: "--train-dir" for
+    "--train_dir". A sentence for a slim flag without an equivalent; empty for any other word.
 
     >>> here("--checkpoint_exclude_scopes", ["--exclude", "--data"])
     '--exclude'

@@ -1,4 +1,4 @@
-"""How pixels can be scaled: the styles that have a name, and numbers."""
+"""Styles of scaling pixels: named ones, and numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STYLES = ("inception", "vgg", "caffe", "torch", "unit", "raw", "cifarnet", "lene
 
 
 def style_problem(style: str) -> str | None:
-    """What is wrong with a style, a sentence; None for one that can be used."""
+    """A sentence on the problem with a style; None if it is valid."""
     if style in STYLES or numbers(style):
         return None
     hint = nearest(style, STYLES)
@@ -18,7 +18,7 @@ def style_problem(style: str) -> str | None:
 
 
 def numbers(style: str) -> tuple[tuple[float, ...], float] | None:
-    """The means, one or one for each channel, and the divisor of a style that is written in numbers, for pixels 0..255.
+    """The means, one in all or one per channel, and the divisor of a style given in numbers, for pixels 0..255.
 
     >>> numbers("127.5,127.5"), numbers("123.68,116.78,103.94,1"), numbers("vgg")
     (((127.5,), 127.5), ((123.68, 116.78, 103.94), 1.0), None)

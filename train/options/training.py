@@ -1,4 +1,4 @@
-"""What `ckpt-finetune` can be asked to do: one field an option.
+"""The options of `ckpt-finetune`, one field per option.
 
 options = Options(checkpoint="inception_v3.ckpt", data="photos", train_dir="run", trainable=("Logits",))
 """
@@ -24,8 +24,8 @@ SCHEDULES = ("constant", "exponential", "step", "cosine", "one-cycle")
 
 
 class Choice(NamedTuple):
-    """The precision that is taken and why; `found` has the figures of a comparison, where there was one. An `open`
-    choice is still to be compared."""
+    """The chosen precision and the reason; `found` has the figures of a comparison, if there was one. An `open` choice
+    still has to be compared."""
 
     precision: str
     why: str
@@ -33,17 +33,17 @@ class Choice(NamedTuple):
     open: bool = False
 
     def chosen(self) -> PrecisionChosen:
-        """What is told of it."""
+        """The event that announces the choice."""
         return PrecisionChosen(self.precision, self.why, self.found)
 
     def as_dict(self) -> dict[str, object]:
-        """What plan.json and other files say of it."""
+        """The choice for plan.json and other files."""
         return {"precision": self.precision, "why": self.why, **self.found}
 
 
 @dataclass(frozen=True)
 class Options(NetOptions):
-    """What `ckpt-finetune` was asked to do. `None` means that the program chooses, as the help text says."""
+    """The options of `ckpt-finetune`. `None` means that the program chooses, as described in the help text."""
 
     checkpoint: str = option(
         "",
@@ -293,7 +293,7 @@ class Options(NetOptions):
             raise RecipeError("; ".join(problems))
 
     def require(self, *names: str) -> None:
-        """Raises RecipeError naming every one of `names` that is not given."""
+        """Raises RecipeError with every one of `names` that is not given."""
         missing = [flag(name) for name in names if not getattr(self, name)]
         if missing:
             raise RecipeError(f"{' and '.join(missing)} must be given")

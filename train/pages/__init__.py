@@ -1,1 +1,1 @@
-"""What is looked at: the report, pictures."""
+"""The HTML report and pictures."""

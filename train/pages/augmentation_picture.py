@@ -1,4 +1,4 @@
-"""A picture of one batch before and after augmentation, to see whether the steps leave the classes recognisable."""
+"""A picture of one batch before and after augmentation, to see whether the classes stay recognisable."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..data.examples import Examples
 from ..data.pipeline import Unreadable, make_batches
 from ..data.preprocess import Preprocessing, as_picture
 
-ACROSS = 8  # images in a row
-GAP = 4  # pixels between images; between one pair of rows and the next twice that
+ACROSS = 8  # images per row
+GAP = 4  # pixels between images, and half the pixels between pairs of rows
 
 
 def draw_augmentation(
     examples: Examples, how: Preprocessing, path: str | os.PathLike[str], *, batch_size: int, seed: int
 ) -> int:
-    """Writes a PNG file with the first batch of the training that `seed` gives; returns the number of its images.
+    """Writes a PNG file with the first training batch for this `seed`; returns the number of its images.
 
-    Each pair of rows has the images as evaluation sees them above, and as that training sees them below.
-    Raises OutputError where the file cannot be written, DataError where too many images cannot be decoded.
+    Each pair of rows shows images as in evaluation above, and as in training below.
+    Raises OutputError if the file cannot be written, DataError if too many images cannot be decoded.
     """
     import tensorflow.compat.v1 as tf
     from PIL import Image
@@ -45,7 +45,7 @@ def draw_augmentation(
 
 
 def _sheet(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """uint8 [n, s, s, 3] twice as one picture uint8 [height, width, 3] on white."""
+    """Two arrays uint8 [n, s, s, 3] as one picture uint8 [height, width, 3] on white."""
     count, side = len(before), before.shape[1]
     across, pitch = min(ACROSS, count), side + GAP
     pairs = -(-count // across)

@@ -1,4 +1,4 @@
-"""Line and point charts as SVG text, which takes its colours from the page that it is put into."""
+"""Line and point charts as SVG text with the colours of the surrounding page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[Point]], across: str) -> str:
-    """One chart with a line for each series of (x, y); the first two take the page's --first and --second colours."""
+    """A chart with one line per series of (x, y); the first two use the page's --first and --second colours."""
     points = [point for line in series.values() for point in line if math.isfinite(point[1])]
     if not points:
         return ""
@@ -54,7 +54,7 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], across: str) -
 
 
 def point_chart(title: str, points: np.ndarray, label_ids: np.ndarray, labels: Sequence[str]) -> str:
-    """Points float [n, 2] coloured by class; a few far ones are drawn at the edge."""
+    """Points float [n, 2] coloured by class; outliers are drawn at the edge."""
     low, high = np.percentile(points, [1, 99], axis=0)
     low, high = low - 0.1 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9
     share = np.clip((points - low) / (high - low), 0, 1)
@@ -68,12 +68,12 @@ def point_chart(title: str, points: np.ndarray, label_ids: np.ndarray, labels: S
 
 
 def colour(number: int, classes: int) -> str:
-    """The colour of a class: of a palette up to ten classes, else around the colour circle."""
+    """The colour of a class: from a palette for up to ten classes, else around the colour circle."""
     return PALETTE[number] if classes <= len(PALETTE) else f"hsl({360 * number / classes:.0f} 60% 55%)"
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers that cover low to high within one step.
+    """Round numbers between low and high.
 
     >>> ticks(0.12, 0.9)
     [0.2, 0.4, 0.6, 0.8]

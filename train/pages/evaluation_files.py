@@ -1,4 +1,4 @@
-"""An evaluation as files: figures in JSON, predictions in CSV, pictures of what was confused and the worst errors."""
+"""Writes an evaluation as files: figures in JSON, predictions in CSV, pictures of confusions and the worst errors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def write_evaluation(evaluation: Evaluation, folder: str, *, all_probabilities: bool = False) -> list[str]:
-    """Writes evaluation.json, predictions.csv, confusion.png (where an image may have several labels
-    precision_recall.png), and worst.png where there are photos; returns paths.
+    """Writes evaluation.json, predictions.csv, confusion.png (or precision_recall.png if an image may have several
+    labels), and worst.png if there are photos; returns the paths.
     """
     root = Path(folder)
     try:
@@ -47,9 +47,8 @@ def write_evaluation(evaluation: Evaluation, folder: str, *, all_probabilities: 
 
 
 def write_predictions(evaluation: Evaluation, path: Path, *, all_probabilities: bool) -> None:
-    """One row an image: file, true, predicted, probability of what was predicted; with `all_probabilities` those of all
-    classes, in a column each. Several labels of an image stand in one cell, and `probability` is left out.
-    """
+    """Writes one row per image: file, true, predicted, probability of the prediction; with `all_probabilities`, one
+    more column per class. Several labels of an image share one cell, and `probability` is left out."""
     labels, many, table = evaluation.labels, evaluation.many, io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     columns = ["file", "true", "predicted", *([] if many else ["probability"])]
@@ -63,14 +62,14 @@ def write_predictions(evaluation: Evaluation, path: Path, *, all_probabilities: 
 
 
 def worst_pictures(evaluation: Evaluation) -> list[np.ndarray]:
-    """Photos uint8 [h, w, 3] of the errors that the net was surest of; none where the examples are vectors."""
+    """Photos uint8 [h, w, 3] of the most confident errors; none if the examples are vectors."""
     number = {name: i for i, name in enumerate(evaluation.examples.names)}
     read = [evaluation.examples.read(number[error["file"]]) for error in evaluation.summary["worst"]]
     return [] if read and isinstance(read[0], np.ndarray) and read[0].ndim == 1 else [decode(each) for each in read]
 
 
 def draw_worst(evaluation: Evaluation, pictures: Sequence[np.ndarray]) -> Figure:
-    """`worst_pictures` with true and predicted class, as a matplotlib figure."""
+    """The `worst_pictures` with true and predicted class as a matplotlib figure."""
     titles = []
     for error in evaluation.summary["worst"]:
         if evaluation.many:
@@ -85,7 +84,7 @@ def draw_worst(evaluation: Evaluation, pictures: Sequence[np.ndarray]) -> Figure
 
 
 def mistake(error: Mapping[str, object]) -> str:
-    """What was wrong about one label of an image, in words.
+    """The error in one label of an image as text.
 
     >>> mistake({"label": "hat", "present": True, "probability": 0.02})
     'hat missed (2.0%)'

@@ -1,4 +1,4 @@
-"""Pictures for people, drawn by matplotlib without a display: confusion matrix, worst errors, points in a plane."""
+"""Pictures drawn by matplotlib without a display: confusion matrix, worst errors, points in a plane."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
-CURVES = 10  # labels whose curves are drawn
-NUMBERED = 30  # classes up to which the cells of a confusion matrix carry their numbers
+CURVES = 10  # labels with curves
+NUMBERED = 30  # most classes for numbers in the cells of a confusion matrix
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches wide and high. Raises UnsupportedError where matplotlib is not installed."""
+    """An empty figure, with width and height in inches. Raises UnsupportedError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -32,8 +32,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def write_png(figure: Figure, path: str | os.PathLike[str] | IO[bytes]) -> None:
-    """Writes the picture; the file says nothing of when or by which version, so that equal pictures are equal files.
-    Text in other scripts gets fonts that have them; `fonts.without_font` says what is missing."""
+    """Writes the picture without date or version, so that equal pictures give equal files. Text in other scripts gets
+    suitable fonts; `fonts.without_font` reports missing characters."""
     use_fonts(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
@@ -41,8 +41,8 @@ def write_png(figure: Figure, path: str | os.PathLike[str] | IO[bytes]) -> None:
 
 
 def check_picture(path: str | os.PathLike[str], data: str = "") -> None:
-    """Raises OutputError where writing a picture would take the place of something else: a file that is none, or one
-    of the photos of the data set in the folder `data`."""
+    """Raises OutputError if writing a picture would overwrite another kind of file, or a photo of the data set in the
+    folder `data`."""
     target = Path(path)
     if data and Path(data).resolve() in target.resolve().parents:
         raise OutputError("is among the photos", path=path, advice="Choose another place for the picture.")
@@ -55,7 +55,7 @@ def check_picture(path: str | os.PathLike[str], data: str = "") -> None:
 
 
 def draw_confusion(confusion: np.ndarray, labels: Sequence[str]) -> Figure:
-    """The matrix int [classes, classes] with rows scaled to shares, true classes down, predicted classes across."""
+    """The matrix int [classes, classes] with rows scaled to shares: true classes in rows, predicted ones in columns."""
     count = len(labels)
     side = min(24.0, max(4.5, 2.2 + 0.42 * count))
     figure = new_figure(side + 0.8, side)
@@ -76,7 +76,7 @@ def draw_confusion(confusion: np.ndarray, labels: Sequence[str]) -> Figure:
 
 
 def draw_precision_recall(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> Figure:
-    """Precision over recall of each label, bool and float [n, labels]: of the CURVES that most images have."""
+    """Precision over recall from bool and float [n, labels], for the CURVES most frequent labels."""
     figure = new_figure(7.6, 5.6)
     axes = figure.add_subplot()
     counts = true.sum(axis=0)
@@ -98,7 +98,7 @@ def draw_precision_recall(true: np.ndarray, probabilities: np.ndarray, labels: S
 
 
 def draw_photos(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 3) -> Figure:
-    """Images uint8 [h, w, 3] in a grid, each with a title of a few lines above it."""
+    """Images uint8 [h, w, 3] in a grid, each with a title of several lines."""
     rows = max(1, -(-len(pictures) // columns))
     lines = max((title.count("\n") + 1 for title in titles), default=1)
     figure = new_figure(2.7 * columns, (2.5 + 0.17 * lines) * rows)
@@ -111,8 +111,8 @@ def draw_photos(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: 
 
 
 def draw_points(points: np.ndarray, label_ids: np.ndarray, labels: Sequence[str], title: str) -> Figure:
-    """Points float [n, 2] coloured by class, with a legend. A few far ones, which would squeeze all the others
-    together, are drawn as triangles at the edge."""
+    """Points float [n, 2] coloured by class, with a legend. Outliers, which would squeeze the others together, are
+    drawn as triangles at the edge."""
     from matplotlib import colormaps
 
     figure = new_figure(7.6, 5.6)
@@ -138,7 +138,7 @@ def draw_points(points: np.ndarray, label_ids: np.ndarray, labels: Sequence[str]
 
 
 def short(label: str, most: int = 24) -> str:
-    """A label that fits beside an axis.
+    """A label shortened to fit beside an axis.
 
     >>> short("a" * 30)
     'aaaaaaaaaaaaaaaaaaaaaaa…'

@@ -1,4 +1,4 @@
-"""Fonts for class names in any script: what matplotlib's own font lacks is taken from a font of this machine."""
+"""Fonts for class names in any script: characters missing in matplotlib's font are taken from fonts of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNSEEN = {"Cc", "Cf", "Zs", "Zl", "Zp", "Mn"}  # kinds of characters that need 
 
 
 def use_fonts(figure: Figure) -> None:
-    """Gives the texts of a figure, as far as they need it, fonts that have their characters."""
+    """Gives the texts of a figure additional fonts for characters that need them."""
     from matplotlib.text import Text
 
     texts = [text for text in figure.findobj(Text) if not text.get_text().isascii()]
@@ -26,7 +26,7 @@ def use_fonts(figure: Figure) -> None:
 
 
 def without_font(texts: Iterable[str]) -> str:
-    """A sentence for people where no font of this machine has some of the characters, else an empty string."""
+    """A sentence if no font of this machine has some of the characters, else an empty string."""
     missing = fonts_for("".join(texts))[1]
     if not missing:
         return ""
@@ -38,7 +38,8 @@ def without_font(texts: Iterable[str]) -> str:
 
 
 def fonts_for(text: str) -> tuple[list[str], list[str]]:
-    """Names of the fonts that have what matplotlib's default font lacks of a text, and the characters that none has."""
+    """Names of fonts with the characters of a text that matplotlib's default font lacks, and characters without a
+    font."""
     from matplotlib import font_manager
 
     wanted = sorted({c for c in text if not c.isascii() and category(c) not in _UNSEEN})
@@ -56,8 +57,8 @@ def fonts_for(text: str) -> tuple[list[str], list[str]]:
 
 
 def _candidates(look_again: bool) -> Sequence[tuple[str, str]]:
-    """Name and file of one upright font of each family that matplotlib knows. To `look_again` is to add the fonts that
-    were installed after matplotlib made its list; it remembers none of them."""
+    """Name and file of one upright font of each family that matplotlib knows. `look_again` adds fonts installed since
+    matplotlib cached its list."""
     from matplotlib import font_manager
 
     manager = font_manager.fontManager

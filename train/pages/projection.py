@@ -1,4 +1,4 @@
-"""Transfer values to look at: PCA and t-SNE in a plane, values of single images, TensorBoard's embedding projector."""
+"""Visualises transfer values: PCA and t-SNE in a plane, values of single images, TensorBoard's embedding projector."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image as Photo
 
-POINTS = 3000  # t-SNE takes minutes for more; they are drawn at random
-PROJECTED = 10_000  # of 2,048 values are 80 MB, and a browser has to hold them; so are these
-BEFORE_TSNE = 50  # dimensions that PCA leaves for t-SNE, as its authors advise (van der Maaten and Hinton 2008)
-THUMBNAIL = 32  # pixels of a sprite's picture
+POINTS = 3000  # points for t-SNE, sampled at random, since it takes minutes for more
+PROJECTED = 10_000  # points for the projector, sampled at random: with 2,048 values each, 80 MB in a browser
+BEFORE_TSNE = 50  # dimensions after PCA, before t-SNE, as its authors advise (van der Maaten and Hinton 2008)
+THUMBNAIL = 32  # pixels per side of a picture in the sprite
 
 
 def must_draw() -> None:
-    """Raises UnsupportedError where a package that `write_plots` needs is not installed."""
+    """Raises UnsupportedError if a package that `write_plots` needs is not installed."""
     new_figure(1, 1)
     if find_spec("sklearn") is None:
         raise UnsupportedError("PCA and t-SNE need scikit-learn", advice='pip install "ckpt-tools[plots]"')
 
 
 def plane(values: np.ndarray, method: str) -> np.ndarray:
-    """float32 [n, d] brought down to [n, 2] by "pca" or "tsne". Raises ImportError without scikit-learn."""
+    """Projects float32 [n, d] to [n, 2] by "pca" or "tsne". Raises ImportError without scikit-learn."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -48,7 +48,7 @@ def plane(values: np.ndarray, method: str) -> np.ndarray:
 
 
 def points_of(features: Features, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Points float [n, 2] of "pca" or "tsne", and the rows that they stand for (all, or POINTS of them)."""
+    """Points float [n, 2] by "pca" or "tsne", and their rows (all, or POINTS of them)."""
     count = len(features.values)
     if count < 3:
         raise DataError(f"{count} images are too few for a picture of their features")
@@ -58,18 +58,18 @@ def points_of(features: Features, method: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(count: int, most: int) -> np.ndarray:
-    """Which of `count` rows are shown where there is room for so many: all, or some at random, in their order."""
+    """The rows to show: all `count`, or a random sample of `most`, in order."""
     return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 def share_shown(rows: np.ndarray, features: Features) -> str:
-    """Behind a title: nothing where all images are shown."""
+    """The end of a title: how many images are shown, or "" if all are."""
     count = len(features.values)
     return "" if len(rows) == count else f" ({len(rows):,} of {count:,} images)"
 
 
 def write_plots(features: Features, prefix: str) -> list[str]:
-    """PREFIX.pca.png, PREFIX.tsne.png, and PREFIX.values.png for one image of each of six classes."""
+    """Writes PREFIX.pca.png, PREFIX.tsne.png, and PREFIX.values.png with one image of each of up to six classes."""
     must_draw()
     written = []
     for method, title in (("pca", "PCA of the features"), ("tsne", "t-SNE of the features")):
@@ -83,7 +83,7 @@ def write_plots(features: Features, prefix: str) -> list[str]:
 
 
 def draw_values(features: Features, most: int = 6) -> Figure:
-    """Single images beside their transfer values drawn as a picture, one of each class up to `most`."""
+    """Single images beside their transfer values drawn as a picture, one per class for up to `most` classes."""
     examples = features.examples
     assert examples is not None  # values of photos that are there
     classes = rarest(features.label_ids)
@@ -103,7 +103,7 @@ def draw_values(features: Features, most: int = 6) -> Figure:
 
 
 def as_rectangle(values: np.ndarray) -> np.ndarray:
-    """One image's values, in their order, as a picture about twice as wide as high; the rest is NaN.
+    """One image's values, in order, as a picture about twice as wide as high, filled up with NaN.
 
     >>> as_rectangle(np.arange(2048)).shape
     (32, 64)
@@ -117,12 +117,11 @@ def as_rectangle(values: np.ndarray) -> np.ndarray:
 
 
 def write_projector(features: Features, folder: str) -> list[str]:
-    """Files that `tensorboard --logdir FOLDER` shows in its projector tab, photos included.
+    """Writes files for the projector tab of `tensorboard --logdir FOLDER`, including photos.
 
-    tensors.tsv and metadata.tsv can also be loaded at projector.tensorflow.org. Of more than PROJECTED images so many
-    are taken at random. The rows of all files are in the order of the features; the format of projector_config.pbtxt is
-    that of TensorBoard's projector plugin.
-    """
+    tensors.tsv and metadata.tsv can also be loaded at projector.tensorflow.org. If there are more than PROJECTED
+    images, a random sample is taken. The rows of all files are in the order of the features; projector_config.pbtxt has
+    the format of TensorBoard's projector plugin."""
     root, written = Path(folder), ["tensors.tsv", "metadata.tsv", "projector_config.pbtxt"]
     rows = drawn(len(features.values), PROJECTED)
     flat = np.asarray(features.values[rows], np.float32).reshape(len(rows), -1)
@@ -156,7 +155,7 @@ def write_projector(features: Features, folder: str) -> list[str]:
 
 
 def sprite(examples: Examples, position: Sequence[int]) -> Photo:
-    """The photos of these positions as one square picture, row by row."""
+    """The photos at these positions as one square picture, row by row."""
     from PIL import Image
 
     side = math.ceil(math.sqrt(len(position)))

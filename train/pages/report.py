@@ -1,7 +1,7 @@
-"""report.html of a train directory: one file that needs nothing else, to be looked at and sent to others.
+"""report.html of a train directory: one self-contained file.
 
-It is made of what the run has written (plan.json, config.yaml, metrics.csv, result.json) and, where one was made, of
-an evaluation of its validation images.
+It is made from the files of the run (plan.json, config.yaml, metrics.csv, result.json) and, if available, an evaluation
+of its validation images.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from .charts import colour, line_chart, point_chart
 from .evaluation_files import worst_pictures
 from .tables import class_table, table
 
-PHOTO = 160  # pixels of an error's picture at most
-CELLS = 30  # classes up to which the confusion matrix is drawn
-POINTS = 1500  # points of a picture that browsers draw at once
+PHOTO = 160  # most pixels per side of an error's picture
+CELLS = 30  # most classes for drawing the confusion matrix
+POINTS = 1500  # most points in a picture, so that browsers draw it quickly
 NOTHING = '<p class="soft">Not measured. <code>ckpt-evaluate --train-dir RUN --report</code> adds it.</p>'
 
 
 def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *, tsne: bool = False) -> str:
-    """Writes report.html into the train directory and returns its path; `tsne` adds a picture that takes seconds.
+    """Writes report.html into the train directory and returns its path; `tsne` adds a picture, which takes seconds.
 
-    Raises TrainingError where the folder holds no run.
+    Raises TrainingError if the folder holds no run.
     """
     root = Path(train_dir)
     try:
@@ -76,7 +76,7 @@ def write_report(train_dir: str | Path, evaluation: Evaluation | None = None, *,
 
 
 def cards(plan: Mapping[str, Any], result: Mapping[str, Any], evaluation: Evaluation | None) -> str:
-    """The figures that are looked for first."""
+    """The most important figures."""
     found = []
     if evaluation is not None and evaluation.many:
         found += report_many.cards(evaluation)
@@ -106,7 +106,7 @@ def curves(rows: Sequence[Mapping[str, str]]) -> str:
     def points(column: str) -> list[tuple[float, float]]:
         return [(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
 
-    rows = list({int(row["step"]): row for row in rows}.values())  # of a step that was made twice, the later one
+    rows = list({int(row["step"]): row for row in rows}.values())  # if a step was repeated, the later row
     charts = [
         line_chart(what, {"training": points(what), "validation": points(f"validation_{what}")}, "epoch")
         for what in ("loss", "accuracy")
@@ -117,7 +117,7 @@ def curves(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def restored(plan: Mapping[str, Any]) -> str:
-    """How many variables each rule of the plan gave their values, and the names of all that were not just restored."""
+    """The number of variables by rule of the plan, and the names of those that were not simply restored."""
     groups: dict[tuple[str, str, bool], list[str]] = {}
     for row in plan["rows"]:
         groups.setdefault((row["action"], row["rule"], bool(row["trainable"])), []).append(row["reason"])
@@ -139,7 +139,7 @@ def classes(evaluation: Evaluation) -> str:
 
 
 def confusion(evaluation: Evaluation) -> str:
-    """The matrix with shaded cells; for many classes the pairs that are confused most."""
+    """The matrix with shaded cells, or the most confused pairs if there are many classes."""
     labels, matrix = evaluation.labels, evaluation.confusion
     if len(labels) > CELLS:
         pairs = confused_pairs(matrix, labels)
@@ -159,7 +159,7 @@ def confusion(evaluation: Evaluation) -> str:
 
 
 def errors(evaluation: Evaluation) -> str:
-    """The photos that the net was surest of and wrong about."""
+    """The photos with the most confident errors."""
     worst, photos = evaluation.summary["worst"], worst_pictures(evaluation)
     if worst and not photos:
         return report_many.error_table(worst) if evaluation.many else error_table(worst)
@@ -178,14 +178,14 @@ def errors(evaluation: Evaluation) -> str:
 
 
 def error_table(worst: Sequence[Mapping[str, Any]]) -> str:
-    """The same where there are no photos: a run on vectors that came without them."""
+    """The same as a table, for a run on vectors without photos."""
     columns = ("file", "true", "predicted")
     rows = [(*(error[column] for column in columns), f"{error['probability']:.0%}") for error in worst]
     return table((*columns, "probability"), rows, ("probability",))
 
 
 def picture(pixels: np.ndarray) -> tuple[str, bool]:
-    """A photo uint8 [h, w, 3] as an address that holds it, and whether it is so small that its pixels can be seen."""
+    """A photo uint8 [h, w, 3] as a data URL, and whether it is so small that its pixels are visible."""
     from PIL import Image
 
     image = Image.fromarray(pixels)
@@ -198,7 +198,7 @@ def picture(pixels: np.ndarray) -> tuple[str, bool]:
 
 
 def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
-    """PCA of what reached the head, and t-SNE where it is asked for and scikit-learn is installed."""
+    """PCA of the head's input, and t-SNE if requested and scikit-learn is installed."""
     if evaluation.features is None or len(evaluation.features) < 3:
         return NOTHING
     rows = np.sort(np.random.default_rng(0).permutation(len(evaluation.features))[:POINTS])
@@ -229,8 +229,8 @@ def transfer_values(evaluation: Evaluation, *, tsne: bool) -> str:
 
 
 def principal_plane(centred: np.ndarray) -> np.ndarray:
-    """Rows float64 [n, values], of mean zero, along their two principal axes: [n, 2]. The eigenvectors of the n x n
-    products of rows give it in a fraction of the time that the singular values of all rows take.
+    """Projects centred rows float64 [n, values] onto their two principal axes: [n, 2]. The eigenvectors of the n x n
+    Gram matrix give it in a fraction of the time that a singular value decomposition takes.
 
     >>> principal_plane(np.array([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]])).round(6).T.__abs__().tolist()
     [[3.0, 3.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
@@ -240,7 +240,7 @@ def principal_plane(centred: np.ndarray) -> np.ndarray:
 
 
 def audit(result: Mapping[str, Any]) -> str:
-    """What the comparison of the saved checkpoint with the source found."""
+    """The result of comparing the saved checkpoint with the source."""
     found = result.get("freeze_audit")
     if not found:
         return '<p class="soft">The run has not ended yet.</p>'
@@ -268,7 +268,7 @@ def times(result: Mapping[str, Any]) -> str:
 
 
 def command(options: Mapping[str, object]) -> str:
-    """The command line that the options are."""
+    """The command line for these options."""
     words = ["ckpt-finetune"]
     for name, value in options.items():
         if isinstance(value, bool):
@@ -288,7 +288,7 @@ def command(options: Mapping[str, object]) -> str:
 
 
 def quoted(word: str) -> str:
-    r"""A word as a shell takes it; bytes that are not UTF-8 as Bash and Zsh spell them.
+    r"""A word quoted for a shell; bytes that are not UTF-8 are escaped for Bash and Zsh.
 
     >>> print(quoted("my photos"), quoted("caf\udce9"))
     'my photos' $'caf\xe9'

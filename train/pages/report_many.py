@@ -1,4 +1,4 @@
-"""The parts of report.html that are other ones where an image may have several labels."""
+"""The parts of report.html that differ if an image may have several labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIGURES = ("precision", "recall", "f1", "average_precision", "auc", "best_thresh
 
 
 def cards(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """The figures that are looked for first, and what they are."""
+    """The most important figures with their captions."""
     summary = evaluation.summary
     found = [
         (f"{summary['mean_average_precision'] or 0:.3f}", f"mean average precision on {summary['images']:,} images")
@@ -31,7 +31,7 @@ def classes(evaluation: Evaluation) -> str:
 
 
 def confusion(evaluation: Evaluation) -> str:
-    """For each class how often it was predicted and not, rightly and wrongly."""
+    """True and false positives and negatives of each class."""
     head = "".join(
         f'<th class="n">{word}</th>'
         for word in ("true positives", "false negatives", "false positives", "true negatives")
@@ -52,7 +52,7 @@ def _cell(tone: str, count: int, of: int) -> str:
 
 
 def caption(error: Mapping[str, Any]) -> str:
-    """What was wrong about an image, as HTML."""
+    """The error in an image, as HTML."""
     word = "missed" if error["present"] else "predicted"
     labels = escape(error["true"]) or "none"
     said = f"<b>{escape(error['label'])}</b> {word} ({error['probability']:.0%})"
@@ -60,7 +60,7 @@ def caption(error: Mapping[str, Any]) -> str:
 
 
 def error_table(worst: Sequence[Mapping[str, Any]]) -> str:
-    """The mistakes where there are no photos: a run on vectors that came without them."""
+    """The errors as a table, for a run on vectors without photos."""
     rows = []
     for error in worst:
         mistake = "missed" if error["present"] else "predicted"

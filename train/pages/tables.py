@@ -9,7 +9,7 @@ from ..use.evaluation import Evaluation
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[str] = ()) -> str:
-    """Rows of text; the columns of `numbers` are set to the right.
+    """An HTML table of text; the columns in `numbers` are aligned to the right.
 
     >>> table(["class", "images"], [["cat", "3"]], ["images"])[18:]
     '<table><tr><th>class</th><th class="n">images</th></tr><tr><td>cat</td><td class="n">3</td></tr></table></div>'
@@ -24,7 +24,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collec
 
 
 def class_table(evaluation: Evaluation, counts: Sequence[str], figures: Sequence[str]) -> str:
-    """The classes that have images, with these numbers of images and these figures."""
+    """A table of the classes that have images, with these counts and figures."""
     rows = [
         [
             row["label"],

@@ -1,1 +1,1 @@
-"""A trained net in use: evaluate, predict, features, export."""
+"""Using a trained net: evaluate, predict, features, export."""

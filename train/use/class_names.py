@@ -1,7 +1,7 @@
-"""Which class of a net is meant: what a labels file calls the classes, and which of them a label of the data is.
+"""Matches classes of a net with the names in a labels file, and with the labels of a data set.
 
-Names are compared before positions, and labels that are numbers are the classes of these numbers. Where names and
-positions could mean different classes, a note for people says which were taken.
+Names are compared before positions, and labels that are numbers mean the classes with these numbers. If names and
+positions could mean different classes, a note tells which were used.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from .evaluation import HALF
 if TYPE_CHECKING:
     from .classifier import Classifier
 
-WITH_BACKGROUND = 1001  # classes of slim's ImageNet nets that have one
+WITH_BACKGROUND = 1001  # classes of slim's ImageNet nets with a background class
 _SHOWN = 3  # pairs in a note
 
 
 def names_for(classifier: Classifier, file: ClassNames) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names that a labels file gives to the classes of the net, in their order, and notes.
+    """The names of the net's classes by a labels file, in order, and notes.
 
-    Raises DataError for a file with another number of names, and for one that gives the names of a run's classes to
-    other ones of them.
+    Raises DataError for a file with another number of names, and for one that permutes the names of a run's classes.
     """
     count, ids = classifier.classes, sorted(file.of)
     names = [file.of[i] for i in ids]
@@ -50,12 +49,11 @@ def names_for(classifier: Classifier, file: ClassNames) -> tuple[tuple[str, ...]
 
 
 def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[int], str]:
-    """For each label of a data set the class that the net has for it, and a note for people where positions could mean
-    something else than names.
+    """The net's class for each label of a data set, and a note if positions could mean something else than names.
 
-    By name where the net's classes have names, by number where labels are numbers; else by order, where a net with one
-    class more than the data has its background class first, as slim's ImageNet nets.
-    Raises DataError for labels that the net has no class for.
+    Labels are matched by name if the net's classes have names, by number if the labels are numbers; else by order,
+    where a net with one class more than the data has its background class first, like slim's ImageNet nets.
+    Raises DataError for labels without a class in the net.
     """
     count = classifier.classes
     if classifier.named:
@@ -87,9 +85,9 @@ def class_of_label(classifier: Classifier, labels: Sequence[str]) -> tuple[list[
 
 
 def thresholds_of(classifier: Classifier, texts: Sequence[str]) -> tuple[float, ...] | None:
-    """The probability from which on each class is predicted, from --threshold; None where an image has one label.
+    """The least probability at which each class is predicted, by --threshold; None if an image has one label.
 
-    Raises RecipeError for an unknown class, for no probability, and where an image has one label: the likeliest.
+    Raises RecipeError for an unknown class, for a value that is not a probability, and if an image has one label.
     """
     if not classifier.many:
         if texts:
@@ -102,8 +100,8 @@ def thresholds_of(classifier: Classifier, texts: Sequence[str]) -> tuple[float, 
 
 
 def true_classes(places: Sequence[int], label_ids: np.ndarray, count: int) -> np.ndarray:
-    """The net's classes of examples, int64 [n], from the labels of their data set, label i being the net's class
-    places[i]. Of examples that may have several bool [n, count].
+    """The net's classes of examples, int64 [n], where label i of their data set is the net's class places[i]; or bool
+    [n, count] if examples may have several.
     """
     if label_ids.ndim == 1:
         return np.asarray(places)[label_ids]
@@ -113,13 +111,13 @@ def true_classes(places: Sequence[int], label_ids: np.ndarray, count: int) -> np
 
 
 def _by_name(labels: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """The place of each label among the known ones; of names that several classes have, the first with the first."""
+    """The index of each label among the known ones, or None; names shared by several classes are matched in order."""
     exact = {label: i for i, label in enumerate(known)}
     paired = {name: i for i, name in enumerate(plain(known))}
     return [paired.get(name, exact.get(label)) for label, name in zip(labels, plain(labels), strict=True)]
 
 
 def _pairs(classifier: Classifier, labels: Sequence[str], places: Sequence[int]) -> str:
-    """The first labels with the classes that they are taken for."""
+    """The first labels with their matched classes, as text."""
     shown = [f"{label} is {classifier.labels[place]}" for label, place in zip(labels, places, strict=True)][:_SHOWN]
     return f" ({', '.join(shown)}{', ...' if len(labels) > _SHOWN else ''})"

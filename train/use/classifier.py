@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def threshold_option() -> Any:
-    """The option of every command that tells labels."""
+    """The option --threshold of every command that predicts labels."""
     help = "multi-label nets: lowest probability at which a label is predicted; 0.5 by default"
     return option((), help, group="run", metavar="NUMBER|LABEL=NUMBER")
 
@@ -67,7 +67,7 @@ class SourceOptions(NetOptions):
             raise RecipeError("; ".join(problems))
 
     def problems(self) -> list[str]:
-        """What is wrong with the options, a sentence each."""
+        """Problems of the options, one sentence each."""
         found = [problem for each in fields(self) if (problem := problem_with(each, getattr(self, each.name)))]
         if bool(self.train_dir) == bool(self.checkpoint or self.graph):
             found.append("--train-dir or --checkpoint must be given, not both")
@@ -83,31 +83,31 @@ class SourceOptions(NetOptions):
         return found
 
     def open(self, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()) -> Classifier:
-        """The classifier that these options mean: see `load_classifier`, also for the errors raised."""
+        """The classifier for these options; see `load_classifier`, also for the errors raised."""
         return load_classifier(self, labels=labels, head=head, threshold=threshold)
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A net, the values of its variables, and what its classes are called.
+    """A net, the values of its variables, and the names of its classes.
 
-    `labels` are numbers as text where nothing tells the names; `named` says which of the two it is.
+    `labels` are numbers as text if the names are unknown; `named` tells whether they are names.
     """
 
     net: Net
-    tensors: Tensors  # by the names that the net's graph has
+    tensors: Tensors  # by their names in the net's graph
     labels: tuple[str, ...]
     named: bool
     preprocessing: Preprocessing | None  # None: it classifies vectors
     path: str
     options: Options  # how the net was built: head, batch norm
     plan: Plan
-    notes: tuple[str, ...] = ()  # what the user should know of the names
-    thresholds: tuple[float, ...] | None = None  # of each class, where an image may have several
+    notes: tuple[str, ...] = ()  # for the user, on the names
+    thresholds: tuple[float, ...] | None = None  # per class, if an image may have several
 
     @property
     def pixels(self) -> Preprocessing:
-        """How an image becomes the net's input; only where the examples are images."""
+        """How an image becomes the net's input; only for a net on images."""
         assert self.preprocessing is not None
         return self.preprocessing
 
@@ -117,21 +117,21 @@ class Classifier:
 
     @property
     def many(self) -> bool:
-        """Whether an image may have several of the classes, each of which is predicted by itself."""
+        """Whether an image may have several classes, each predicted independently."""
         return self.options.labels_per_image == "many"
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """float64 [n, classes] of logits [n, classes]: of one class an image, or of each by itself."""
+        """Probabilities float64 [n, classes] of logits [n, classes]: softmax, or sigmoid if `many`."""
         return sigmoid(logits) if self.many else softmax(logits)
 
     @property
     def upright(self) -> bool:
-        """Whether photos are turned as their EXIF data say."""
+        """Whether photos are rotated by their EXIF data."""
         return self.preprocessing is not None and self.preprocessing.upright
 
     @property
     def takes(self) -> str:
-        """What it classifies: "images" or "vectors"."""
+        """The net's input: "images" or "vectors"."""
         return "images" if self.preprocessing else "vectors"
 
     def must_take_images(self) -> None:
@@ -141,7 +141,7 @@ class Classifier:
             raise UnsupportedError(fact, path=self.path, advice="Give the net that made the vectors.")
 
     def check_takes(self, data: DataSet) -> None:
-        """Raises DataError unless the examples are what the net takes."""
+        """Raises DataError unless the examples fit the net's input."""
         if self.takes == "images":
             if data.kind == "vectors":
                 raise DataError("holds vectors, and the net takes images", path=data.path)
@@ -152,7 +152,7 @@ class Classifier:
         self.check_width(data.split("all"), data.path)
 
     def check_width(self, vectors: Examples, path: str) -> None:
-        """Raises DataError unless the vectors, of the file `path`, have as many values as the net takes."""
+        """Raises DataError unless the vectors in the file `path` have the length that the net takes."""
         width, wanted = len(vectors.read(0)), self.net.feature_channels
         if width != wanted:
             raise DataError(
@@ -163,14 +163,13 @@ class Classifier:
 def load_classifier(
     options: SourceOptions, *, labels: str | None = None, head: bool = True, threshold: Sequence[str] = ()
 ) -> Classifier:
-    """The classifier that a train directory, one of its checkpoints, or any slim checkpoint holds. What the options say
-    wins over what the run recorded; `labels` is a file of names, `threshold` as --threshold takes it.
+    """The classifier in a train directory, one of its checkpoints, or any slim checkpoint. The options take precedence
+    over the run's record; `labels` is a file of names, `threshold` holds values of --threshold.
 
-    With `head` False a checkpoint without a last layer will do, and of others the last layer is left out. With
-    `moving_averages` weights that have one are replaced by it, as slim's evaluation does.
+    If `head` is false, the last layer is left out and need not be in the checkpoint. With `moving_averages`, weights
+    are replaced by their moving averages, if they have one, as in slim's evaluation.
 
-    Raises SelectionError where it cannot be told what the net is, TrainingError where it has no last layer, and for
-    averages that are not there.
+    Raises SelectionError if the net cannot be recognised, TrainingError if it has no last layer or no moving averages.
     """
     source, reference, use = options.train_dir or options.checkpoint, options.reference, options.use
     if not source:  # --graph alone: a graph has its checkpoint beside it, or in itself
@@ -209,14 +208,14 @@ def load_classifier(
 
 
 def averaged(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with its moving averages in the place of the weights. Raises TrainingError where it has none."""
+    """The checkpoint with its moving averages in place of the weights. Raises TrainingError if it has none."""
     from ...surgery import EmaToWeights
 
     if not any(kind.kind == "average" for kind in kinds(checkpoint.tensors.specs()).values()):
         advice = "--ema of ckpt-finetune saves them."
         raise TrainingError("has no moving averages of weights", path=checkpoint.path, advice=advice)
     source, made = checkpoint.tensors, EmaToWeights()(checkpoint.tensors)
-    # The savers of a graph may take the averages by their own names.
+    # A graph's savers may look the averages up by their own names.
     names = {name: source.get(f"{name}{AVERAGE}", tensor) for name, tensor in source.items() if name not in made}
     return checkpoint._replace(tensors=Tensors({**made, **names}, {**source.stored_names, **made.stored_names}))
 
@@ -235,7 +234,7 @@ def _from_run(run: Path, prefix: str, checkpoint: Checkpoint) -> Classifier:
 
 
 def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool) -> Classifier:
-    """A checkpoint as slim's own scripts write it, or under another scope, or with moving averages only."""
+    """The classifier in a checkpoint as written by slim's scripts, or under another scope, or with only averages."""
     from ..graph.restore import check_graph, planned_tensors
 
     checkpoint, origin = as_known(checkpoint, options.reference)
@@ -261,7 +260,7 @@ def _from_checkpoint(checkpoint: Checkpoint, options: SourceOptions, head: bool)
 
 
 def _as_wide(net: Net, specs: Mapping[str, Spec], scope: str) -> Net:
-    """The net for grey images where the first layer that lies under this scope takes one channel."""
+    """The net's variant for grey images if the first layer under this scope takes one channel; else the net."""
     first = net.table[0].name if net.table else ""
     spec = specs.get(net.under(scope, first))
     grey = net.for_grey_images() if spec and len(spec.shape) == 4 and spec.shape[2] == 1 else None

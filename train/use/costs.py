@@ -1,8 +1,7 @@
-"""What a run will take, from a few batches of it: --dry-run. Nothing is written.
+"""Estimates the costs of a run from a few batches (--dry-run), without writing anything.
 
-The first batches of each kind make the graph ready and are not counted. Starting TensorFlow and building the graph,
-saving and the report are not part of the estimate.
-"""
+The first batches of each kind warm up and are not counted. Starting TensorFlow, building the graph, saving and the
+report are not part of the estimate."""
 
 from __future__ import annotations
 
@@ -16,11 +15,11 @@ from ...report import size
 from ..graph.devices import visible_gpus
 
 WARMING, MEASURED = 2, 4  # batches
-LONG = 20.0  # seconds after which nothing more is measured of one kind
+LONG = 20.0  # seconds after which measuring one kind stops
 
 
 class Pace(NamedTuple):
-    """Images that are worked on, and how many of them in a second."""
+    """A number of images to process, and images per second."""
 
     images: int
     images_per_second: float
@@ -32,9 +31,9 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured. `paces`: what is done with so many images; `disk`: bytes by what they are for; `memory`: the
-    most that this process had, in bytes, None where the system does not say; `gpu_memory`: the same on the first GPU,
-    None without one."""
+    """The measured costs. `paces` maps each kind of work to its pace, `disk` each purpose to bytes. `memory` is the
+    peak of this process in bytes (None if the system does not tell), `gpu_memory` that of the first GPU (None without
+    one)."""
 
     paces: Mapping[str, Pace]
     disk: Mapping[str, int]
@@ -43,11 +42,11 @@ class Costs:
 
     @property
     def seconds(self) -> float:
-        """Of all images together."""
+        """Seconds for all images together."""
         return sum(pace.seconds for pace in self.paces.values())
 
     def lines(self) -> list[str]:
-        """What is printed."""
+        """The estimate as lines of text."""
         found = [
             f"{what:<15}{pace.images:,} images, {pace.images_per_second:,.1f} images/s: {duration(pace.seconds)}"
             for what, pace in self.paces.items()
@@ -65,8 +64,8 @@ class Costs:
 
 
 def pace(batches: Iterable[int]) -> float:
-    """Images a second of an iterator that works on a batch each time it is asked; the first ones are not counted,
-    unless there are no others."""
+    """Images per second of an iterator that processes one batch per item and yields its size. The first batches are not
+    counted unless there are no others."""
     began = start = time.monotonic()
     images = everything = 0
     for number, count in enumerate(batches):
@@ -82,7 +81,7 @@ def pace(batches: Iterable[int]) -> float:
 
 
 def peak_memory() -> int | None:
-    """Bytes that this process had at most; None on Windows. getrusage(2) has kilobytes on Linux, bytes on macOS."""
+    """Peak memory of this process in bytes; None on Windows. getrusage(2) gives kilobytes on Linux, bytes on macOS."""
     try:
         import resource
     except ImportError:
@@ -92,7 +91,7 @@ def peak_memory() -> int | None:
 
 
 def gpu_memory(device: str) -> int | None:
-    """Bytes of the first GPU that TensorFlow had at most; None without one."""
+    """Peak memory of TensorFlow on the first GPU in bytes; None without a GPU."""
     if not visible_gpus(device):
         return None
     import tensorflow

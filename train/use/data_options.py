@@ -1,4 +1,4 @@
-"""The data set that a command looks at: that of the run whose net it takes, or another one."""
+"""The data set of a command: that of the run whose net it uses, or another one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..data.memory import in_memory, was_in_memory
 from ..options.configuration import option
 from .classifier import Classifier, SourceOptions
 
-READ = ("labels_csv", "label_column", "validation_fraction", "seed")  # options that say how a data set is read
+READ = ("labels_csv", "label_column", "validation_fraction", "seed")  # options on how to read a data set
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class DataOptions(SourceOptions):
 
 
 def data_of(classifier: Classifier, options: DataOptions | None = None, given: DataSet | None = None) -> DataSet:
-    """The data set that the options name; that of the run by default, which is read and split as the run did. One that
-    is `given` is in memory already.
+    """The data set named by the options; by default that of the run, read and split as in the run. `given` is a data
+    set already in memory.
 
-    Raises DataError for one that does not suit, RecipeError where none is named.
+    Raises DataError if the data set does not fit the net, RecipeError if none is named.
     """
     run = classifier.options
     if given is not None:
@@ -64,7 +64,7 @@ def data_of(classifier: Classifier, options: DataOptions | None = None, given: D
         raise RecipeError(fact, path=classifier.path)
     own = bool(run.data) and (not path or Path(path).resolve() == Path(run.data).resolve())
     read = run if own else replace(run, **{name: getattr(options, name) for name in READ}, data=path, labels=None)
-    if own and options:  # what is given wins
+    if own and options:  # given options win
         read = replace(read, **{name: getattr(options, name) for name in READ[:2] if getattr(options, name)})
     data = data_set_of(replace(read, exif_orientation=classifier.upright), training=False)
     classifier.check_takes(data)

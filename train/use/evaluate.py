@@ -1,4 +1,4 @@
-"""How good a checkpoint is on labelled images: accuracy, per-class figures, confusion matrix, worst errors.
+"""Evaluates a checkpoint on labelled images: accuracy, per-class figures, confusion matrix, worst errors.
 
 evaluation = evaluate(EvaluateOptions(train_dir="run"))
 evaluation.summary["accuracy"]
@@ -29,12 +29,12 @@ from .metrics import accuracy
 from .running import logits_of, prepare, run_on
 
 SPLITS = ("validation", "train", "test", "all")
-GAP = 0.2  # accuracy that batch statistics win over stored ones before the stored ones are called wrong
+GAP = 0.2  # gain in accuracy by batch statistics from which the stored ones are called wrong
 
 
 @dataclass(frozen=True)
 class EvaluateOptions(DataOptions):
-    """What `ckpt-evaluate` was asked to do. `None` means: as the run did, or as the net's authors did."""
+    """The options of `ckpt-evaluate`. `None` means: as in the run, or as the net's authors did."""
 
     labels: str | None = option(None, "file with the net's class names, in order", group="source", metavar="FILE")
 
@@ -65,9 +65,9 @@ class EvaluateOptions(DataOptions):
 
 
 def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: DataSet | None = None) -> Evaluation:
-    """Runs the net on the images of the data set, or of `data`, which is in memory; `on_event` is told what happens.
+    """Runs the net on the images of the data set, or of `data` in memory; `on_event` receives events.
 
-    Raises DataError where the data's classes are not the net's.
+    Raises DataError if the data's classes are not the net's.
     """
     # --- net and images ---
     classifier = options.open(labels=options.labels, threshold=options.threshold)
@@ -116,8 +116,8 @@ def evaluate(options: EvaluateOptions, on_event: OnEvent = ignore, *, data: Data
 
 
 def photos_of(data: DataSet, examples: Examples) -> Examples:
-    """The examples of `data`; of vectors the photos that they were computed from, by name, where those still lie where
-    they were. Pictures of errors are drawn from these."""
+    """The examples to draw pictures of errors from: those of `data` or, for vectors, the photos that they were computed
+    from, found by name if they are still in their place."""
     place = next(
         (p for p in (Path(data.photos), Path(data.path).parent / data.photos) if data.photos and p.exists()), None
     )
@@ -128,7 +128,7 @@ def photos_of(data: DataSet, examples: Examples) -> Examples:
     except (DataError, OSError):
         if not place.is_dir():
             return examples
-        images = Images(place)  # what their labels are is not asked for
+        images = Images(place)  # their labels do not matter
         photos = images.examples(range(len(images.files)), np.zeros(len(images.files), np.int32))
     number = {name: i for i, name in enumerate(photos.names)}
     if not all(name in number for name in examples.names):
@@ -137,7 +137,7 @@ def photos_of(data: DataSet, examples: Examples) -> Examples:
 
 
 def stale_batch_norm(classifier: Classifier) -> str:
-    """A sentence when batch-norm statistics are still those of a new net: mean 0 and variance 1 throughout."""
+    """A sentence if batch-norm statistics are still those of a new net, mean 0 and variance 1; else ""."""
     stale = []
     for name, tensor in classifier.tensors.items():
         if name.endswith("/moving_variance") and "/Aux" not in name:
@@ -156,7 +156,7 @@ def batch_norm_gap(
     classifier: Classifier, examples: Examples, logits: np.ndarray, true: np.ndarray, options: EvaluateOptions,
     on_event: OnEvent,
 ) -> Mapping[str, Any]:  # fmt: skip
-    """Accuracy of up to four batches of images, drawn at random, with stored and with batch statistics."""
+    """Accuracy on up to four randomly drawn batches, with stored and with batch statistics."""
     order = np.random.default_rng(0).permutation(len(true))[: 4 * options.batch_size]
     chosen = examples.take(order)
     how: dict[str, Any] = {"batch_size": options.batch_size, "device": options.device, "on_event": on_event}

@@ -1,9 +1,8 @@
-"""What was found of a net on labelled images: figures of each class and of all, and the most confident errors.
+"""The result of an evaluation: figures for each class and in total, and the most confident errors.
 
-Where an image has one label, its class is the likeliest one. Where it may have several (`--labels-per-image many`),
-each class is predicted by itself, from a threshold on: `true` and `predicted` are matrices, and average precision,
-which needs no threshold, is what nets are compared by.
-"""
+If an image has one label, the likeliest class is predicted. If it may have several (`--labels-per-image many`), each
+class is predicted independently if it reaches a threshold: `true` and `predicted` are matrices, and nets are compared
+by average precision, which needs no threshold."""
 
 from __future__ import annotations
 
@@ -17,26 +16,25 @@ from ... import html
 from ..data.examples import Examples, label_text
 from . import metrics
 
-CELLS = 30  # classes up to which a confusion matrix is shown as a table
-HALF = 0.5  # threshold, unless another is given
+CELLS = 30  # most classes for showing a confusion matrix as a table
+HALF = 0.5  # default threshold
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What was found. `rows` are per class, `summary` is what --json prints; arrays are in the order of the images
-    that could be decoded.
-    """
+    """The result of an evaluation. `rows` are per class, `summary` is the output of --json; arrays are in the order of
+    the images that could be decoded."""
 
     labels: tuple[str, ...]
     rows: list[dict[str, Any]]
     summary: dict[str, Any]
-    confusion: np.ndarray  # int64 [classes, classes], true classes down; of several labels [classes, 2, 2]
+    confusion: np.ndarray  # int64 [classes, classes], true classes in rows; or [classes, 2, 2] for several labels
     examples: Examples
-    true: np.ndarray  # int64 [n]; of several labels bool [n, classes]
+    true: np.ndarray  # int64 [n]; or bool [n, classes] for several labels
     predicted: np.ndarray  # likewise
     probabilities: np.ndarray  # float64 [n, classes]
-    features: np.ndarray | None = None  # float32 [n, channels], what reached the head
-    notes: tuple[str, ...] = ()  # what to know of names and data, such as classes matched by order
+    features: np.ndarray | None = None  # float32 [n, channels], the input of the head
+    notes: tuple[str, ...] = ()  # on names and data, such as classes matched by order
 
     @property
     def many(self) -> bool:
@@ -53,7 +51,7 @@ class Evaluation:
         return f"<evaluation of {self.summary['source']} on {self.summary['images']:,} examples: {figures}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: figures of all, of each class, the confusion matrix, the most confident errors."""
+        """For notebooks: total figures, those of each class, the confusion matrix, the most confident errors."""
         figures = [(key.replace("_", " "), value) for key, value in self.summary.items() if isinstance(value, float)]
         said = f"{self.summary['images']:,} examples, {len(self.labels):,} classes, from {self.summary['source']}"
         columns = list(self.rows[0]) if self.rows else []
@@ -81,10 +79,10 @@ def summarise(
     worst: int = 9,
     thresholds: Sequence[float] | None = None,
 ) -> Evaluation:
-    """All figures from logits float32 [n, classes] and the true classes of the examples: int [n], or of several labels
-    0 and 1 [n, classes], where `thresholds` say from which probability on each class is predicted.
+    """All figures from logits float32 [n, classes] and the true classes of the examples: int [n], or 0 and 1 [n,
+    classes] for several labels, where `thresholds` are the least probabilities at which classes are predicted.
 
-    `origin` is what the summary says of the net and its checkpoint.
+    `origin` is the summary's part on the net and its checkpoint.
     """
     if true.ndim == 2:
         return summarise_many(origin, labels, examples, true.astype(bool), logits, thresholds, worst)
@@ -124,7 +122,7 @@ def summarise_many(
     origin: Mapping[str, object], labels: Sequence[str], examples: Examples, true: np.ndarray, logits: np.ndarray,
     thresholds: Sequence[float] | None, worst: int,
 ) -> Evaluation:  # fmt: skip
-    """The same where an image may have several labels: `true` is bool [n, classes]."""
+    """The same for images that may have several labels: `true` is bool [n, classes]."""
     probabilities = metrics.sigmoid(logits)
     needed = np.full(len(labels), HALF) if thresholds is None else np.asarray(thresholds)
     predicted = probabilities >= needed
@@ -154,7 +152,7 @@ def surest_mistakes(
     labels: Sequence[str], examples: Examples, true: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray,
     most: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The images whose labels the net was surest of and wrong about, with the label that was predicted or missed."""
+    """The images with the most confident errors, each with the label that was wrongly predicted or missed."""
     sureness = np.where(true != predicted, np.where(predicted, probabilities, 1 - probabilities), -1)
     label = sureness.argmax(axis=1)
     order = np.argsort(-sureness.max(axis=1), kind="stable")[:most]

@@ -1,4 +1,4 @@
-"""Exports a trained net with its preprocessing inside, and proves that what was written computes the same.
+"""Exports a trained net including its preprocessing, and verifies that the written files compute the same.
 
 exported = export(ExportOptions(train_dir="run", output="exported"))
 exported.rows[0]    {"format": "saved_model", "file": "exported/saved_model", "bytes": ..., "largest_difference": ...}
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Photo
 
 FORMATS = ("saved_model", "graphdef", "tflite")
-_CHECKED = 8  # images compared when none are named
+_CHECKED = 8  # images compared if none are named
 _BATCH = 16  # images run at a time
 TURNED = "turned upright: TensorFlow's decoder does not read EXIF data"
-ROUNDED = 0.02  # what a probability may differ by where the net computes in less than float32
+ROUNDED = 0.02  # largest allowed difference of a probability if the net computes below float32
 
 
 @dataclass(frozen=True)
 class ExportOptions(SourceOptions):
-    """What `ckpt-export` was asked to do."""
+    """The options of `ckpt-export`."""
 
     labels: str | None = option(None, "file with the net's class names, in order", group="source", metavar="FILE")
 
@@ -75,14 +75,15 @@ class ExportOptions(SourceOptions):
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The formats asked for, each once."""
+        """The requested formats, each once."""
         named = (part.strip() for text in self.format for part in text.split(","))
         return tuple(dict.fromkeys(part for part in named if part))
 
 
 @dataclass(frozen=True)
 class Exported:
-    """`rows`: one a format, with the largest difference of a probability; `images` that were compared."""
+    """The result of an export. `rows` has one entry per format, with the largest difference of a probability; `images`
+    is the number of images compared."""
 
     rows: list[dict[str, Any]]
     source: str
@@ -92,10 +93,10 @@ class Exported:
 
 
 def export(options: ExportOptions, on_event: OnEvent = ignore) -> Exported:
-    """Writes the folder; nothing is there until every format has been read back and has agreed.
+    """Writes the folder, which appears only when every format has been read back and has agreed.
 
-    Raises OutputError when the folder exists (without `force`) or cannot be written, and TrainingError for a format
-    whose probabilities differ from the net's by more than rounding.
+    Raises OutputError if the folder exists (without `force`) or cannot be written, and TrainingError for a format whose
+    probabilities differ from the net's by more than rounding.
     """
     # --- net and images to compare on ---
     classifier = options.open(labels=options.labels, threshold=options.threshold)
@@ -123,7 +124,7 @@ def export(options: ExportOptions, on_event: OnEvent = ignore) -> Exported:
 def _written(
     classifier: Classifier, options: ExportOptions, folder: Path, images: Sequence[bytes], expected: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Each format's file in `folder`, compared; the rows of the report with files relative to it."""
+    """Writes and compares each format's file in `folder`; returns the rows of the report with relative paths."""
     from .exported import FORMS, PIXELS, serving_session
 
     rows = []
@@ -138,7 +139,7 @@ def _written(
         found = np.concatenate([form.run(path, images[part], pixels[part]) for part in parts])
         difference = float(np.abs(found - expected).max())
         allowed = form.tolerance if options.precision == FLOAT32 else ROUNDED
-        if not difference <= allowed:  # a NaN is a difference too
+        if not difference <= allowed:  # NaN counts as a difference, too
             fact = f"the {name} gives probabilities that differ by {difference:.3g} from those of the net"
             raise TrainingError(fact, path=classifier.path)
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -148,7 +149,7 @@ def _written(
 
 
 def _expected(classifier: Classifier, images: Sequence[bytes], on_event: OnEvent) -> np.ndarray:
-    """All probabilities of the images, float64 [images, classes], by the way that ckpt-predict goes."""
+    """All probabilities of the images, float64 [images, classes], computed like in ckpt-predict."""
     sizes = tuple(len(image) for image in images)
     names = tuple(f"image {i}" for i in range(len(images)))
     examples = Examples(np.zeros(len(images), np.int32), names, sizes, lambda i: images[i])
@@ -160,7 +161,7 @@ def _expected(classifier: Classifier, images: Sequence[bytes], on_event: OnEvent
 
 
 def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
-    """Image files to compare on: those named, some of the run's validation images, or made-up ones."""
+    """Image files for the comparison: the named ones, some of the run's validation images, or generated ones."""
     if options.check:
         return [_as_file(file, Path(file).read_bytes(), classifier.upright) for file in find_images(options.check)]
     if classifier.options.data and Path(classifier.options.data).exists():
@@ -176,7 +177,7 @@ def _images(options: ExportOptions, classifier: Classifier) -> list[bytes]:
 
 
 def _made_up(seed: int) -> bytes:
-    """A JPEG file of coloured blots; its sides and colours follow from the seed."""
+    """A JPEG file of coloured blots, with size and colours drawn from the seed."""
     from PIL import Image
 
     random = np.random.default_rng(seed)
@@ -187,8 +188,8 @@ def _made_up(seed: int) -> bytes:
 
 
 def _as_file(name: str, example: bytes | np.ndarray, upright: bool) -> bytes:
-    """An image as JPEG or PNG, which an export can decode, turned where the net sees photos turned. Raises DataError
-    for one that cannot be decoded."""
+    """An image as JPEG or PNG, which an export can decode, rotated if the net expects upright photos. Raises DataError
+    if it cannot be decoded."""
     from PIL import Image
 
     from ..data.pipeline import decode
@@ -209,7 +210,7 @@ def _encoded(image: Photo, format: str) -> bytes:
 
 
 def _describe(folder: Path, classifier: Classifier, rows: list[dict[str, Any]], images: int, precision: str) -> None:
-    """labels.txt, and export.json with where everything comes from and how the inputs have to look."""
+    """Writes labels.txt, and export.json with the sources of the export and the format of the inputs."""
     import tensorflow
 
     write_text(folder / "labels.txt", "".join(f"{label}\n" for label in classifier.labels))
@@ -232,7 +233,7 @@ def _describe(folder: Path, classifier: Classifier, rows: list[dict[str, Any]], 
 
 
 def _check_target(target: Path, force: bool) -> None:
-    """Raises OutputError for what is there already; with `force` only what an export wrote, and all of it, may go."""
+    """Raises OutputError if the target exists; with `force`, unless it is a complete export, which may be replaced."""
     if not target.exists():
         return
     if not force:
@@ -255,7 +256,7 @@ def _check_target(target: Path, force: bool) -> None:
 
 @contextmanager
 def _made_beside(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` that takes its place at the end, and is gone after an error."""
+    """A new folder beside `target` that replaces it at the end, and is removed after an error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

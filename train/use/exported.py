@@ -1,14 +1,14 @@
-"""The forms in which a classifier leaves for other programs: how each is written, and how it is read back and run.
+"""The forms of an exported classifier: how each is written, read back and run.
 
 All come from one graph, whose tensors have these names:
 
     images             string [batch]: JPEG or PNG files
     pixels             float32 [batch, s, s, 3]: red, green, blue from 0 to 255, cropped and resized; may be fed instead
     labels             string [batch, top]: the likeliest classes first
-    probabilities      float32 [batch, top]: theirs
+    probabilities      float32 [batch, top]: their probabilities
     all_probabilities  float32 [batch, classes]: in the order of the classes
 
-Of a net that predicts several labels an image, `labels` are all classes, and there is
+For a net that predicts several labels per image, `labels` are all classes, and there is
 
     above_threshold    bool [batch, classes]: whether the class in `labels` is predicted
 """
@@ -38,9 +38,9 @@ OUTPUTS = ("labels", "probabilities", "all_probabilities")
 
 
 class Form(NamedTuple):
-    """One form. `write(session, classifier, path, precision)` makes the file or folder `file` from a session whose
-    graph is `build_serving_graph`'s in that precision; `run(path, images, pixels)` reads it back and gives all
-    probabilities, float32 [images, classes]. `tolerance` is what these may differ by from the net's own.
+    """One form. `write(session, classifier, path, precision)` makes the file or folder `file` from a session with the
+    graph of `build_serving_graph` in that precision; `run(path, images, pixels)` reads it back and returns all
+    probabilities, float32 [images, classes]. `tolerance` is their largest allowed difference from the net's own.
     """
 
     file: str
@@ -50,18 +50,18 @@ class Form(NamedTuple):
 
 
 def outputs_of(classifier: Classifier) -> tuple[str, ...]:
-    """Names of the tensors that an export gives."""
+    """Names of an export's output tensors."""
     return (*OUTPUTS, ABOVE) if classifier.many else OUTPUTS
 
 
 def build_serving_graph(classifier: Classifier, top: int, precision: str) -> None:
-    """Builds the net with decoding and preprocessing before it and labels behind it, in the current graph. The net
-    computes in `precision`, its head in float32."""
+    """Builds decoding, preprocessing, the net and label lookup in the current graph. The net computes in `precision`,
+    its head in float32."""
     how = classifier.pixels
     images = tf.placeholder(tf.string, [None], name=INPUT)
 
     def decoded(image: tf.Tensor) -> tf.Tensor:
-        # This decoder's pixels are Pillow's, bit for bit; PNG files are taken too.
+        # This decoder gives the same pixels as Pillow, bit for bit, and also takes PNG files.
         pixels = fit(tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE"), how)
         return tf.ensure_shape(pixels * 255.0, [how.image_size, how.image_size, 3])
 
@@ -78,7 +78,7 @@ def build_serving_graph(classifier: Classifier, top: int, precision: str) -> Non
 
 
 def serving_session(classifier: Classifier, top: int, precision: str) -> tf.Session:
-    """A session on the CPU with the serving graph and the classifier's values; it has to be closed."""
+    """A session on the CPU with the serving graph and the classifier's values; the caller closes it."""
     graph = tf.Graph()
     with graph.as_default(), tf.device("/cpu:0"):
         build_serving_graph(classifier, top, precision)
@@ -88,10 +88,10 @@ def serving_session(classifier: Classifier, top: int, precision: str) -> tf.Sess
 
 
 def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
-    """A SavedModel with the signatures "serving_default" (image files in) and "pixels".
+    """Writes a SavedModel with the signatures "serving_default", which takes image files, and "pixels".
 
-    Its variables keep their names, so that `variables/` is a checkpoint of slim's like any other. An auxiliary head,
-    which nothing here depends on, is left out.
+    Its variables keep their names, so that `variables/` is an ordinary slim checkpoint. An auxiliary head, which the
+    outputs do not depend on, is left out.
     """
     graph = session.graph
     tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in (INPUT, PIXELS, *outputs_of(classifier))}
@@ -102,7 +102,7 @@ def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, p
         auxiliary = tuple(f"{classifier.net.placed(part)}/" for part in classifier.net.auxiliary)
         kept = [variable for variable in kept if not variable.op.name.startswith(auxiliary)]
         for collection in list(graph.get_all_collection_keys()):
-            graph.clear_collection(collection)  # what training needs; a loader would miss the values of some
+            graph.clear_collection(collection)  # of training; a loader would lack some of the values
         for variable in kept:
             tf.add_to_collection(tf.GraphKeys.GLOBAL_VARIABLES, variable)
         builder = tf.saved_model.Builder(tensorflow_path(path))
@@ -119,7 +119,7 @@ def write_saved_model(session: tf.Session, classifier: Classifier, path: Path, p
 
 
 def frozen(session: tf.Session, classifier: Classifier) -> tf.GraphDef:
-    """The graph with constants in the place of its variables."""
+    """The graph with constants in place of its variables."""
     definition = session.graph.as_graph_def()
     return tf.graph_util.convert_variables_to_constants(session, definition, list(outputs_of(classifier)))
 
@@ -129,8 +129,8 @@ def write_graphdef(session: tf.Session, classifier: Classifier, path: Path, prec
 
 
 def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precision: str) -> None:
-    """A TFLite file that takes `pixels` and gives all probabilities: TFLite has no decoder of images. In float16 it has
-    the weights in that, and computes in it where the device does."""
+    """Writes a TFLite file that takes `pixels`, since TFLite has no image decoder, and gives all probabilities. With
+    float16, weights are stored in that type, and the file computes in it on devices that can."""
     from tensorflow.lite.python.convert_phase import ConverterError
 
     side = classifier.pixels.image_size
@@ -146,7 +146,7 @@ def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precis
                 converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
                 converter.target_spec.supported_types = [tf.float16]
             failed = None
-            with stderr_held():  # its compiler writes every line of what it cannot do
+            with stderr_held():  # its compiler prints many lines about unsupported operations
                 try:
                     path.write_bytes(converter.convert())
                 except ConverterError as error:
@@ -156,7 +156,7 @@ def write_tflite(session: tf.Session, classifier: Classifier, path: Path, precis
 
 
 def _not_for_tflite(error: Exception, path: str) -> UnsupportedError:
-    """What its converter could not do, by the operations that it names, else by its first line."""
+    """The error for a failed conversion, with the operations that the converter names, else with its first line."""
     text = str(error)
     unknown = ", ".join(dict.fromkeys(re.findall(r"'?tf\.(\w+)'? op is neither", text)))
     lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
@@ -166,7 +166,7 @@ def _not_for_tflite(error: Exception, path: str) -> UnsupportedError:
 
 
 def run_saved_model(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
-    """As another program would: loaded by TensorFlow 1's loader, which is also that of TensorFlow Serving."""
+    """Runs a SavedModel like another program would: with TensorFlow 1's loader, which TensorFlow Serving uses, too."""
     with tf.Graph().as_default(), tf.Session() as session:
         loaded = tf.saved_model.load(session, [tf.saved_model.SERVING], tensorflow_path(path))
         signature = loaded.signature_def["serving_default"]
@@ -182,7 +182,7 @@ def run_graphdef(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.
 
 
 def run_tflite(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
-    with stderr_held():  # it says which delegate it takes
+    with stderr_held():  # it prints which delegate it uses
         interpreter = _interpreter()(tensorflow_path(path))
         interpreter.allocate_tensors()
     (fed,), (chances,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -195,7 +195,7 @@ def run_tflite(path: Path, images: Sequence[bytes], pixels: np.ndarray) -> np.nd
 
 
 def _interpreter() -> Callable[..., Any]:
-    """TFLite's interpreter: from the package that it is moving to, or from TensorFlow, which warns of that."""
+    """TFLite's interpreter from its new package, or from TensorFlow, whose deprecation warning is suppressed."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
@@ -207,5 +207,5 @@ def _interpreter() -> Callable[..., Any]:
 FORMS = {
     "saved_model": Form("saved_model", write_saved_model, run_saved_model, 5e-5),
     "graphdef": Form("model.pb", write_graphdef, run_graphdef, 5e-5),
-    "tflite": Form("model.tflite", write_tflite, run_tflite, 1e-4),  # other kernels, other order of sums
+    "tflite": Form("model.tflite", write_tflite, run_tflite, 1e-4),  # its kernels add in another order
 }

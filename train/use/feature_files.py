@@ -1,4 +1,4 @@
-"""Transfer values on disk: PREFIX.npy and what lies beside it, and the parts of several machines put together."""
+"""Transfer values on disk: PREFIX.npy and its companion files, and merging the parts of several machines."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ENDINGS = (".npy", ".npz", ".tsv", ".json")
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Transfer values with what they belong to, in the order of the rows."""
+    """Transfer values with the labels, names and splits of their rows."""
 
     values: np.ndarray  # [images, ...], usually memory-mapped
-    label_ids: np.ndarray  # int32 [images]; of several labels an image uint8 [images, classes] of 0 and 1
+    label_ids: np.ndarray  # int32 [images]; or uint8 [images, classes] of 0 and 1 for several labels
     labels: tuple[str, ...]
     names: tuple[str, ...]
     split: tuple[str, ...]  # "train", "validation" or "test" for each row
-    position: np.ndarray  # int64 [images], number of the image in the whole data set
+    position: np.ndarray  # int64 [images], index of the image in the whole data set
     facts: dict[str, object]  # net, source, layer, preprocessing, ...
-    examples: Examples | None = None  # what `position` counts in, where it is at hand
+    examples: Examples | None = None  # the data set that `position` refers to, if available
 
     def __repr__(self) -> str:
         shape = " x ".join(f"{size:,}" for size in self.values.shape)
@@ -36,8 +36,8 @@ class Features:
 
 
 def check_outputs(prefix: str, *inputs: str) -> None:
-    """Raises OutputError where one of the files that PREFIX means is an input, or was not written by ckpt-features: its
-    .npz or .json tells, and the others belong to them."""
+    """Raises OutputError if one of the files of PREFIX is an input, or was not written by ckpt-features, which its .npz
+    or .json tells."""
     read = {Path(path).resolve() for path in inputs if path}
     for path in (Path(f"{prefix}{ending}") for ending in ENDINGS):
         if path.resolve() in read:
@@ -66,16 +66,15 @@ def _is_ours(prefix: str) -> bool:
 
 
 def write_values(blocks: Iterable[np.ndarray], count: int, type: np.dtype, prefix: str) -> np.ndarray:
-    """Writes PREFIX.npy, beside its place until it is whole, from blocks of rows: `count` of them, or fewer where some
-    cannot be had. Returns the values, memory-mapped.
+    """Writes PREFIX.npy from blocks of rows, under a temporary name until it is complete: `count` rows, or fewer if
+    some are missing. Returns the values, memory-mapped.
 
-    Raises OutputError where it cannot be written, and before the second block where the disk has no room for it and
-    for the .npz.
+    Raises OutputError if it cannot be written, and before the second block if the disk lacks space for it and the .npz.
     """
     path = Path(f"{prefix}.npy")
     writing, rows = path.with_name(path.name + ".writing"), 0
 
-    def head(shape: tuple[int, ...]) -> None:  # NumPy leaves room in it for any number of rows
+    def head(shape: tuple[int, ...]) -> None:  # NumPy's header has room for any number of rows
         facts = {"descr": np.lib.format.dtype_to_descr(np.dtype(type)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, facts)
 
@@ -131,7 +130,7 @@ def write_companions(features: Features, prefix: str) -> None:
 
 
 def read_features(prefix: str) -> Features:
-    """Reads what `write_features` wrote; the values stay on disk until they are used."""
+    """Reads the files of `write_features`; the values stay on disk until they are used."""
     path = Path(f"{prefix}.npz")
     try:
         with np.load(path, allow_pickle=False) as held:
@@ -152,7 +151,7 @@ def read_features(prefix: str) -> Features:
 
 
 def shard_prefix(prefix: str, shard: int, shards: int) -> str:
-    """The prefix of one part, as TensorFlow numbers the parts of a file.
+    """The prefix of one part, numbered like TensorFlow's sharded files.
 
     >>> shard_prefix("features", 1, 4)
     'features-00001-of-00004'
@@ -161,9 +160,9 @@ def shard_prefix(prefix: str, shard: int, shards: int) -> str:
 
 
 def merge_features(prefix: str, shards: int) -> Features:
-    """Puts the parts PREFIX-00000-of-N ... together and writes them as PREFIX; the parts stay.
+    """Merges the parts PREFIX-00000-of-N ... and writes the result as PREFIX; the parts stay.
 
-    Raises DataError naming the parts that are missing or that come from another net, layer or data set.
+    Raises DataError with the parts that are missing or come from another net, layer or data set.
     """
     if shards < 1:
         raise RecipeError(f"--merge {shards}: at least one part")

@@ -1,14 +1,14 @@
-"""Transfer values of a data set: what the net makes of each image at one of its layers, computed once and kept.
+"""Transfer values of a data set: the output of one of the net's layers for each image, computed once and kept.
 
     write_features(FeatureOptions(checkpoint="inception_v3.ckpt", data="photos", output="features"))
 
-    features.npy    the values, float32 or float16 [images, ...], to be memory-mapped
-    features.npz    the same with labels, label_names, names and split: a data set of its own for `ckpt-finetune`
+    features.npy    the values, float32 or float16 [images, ...], suited for memory-mapping
+    features.npz    the same with labels, label_names, names and split: a complete data set for `ckpt-finetune`
     features.tsv    label, name and split of each row, for people and for TensorBoard's projector
     features.json   where the values come from
 
-`shards` and `shard` split the images between machines, by default as TF_CONFIG has them;
-`feature_files.merge_features` puts the parts together in the order that one machine would have given.
+`shards` and `shard` divide the images between machines, by default according to TF_CONFIG;
+`feature_files.merge_features` merges the parts in the order that a single machine would give.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ POOLS = ("mean", "max", "none")
 
 @dataclass(frozen=True)
 class FeatureOptions(DataOptions):
-    """What `ckpt-features` was asked to do."""
+    """The options of `ckpt-features`."""
 
     end_point: str | None = option(
         None, "layer to take the features from; the input of the last layer by default", group="source", metavar="NAME"
@@ -78,9 +78,9 @@ class FeatureOptions(DataOptions):
 
 
 def share_of_machine(options: FeatureOptions, cluster: Cluster | None) -> FeatureOptions:
-    """The options with the share of this task of a cluster, unless --shards says otherwise.
+    """The options with this task's share in a cluster, unless --shards is given.
 
-    Raises RecipeError on a parameter server, which has none.
+    Raises RecipeError on a parameter server, which has no share.
     """
     if cluster is None or options.shards > 1:
         return options
@@ -94,10 +94,10 @@ def share_of_machine(options: FeatureOptions, cluster: Cluster | None) -> Featur
 def write_features(
     options: FeatureOptions, on_event: OnEvent = ignore, *, data: DataSet | None = None
 ) -> tuple[str, Features]:
-    """Computes the values of the images that the options name, or of `data`, and writes the files; returns their prefix
-    and what they hold.
+    """Computes the values of the images named by the options, or of `data`, and writes the files; returns their prefix
+    and content.
 
-    Raises DataError for an end point that the net does not have, OutputError where the files cannot be written.
+    Raises DataError for an end point that the net does not have, OutputError if the files cannot be written.
     """
     work = work_of(options, on_event, data)
     classifier, examples = work.classifier, work.examples
@@ -137,13 +137,13 @@ def write_features(
 
 
 class Work(NamedTuple):
-    """What is to be computed: the `share` of the examples, which are at `position` among them, by the `net`, which
-    gives the values of a layer in a precision."""
+    """What to compute: the values of the `share` of the examples, at the indices `position`, by the `net`, which
+    computes a layer in a precision."""
 
     classifier: Classifier
     data: DataSet
     examples: Examples
-    split: list[str]  # of each example
+    split: list[str]  # one per example
     position: np.ndarray
     share: Examples
     net: Prepared
@@ -152,7 +152,7 @@ class Work(NamedTuple):
 
 
 def work_of(options: FeatureOptions, on_event: OnEvent, data: DataSet | None = None) -> Work:
-    """Opens net and data; raises as `write_features` does."""
+    """Opens net and data; raises like `write_features`."""
     classifier = options.open(head=False)
     classifier.must_take_images()
     data = data_of(classifier, options, data)
@@ -172,7 +172,7 @@ def work_of(options: FeatureOptions, on_event: OnEvent, data: DataSet | None = N
         return wanted
 
     precision, shared = options.precision, options.shards > 1 and options.precision == AUTO
-    if shared:  # machines that share the images compute alike, whatever is native to each
+    if shared:  # machines that share the images must use the same precision
         precision = FLOAT32
     choice, net = prepare(classifier, share, make, precision, options.device, on_event)
     choice = Choice(FLOAT32, "the same for every part; --precision gives another") if shared else choice
@@ -181,7 +181,7 @@ def work_of(options: FeatureOptions, on_event: OnEvent, data: DataSet | None = N
 
 
 def dry_run(options: FeatureOptions, on_event: OnEvent = ignore) -> Costs:
-    """What the work will take, from a few batches of it; nothing is written. Raises as `write_features` does."""
+    """The costs of the work, estimated from a few batches; nothing is written. Raises like `write_features`."""
     work, shapes = work_of(options, on_event), []
     few = work.share.take(np.arange(min(len(work.share), (WARMING + MEASURED) * options.batch_size)))
 
@@ -198,7 +198,7 @@ def dry_run(options: FeatureOptions, on_event: OnEvent = ignore) -> Costs:
 
 
 def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
-    """The examples of a split, or of all, and for each the split that it is from."""
+    """The examples of a split, or of all splits, and the split of each example."""
     names = [name for name in ("train", "validation", "test") if getattr(data, name) is not None]
     each = [name for name in names if split in ("all", name) for _ in range(len(getattr(data, name)))]
     return data.split(split), each
@@ -207,7 +207,7 @@ def chosen(data: DataSet, split: str) -> tuple[Examples, list[str]]:
 def computed(
     work: Work, options: FeatureOptions, prefix: str, unreadable: Unreadable, on_event: OnEvent
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Writes PREFIX.npy. Returns the values, and the numbers of the examples that have a row."""
+    """Writes PREFIX.npy. Returns the values, and the indices of the examples that have a row."""
     kept = []
     how: dict[str, Any] = {"batch_size": options.batch_size, "unreadable": unreadable, "on_event": on_event}
 
@@ -221,7 +221,7 @@ def computed(
 
 
 def layer_of(classifier: Classifier, images: object, options: FeatureOptions) -> tuple[Wanted, str]:
-    """Builds the net as far as it is needed: "values" [batch, ...], and the layer's name."""
+    """Builds the part of the net that is needed; returns the tensor "values" [batch, ...] and the layer's name."""
     import tensorflow.compat.v1 as tf
 
     from ...nets.graph import build_net
@@ -236,16 +236,16 @@ def layer_of(classifier: Classifier, images: object, options: FeatureOptions) ->
         known = list(built.end_points)
         advice = f"From input to output: {', '.join(known)}."
         raise DataError(f"no end point {options.end_point!r}{nearest(options.end_point, known)}", advice=advice)
-    values = tf.cast(built.end_points[options.end_point], tf.float32)  # a mean of less would be rounded on the way
+    values = tf.cast(built.end_points[options.end_point], tf.float32)  # a mean below float32 would lose precision
     if values.shape.rank == 4 and options.pool != "none":
         values = (tf.reduce_mean if options.pool == "mean" else tf.reduce_max)(values, [1, 2])
     return Wanted({"values": values}), options.end_point
 
 
 def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]) -> tuple[Wanted, str]:
-    """What divides the frozen part of the net from the part that `trainable` would train, as rows of bytes an image.
+    """The tensor that separates the frozen part of the net from the part that `trainable` would train, and its name.
 
-    Raises DataError where nothing worth keeping is frozen, or where more than one tensor divides the two.
+    Raises DataError if nothing worth caching is frozen, or if more than one tensor separates the two.
     """
     from ...nets.graph import build_net
     from ...nets.layers import Mode
@@ -253,7 +253,7 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
 
     classes = classifier.classes or 2  # any number: the head is not kept
     variables = classifier.net.variables(classes)
-    select([variable.name for variable in variables if variable.trainable], trainable)  # nearest names when wrong
+    select([variable.name for variable in variables if variable.trainable], trainable)  # raises with the nearest names
     plan = make_plan(
         {variable.name: variable.spec for variable in variables}, variables, PlanRules(trainable=trainable)
     ).checked()
@@ -280,7 +280,7 @@ def frontier_of(classifier: Classifier, images: object, trainable: Sequence[str]
 def last_frozen(
     end_points: Mapping[str, tf.Tensor], images: tf.Tensor, logits: tf.Tensor, moving: Collection[str]
 ) -> str | None:
-    """The last end point through which all that reaches the logits passes, and before which nothing of `moving` is."""
+    """The last end point that every path to the logits passes through and that does not depend on any of `moving`."""
 
     def upstream(start: tf.Operation, until: tf.Operation | None) -> set[tf.Operation]:
         found, waiting = {start}, [start]

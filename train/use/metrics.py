@@ -1,7 +1,7 @@
-"""What a classifier's scores on labelled images say: accuracy, per-class figures, the confusion matrix. NumPy only.
+"""Metrics of a classifier's scores on labelled images: accuracy, per-class figures, confusion matrix. NumPy only.
 
 Precision, recall and F1 are those of scikit-learn's `precision_recall_fscore_support`, except that a figure whose
-denominator is zero is None here (there: 0 and a warning).
+denominator is zero is None here (there it is 0, with a warning).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-PAIRS = 20  # most confused pairs that are listed where a matrix would be too wide
+PAIRS = 20  # confused pairs listed if a matrix would be too wide
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -30,15 +30,15 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int) -> n
 
 
 def accuracy(true: np.ndarray, logits: np.ndarray) -> float:
-    """Share of images whose likeliest class is the true one; where these may be several, [n, classes] of 0 and 1, the
-    share of all answers of whether an image has a class that are right.
+    """Share of images whose likeliest class is the true one; if `true` is [n, classes] of 0 and 1, the share of correct
+    decisions on whether an image has a class.
     """
     return float(((logits > 0) == true.astype(bool) if true.ndim == 2 else logits.argmax(axis=1) == true).mean())
 
 
 def top_k_accuracy(true: np.ndarray, scores: np.ndarray, k: int) -> float:
-    """Share of rows of `scores` [n, classes] whose true class is among the k highest; of equal scores the lower
-    class comes first.
+    """Share of rows of `scores` [n, classes] whose true class is among the k highest; for equal scores the lower class
+    comes first.
     """
     own = scores[np.arange(len(true)), true][:, None]
     numbers = np.arange(scores.shape[1])[None, :]
@@ -53,20 +53,19 @@ def cross_entropy(true: np.ndarray, logits: np.ndarray) -> float:
 
 
 def precision_recall(true: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision and recall of one label where it is predicted for all images from a threshold on, and the thresholds:
-    the different scores, highest first. All empty where no image has the label.
-    """
+    """Precision and recall of one label at each threshold, and the thresholds: the distinct scores, highest first. All
+    are empty if no image has the label."""
     order = np.argsort(-scores, kind="stable")
     ordered, hits = scores[order], np.cumsum(true[order].astype(np.int64))
     if not len(hits) or not hits[-1]:
         return np.zeros(0), np.zeros(0), np.zeros(0)
-    last = np.flatnonzero(np.append(np.diff(ordered) != 0, True))  # images that score alike count together
+    last = np.flatnonzero(np.append(np.diff(ordered) != 0, True))  # images with equal scores count together
     return hits[last] / (last + 1), hits[last] / hits[-1], ordered[last]
 
 
 def average_precision(true: np.ndarray, scores: np.ndarray) -> float | None:
-    """The mean precision over the steps of recall of one label, as scikit-learn's `average_precision_score`. None where
-    no image has the label.
+    """The average precision of one label over the steps of recall, like scikit-learn's `average_precision_score`. None
+    if no image has the label.
 
     >>> average_precision(np.array([1, 0, 1]), np.array([0.9, 0.8, 0.7])), average_precision(np.zeros(2), np.ones(2))
     (0.8333333333333333, None)
@@ -76,8 +75,8 @@ def average_precision(true: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def roc_auc(true: np.ndarray, scores: np.ndarray) -> float | None:
-    """The area under the ROC curve of one label: how likely an image with it scores higher than one without, equal
-    scores counting half. None where all images have it, or none.
+    """The area under the ROC curve of one label: the probability that an image with it scores higher than one without,
+    where equal scores count half. None if all images have it, or none.
     """
     with_it, without = scores[true.astype(bool)], np.sort(scores[~true.astype(bool)])
     if not len(with_it) or not len(without):
@@ -87,15 +86,15 @@ def roc_auc(true: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def mean_average_precision(true: np.ndarray, scores: np.ndarray) -> float:
-    """The mean over the labels that some image has; `true` and `scores` are [n, labels]. 0 where no image has any."""
+    """The mean over the labels that some image has; `true` and `scores` are [n, labels]. 0 if no image has a label."""
     each = [average_precision(true[:, i], scores[:, i]) for i in range(true.shape[1])]
     found = [value for value in each if value is not None]
     return float(np.mean(found)) if found else 0.0
 
 
 def best_threshold(true: np.ndarray, scores: np.ndarray) -> tuple[float, float] | None:
-    """The threshold of one label that gives the highest F1, and that F1: halfway between the scores that it divides.
-    None where no image has the label.
+    """The threshold of one label with the highest F1, halfway between the scores that it separates, and that F1.
+    None if no image has the label.
 
     >>> best_threshold(np.array([1, 1, 0, 0]), np.array([0.9, 0.6, 0.4, 0.1]))
     (0.5, 1.0)
@@ -110,25 +109,23 @@ def best_threshold(true: np.ndarray, scores: np.ndarray) -> tuple[float, float] 
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float64 of logits, each by itself."""
+    """Probabilities float64 of logits, elementwise."""
     return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))
 
 
 def binary_cross_entropy(true: np.ndarray, logits: np.ndarray) -> float:
-    """Mean over images and labels of the negative log probability of what is true, in nats."""
+    """Mean over images and labels of the negative log probability of the truth, in nats."""
     logits = logits.astype(np.float64)
     return float((np.logaddexp(0, logits) - true * logits).mean())
 
 
 def ratio(part: int, whole: int) -> float | None:
-    """A part of a whole, None where there is nothing to divide by."""
+    """A part of a whole; None if the whole is 0."""
     return float(part / whole) if whole else None
 
 
 def per_class(confusion: np.ndarray, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a class: label, images (support), correct, precision, recall, f1; None where there is nothing to
-    divide by.
-    """
+    """One row per class: label, images (support), correct, precision, recall, f1; None if a denominator is 0."""
     right, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return [
         {
@@ -145,7 +142,7 @@ def per_class(confusion: np.ndarray, labels: Sequence[str]) -> list[dict[str, An
 
 def confusion_of_each(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """int64 [classes, 2, 2] of bool [n, classes]: for each class [[true negatives, false positives], [false negatives,
-    true positives]], as scikit-learn's `multilabel_confusion_matrix`.
+    true positives]], like scikit-learn's `multilabel_confusion_matrix`.
     """
     hits, found, there = (each.sum(axis=0, dtype=np.int64) for each in (true & predicted, predicted, true))
     return np.stack([len(true) - found - there + hits, found - hits, there - hits, hits], axis=-1).reshape(-1, 2, 2)
@@ -154,9 +151,8 @@ def confusion_of_each(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def per_label(
     confusion: np.ndarray, labels: Sequence[str], true: np.ndarray, scores: np.ndarray, thresholds: np.ndarray
 ) -> list[dict[str, Any]]:
-    """One row a class where an image may have several: images with it, for how many it was predicted, of these how many
-    rightly, and figures; the threshold that would give the highest F1 on these images.
-    """
+    """One row per class for several labels per image: images with it, predictions, correct predictions, figures, and
+    the threshold that would give the highest F1 on these images."""
     rows = []
     for i, label in enumerate(labels):
         (_, wrong), (missed, right) = confusion[i].tolist()
@@ -193,7 +189,7 @@ def macro(rows: Sequence[dict[str, Any]], figure: str) -> float | None:
 
 
 def confused_pairs(confusion: np.ndarray, labels: Sequence[str], most: int = PAIRS) -> list[dict[str, Any]]:
-    """The pairs of classes that are mistaken for each other most often, largest first."""
+    """The most frequently confused pairs of classes, most frequent first."""
     wrong = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     cells = [(int(cell // len(labels)), int(cell % len(labels))) for cell in order]
@@ -205,9 +201,9 @@ def confused_pairs(confusion: np.ndarray, labels: Sequence[str], most: int = PAI
 
 
 def confusion_text(confusion: np.ndarray, labels: Sequence[str], width: int = 120) -> str:
-    """The matrix for a terminal `width` columns wide: a row a true class, its predicted classes by number.
+    """The matrix for a terminal `width` columns wide: one row per true class, one column per predicted class.
 
-    Where it does not fit, the most confused pairs are listed instead.
+    If it does not fit, the most confused pairs are listed instead.
 
     >>> print(confusion_text(np.array([[3, 1], [0, 12]]), ["cat", "dog"]))
      (0)  (1)

@@ -33,12 +33,12 @@ from ..options.training import PRECISIONS
 from .classifier import Classifier, SourceOptions, threshold_option
 from .running import logits_of, prepare
 
-SHOWN = 5  # labels of an image in a notebook's table
+SHOWN = 5  # labels per image in a notebook's table
 
 
 @dataclass(frozen=True)
 class PredictOptions(SourceOptions):
-    """What `ckpt-predict` was asked to do, besides the images."""
+    """The options of `ckpt-predict`, except the images."""
 
     labels: str | None = option(None, "file with the net's class names, in order", group="source", metavar="FILE")
 
@@ -63,10 +63,10 @@ class PredictOptions(SourceOptions):
 
 @dataclass(frozen=True)
 class Predictions:
-    """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; where images may have
-    `many` labels, all that reach their thresholds, which may be none. Where asked for, "probabilities" are those of all
-    `labels`, in their order. `unreadable`: file -> why it could not be decoded. `source` is the checkpoint, `precision`
-    what the net computed in.
+    """`rows`: {"file", "predictions": [{"label", "probability"}, ...]}, the likeliest first; if images may have `many`
+    labels, all that reach their thresholds, possibly none. On request, "probabilities" holds those of all `labels`, in
+    order. `unreadable` maps files to the reason why they could not be decoded. `source` is the checkpoint, `precision`
+    the precision of the net.
     """
 
     rows: list[dict[str, Any]]
@@ -77,7 +77,7 @@ class Predictions:
     many: bool = False
 
     def _repr_html_(self) -> str:
-        """For notebooks: a row an image."""
+        """For notebooks: one row per image."""
         rows = [
             {"file": row["file"], **{f"label {i + 1}": f"{guess['label']} ({guess['probability']:.3f})"
                                      for i, guess in enumerate(row["predictions"][:SHOWN])}}
@@ -92,11 +92,10 @@ def predict(
     images: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
     on_event: OnEvent = ignore,
 ) -> Predictions:
-    """Runs the net on image files, folders of them, glob patterns, and the images of records, .npz files and published
-    data sets; one on vectors, on what ckpt-features wrote.
-    `on_event` is told what happens.
+    """Runs the net on image files, folders, glob patterns, and the images of TFRecords, .npz files and published data
+    sets; a net on vectors runs on files of ckpt-features. `on_event` receives events.
 
-    Raises DataError where there is no image at all, or not what the net takes.
+    Raises DataError if there is no image, or if the files do not fit the net.
     """
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     if not all(isinstance(each, str | os.PathLike) for each in given):
@@ -137,8 +136,8 @@ def predict(
 
 
 def images_in(given: Sequence[str], upright: bool = False) -> tuple[Examples, str]:
-    """The images that paths, folders and patterns mean, and those of data sets behind them, with no class; and what is
-    to be said of photos that are turned by their EXIF data.
+    """The images that paths, folders and patterns mean, and those of data sets, without classes; and a note on photos
+    that are not upright by their EXIF data.
     """
     sets = {text: images for text in given if (images := _data_set_at(text)) is not None}
     photos, parts, count = [text for text in given if text not in sets], [], 0
@@ -162,7 +161,7 @@ def _photos(files: Sequence[str]) -> Examples:
 
 
 def _data_set_at(text: str) -> Examples | None:
-    """The images of the data set that a path leads to; None for photos, folders of them and patterns."""
+    """The images of the data set at a path; None for photos, folders of photos, and patterns."""
     path = Path(text)
     if not path.exists() or any(map(is_image, files_in(path) if path.is_dir() else [path])):
         return None
@@ -170,7 +169,7 @@ def _data_set_at(text: str) -> Examples | None:
 
 
 def vectors_in(given: Sequence[str], classifier: Classifier) -> Examples:
-    """The vectors in files of ckpt-features, by the names of their images. Raises DataError for other files."""
+    """The vectors in files of ckpt-features, named like their images. Raises DataError for other files."""
     parts = []
     for text in given:
         if not holds_vectors(text):
@@ -184,9 +183,9 @@ def vectors_in(given: Sequence[str], classifier: Classifier) -> Examples:
 
 
 def find_images(given: Sequence[str]) -> list[str]:
-    """The files that paths, folders (all images below them) and glob patterns mean, in order, each once.
+    """The image files that paths, folders (all images below them) and glob patterns mean, in order, each once.
 
-    Raises DataError naming every one that means nothing.
+    Raises DataError with every argument that matches nothing.
     """
     found: dict[str, None] = {}
     wrong = []
@@ -194,7 +193,7 @@ def find_images(given: Sequence[str]) -> list[str]:
         path = Path(text)
         if path.is_dir():
             inside = [str(file) for file in sorted(path.rglob("*")) if file.is_file() and is_image(file)]
-        elif path.is_file():  # a name with brackets that exists is that file, not a pattern
+        elif path.is_file():  # an existing file with brackets in its name is not a pattern
             inside = [text]
         else:
             inside = [name for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
@@ -208,8 +207,9 @@ def find_images(given: Sequence[str]) -> list[str]:
 
 
 def write_csv(found: Predictions, path: str) -> None:
-    """One row an image: file, label, probability of the likeliest; several labels stand in one cell, without. With all
-    probabilities a column for each class. Raises OutputError where it cannot be written.
+    """Writes one row per image: file, label, and probability of the likeliest label; several labels share one cell and
+    have no probability. There is one more column per class if all probabilities were requested. Raises OutputError if
+    the file cannot be written.
     """
     whole = "probabilities" in found.rows[0] if found.rows else False
     table = io.StringIO()
@@ -231,7 +231,7 @@ def write_csv(found: Predictions, path: str) -> None:
 
 
 def check_output(path: str) -> None:
-    """Raises OutputError where a CSV of predictions would take the place of another file, or has no folder."""
+    """Raises OutputError if a CSV of predictions would overwrite another file, or if its folder does not exist."""
     target = Path(path)
     if not target.parent.is_dir():
         raise OutputError("is in a folder that does not exist", path=path)

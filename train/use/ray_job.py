@@ -1,11 +1,10 @@
-"""Transfer values of a data set that is too large for one machine, as tasks of Ray: https://docs.ray.io
+"""Transfer values of a data set that is too large for one machine, computed by tasks of Ray: https://docs.ray.io
 
     write_on_ray(FeatureOptions(checkpoint="s3://models/inception_v3.ckpt", data="s3://photos/records", ...), "auto")
 
-A part is a share of the images, or one file of records behind a URL, which only the machine that works on it fetches.
-Ray gives parts to whatever machine is free, and again when a process or a machine is lost. The values come back here
-and are written as `ckpt-features --shard` writes them; parts that are there already are not computed again.
-"""
+A part is a share of the images, or one file of records at a URL, which is fetched only by the machine that works on it.
+Ray assigns parts to free machines, and again if a process or a machine is lost. The values are returned here and
+written like those of `ckpt-features --shard`; existing parts are not computed again."""
 
 from __future__ import annotations
 
@@ -41,14 +40,14 @@ from .feature_files import (
 )
 from .features import FeatureOptions, write_features
 
-CORES = 8  # of a task, where each machine has so many; a net gains little from more
-LOST = 3  # times that a part may be lost and is computed again
+CORES = 8  # cores per task, if each machine has so many; a net gains little from more
+LOST = 3  # how often a lost part is computed again
 AT_ONCE = 1 << 32  # images of a file are numbered from a multiple of this
-SAME = ("output", "batch_size", "device", "dry_run", "shard")  # options that no part's values depend on
+SAME = ("output", "batch_size", "device", "dry_run", "shard")  # options that do not affect the values of a part
 
 
 class Task(NamedTuple):
-    """What a task computes: the options of its share; of a URL the file, its split, and the labels file."""
+    """What a task computes: the options of its share and, for a URL, the file, its split, and the labels file."""
 
     options: FeatureOptions
     file: str = ""
@@ -59,9 +58,9 @@ class Task(NamedTuple):
 def write_on_ray(
     options: FeatureOptions, address: str, say: Callable[[str], None] = lambda line: None
 ) -> tuple[str, Features]:
-    """Computes the values on a cluster ("local": on this machine) and writes parts and the files of the whole here.
+    """Computes the values on a cluster ("local": on this machine) and writes the parts and the merged files here.
 
-    Raises UnsupportedError without Ray or where no cluster answers, and what `write_features` raises.
+    Raises UnsupportedError if Ray is missing or no cluster answers, and otherwise like `write_features`.
     """
     parts = parts_of(options)
     prefixes = [shard_prefix(options.output, number, len(parts)) for number in range(len(parts))]
@@ -79,14 +78,15 @@ def write_on_ray(
 
 
 def parts_of(options: FeatureOptions) -> list[Task]:
-    """One for each of --shards, or for each file of records at a URL. Raises RecipeError, and DataError without any."""
+    """One task per shard of --shards, or per file of records at a URL. Raises RecipeError, and DataError if none
+    exist."""
     if options.shard:
         raise RecipeError("--shard and --ray cannot be combined: Ray distributes the parts")
     given = ("checkpoint", "train_dir")
     paths: dict[str, Any] = {name: absolute(getattr(options, name)) for name in given if getattr(options, name)}
     options = replace(options, **paths)
     if options.precision == AUTO:
-        options = replace(options, precision=FLOAT32)  # whatever is native to each machine
+        options = replace(options, precision=FLOAT32)  # the same on all machines
     if is_remote(options.data):
         if options.shards > 1:
             raise RecipeError("--shards is for data on disk: with a URL, each record file is a part")
@@ -98,9 +98,9 @@ def parts_of(options: FeatureOptions) -> list[Task]:
 
 
 def record_parts(options: FeatureOptions) -> list[Task]:
-    """One for each file of records in the folder at a URL, which is a split as its name says.
+    """One task per file of records in the folder at a URL; the file's name tells its split.
 
-    Raises DataError without records, and without labels: each part would number those classes that it has.
+    Raises DataError if there are no records, or no labels file: each part would number only its own classes.
     """
     folder = options.data.rstrip("/")
     names = list_folder(folder) if is_folder(f"{folder}/") else []
@@ -123,7 +123,7 @@ def record_parts(options: FeatureOptions) -> list[Task]:
 
 
 def computed(parts: Sequence[tuple[int, Task]], address: str) -> Iterator[tuple[int, Features]]:
-    """The features of these parts with their numbers, in the order in which they are done."""
+    """Yields the number and the features of each part, in the order in which they finish."""
     if not parts:
         return
     ray = _connected(address)
@@ -141,14 +141,14 @@ def computed(parts: Sequence[tuple[int, Task]], address: str) -> Iterator[tuple[
 
 
 def features_of(part: Task) -> Features:
-    """What a task does, on whichever machine: it fetches the file of the part, and gives back what is computed."""
+    """The work of a task, on any machine: fetches the part's file, and returns the computed features."""
     from ..graph.quiet import hush_tensorflow
 
     hush_tensorflow()
     with tempfile.TemporaryDirectory(prefix="ckpt-tools-") as folder:
         options = replace(part.options, output=f"{folder}/features", shards=1 if part.file else part.options.shards)
         if part.file:
-            # A folder of this name, and nothing is set aside: the split is that of the whole data set.
+            # The folder's name tells the split, which is that of the whole data set, so nothing is held out here.
             (Path(folder) / "data" / "validation").mkdir(parents=True)
             download(part.labels, f"{folder}/data/{Path(part.labels).name}")
             download(part.file, f"{folder}/data/validation/{Path(part.file).name}")
@@ -158,11 +158,11 @@ def features_of(part: Task) -> Features:
 
 
 def as_part(features: Features, parts: Sequence[Task], number: int, asked: str) -> Features:
-    """The features of a task as those of a part of the whole."""
+    """Converts the features of a task to those of a part of the whole."""
     part, facts = parts[number], {**features.facts, "shards": len(parts), "asked": asked}
     if not part.file:
         return replace(features, facts=facts)
-    del facts["images"]  # nobody has counted them
+    del facts["images"]  # the total is not known
     return replace(
         features,
         names=tuple(name.removeprefix("validation/") for name in features.names),
@@ -173,14 +173,14 @@ def as_part(features: Features, parts: Sequence[Task], number: int, asked: str) 
 
 
 def _connected(address: str) -> ModuleType:
-    """Ray, connected to a cluster. Raises UnsupportedError."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    """Connects Ray to a cluster, and returns it. Raises UnsupportedError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     try:
         import ray
     except ImportError:
         raise UnsupportedError("--ray needs Ray", advice='pip install "ckpt-tools[ray]"') from None
     try:
-        if where := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):  # Ray itself would wait for minutes
+        if where := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):  # Ray itself would wait several minutes
             socket.create_connection((where[1], int(where[2])), timeout=10).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
@@ -191,7 +191,7 @@ def _connected(address: str) -> ModuleType:
 
 
 def _value(ray: ModuleType, done: object) -> Features:
-    """What a task gave. Raises the error that it raised; UnsupportedError where it was lost too often."""
+    """The result of a task. Raises the task's error, or UnsupportedError if it was lost too often."""
     try:
         return ray.get(done)
     except ray.exceptions.RayTaskError as error:
@@ -205,11 +205,11 @@ def _value(ray: ModuleType, done: object) -> Features:
 
 
 def _asked(parts: Sequence[Task]) -> str:
-    """What the values depend on, in 16 hex digits."""
+    """A digest, 16 hex digits, of everything that the values depend on."""
     options = {name: value for name, value in asdict(parts[0].options).items() if name not in SAME}
     return hashlib.sha256(json.dumps([options, [part.file for part in parts]]).encode()).hexdigest()[:16]
 
 
 def _is_there(prefix: str, asked: str) -> bool:
-    """Whether a part is whole, of the same work: its .npz is written behind the values, and in one piece."""
+    """Whether a part of the same work is complete: its .npz is written after the values, and atomically."""
     return Path(f"{prefix}.npz").is_file() and read_features(prefix).facts.get("asked") == asked

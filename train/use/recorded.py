@@ -1,4 +1,4 @@
-"""What a train directory says of its run: which checkpoint to take, the rows of metrics.csv."""
+"""Reads a train directory: which checkpoint to use, and the rows of metrics.csv."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from ...errors import TrainingError
 METRICS = (
     "step", "epoch", "learning_rate", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds",
 )  # fmt: skip
-MEAN_AVERAGE_PRECISION = "validation_mean_average_precision"  # one column more, where images have several labels
+MEAN_AVERAGE_PRECISION = "validation_mean_average_precision"  # an additional column if images have several labels
 
 
 def find_run(source: str, use: str) -> tuple[Path | None, str]:
-    """The train directory that `source` is or lies in, and the prefix of the checkpoint to take; (None, "")
-    where it is none.
-    """
+    """The train directory that `source` is, or is in, and the prefix of the checkpoint to use; (None, "") if there is
+    no train directory."""
     path = Path(source)
     if (path / "plan.json").is_file():
         numbers = [p.stem.removeprefix("model.ckpt-") for p in path.glob("model.ckpt-*.index")]
-        steps = sorted(int(number) for number in numbers if number.isdigit())  # others are copies, not the run's
+        steps = sorted(int(number) for number in numbers if number.isdigit())  # other names are copies, not the run's
         if use == "best" and (path / "best.ckpt.index").is_file():
             return path, str(path / "best.ckpt")
         if not steps:
@@ -35,8 +34,8 @@ def find_run(source: str, use: str) -> tuple[Path | None, str]:
 
 
 def metrics_of(folder: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv as text; a last line that a killed run cut short is left out. Raises TrainingError where
-    somebody has edited the columns."""
+    """Rows of metrics.csv as text, without a last line cut short by a kill. Raises TrainingError if columns are
+    missing."""
     path = folder / "metrics.csv"
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Runs a classifier's net on images: what is wanted of them, batch by batch, in the precision that was chosen."""
+"""Runs a classifier's net on images, batch by batch, in the chosen precision, and returns the wanted tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Wanted(NamedTuple):
-    """What a graph is run for: tensors by name, and the variables that they depend on (None: all of the graph)."""
+    """The tensors to compute, by name, and the variables that they depend on (None: all of the graph)."""
 
     tensors: Mapping[str, tf.Tensor]
     variables: Collection[str] | None = None
@@ -32,9 +32,9 @@ Make = Callable[["tf.Tensor"], Wanted]  # builds a graph on images [batch, s, s,
 
 
 class Prepared:
-    """A net in a session of its own, to be run on any examples that look as those do that it is given.
+    """A net in its own session, for examples of the same kind as `like`.
 
-    `make` builds it on images of the type `precision`; what it gives is never less than float32.
+    `make` builds it on images of the type `precision`; results are never below float32.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Prepared:
         self._names = tuple(wanted.tensors)
         how = {"precision": precision, "device": device}
         self._extraction = extraction(session, source, list(wanted.tensors.values()), **how)
-        if self._extraction.session is not session:  # folded: nothing needs the variables any more
+        if self._extraction.session is not session:  # folded, so the variables are no longer needed
             session.close()
 
     def __enter__(self) -> Prepared:
@@ -74,8 +74,8 @@ class Prepared:
         self, examples: Examples, *, title: str, batch_size: int = 32, unreadable: Unreadable | None = None,
         on_event: OnEvent = ignore,
     ) -> Iterator[dict[str, np.ndarray]]:  # fmt: skip
-        """What `make` wants of the examples, and "index", for each batch, in order. Images are decoded while the net
-        works on those before them. `on_event` is told how far it is."""
+        """Yields the wanted values and "index" for each batch, in order. Images are decoded while the net works on
+        earlier ones. `on_event` receives the progress."""
         from ..data.pipeline import Unreadable, make_batches
 
         unreadable = unreadable or Unreadable()
@@ -91,7 +91,7 @@ def run_on(
     classifier: Classifier, examples: Examples, make: Make, *, precision: str = FLOAT32, device: str = "auto",
     **how: Any,
 ) -> Iterator[dict[str, np.ndarray]]:  # fmt: skip
-    """`Prepared.run` of a net that is needed once."""
+    """`Prepared.run` for a net that is used only once."""
     with Prepared(classifier, examples, make, precision=precision, device=device) as net:
         yield from net.run(examples, **how)
 
@@ -99,9 +99,10 @@ def run_on(
 def prepare(
     classifier: Classifier, examples: Examples, make: Make, precision: str, device: str, on_event: OnEvent = ignore
 ) -> tuple[Choice, Prepared]:
-    """What --precision means for these examples, and the net in it; for auto a few of them are computed both ways.
+    """The choice by --precision for these examples, and the net in that precision; for auto, a few examples are
+    computed both ways.
 
-    Raises RecipeError for less than float32 where the net is that of a graph.
+    Raises RecipeError for less than float32 if the net comes from a graph.
     """
     choice = _candidate(classifier, len(examples), precision, device)
     with ExitStack() as opened:
@@ -113,7 +114,7 @@ def prepare(
         if choice.open:
             nets[FLOAT32] = net(FLOAT32)
             choice = _compared(choice, nets, examples, on_event)
-        opened.pop_all()  # all went well
+        opened.pop_all()  # success: do not close the net
     for name, other in nets.items():
         if name != choice.precision:
             other.close()
@@ -133,7 +134,7 @@ def _candidate(classifier: Classifier, images: int, precision: str, device: str)
 
 
 def _compared(choice: Choice, nets: Mapping[str, Prepared], examples: Examples, on_event: OnEvent) -> Choice:
-    """The choice, or float32, after a look at what both nets make of a few of the examples."""
+    """The choice, or float32 if the values of both nets for a few of the examples differ too much."""
     import numpy as np
 
     from ..data.pipeline import Unreadable
@@ -150,8 +151,8 @@ def _compared(choice: Choice, nets: Mapping[str, Prepared], examples: Examples, 
 
 
 def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm: bool = False) -> Wanted:
-    """The net in the current graph, with the head that it was trained with: "logits" float32 [batch, classes]
-    and "features" float32 [batch, channels], which reach the head. It computes in the type of the images.
+    """Builds the net with its trained head in the current graph: "logits" float32 [batch, classes] and "features"
+    float32 [batch, channels], the input of the head. It computes in the type of the images.
 
     `training_batch_norm` normalises by each batch's own statistics instead of the stored ones.
     """
@@ -166,7 +167,7 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
     head = make_head(classifier.options)
     head = replace(head, layers=tuple(layer for layer in head.layers if not isinstance(layer, Dropout)))
     plan = replace(classifier.plan, batch_norm=every) if training_batch_norm else classifier.plan
-    options = replace(classifier.options, precision=images.dtype.name, xla=False, aux=False)  # whatever it trained in
+    options = replace(classifier.options, precision=images.dtype.name, xla=False, aux=False)  # regardless of training
     spec = TowerSpec(classifier.net, plan, options, classifier.classes, head)
     batch = {"image": images, "label": tf.zeros([tf.shape(images)[0], *several], tf.int32)}
     shared = Shared(tf.train.get_or_create_global_step())
@@ -175,9 +176,9 @@ def logits_of(classifier: Classifier, images: tf.Tensor, *, training_batch_norm:
 
 
 def restore_variables(session: tf.Session, classifier: Classifier, names: Collection[str] | None = None) -> None:
-    """Gives the variables of the current graph (or those of `names`) their values.
+    """Restores the variables of the current graph, or those in `names`.
 
-    Raises TrainingError for one that has none. An auxiliary head is left alone: nothing that is run depends on it.
+    Raises TrainingError for a variable without a value. An auxiliary head is skipped, since nothing depends on it.
     """
     import tensorflow.compat.v1 as tf
 

@@ -1,4 +1,4 @@
-"""A classifier that stays open: one graph and one session, called with images any number of times.
+"""A classifier that stays open: one graph and one session that can be called with images any number of times.
 
 with ClassifierSession(SourceOptions(train_dir="run").open()) as classify:
     classify("photo.jpg").label
@@ -25,10 +25,9 @@ from .running import logits_of, restore_variables
 
 
 class Prediction(NamedTuple):
-    """What is seen in an image. `guesses` are (label, probability), the likeliest first; where an image may have
-    several labels those above their thresholds, which may be none: then `label` is None. `probabilities` is float64
-    [classes], in the order of the classes.
-    """
+    """The prediction for an image. `guesses` are (label, probability), the likeliest first; if an image may have
+    several labels, those that reach their thresholds. If there are none, `label` is None. `probabilities` is float64
+    [classes], in the order of the classes."""
 
     name: str
     guesses: tuple[tuple[str, float], ...]
@@ -41,7 +40,7 @@ class Prediction(NamedTuple):
 
     @property
     def probability(self) -> float | None:
-        """Of that label."""
+        """The probability of the likeliest label."""
         return self.guesses[0][1] if self.guesses else None
 
 
@@ -83,15 +82,15 @@ class ClassifierSession:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the classes are called, in their order."""
+        """The names of the classes, in order."""
         return self.classifier.labels
 
     def __call__(self, images: Any) -> Prediction | list[Prediction]:
-        """What is seen: a Prediction for one image (an array [h, w, 3] or [h, w], or the path of a file), a list of
-        them for several (an array [n, h, w, 3], a list of arrays and files, a folder or a pattern). Arrays are uint8,
-        red, green, blue. A net on vectors takes float [n, d] or [d].
+        """Classifies images. Returns a Prediction for one image (an array [h, w, 3] or [h, w], or the path of a file),
+        a list of them for several (an array [n, h, w, 3], a list of arrays and files, a folder or a pattern). Arrays
+        are uint8, red, green, blue. A net on vectors takes float [n, d] or [d].
 
-        Raises DataError naming every file that is no image.
+        Raises DataError with every file that is not an image.
         """
         given, one = self._listed(images)
         names = [os.fspath(each) if isinstance(each, str | os.PathLike) else str(i) for i, each in enumerate(given)]
@@ -107,7 +106,7 @@ class ClassifierSession:
         )
 
     def close(self) -> None:
-        """Gives memory and devices back. Closing twice is no error."""
+        """Releases memory and devices. May be called repeatedly."""
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -124,10 +123,10 @@ class ClassifierSession:
         state = "" if self._session is not None else ", closed"
         return f"<classifier {self.classifier.path}: {self.classifier.net.title}, {len(self.labels)} classes{state}>"
 
-    # --- what is given ---
+    # --- inputs ---
 
     def _listed(self, images: Any) -> tuple[Sequence[Any] | np.ndarray, bool]:
-        """The images one by one, and whether a single one was given."""
+        """The images as a sequence, and whether a single one was given."""
         vectors = self.classifier.takes == "vectors"
         if isinstance(images, str | os.PathLike):
             if vectors:
@@ -165,7 +164,7 @@ class ClassifierSession:
     def _images(
         self, given: Sequence[Any] | np.ndarray, names: Sequence[str], prepared: Callable[[np.ndarray], np.ndarray]
     ) -> Iterator[np.ndarray]:
-        """Each image as the net sees it."""
+        """Yields each image preprocessed for the net."""
         broken = []
         for each, name in zip(given, names, strict=True):
             try:
@@ -179,7 +178,7 @@ class ClassifierSession:
             raise DataError(f"cannot be decoded: {named('image', broken)}")
 
     def _pixels(self, image: Any) -> np.ndarray:
-        """uint8 [h, w, 3] of an array, or of a file."""
+        """uint8 [h, w, 3] from an array or a file."""
         if isinstance(image, str | os.PathLike):
             return decode(Path(image).read_bytes(), upright=self.classifier.upright)
         if isinstance(image, bytes):
