@@ -2,12 +2,13 @@
 
     python benchmarks/bench_surgery.py --folder /tmp/bench --gigabytes 1 --tensorflow
 
-Makes a V2 checkpoint of float32 weights, each with two Adam slots. Every line is the whole process, from start to
-exit, with the source in the page cache; the best of --rounds runs, in turns, so that both see the same machine. The
-ratio leaves out what ours takes on a checkpoint of one small tensor, which is Python starting up.
-The peers: cp, cp and then `sync` of the copy (ours is on the disk when it ends, cp's is not), dd, a numpy script on
-raw arrays, and the usual TensorFlow script (load_variable into new variables, Saver.save). `rows` in the code says all.
-"""
+Makes a V2 checkpoint of float32 weights, each with two Adam slots. Every line measures the whole process, from start to
+exit, with the source in the page cache; the best of --rounds runs counts, and both take turns under the same load. The
+ratio does not include the time of ours on a checkpoint of one small tensor, which is Python's start.
+
+The peers are cp, cp followed by `sync` of the copy (our output is on disk at the end, cp's is not), dd, a numpy script
+on raw arrays, and the usual TensorFlow script (load_variable into new variables, Saver.save). See `rows` for all of
+them."""
 
 from __future__ import annotations
 

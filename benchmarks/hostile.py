@@ -2,9 +2,10 @@
 
     python benchmarks/hostile.py [--count 100000] [--seed 1] [--tensorflow 2000]
 
-A mutant must end in the original's values or a CheckpointError (values may differ where its checksums were made right
-again). Anything else, more than 5 s of processor time, or more than 500 MB is printed with its seed and number.
-TensorFlow reads each mutant in a process of its own, forked after the import: what kills it is counted by signal.
+A mutant must give the original's values or a CheckpointError (values may differ if its checksums were corrected).
+Anything else, more than 5 s of processor time, or more than 500 MB is printed with its seed and number.
+
+TensorFlow reads each mutant in its own process, forked after the import; crashes are counted by signal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs a net of ours on values from anywhere, for comparisons with other libraries."""
+"""Runs one of our nets on given values, for comparisons with other libraries."""
 
 import numpy as np
 

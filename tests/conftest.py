@@ -1,4 +1,4 @@
-"""What tests share: the golden checkpoints, and the folder beside the repository that not every clone has."""
+"""Shared fixtures: the golden checkpoints, and the folder beside the repository that not every clone has."""
 
 from __future__ import annotations
 

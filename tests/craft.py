@@ -1,4 +1,4 @@
-"""Builds checkpoint files by hand, wrong on purpose but with valid block checksums."""
+"""Builds checkpoint files by hand that are deliberately wrong but have valid block checksums."""
 
 from __future__ import annotations
 

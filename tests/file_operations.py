@@ -1,4 +1,4 @@
-"""Kills the process right before an operation that changes files: what a kill at any moment looks like to the files."""
+"""Kills the process right before an operation that changes files, to test every state that a kill can leave."""
 
 import os
 import signal

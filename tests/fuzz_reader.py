@@ -2,8 +2,8 @@
 
     python tests/fuzz_reader.py CORPUS_DIR -max_total_time=300
 
-The first byte of an input says what the rest is: a V1 file, the index of a V2 checkpoint (data follows), or the same
-with the checksums of its blocks put right, so that the fuzzer gets past them. Only a CheckpointError may come out.
+The first byte of an input selects the kind of the rest: a V1 file, the index of a V2 checkpoint (followed by data), or
+the same with corrected block checksums, so that the fuzzer gets past them. Only a CheckpointError may be raised.
 With an empty corpus folder, run `python tests/fuzz_reader.py --seed CORPUS_DIR` first: it writes the golden files.
 """
 

@@ -1,8 +1,7 @@
 """The frozen Inception of TensorFlow's first release, classify_image_graph_def.pb, with random weights.
 
-Nodes, names and operations are the public ones. They are written as protobufs, since TensorFlow's Python no longer
-makes its batch norm.
-"""
+Nodes, names and operations are those of the public file. They are written as protobufs, since TensorFlow's Python API
+no longer creates its batch norm."""
 
 from pathlib import Path
 

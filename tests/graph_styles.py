@@ -1,8 +1,8 @@
-"""Small classifiers written as people wrote them for TensorFlow 0.8 to 1.15: what a graph file may hold.
+"""Small classifiers in the styles of TensorFlow 0.8 to 1.15, as found in graph files.
 
-Every style is one function of images and of a mode: built to train it is what was saved, with a loss, an optimizer,
-updates of moving averages, dropout; built to infer it is what a test compares with. Batch norm and dropout follow the
-code of tf.contrib.slim, of tf.layers and of hand-written nets of that time; none is copied from others.
+Every style is a function of images and a mode. In training mode it builds the graph that was saved, with a loss, an
+optimizer, updates of moving averages, dropout; in inference mode it builds the reference for a test. Batch norm and
+dropout follow tf.contrib.slim, tf.layers and hand-written nets of that time; no code is copied.
 """
 
 from __future__ import annotations

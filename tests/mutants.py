@@ -1,7 +1,7 @@
 """Hostile versions of the golden checkpoints, drawn from a seed.
 
-A mutant is `sealed` when its block checksums were made right again: then the reader may find values that differ from
-the original's, and must only stay sane. Otherwise it must notice, or find what the original holds.
+A mutant is `sealed` if its block checksums were corrected: then the reader may find values that differ from the
+original's, and must only stay sane. Otherwise it must raise an error or find the original's values.
 """
 
 from __future__ import annotations

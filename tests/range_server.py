@@ -1,4 +1,4 @@
-"""A web server for tests and benchmarks: it serves a folder by ranges and counts what it sends."""
+"""A web server for tests and benchmarks that serves a folder by ranges and counts the bytes sent."""
 
 from __future__ import annotations
 

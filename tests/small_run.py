@@ -1,4 +1,4 @@
-"""A train directory of a net of five values, for tests that need no TensorFlow: begun, saved to, and opened again."""
+"""A train directory of a net of five values that is created, saved to and reopened, for tests without TensorFlow."""
 
 from pathlib import Path
 

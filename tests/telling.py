@@ -1,4 +1,4 @@
-"""What a listener is told, as the lines that the commands print of it."""
+"""Collects events as the lines that the commands print for them."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Class maps and adapted values, against loops written out."""
+"""Class maps and adapted values, compared with explicit loops."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a conflict says to type is typed, and leads to what it says. Every cause of plan/conflicts.py and missing.py."""
+"""Following the advice of a conflict solves it, for every cause in plan/conflicts.py and missing.py."""
 
 import re
 import shlex

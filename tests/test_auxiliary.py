@@ -1,4 +1,4 @@
-"""--aux: the auxiliary head of Inception is trained as slim trains it, and is in the plan like any other layer."""
+"""--aux: the auxiliary head of Inception is trained as in slim, and is in the plan like any other layer."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tensors larger than memory: values that flow in pieces are the same values, and a piece is all that is kept."""
+"""Tensors larger than memory: values processed in pieces are the same, and only one piece is kept in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frozen prefix is computed once: which tensors, what is kept, and that nothing else changes by it."""
+"""The frozen prefix is computed once: which tensors are cached, what is kept, and that results stay the same."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""With the cache and without it, slim's nets give the same: the head alone, upper layers, a ResNet block."""
+"""slim's nets train to the same values with and without the cache: only the head, upper layers, a ResNet block."""
 
 import numpy as np
 import pytest

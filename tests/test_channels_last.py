@@ -1,4 +1,4 @@
-"""Nets with the channels first, as GPUs were given them: the same values as the code has with the channels last."""
+"""Nets with channels first give the same values as the same code with channels last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--check of ckpt-convert: both nets on the same images, and what is refused before anything is written."""
+"""--check of ckpt-convert: runs both nets on the same images, and refuses bad conversions before writing anything."""
 
 import json
 

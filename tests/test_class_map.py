@@ -1,4 +1,4 @@
-"""--class-map, --labels-of-source and --adapt-input of ckpt-finetune: what the variables begin with."""
+"""--class-map, --labels-of-source and --adapt-input of ckpt-finetune: the initial values of variables."""
 
 import numpy as np
 import pytest

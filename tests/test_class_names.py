@@ -1,4 +1,4 @@
-"""Names before positions: which class of a net a label of the data is, and what is said of it."""
+"""Matching labels of the data with classes of a net: names before positions, and the notes given."""
 
 from pathlib import Path
 from types import SimpleNamespace

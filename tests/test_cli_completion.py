@@ -1,4 +1,4 @@
-"""ckpt-completion, as bash uses it."""
+"""ckpt-completion as used by bash."""
 
 import shutil
 import subprocess

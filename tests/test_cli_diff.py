@@ -1,4 +1,4 @@
-"""ckpt-diff: what it prints, to the letter, its JSON and its exit codes."""
+"""ckpt-diff: its exact output, its JSON and its exit codes."""
 
 import json
 import tarfile

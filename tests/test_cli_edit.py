@@ -1,4 +1,4 @@
-"""ckpt-edit: flags in their order, what is printed, what is written, exit codes."""
+"""ckpt-edit: flags in order, output, written files, exit codes."""
 
 import json
 import subprocess

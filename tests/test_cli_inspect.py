@@ -1,4 +1,4 @@
-"""ckpt-inspect as a user runs it: its output to the letter, its exit codes, what it imports."""
+"""ckpt-inspect as a user runs it: its exact output, its exit codes, its imports."""
 
 import json
 import os

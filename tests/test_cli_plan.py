@@ -1,4 +1,4 @@
-"""ckpt-plan: what it prints, to the letter, its JSON and its exit codes."""
+"""ckpt-plan: its exact output, its JSON and its exit codes."""
 
 import json
 

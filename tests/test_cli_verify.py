@@ -1,4 +1,4 @@
-"""ckpt-verify: what it prints, to the letter, its JSON and its exit codes."""
+"""ckpt-verify: its exact output, its JSON and its exit codes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several machines, as processes on loopback: the same weights as one, and nothing lost with a machine that is."""
+"""Several machines, simulated by local processes: the same weights as on one, and no loss of work with a machine."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""Options of training together with a batch that is divided: on two devices, and on two machines.
+"""Training options combined with divided batches, on two devices and on two machines.
 
-Each run is made twice, on one device and divided; the steps must be the same. What is compared is how far the run moved
-each variable, so that a variable that hardly moves is held to it as well.
+Each run is made twice, on one device and divided; the steps must be the same. The tests compare the change of each
+variable, so that variables which hardly change are tested as strictly.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Forty checkpoints of public repositories, read in place: names, types, shapes, values, and what is broken."""
+"""Forty checkpoints of public repositories, read in place: names, types, shapes, values, and damage."""
 
 from __future__ import annotations
 

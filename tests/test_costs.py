@@ -1,4 +1,4 @@
-"""--dry-run: what a run will take is measured on a few batches, and nothing is written."""
+"""--dry-run: the costs of a run are measured on a few batches, and nothing is written."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Data sets: each kind is written here as its publisher writes it, then read."""
+"""Data sets: each kind is written in its publisher's format, then read."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""DataFile: the bytes that were given, in that order, whatever the sizes; errors are the system's own."""
+"""DataFile: the given bytes are written in order, whatever their sizes; errors are the system's own."""
 
 import os
 import subprocess

@@ -1,8 +1,8 @@
-"""Malformed files on which TensorFlow aborts, crashes or returns foreign memory: here each is one sentence.
+"""Malformed files on which TensorFlow aborts, crashes or returns foreign memory give an error of one sentence here.
 
 The rows are those of the table "Measured with hand-made files whose block CRCs are valid" in the format notes, plus
-what TensorFlow accepts silently. Every block checksum is right, so nothing but the checks themselves can find them.
-"""
+files that TensorFlow accepts silently. Every block checksum is correct, so that only the checks themselves can find the
+defects."""
 
 from __future__ import annotations
 

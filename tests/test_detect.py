@@ -1,4 +1,4 @@
-"""Whatever is given, the checkpoint that is meant is opened, or what is there instead is named."""
+"""Any path opens the checkpoint that it means, or gives an error that names what is there instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch divided between devices, or worked on part by part, makes the step that the whole batch makes."""
+"""A batch divided between devices, or computed part by part, gives the same step as the whole batch."""
 
 import numpy as np
 import pytest

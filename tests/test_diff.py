@@ -1,4 +1,4 @@
-"""diff_tensors: every kind of change, exact differences, renames, and what is skipped without being read."""
+"""diff_tensors: every kind of change, exact differences, renames, and tensors skipped without being read."""
 
 import math
 import time

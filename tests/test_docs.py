@@ -1,4 +1,4 @@
-"""What the pages show is what the commands print, and every command has a page."""
+"""The documentation shows the real output of the commands, and every command has a page."""
 
 import argparse
 import importlib.util

@@ -1,4 +1,4 @@
-"""The examples in docstrings give what they say."""
+"""Runs the examples in docstrings."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""Events and the lines that the commands print of them."""
+"""Events, and the lines that the commands print for them."""
 
 import dataclasses
 

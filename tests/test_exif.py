@@ -1,4 +1,4 @@
-"""The orientation in a camera's EXIF data: said when photos have it, obeyed on request."""
+"""The orientation in EXIF data: a note if photos have it, applied on request."""
 
 import io
 import json

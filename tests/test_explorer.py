@@ -1,4 +1,4 @@
-"""The page of ckpt-inspect --html: what is put into it, and that a browser shows its parts."""
+"""The page of ckpt-inspect --html: its content, and that a browser shows its parts."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""ckpt-export on a tiny net: what is written is loaded by TensorFlow itself and compared with ckpt-predict."""
+"""ckpt-export on a tiny net: the files are loaded by TensorFlow itself and compared with ckpt-predict."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What goes wrong around a run ends in one sentence, without a traceback, and costs nothing that was saved."""
+"""Faults in a run's environment give one sentence without a traceback, and nothing saved is lost."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""ckpt-finetune: what it restores, trains and leaves alone, what it says, and what it refuses before it starts."""
+"""ckpt-finetune: what it restores, trains and leaves unchanged, its output, and what it refuses at the start."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Photos in folders, as people lay them out: what is a split, what is a class, what is left out."""
+"""Photos in folders, in the usual layouts: splits, classes, and files that are left out."""
 
 import numpy as np
 import pytest

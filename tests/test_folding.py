@@ -1,4 +1,4 @@
-"""What a net would ignore of a layer that it takes is a conflict; scales and biases are folded exactly."""
+"""A conflict is raised if a net would ignore tensors of a restored layer; scales and biases are folded exactly."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Class names in any script in pictures: a font that has them, or one sentence and no warning."""
+"""Class names in any script in pictures: a suitable font is used, or one sentence is given, without warnings."""
 
 import io
 import warnings

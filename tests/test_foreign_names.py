@@ -1,4 +1,4 @@
-"""Names that are not UTF-8, such as those of folders made under GBK: every command works, and spells them out."""
+"""Names that are not UTF-8, such as folders made under GBK: every command works, and prints them escaped."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What a run did not write is never gone: not by a fresh start, not by saving, wherever the source lies."""
+"""Files that a run did not write are never removed, neither by a fresh start nor by saving, wherever the source is."""
 
 import json
 import shutil

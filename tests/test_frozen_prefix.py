@@ -1,4 +1,4 @@
-"""The frontier between what cannot change and the rest, in small graphs whose answer is plain to see."""
+"""The frontier between the frozen prefix and the rest, in small graphs with obvious answers."""
 
 import pytest
 

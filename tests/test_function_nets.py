@@ -1,4 +1,4 @@
-"""--net FILE.py:FUNCTION: a user's own function, in the styles that people wrote them in, is a net like any other."""
+"""--net FILE.py:FUNCTION: a user's own function, in various styles, is a net like any other."""
 
 import json
 import sys

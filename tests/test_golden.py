@@ -1,4 +1,4 @@
-"""Golden checkpoints of three TensorFlow releases: read as TensorFlow's own reader says, rewritten byte for byte."""
+"""Golden checkpoints of three TensorFlow releases: read like TensorFlow's own reader, rewritten byte for byte."""
 
 from __future__ import annotations
 

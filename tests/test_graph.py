@@ -1,4 +1,4 @@
-"""The nets in TensorFlow's graph: variables as the tables say, batch norm and dropout by scope, other image sizes."""
+"""The nets in TensorFlow's graph: variables as in the tables, batch norm and dropout by scope, other image sizes."""
 
 import threading
 

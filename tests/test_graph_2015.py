@@ -1,4 +1,4 @@
-"""The frozen Inception of 2015, and retrain.py's graph: sources like any other library's files."""
+"""The frozen Inception of 2015 and retrain.py's graph as sources, like files of other libraries."""
 
 import numpy as np
 import pytest

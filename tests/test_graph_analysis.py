@@ -1,4 +1,4 @@
-"""What is found in a stranger's graph, what is asked where it leaves a choice, and what is refused."""
+"""Analysis of unknown graphs: what is found, what the user must decide, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--moving-averages on nets of graphs, whether their saver restores the weights or the averages of them."""
+"""--moving-averages on nets of graphs, whether their saver restores the weights or their averages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graph files: what TensorFlow's own protobufs say of them, whatever release wrote them; damaged and hostile ones."""
+"""Graph files of any release, compared with TensorFlow's own protobufs; damaged and hostile files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Nets in the forms that public graph files have them in: what is images, features and classes there, and what is no
-classifier of images at all."""
+"""Nets in the forms of public graph files: which tensors are images, features and classes, and which graphs are not
+image classifiers at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nets out of graph files, from the plan to what the old code loads: a .meta, a frozen graph, a SavedModel."""
+"""Nets from graph files, from the plan to checkpoints that the old code loads: .meta, frozen graph, SavedModel."""
 
 from __future__ import annotations
 

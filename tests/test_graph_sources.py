@@ -1,4 +1,4 @@
-"""Where graphs come from: text, URLs, files that are cut off, SavedModels of TensorFlow 2; and what is said of them."""
+"""Sources of graphs: text, URLs, truncated files, SavedModels of TensorFlow 2; and the messages about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frozen graphs, made here from their protocol buffers, and by TensorFlow."""
+"""Frozen graphs, made from protocol buffers and by TensorFlow."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Grey images: three channels, or a net with one where --adapt-input asks for it."""
+"""Grey images: converted to three channels, or a net with one channel by --adapt-input."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The mini-language of heads, and the variables that a head has."""
+"""The mini-language of heads, and a head's variables."""
 
 import pytest
 

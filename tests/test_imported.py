@@ -1,4 +1,4 @@
-"""Nets out of graph files, in every style of their time: the same bits as the original code built to infer."""
+"""Nets from graph files in every style of their time give the same bits as the original code in inference mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keras Applications and our nets: the same random weights give the same logits, and files go both ways."""
+"""Keras Applications and our nets: the same random weights give the same logits, and files convert both ways."""
 
 import json
 

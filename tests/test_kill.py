@@ -1,4 +1,4 @@
-"""Shares of benchmarks/kill_sweep.py and fresh_sweep.py: the commands are killed for real, and what lay there opens."""
+"""Samples of benchmarks/kill_sweep.py and fresh_sweep.py: commands are really killed, and checkpoints still open."""
 
 import random
 import shutil

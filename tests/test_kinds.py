@@ -1,4 +1,4 @@
-"""What each tensor is for, on names that real programs write and on names that only look like them."""
+"""Kinds of tensors, for names that real programs write and for names that only look like them."""
 
 import pytest
 

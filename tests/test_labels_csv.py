@@ -1,4 +1,4 @@
-"""A CSV of file and label, as people have them: columns, headers, splits, several labels."""
+"""CSV files of files and labels: columns, headers, splits, several labels."""
 
 import numpy as np
 import pytest

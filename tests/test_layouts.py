@@ -1,7 +1,7 @@
-"""Layouts: every row has its variables, both ways are inverse, and names and order are those of the libraries.
+"""Layouts: every row has its variables, both directions are inverse, and names and order are those of the libraries.
 
-The nets are thin (thin.py): names, axes and folds are looked at, not what a net computes; test_keras_nets.py and
-test_torch_nets.py do that.
+The nets are thin (thin.py), since these tests check names, axes and folds; test_keras_nets.py and test_torch_nets.py
+check what the nets compute.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""--ema saves moving averages; --moving-averages of the other commands uses them, and the weights else."""
+"""--ema saves moving averages; other commands use them with --moving-averages, and the weights otherwise."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The one pattern rule of product.md, clause by clause."""
+"""The rule for scope patterns in names.py, clause by clause."""
 
 import fnmatch
 import re

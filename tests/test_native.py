@@ -1,4 +1,4 @@
-"""--precision auto: less than float32 where it is native and gives nearly the same for the user's own images."""
+"""--precision auto: below float32 if that is native and gives nearly the same values for the user's own images."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The notebook of examples/ runs from its first cell to its last, and shows what it is there to show."""
+"""The notebook in examples/ runs from start to end, and shows the expected results."""
 
 import ast
 import contextlib

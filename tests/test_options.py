@@ -1,4 +1,4 @@
-"""Options: flags and YAML keys from one dataclass, the command line over the file, words for what is wrong."""
+"""Options: flags and YAML keys from one dataclass, the command line over the file, error messages."""
 
 import argparse
 import dataclasses

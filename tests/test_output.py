@@ -1,4 +1,4 @@
-"""save_checkpoint: what is at the target after success, refusal, an error and a kill at any point."""
+"""save_checkpoint: the state of the target after success, refusal, an error, and a kill at any point."""
 
 import errno
 import hashlib

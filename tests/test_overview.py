@@ -1,4 +1,4 @@
-"""Rows, totals, trees and statistics of tensors that are made here."""
+"""Rows, totals, trees and statistics of tensors."""
 
 import ml_dtypes
 import numpy as np

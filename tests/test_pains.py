@@ -1,4 +1,4 @@
-"""What people run into (the numbers are those of the list of pains) and the sentence that they get here instead."""
+"""Common problems (numbered as in the list of pains), and the message given for each."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Variables in parts, as `tf.get_variable(partitioner=...)` makes them: one variable, which the old graph restores."""
+"""Partitioned variables of `tf.get_variable(partitioner=...)` become one variable, which the old graph can restore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches: the same for the same seed from any step on, every example once an epoch, broken files named."""
+"""Batches: the same for the same seed from any step on, every example once per epoch, broken files named."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""make_plan: actions, rules, conflicts, batch norm, the digest, and the trip through JSON."""
+"""make_plan: actions, rules, conflicts, batch norm, the digest, and the round trip through JSON."""
 
 import json
 

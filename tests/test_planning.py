@@ -1,4 +1,4 @@
-"""One file of options, one plan: what ckpt-plan prints is what ckpt-finetune executes."""
+"""With the same options, ckpt-plan prints exactly the plan that ckpt-finetune executes."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Windows and macOS, as far as Linux can show them: what POSIX alone has is taken away (without_posix/)."""
+"""Windows and macOS, simulated on Linux as far as possible by removing POSIX-only features (without_posix/)."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""--precision and --xla: less than float32 where it is asked for, float32 wherever it must be; exact resume."""
+"""--precision and --xla: below float32 where requested, float32 where necessary; exact resume."""
 
 import math
 from dataclasses import replace

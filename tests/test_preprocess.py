@@ -1,4 +1,4 @@
-"""slim's preprocessing, compared with its definition written out in NumPy, and the augmentation steps."""
+"""slim's preprocessing, compared with its definition in NumPy, and the augmentation steps."""
 
 import json
 

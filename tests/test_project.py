@@ -1,4 +1,4 @@
-"""What is around the code: the workflow, the hooks and the list of core tests name what is there."""
+"""Project files: the workflow, the hooks and the list of core tests refer to existing files."""
 
 import re
 from pathlib import Path

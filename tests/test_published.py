@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, EMNIST and CIFAR-100, written here as they are published, then read."""
+"""MNIST, Fashion-MNIST, EMNIST and CIFAR-100, written in their published formats, then read."""
 
 import gzip
 import pickle

@@ -1,4 +1,4 @@
-"""The Python face: what `import ckpt_tools as ck` offers for training and for nets in use."""
+"""The Python API: what `import ckpt_tools as ck` offers for training and for using nets."""
 
 import inspect
 import subprocess

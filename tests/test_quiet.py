@@ -1,4 +1,4 @@
-"""What TensorFlow writes to stderr while it starts is for whoever looks for an error, and for nobody else."""
+"""TensorFlow's messages at start are shown only if an error occurs."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The learning-rate finder: on curves made by hand, and on the small net."""
+"""The learning-rate finder, on hand-made curves and on the small net."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""Transfer values as tasks of Ray, on a cluster of this machine: the same values as without it."""
+"""Transfer values computed by Ray on a local cluster are the same as without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes: what they mean, and what is said of each thing that is wrong."""
+"""Recipes: their meaning, and the message for each problem."""
 
 import json
 

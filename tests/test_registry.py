@@ -1,4 +1,4 @@
-"""The registry's tables, and the recognition of nets by names and shapes. No TensorFlow here."""
+"""The registry's tables, and recognising nets by names and shapes, without TensorFlow."""
 
 import re
 import subprocess

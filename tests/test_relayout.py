@@ -1,4 +1,4 @@
-"""Files of Keras, torchvision and timm as sources: what the plan says of them, and that it is what is restored."""
+"""Files of Keras, torchvision and timm as sources: their plans, and that these are what is restored."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Sources behind URLs: the same as the file on disk, for the few bytes that the question takes."""
+"""Remote sources give the same as files on disk, and only the necessary bytes are downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands on sources behind URLs: the same results as from disk, written here."""
+"""The commands on remote sources: the same results as from disk, written locally."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Google's buckets, on a server that speaks as much of their JSON API as reading takes."""
+"""Google Cloud Storage, on a server with the part of its JSON API that reading needs."""
 
 from __future__ import annotations
 

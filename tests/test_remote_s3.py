@@ -1,4 +1,4 @@
-"""Buckets: the same as folders, on a server that speaks S3."""
+"""S3 buckets behave like folders, on a server that speaks S3."""
 
 from __future__ import annotations
 

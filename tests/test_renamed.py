@@ -1,4 +1,4 @@
-"""Files of a checkpoint under other names: what each is, what it wants, what to rename; and foreign protobufs."""
+"""Renamed files of a checkpoint: what each is, what it needs, what to rename; and foreign protobufs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""--rename OLD=NEW: scopes, whole names, regular expressions, and what is malformed."""
+"""--rename OLD=NEW: scopes, whole names, regular expressions, and malformed rules."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How rows and numbers are written."""
+"""Formatting of rows and numbers."""
 
 import pytest
 

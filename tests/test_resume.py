@@ -1,4 +1,4 @@
-"""A run that is killed and continued ends with the weights of one that was not, bit for bit."""
+"""A run that is killed and continued ends with the same weights as an uninterrupted one, bit for bit."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A seeded share of benchmarks/resume_sweep.py: killed at random moments, with everything on that has a state."""
+"""A seeded sample of benchmarks/resume_sweep.py: killed at random moments, with everything on that has a state."""
 
 import numpy as np
 import pytest

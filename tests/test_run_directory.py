@@ -1,4 +1,4 @@
-"""The train directory: the guard, keep-N, the state file, metrics that forget what was not saved."""
+"""The train directory: the guard, keep-N, the state file, and dropping metrics of steps that were not saved."""
 
 import json
 from dataclasses import replace

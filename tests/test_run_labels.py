@@ -1,4 +1,4 @@
-"""Labels are part of what a run is, and so is the width of its head: a change is said before anything is built."""
+"""Labels and the width of the head are part of a run: a change is reported before anything is built."""
 
 import pytest
 from small_run import held, opened, plan, tensors, write_run

@@ -1,4 +1,4 @@
-"""slim's own flags, other spellings and slips: each command says what the option is called here."""
+"""slim's own flags, other spellings and typos: each command names the option to use."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""--suggest: what it proposes makes the plan work, and is the least that does."""
+"""--suggest: its proposals make the plan work, and are minimal."""
 
 import re
 

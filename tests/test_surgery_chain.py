@@ -1,4 +1,4 @@
-"""A chain of operations: what it makes, its rows, and all of its problems at once."""
+"""A chain of operations: its result, its rows, and all of its problems at once."""
 
 import numpy as np
 import pytest

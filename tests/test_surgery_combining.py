@@ -1,4 +1,4 @@
-"""Average and graft: several checkpoints, their differences said all at once."""
+"""Average and graft: combining several checkpoints, with all their differences reported at once."""
 
 import numpy as np
 import pytest

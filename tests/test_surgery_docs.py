@@ -1,4 +1,4 @@
-"""docs/surgery.md: every operation, flag and recipe is in it. (test_docs.py runs its commands.)"""
+"""docs/surgery.md covers every operation, flag and recipe. (test_docs.py runs its commands.)"""
 
 import re
 from argparse import SUPPRESS

@@ -1,4 +1,4 @@
-"""Other classes and other input channels, with slots and averages; checked against the arithmetic they promise."""
+"""Changing classes and input channels, including slots and averages, compared with explicit arithmetic."""
 
 import numpy as np
 import pytest

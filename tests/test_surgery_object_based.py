@@ -1,4 +1,4 @@
-"""Surgery on TensorFlow 2's object-based checkpoints: what a tensor is for, and a graph that fits what is left."""
+"""Editing TensorFlow 2's object-based checkpoints: kinds of tensors, and an object graph that fits the result."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Cast, reshape, transpose, slice, pad, fill: values as numpy has them, specs known without reading."""
+"""Cast, reshape, transpose, slice, pad, fill: values as in numpy, specs known without reading."""
 
 import numpy as np
 import pytest

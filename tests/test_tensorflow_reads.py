@@ -1,4 +1,4 @@
-"""TensorFlow reads what is written here: V1 and V2, every type it can, results of surgery too."""
+"""TensorFlow reads the files written here: V1 and V2, every type that it supports, and edited checkpoints."""
 
 import ml_dtypes
 import numpy as np

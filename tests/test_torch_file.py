@@ -1,5 +1,4 @@
-"""PyTorch's files, read without torch: what torch 2.14.1 wrote (golden/torch), files made by hand, damaged and hostile
-ones."""
+"""PyTorch's files, read without torch: files of torch 2.14.1 (golden/torch), hand-made, damaged and hostile files."""
 
 import argparse
 import collections

@@ -1,6 +1,6 @@
-"""torchvision's and timm's nets and ours: the same random weights give the same logits, and go back into theirs.
+"""torchvision's and timm's nets and ours: the same random weights give the same logits, and convert back to theirs.
 
-Needs torch, torchvision and timm, which are no part of the development environment: `pip install` them to run these.
+Needs torch, torchvision and timm, which are not part of the development environment: `pip install` them to run these.
 """
 
 import numpy as np

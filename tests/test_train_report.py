@@ -1,4 +1,4 @@
-"""report.html: what is in it, and that a browser shows it at both widths."""
+"""report.html: its content, and that a browser shows it at both widths."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Rates by scope, clipping, class weights, label smoothing, schedules, moving averages: against numpy, by hand."""
+"""Rates by scope, clipping, class weights, label smoothing, schedules, moving averages: compared with numpy."""
 
 import math
 

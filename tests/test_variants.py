@@ -1,5 +1,7 @@
-"""slim's nets as other libraries compute them: which source gets which, and that records keep it. The functions
-themselves are compared with Keras' and PyTorch's in test_keras_nets.py and test_torch_nets.py."""
+"""slim's nets as other libraries compute them: which source gets which variant, and that records keep it.
+
+The functions themselves are compared with Keras' and PyTorch's in test_keras_nets.py and test_torch_nets.py.
+"""
 
 import json
 

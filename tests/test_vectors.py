@@ -1,4 +1,4 @@
-"""A small net on saved vectors: a run as any other, whose data needs neither images nor a checkpoint."""
+"""A small net on saved vectors: an ordinary run that needs neither images nor a checkpoint."""
 
 import json
 import os

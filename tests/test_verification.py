@@ -1,4 +1,4 @@
-"""verify: every kind of damage is found and named, what is good is saved, and nothing good is called bad."""
+"""verify: every kind of damage is found and named, good tensors are saved, and nothing good is called bad."""
 
 import os
 import shutil

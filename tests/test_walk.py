@@ -1,4 +1,4 @@
-"""Tables that lost their end: the blocks that are whole are found by walking from the start."""
+"""Truncated tables: complete blocks are found by walking from the start."""
 
 from pathlib import Path
 

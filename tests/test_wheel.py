@@ -1,4 +1,4 @@
-"""The installed package, not the checkout: one top-level package, every command starts, foreign names do no harm."""
+"""The installed package, not the checkout: one top-level package, all commands start, no clashes with other modules."""
 
 import os
 import subprocess

@@ -1,8 +1,8 @@
-"""A net of 3,000 parameters in slim's manner, for tests: registered under the name `tiny` when this is imported.
+"""A net of 3,000 parameters in slim's style for tests, registered under the name `tiny` on import.
 
-Run as a script, it is `ckpt-finetune` with that net known. KILL_AT=STEP in the environment makes the process kill
-itself with SIGKILL after that step: what a lost machine looks like to the files. With KILL_PID, another process.
-KILL_BEFORE=N and KILL_IN=FOLDER kill it right before it changes a file there for the N-th time.
+Run as a script, it is `ckpt-finetune` with that net. KILL_AT=STEP in the environment makes the process kill itself, or
+the process KILL_PID, with SIGKILL after that step, like a lost machine. KILL_BEFORE=N and KILL_IN=FOLDER kill it right
+before it changes a file there for the N-th time.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Writes tests/golden/torch with PyTorch 2.14.1: python make_torch.py torch
 
-Values are counted up, so that the tests know them. The code that TorchScript puts into its archive is left out.
+Values count upwards, so that the tests know them. The code in TorchScript's archive is left out.
 """
 
 import argparse

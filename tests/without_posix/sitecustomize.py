@@ -1,8 +1,8 @@
-"""Python as it is on Windows, as far as Linux can show it: first on PYTHONPATH, it is imported before all else.
+"""Simulates Python on Windows as far as possible on Linux; first on PYTHONPATH, it is imported before everything else.
 
-Modules and functions that POSIX alone has are gone. A file that this process has open, or mapped, can be neither
-replaced nor removed, and no name with a colon can be made. `msvcrt` locks a byte. What C++ does by itself (TensorFlow's
-own files) goes unseen.
+POSIX-only modules and functions are removed. Files that this process has open or mapped can be neither replaced nor
+removed, and names with a colon cannot be created. `msvcrt` locks a byte. File operations in C++ code, such as
+TensorFlow's own, are not affected.
 """
 
 import os
