@@ -1,4 +1,4 @@
-"""What a run, an evaluation or any other long job reports as it goes: facts, which the listener puts into words.
+"""Events that a run, an evaluation or any other long job reports: facts, which the listener puts into words.
 
     def watch(event):
         if isinstance(event, Step):
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """What all events are."""
+    """Base class of all events."""
 
 
 OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Listens to nothing."""
+    """A listener that ignores all events."""
 
 
 # --- before the first step -------------------------------------------------------------------------------------------
 
 
 class PhaseStart(NamedTuple):
-    """After `step` steps the scopes `added` train as well; `reached` says whether the run goes that far."""
+    """After `step` steps the scopes `added` also train; `reached` tells whether the run gets that far."""
 
     step: int
     added: tuple[str, ...]
@@ -45,12 +45,12 @@ class PhaseStart(NamedTuple):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """What a run will do. Nothing has been written, no graph has been built."""
+    """The run is planned; nothing has been written, and no graph has been built."""
 
     plan: Plan
     net: str  # its title: "slim InceptionV3"
     labels: tuple[str, ...]
-    source: str  # path of the checkpoint; empty where a net is trained from nothing
+    source: str  # path of the checkpoint; empty if a net is trained from scratch
     format: str  # of the checkpoint: "v1", "v2", ...
     image_size: int | None  # pixels; None: the examples are vectors
     training: int  # examples to train on
@@ -68,7 +68,7 @@ class Planned(Event):
 
 @dataclass(frozen=True)
 class Divided(Event):
-    """Each batch is divided between devices: names of the parts and how many examples each takes."""
+    """Each batch is divided between devices; `parts` are (name, number of examples)."""
 
     batch_size: int
     parts: tuple[tuple[str, int], ...]
@@ -76,7 +76,7 @@ class Divided(Event):
 
 @dataclass(frozen=True)
 class AugmentationDrawn(Event):
-    """--show-augmentation wrote its picture."""
+    """The picture of --show-augmentation was written."""
 
     images: int
     file: str
@@ -84,9 +84,9 @@ class AugmentationDrawn(Event):
 
 @dataclass(frozen=True)
 class CacheFound(Event):
-    """The frozen part of the net is computed once for each image; `there` of the `images` are in the cache already.
+    """The frozen part of the net is computed once per image; `there` of the `images` are already cached.
 
-    `work_left` is the share of the net's work that a step still does; `layers` are where the values are taken.
+    `work_left` is the share of the net's work left in each step; `layers` are the layers whose output is cached.
     """
 
     images: int
@@ -94,19 +94,19 @@ class CacheFound(Event):
     bytes_per_image: int
     work_left: float
     layers: tuple[str, ...]
-    views: int = 0  # augmented views of each training image; 0: images as they are
+    views: int = 0  # augmented views per training image; 0: images without augmentation
 
 
 @dataclass(frozen=True)
 class CacheUnused(Event):
-    """Nothing is cached, and why."""
+    """Nothing is cached, for this reason."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class PrecisionChosen(Event):
-    """The type in which the frozen part, or a net in use, computes, and why; `found`: figures of a comparison."""
+    """The precision of the frozen part, or of a net in use, was chosen; `found` has the figures of a comparison."""
 
     precision: str
     why: str
@@ -115,8 +115,8 @@ class PrecisionChosen(Event):
 
 @dataclass(frozen=True)
 class Restored(Event):
-    """`variables` got their values, were read back and compared with the plan; `copied` more are kept from the
-    checkpoint, although this graph does not need them."""
+    """`variables` were restored, read back and compared with the plan; `copied` more are kept from the checkpoint,
+    although this graph does not need them."""
 
     variables: int
     copied: int
@@ -124,20 +124,20 @@ class Restored(Event):
 
 @dataclass(frozen=True)
 class Continued(Event):
-    """A run goes on after a step; `fresh` are variables that its checkpoint does not have."""
+    """A run is continued after a step; `fresh` are variables that its checkpoint does not have."""
 
     step: int
     total: int
     fresh: tuple[str, ...] = ()
 
 
-# --- while it goes on ------------------------------------------------------------------------------------------------
+# --- during the work -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Began(Event):
-    """A piece of work of `total` units begins ("training", "features", "evaluating"), `done` of them behind it.
-    `Ended` follows, also after an error."""
+    """Work of `total` units begins ("training", "features", "evaluating"), of which `done` are finished already.
+    `Ended` always follows, even after an error."""
 
     work: str
     total: int
@@ -147,7 +147,7 @@ class Began(Event):
 
 @dataclass(frozen=True)
 class Advanced(Event):
-    """`count` more units of the work, with `images` images, are done."""
+    """`count` more units of the work, with `images` images, are finished."""
 
     work: str
     images: int
@@ -163,8 +163,8 @@ class Ended(Event):
 
 @dataclass(frozen=True)
 class Step(Event):
-    """A training step is finished; it comes after the evaluation and the checkpoint of that step, if it has any, so
-    that what is on disk is what a process that dies here leaves."""
+    """A training step is finished, including its evaluation and checkpoint, if any, so that these are on disk if the
+    process dies now."""
 
     step: int
     total: int
@@ -176,7 +176,7 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class RateTried(Event):
-    """A step of the search for a learning rate."""
+    """A step of the learning-rate search is finished."""
 
     rate: float
     loss: float
@@ -186,8 +186,8 @@ class RateTried(Event):
 @dataclass(frozen=True)
 class Evaluated(Event):
     """The validation images were evaluated after a step. `loss` is the mean over the training steps since the last
-    evaluation; `figures` has validation_loss, validation_accuracy and, of several labels an image,
-    validation_mean_average_precision; it is empty where there are no validation images."""
+    evaluation; `figures` has validation_loss, validation_accuracy and, with several labels per image,
+    validation_mean_average_precision; it is empty if there are no validation images."""
 
     step: int
     loss: float
@@ -196,7 +196,7 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class Saved(Event):
-    """A checkpoint was written: that of a step, or the `best` one so far."""
+    """A checkpoint was written for a step, or as the `best` one so far."""
 
     step: int
     path: str
@@ -212,7 +212,7 @@ class PhaseBegan(Event):
 
 @dataclass(frozen=True)
 class ImagesLeftOut(Event):
-    """Images that could not be decoded, with the reason of each. `note` is the sentence about them."""
+    """Images could not be decoded, for these reasons. `note` is a sentence about them."""
 
     reasons: Mapping[str, str]
     note: str
@@ -224,7 +224,7 @@ class ImagesLeftOut(Event):
 
 @dataclass(frozen=True)
 class Audited(Event):
-    """The saved checkpoint was compared with the source: tensors that are as planned, and those that changed."""
+    """The saved checkpoint was compared with the source: number of tensors as planned, and names of changed ones."""
 
     identical: int
     changed: tuple[str, ...]
@@ -232,14 +232,14 @@ class Audited(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The work is done; `result` is what the function will return."""
+    """The work is finished; `result` is the function's return value."""
 
     result: object
 
 
 @dataclass(frozen=True)
 class RateFound(Event):
-    """The learning rate that is suggested, and the files with the losses."""
+    """A learning rate is suggested; `files` hold the losses."""
 
     rate: float
     files: tuple[str, ...]
@@ -250,7 +250,7 @@ class RateFound(Event):
 
 @dataclass(frozen=True)
 class Opened(Event):
-    """The net that is used, from a checkpoint; `classes` is None where its head is not needed."""
+    """A net was opened from a checkpoint; `classes` is None if its head is not needed."""
 
     net: str
     path: str
@@ -259,7 +259,7 @@ class Opened(Event):
 
 @dataclass(frozen=True)
 class ExamplesFound(Event):
-    """What the net is run on: `count` examples ("images" or "vectors"), of `total` where machines share them."""
+    """The net will run on `count` examples ("images" or "vectors"), of `total` if machines share them."""
 
     takes: str
     count: int
@@ -278,7 +278,7 @@ class Noted(Event):
 
 @dataclass(frozen=True)
 class GapMeasured(Event):
-    """Accuracy with stored batch-norm statistics and with those of each batch; `text` is the sentence about them."""
+    """Accuracy was measured with stored batch-norm statistics and with each batch's own; `text` is a sentence on it."""
 
     images: int
     stored: float
@@ -307,7 +307,7 @@ class Serving(Event):
 
 @dataclass(frozen=True)
 class MachineLost(Event):
-    """A machine is gone; the others wait for it."""
+    """A machine was lost; the others wait for it."""
 
     fact: str
     seconds: float

@@ -10,7 +10,7 @@ from ..tensors import Tensors
 
 
 class Checkpoint(NamedTuple):
-    """What `open_checkpoint` returns. Only headers have been read; `tensors[name].load()` reads values.
+    """The result of `open_checkpoint`. Only headers have been read; `tensors[name].load()` reads values.
 
     `format` is one of "v1", "v2", "saved_model", "graphdef", "keras_h5", "keras", "safetensors", "npz",
     "torch", "torch_legacy" (a file of PyTorch before 1.6).

@@ -28,7 +28,7 @@ def constant_spec(node: Node) -> Spec:
 
 
 def constant_value(node: Node) -> np.ndarray:
-    """The values of a Const. Raises DamagedError, and UnsupportedError for element types that cannot be read here."""
+    """The values of a Const. Raises DamagedError, and UnsupportedError for a type that is read from raw bytes only."""
     import numpy as np
 
     spec, content, proto = _spec(node)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-# slim's flag -> equivalent options, of which the first that a command has is used; or the reason why none is needed.
+# slim's flag -> equivalent options (the first one that a command has is used), or the reason why none is needed.
 SLIM = {
     "train_dir": ("--train-dir",),
     "checkpoint_path": ("--checkpoint",),

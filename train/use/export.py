@@ -233,7 +233,7 @@ def _describe(folder: Path, classifier: Classifier, rows: list[dict[str, Any]], 
 
 
 def _check_target(target: Path, force: bool) -> None:
-    """Raises OutputError if the target exists; with `force`, unless it is a complete export, which may be replaced."""
+    """Raises OutputError if the target exists; with `force`, only if it holds anything that is not an export's."""
     if not target.exists():
         return
     if not force:
