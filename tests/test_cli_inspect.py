@@ -185,7 +185,7 @@ def test_json_of_names_and_beside_a_page(capsys):
     assert json.loads(stdout(capsys, "--names", "--scope", "bn", "--json")) == ["net/bn/beta", "net/bn/moving_mean"]
     assert main(["model.ckpt", "--html", "page.html", "--stats", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert err.startswith("ckpt-inspect: page.html is written, ")
+    assert err.startswith("ckpt-inspect: wrote page.html, ")
     assert json.loads(out) == json.loads(stdout(capsys, "--stats", "--json"))
 
 

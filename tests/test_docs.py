@@ -107,7 +107,11 @@ def test_options_that_pages_name_exist(page: Path) -> None:
 def test_every_option_is_on_a_page(name: str) -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     actions = importlib.import_module(f"ckpt_tools.cli.{name}").make_parser()._actions
-    flags = [each.option_strings[0] for each in actions if each.dest != "help" and each.help != argparse.SUPPRESS]
+    flags = [
+        each.option_strings[0]
+        for each in actions
+        if each.dest not in ("help", "version") and each.help != argparse.SUPPRESS
+    ]
     assert [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", text)] == []
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -357,9 +358,16 @@ def test_an_error_of_the_disk_while_bringing_it_there_is_said(tmp_path, monkeypa
     def failing(_):
         raise OSError(errno.EIO, "I/O error")
 
+    def slow(*given):
+        time.sleep(0.2)
+        read.append(fingerprints(*given))
+
+    read, fingerprints = [], output.origin.fingerprints
+    monkeypatch.setattr(output.origin, "fingerprints", slow)
     monkeypatch.setattr(output.os, "fsync", failing)
     with pytest.raises(OutputError, match="m: cannot be written .Input/output error"):
         save_checkpoint(from_arrays(OLD), tmp_path / "m")
+    assert len(read) == 1  # what has a file open has ended: Windows removes no open file
     monkeypatch.undo()
     assert not files(tmp_path)
 

@@ -101,11 +101,14 @@ def save_checkpoint(
             _writer(format).write(tensors, made, progress=_heard(progress, digest), **options)
         files = {entry.name: entry.path for entry in os.scandir(folder)}
         known = {os.path.basename(made): digest.result} if digest is not None else {}
-        fingerprints = origin.aside(origin.fingerprints, files, known)
-        for path in files.values():  # digests are computed at the same time
-            if os.stat(path).st_nlink == 1:  # a linked data file belongs to the source
-                placing.sync_file(path)
-        content = origin.sidecar(tensors, format, fingerprints(), {**said, "source": source()})
+        computed = origin.aside(origin.fingerprints, files, known)
+        try:
+            for path in files.values():  # digests are computed at the same time
+                if os.stat(path).st_nlink == 1:  # a linked data file belongs to the source
+                    placing.sync_file(path)
+        finally:
+            fingerprints = computed()  # waits: after an error, too, the files must be closed before they are removed
+        content = origin.sidecar(tensors, format, fingerprints, {**said, "source": source()})
         return _finish(content, files, made, target, announce)
 
 
