@@ -109,6 +109,13 @@ def printed(prog: str, command: Callable[[], int]) -> int:
     return _written(prog, code)
 
 
+def as_typed(prog: str, argv: Sequence[str] | None) -> str:
+    """The command line, for the provenance of what it writes; `argv` is that of `run`."""
+    import shlex
+
+    return shlex.join([prog, *(sys.argv[1:] if argv is None else argv)])
+
+
 def _written(prog: str, code: int) -> int:
     try:
         sys.stdout.flush()

@@ -4,8 +4,6 @@ between slim, Keras, torchvision and timm. No TensorFlow."""
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from ..formats.output import WRITERS, check_tensors, existing_files, format_of, 
 from ..report import count, render, size
 from ..surgery import row_sentence
 from ..surgery.chain import totals
-from . import DONE, FOUND, LAYOUTS, check_v2_options, parser, print_json, run, salvaging, say
+from . import DONE, FOUND, LAYOUTS, as_typed, check_v2_options, parser, print_json, run, salvaging, say
 from .checking import Check, as_json, check, prepare_check, text
 from .layouts import InLayout, in_layout
 from .progress import progress_line
@@ -100,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write(
     args: argparse.Namespace, source: Checkpoint, format: str, layout: InLayout | None, argv: Sequence[str] | None
 ) -> tuple[str, ...]:
-    command = shlex.join(["ckpt-convert", *(sys.argv[1:] if argv is None else argv)])
+    command = as_typed("ckpt-convert", argv)
     with salvaging(), progress_line("writing", totals(source.tensors)["bytes"]) as progress:
         return save_checkpoint(
             source,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +18,7 @@ from ..renames import rename_rules
 from ..report import count, render, size
 from ..surgery import OPERATIONS, EditRow, Operation, Surgery, operate, row_sentence
 from ..tensors import Spec
-from . import DONE, check_v2_options, parser, print_json, run, salvaging, say
+from . import DONE, as_typed, check_v2_options, parser, print_json, run, salvaging, say
 from .progress import progress_line
 
 EXAMPLES = """\
@@ -138,7 +136,7 @@ def _write(
     others = [open_checkpoint(path) for operation in surgery.operations for path in operation.sources]
     provenance = {
         "source": [source, *others] if others else source,
-        "command": shlex.join(["ckpt-edit", *(sys.argv[1:] if argv is None else argv)]),
+        "command": as_typed("ckpt-edit", argv),
         "recipe": as_data(surgery.operations),
         "actions": {row.name: row_sentence(row) for row in surgery.rows if row.after is not None},
         "left_out": {row.name: row_sentence(row) for row in surgery.rows if row.after is None},

@@ -152,8 +152,7 @@ def _(event: events.Planned) -> list[str]:
     share = facts["trainable_parameters"] / max(1, facts["parameters"])
     norms = ", ".join(f"{modes.count(mode)} {mode}" for mode in POLICIES if mode in modes)
     each = [f"{label} {n}" for label, n in zip(event.labels, event.per_class, strict=True)]
-    labels, few = ", ".join(event.labels[:CLASSES]), len(each) <= CLASSES
-    more = "" if few else f" and {len(each) - CLASSES:,} more"
+    few = len(each) <= CLASSES
     per_class = " ".join(each) if few else f"from {min(event.per_class):,} to {max(event.per_class):,}"
     counts = f"{event.training:,} for training, {event.validation:,} for validation; per class: {per_class}"
     what = "vectors" if event.image_size is None else "images"
@@ -163,7 +162,7 @@ def _(event: events.Planned) -> list[str]:
     unused = f"{carried}{facts['unused']} unused tensors of the source"
     return [
         fact("net", f"{event.net}{pixels}"),
-        fact("classes", f"{len(event.labels):,}: {labels}{more}"),
+        fact("classes", f"{len(event.labels):,}: {listed(event.labels, CLASSES)}"),
         *([fact("source", f"{event.source} ({event.format})")] if event.source else []),
         fact("plan", f"{facts['restored']} restored, {facts['initialised']} initialised, {unused}"),
         fact("trainable", f"{trained} ({share:.2%}) in {facts['trainable_variables']} variables"),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ..report import count, listed, render, size
 from ..verification import Verification, verify
-from . import DONE, FOUND, parser, print_json, run, say
+from . import DONE, FOUND, as_typed, parser, print_json, run, say
 
 EXAMPLES = """\
   ckpt-verify inception_v3.ckpt
@@ -46,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(text(found, rows))
         if args.salvage:
-            typed = shlex.join(["ckpt-verify", *(sys.argv[1:] if argv is None else argv)])
+            typed = as_typed("ckpt-verify", argv)
             files = found.salvage(args.salvage, format=format, force=args.force, command=typed)
             said = f"wrote {count(len(found.good), 'tensor')} to {args.salvage} ({count(len(files), 'file')})"
             say(f"{said}; lost: {listed(found.lost, _NAMED) or 'none'}")

@@ -30,6 +30,11 @@ class Checkpoint(NamedTuple):
         """The path that users know: that of the archive, if it came from one."""
         return self.archive or self.path
 
+    @property
+    def known_files(self) -> tuple[str, ...]:
+        """The files that users know: the archive alone, if it came from one."""
+        return (self.archive,) if self.archive else self.files
+
     def _repr_html_(self) -> str:
         """For notebooks: the source, totals by kind, and the tensors."""
         from .. import html

@@ -37,8 +37,8 @@ def open_source(source: str, names: str = "variable") -> Checkpoint:
         tensors = Tensors(tied, tensors.stored_names)
     note = "; ".join(filter(None, [found.note, opened.note]))
     holds = opened.holds + found.holds
-    opened = opened._replace(tensors=tensors, note=note, holds=holds, format=found.shown_as or opened.format)
-    opened = opened._replace(archive=path) if found.holds else opened
+    archive, format = path if found.holds else "", found.shown_as or opened.format
+    opened = opened._replace(tensors=tensors, note=note, holds=holds, archive=archive, format=format)
     return opened._replace(tensors=under_scope(opened.tensors, scope, path)) if scope else opened
 
 

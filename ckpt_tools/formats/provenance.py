@@ -143,8 +143,8 @@ def described(source: object) -> object:
     """Path, format and digests of the files of a Checkpoint, or of each of several; anything else unchanged. For an
     unpacked archive, these are the path and the digest of the archive."""
     if isinstance(source, Checkpoint):
-        members = (source.archive,) if source.archive else source.files
-        there = [file for file, size in zip(members, sizes(members), strict=True) if size is not None]
+        known = source.known_files
+        there = [file for file, size in zip(known, sizes(known), strict=True) if size is not None]
         files = {os.path.basename(file): _fingerprint(file) for file in there}
         return {"path": absolute(source.known_as), "format": source.format, "files": files}
     if isinstance(source, (list, tuple)):

@@ -292,6 +292,10 @@ class Options(NetOptions):
         if problems:
             raise RecipeError("; ".join(problems))
 
+    def repeated(self) -> Options:
+        """These options without those that say how this one start treats the train directory: what a run records."""
+        return dataclasses.replace(self, fresh=False, resume=False)
+
     def require(self, *names: str) -> None:
         """Raises RecipeError with every one of `names` that is not given."""
         missing = [flag(name) for name in names if not getattr(self, name)]

@@ -41,8 +41,7 @@ def lies_in(file: str, folder: Path) -> bool:
 
 def _files(path: str) -> tuple[str, ...]:
     try:
-        found = open_checkpoint(path)
-        return (found.archive,) if found.archive else found.files
+        return open_checkpoint(path).known_files
     except CheckpointError:  # gone, or damaged: what is left of it counts
         return tuple(existing_files(path)) if Path(path).parent.is_dir() else ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import numpy as np
@@ -181,7 +181,7 @@ def save(run: Run) -> None:
     """Writes the checkpoint of this step, and the best one when there is a new one."""
     began, job, movable = time.monotonic(), run.job, run.job.movable
     actions = {row.name: "trained" if row.name in movable else row.action for row in job.plan.rows}
-    recipe = given(replace(job.options, fresh=False, resume=False))
+    recipe = given(job.options.repeated())
     provenance = {
         "source": job.source,
         "recipe": recipe,

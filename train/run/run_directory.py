@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,7 @@ class RunDirectory:
                 self.written.clear()
             if anew or not self.written.run:
                 new_list(self.path)
-            repeated = replace(options, fresh=False, resume=False)  # config.yaml goes on with the run
-            write_text(self.path / "config.yaml", to_config(repeated))
+            write_text(self.path / "config.yaml", to_config(options.repeated()))
             write_text(self.path / "labels.txt", "".join(f"{i}:{label}\n" for i, label in enumerate(labels)))
             if graph:
                 write_bytes(self.path / NET_FILE, graph)
