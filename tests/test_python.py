@@ -321,6 +321,18 @@ def test_images_of_pillow_have_the_colours_that_they_show(mode, trained):
         np.testing.assert_array_equal(classify.probabilities(images[0]), classify.probabilities(wanted[0]))
 
 
+def test_masked_pixels_are_no_pixels(trained):
+    images = np.ma.masked_equal(coloured(4)[0], 0)
+    assert images.mask.any()
+    with ck.open_classifier(trained[0], device="cpu") as classify:
+        for given in (images, images[0], list(images)):
+            with pytest.raises(DataError, match=r"images have masked values. Leave these out, or fill them"):
+                classify(given)
+        assert len(classify(images.filled(0))) == 4
+    with pytest.raises(DataError, match="images have masked values"):
+        ck.data_set(list(images), [0, 1] * 2)
+
+
 def test_an_array_where_none_is_taken_is_a_sentence(trained):
     images, _ = coloured(3)
     with pytest.raises(DataError, match=r"these are not paths of images. open_classifier\(...\) takes arrays"):

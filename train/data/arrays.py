@@ -176,7 +176,9 @@ def read_vectors(path: Path) -> Examples:
 
 def in_colours(image: Any) -> Any:
     """A Pillow image converted to RGB if its pixels are palette indices, ink, bits or the like; anything else
-    unchanged."""
+    unchanged. Raises DataError for masked values, which an array would show as if they were pixels."""
+    if np.ma.is_masked(image):
+        raise DataError("images have masked values", advice="Leave these out, or fill them with .filled().")
     return image.convert("RGB") if getattr(image, "mode", None) in _NOT_RGB else image
 
 

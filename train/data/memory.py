@@ -122,7 +122,7 @@ def _listed(given: Any, key: str) -> Any:
         given = given.data
     if not isinstance(given, str | list | tuple | np.ndarray):
         given = np.asarray(given) if hasattr(given, "__array__") else list(given)
-    if isinstance(given, list | tuple):
+    if isinstance(given, list | tuple) and key == "images":
         given = [in_colours(each) for each in given]
     if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "OSU":
         return given.tolist()
