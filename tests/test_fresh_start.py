@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ckpt_tools.errors import OutputError, TrainingError
 from ckpt_tools.train.graph.cluster import MachineLostError
 from ckpt_tools.train.options.training import Options
 from ckpt_tools.train.run import lead
+from ckpt_tools.train.run.lineage import lineage
 from ckpt_tools.train.run.run_directory import RunDirectory
 from ckpt_tools.train.run.written import FILES, new_list
 
@@ -226,6 +228,17 @@ def test_a_fresh_start_does_not_delete_what_its_source_was_made_from(run, tmp_pa
         Path(f"{second.prefix(5)}.provenance.json").unlink(missing_ok=True)
     Path(f"{tmp_path}/converted.npz.provenance.json").unlink()  # nothing tells any more
     assert opened(directory.path, fresh=True, **opening)[1] is None
+
+
+def test_a_source_that_was_made_from_an_archive_has_the_archive_as_its_own(tmp_path):
+    """What was unpacked is gone by then."""
+    archive, made = tmp_path / "net.tar.gz", str(tmp_path / "made.ckpt")
+    save_checkpoint(tensors(1), tmp_path / "net.ckpt")
+    with tarfile.open(archive, "w:gz") as packed:
+        for file in tmp_path.glob("net.ckpt.*"):
+            packed.add(file, file.name)
+    save_checkpoint(open_checkpoint(archive), made)
+    assert list(lineage(made, open_checkpoint(made)))[1:] == [(str(archive), (str(archive),))]
 
 
 def test_sources_that_name_each_other_come_to_an_end(run, tmp_path):
